@@ -1,0 +1,22 @@
+//! Compiles `proto/` with protox, so that no protoc is needed on the machine.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const PROTOS: [&str; 4] = [
+    "netd/v1/network.proto",
+    "netd/v1/endpoint.proto",
+    "netd/v1/sandbox.proto",
+    "netd/v1/node.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // Served by the reflection service.
+    fs::write(out.join("netd.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What is wrong with a value that came from outside.
+
+use std::fmt;
+
+/// One field that can't be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field as the caller wrote it: `pools[1].gateway`.
+    pub field: String,
+    /// The value, what is wrong with it, and what would be right.
+    pub problem: String,
+}
+
+/// Every violation that a request or a configuration holds, reported at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Invalid {
+    /// In the order in which they were found.
+    pub violations: Vec<Violation>,
+}
+
+impl Invalid {
+    /// Nothing found so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An error about one field.
+    pub fn field(field: impl Into<String>, problem: impl fmt::Display) -> Self {
+        let mut all = Self::new();
+        all.add(field, problem);
+        all
+    }
+
+    /// Records a violation.
+    pub fn add(&mut self, field: impl Into<String>, problem: impl fmt::Display) {
+        self.violations.push(Violation { field: field.into(), problem: problem.to_string() });
+    }
+
+    /// Takes the value out of a result and records the error under `field`.
+    pub fn take<T, E: fmt::Display>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|e| self.add(field, e)).ok()
+    }
+
+    /// Adds what `inner` found, its fields prefixed with `prefix.`.
+    pub fn nest(&mut self, prefix: &str, inner: Invalid) {
+        for v in inner.violations {
+            self.add(format!("{prefix}.{}", v.field), v.problem);
+        }
+    }
+
+    /// `Ok` when nothing was found.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.violations.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, v) in self.violations.iter().enumerate() {
+            let sep = if i == 0 { "" } else { "; " };
+            write!(f, "{sep}{}: {}", v.field, v.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}

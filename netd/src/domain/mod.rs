@@ -1,0 +1,15 @@
+//! Pure domain: names, networks, endpoints, and what the kernel has to hold for them.
+//!
+//! Knows no tokio, tonic, netlink or store; everything here is tested without root.
+
+pub mod endpoint;
+pub mod error;
+pub mod ids;
+pub mod network;
+pub mod wiring;
+
+pub use endpoint::{Bandwidth, Dns, Endpoint, Phase, PodIdentity, PortMapping, Protocol};
+pub use error::{Invalid, Violation};
+pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
+pub use network::{Driver, Network, Pool};
+pub use wiring::{BridgeWiring, NetworkWiring, Route, Wiring, WiringDriver};

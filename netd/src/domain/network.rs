@@ -1,0 +1,300 @@
+//! Networks and their pools, checked as a whole.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::Invalid,
+    ids::{IfName, NetworkName, fnv1a},
+};
+
+/// How endpoints of a network are wired on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// One Linux bridge a network.
+    #[default]
+    Bridge,
+    /// Host routes, no bridge.
+    Routed,
+}
+
+/// A range of addresses that endpoints are given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Host bits are zero.
+    pub subnet: IpNet,
+    /// In the subnet, never given out.
+    pub gateway: IpAddr,
+    /// First address given out.
+    pub range_start: IpAddr,
+    /// Last address given out.
+    pub range_end: IpAddr,
+    /// Never given out.
+    #[serde(default)]
+    pub reserved: Vec<IpNet>,
+}
+
+/// A group of endpoints that reach each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Unique.
+    pub name: NetworkName,
+    /// Wiring.
+    pub driver: Driver,
+    /// At least one; pools of one family are filled in this order.
+    pub pools: Vec<Pool>,
+    /// Bridge driver: the bridge's name.
+    pub bridge: IfName,
+    /// `None`: follow the underlay.
+    pub mtu: Option<u32>,
+    /// Hide pods behind the node's address towards the outside.
+    pub masquerade: bool,
+    /// Nothing in or out.
+    pub internal: bool,
+}
+
+/// Smallest MTU of IPv6 (RFC 8200, section 5).
+pub const MIN_MTU_V6: u32 = 1280;
+/// Smallest MTU that every IPv4 host accepts (RFC 791).
+pub const MIN_MTU_V4: u32 = 576;
+
+impl Pool {
+    /// A pool of `subnet` with the defaults filled in: the first host address as
+    /// gateway, every other host address given out.
+    ///
+    /// # Errors
+    /// Names the field (`subnet`, `gateway`, `range_start`, ...) and the rule.
+    pub fn new(
+        subnet: IpNet,
+        gateway: Option<IpAddr>,
+        range: (Option<IpAddr>, Option<IpAddr>),
+        reserved: Vec<IpNet>,
+    ) -> Result<Self, Invalid> {
+        let mut bad = Invalid::new();
+        check_subnet(&subnet, &mut bad);
+        bad.clone().into_result()?;
+        let (first, last) = host_range(&subnet);
+        let gateway = gateway.unwrap_or(first);
+        let range_start = range.0.unwrap_or(first);
+        let range_end = range.1.unwrap_or(last);
+        for (field, ip) in
+            [("gateway", gateway), ("range_start", range_start), ("range_end", range_end)]
+        {
+            if !subnet.contains(&ip) {
+                bad.add(field, format!("{ip} is outside the subnet {subnet}"));
+            } else if ip < first || ip > last {
+                bad.add(field, format!("{ip} is the network or broadcast address of {subnet}"));
+            }
+        }
+        if range_start > range_end {
+            bad.add("range_end", format!("{range_end} is before range_start {range_start}"));
+        }
+        for (i, net) in reserved.iter().enumerate() {
+            if !subnet.contains(net) {
+                bad.add(format!("reserved[{i}]"), format!("{net} is outside the subnet {subnet}"));
+            }
+        }
+        if range_start == range_end && range_start == gateway {
+            bad.add("range_end", format!("only the gateway {gateway} is in the range"));
+        }
+        bad.into_result()?;
+        Ok(Self { subnet, gateway, range_start, range_end, reserved })
+    }
+
+    /// IPv4?
+    pub fn is_v4(&self) -> bool {
+        matches!(self.subnet, IpNet::V4(_))
+    }
+}
+
+fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
+    if subnet.addr() != subnet.network() {
+        bad.add("subnet", format!("{subnet} has host bits set; did you mean {}?", subnet.trunc()));
+    }
+    let (longest, shortest) = if matches!(subnet, IpNet::V4(_)) { (29, 8) } else { (125, 16) };
+    if subnet.prefix_len() > longest || subnet.prefix_len() < shortest {
+        let len = subnet.prefix_len();
+        bad.add(
+            "subnet",
+            format!("{subnet}: prefix length {len} is not in {shortest}..={longest}"),
+        );
+    }
+    let ip = subnet.addr();
+    let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let zero = ip.is_unspecified() || matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == 0);
+    let kind = [
+        (mapped, "an IPv4-mapped IPv6 range; write it as IPv4"),
+        (link_local, "a link-local range"),
+        (ip.is_multicast(), "a multicast range"),
+        (ip.is_loopback(), "a loopback range"),
+        (matches!(ip, IpAddr::V4(v4) if v4.octets()[0] >= 240), "a reserved range"),
+        (zero, "an unspecified range"),
+    ];
+    if let Some((_, what)) = kind.iter().find(|(hit, _)| *hit) {
+        bad.add("subnet", format!("{subnet} is {what}; pods can't have it"));
+    }
+}
+
+/// First and last address of `subnet` that a host may have: without the network
+/// and broadcast addresses (IPv4) or the subnet-router anycast (RFC 4291, 2.6.1).
+fn host_range(subnet: &IpNet) -> (IpAddr, IpAddr) {
+    match subnet {
+        IpNet::V4(n) => {
+            let (a, b) = (u32::from(n.network()), u32::from(n.broadcast()));
+            (IpAddr::V4((a + 1).into()), IpAddr::V4((b - 1).into()))
+        }
+        IpNet::V6(n) => {
+            let (a, b) = (u128::from(n.network()), u128::from(n.broadcast()));
+            (IpAddr::V6((a + 1).into()), IpAddr::V6(b.into()))
+        }
+    }
+}
+
+/// What a caller may leave out of a network; see [`Network::new`].
+#[derive(Debug, Clone, Default)]
+pub struct NetworkOptions {
+    /// Wiring.
+    pub driver: Driver,
+    /// Name of the bridge.
+    pub bridge: Option<IfName>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    /// Hide pods towards the outside.
+    pub masquerade: bool,
+    /// Nothing in or out.
+    pub internal: bool,
+}
+
+impl Network {
+    /// Puts a network together and checks it as a whole.
+    ///
+    /// # Errors
+    /// `pools`, `mtu`, `bridge`: what is wrong with each.
+    pub fn new(
+        name: NetworkName,
+        pools: Vec<Pool>,
+        options: NetworkOptions,
+    ) -> Result<Self, Invalid> {
+        let mut bad = Invalid::new();
+        if pools.is_empty() {
+            bad.add("pools", "a network needs at least one pool, e.g. 10.88.0.0/16");
+        }
+        for (i, pool) in pools.iter().enumerate() {
+            let earlier = pools.iter().take(i).find(|p| overlap(&p.subnet, &pool.subnet));
+            if let Some(other) = earlier {
+                let text = format!("{} overlaps with the pool {}", pool.subnet, other.subnet);
+                bad.add(format!("pools[{i}].subnet"), text);
+            }
+        }
+        let v6 = pools.iter().any(|p| !p.is_v4());
+        let least = if v6 { MIN_MTU_V6 } else { MIN_MTU_V4 };
+        if let Some(mtu) = options.mtu
+            && !(least..=65535).contains(&mtu)
+        {
+            bad.add("mtu", format!("{mtu} is not in {least}..=65535"));
+        }
+        let bridge = match options.bridge {
+            Some(name) => name,
+            None => default_bridge(&name).map_err(|e| Invalid::field("bridge", e))?,
+        };
+        bad.into_result()?;
+        Ok(Self {
+            bridge,
+            name,
+            driver: options.driver,
+            pools,
+            mtu: options.mtu,
+            masquerade: options.masquerade && !options.internal,
+            internal: options.internal,
+        })
+    }
+
+    /// Whether any pool overlaps with one of `other`'s; the two subnets if so.
+    pub fn conflict(&self, other: &Network) -> Option<(IpNet, IpNet)> {
+        let pairs = self.pools.iter().flat_map(|a| other.pools.iter().map(move |b| (a, b)));
+        pairs.map(|(a, b)| (a.subnet, b.subnet)).find(|(a, b)| overlap(a, b))
+    }
+}
+
+/// `cni0` for the default network, else a name made from the network's.
+fn default_bridge(name: &NetworkName) -> Result<IfName, super::ids::NameError> {
+    if name.as_str() == NetworkName::DEFAULT {
+        return "cni0".parse();
+    }
+    format!("nbr{:012x}", fnv1a(name.as_str().as_bytes()) >> 16).parse()
+}
+
+/// Two subnets share an address.
+pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn pool(s: &str) -> Result<Pool, Invalid> {
+        Pool::new(s.parse().unwrap(), None, (None, None), vec![])
+    }
+
+    #[test]
+    fn defaults_keep_out_network_broadcast_and_name_the_first_host_gateway() {
+        let p = pool("10.88.0.0/16").unwrap();
+        assert_eq!(p.gateway.to_string(), "10.88.0.1");
+        assert_eq!(p.range_start.to_string(), "10.88.0.1");
+        assert_eq!(p.range_end.to_string(), "10.88.255.254");
+        let p = pool("fd00:88::/64").unwrap();
+        assert_eq!(p.gateway.to_string(), "fd00:88::1");
+    }
+
+    #[test]
+    fn unusable_subnets_are_refused_by_name() {
+        for (subnet, word) in [
+            ("10.0.0.1/16", "host bits"),
+            ("10.0.0.0/31", "prefix length"),
+            ("10.0.0.0/32", "prefix length"),
+            ("::ffff:10.0.0.0/112", "IPv4-mapped"),
+            ("224.0.0.0/8", "multicast"),
+            ("127.0.0.0/8", "loopback"),
+            ("169.254.0.0/16", "link-local"),
+            ("fe80::/64", "link-local"),
+            ("0.0.0.0/8", "unspecified"),
+            ("240.0.0.0/8", "reserved"),
+        ] {
+            let err = pool(subnet).unwrap_err().to_string();
+            assert!(err.contains(word) && err.contains(subnet), "{err}");
+        }
+    }
+
+    #[test]
+    fn gateway_and_range_must_lie_inside() {
+        let net: IpNet = "10.1.0.0/24".parse().unwrap();
+        let ip = |s: &str| Some(s.parse().unwrap());
+        let err =
+            Pool::new(net, ip("10.2.0.1"), (ip("10.1.0.0"), ip("10.1.0.255")), vec![]).unwrap_err();
+        let fields: Vec<_> = err.violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["gateway", "range_start", "range_end"]);
+        assert!(Pool::new(net, None, (ip("10.1.0.9"), ip("10.1.0.5")), vec![]).is_err());
+        assert!(Pool::new(net, None, (None, None), vec!["10.2.0.0/24".parse().unwrap()]).is_err());
+    }
+
+    #[test]
+    fn overlapping_pools_and_wrong_mtus_are_refused() {
+        let name: NetworkName = "blue".parse().unwrap();
+        let pools = vec![pool("10.1.0.0/16").unwrap(), pool("10.1.2.0/24").unwrap()];
+        let err = Network::new(name.clone(), pools, NetworkOptions::default()).unwrap_err();
+        assert_eq!(err.violations[0].field, "pools[1].subnet");
+        let small = NetworkOptions { mtu: Some(1000), ..Default::default() };
+        let v6 = vec![pool("fd00::/64").unwrap()];
+        assert!(Network::new(name.clone(), v6, small).is_err());
+        assert!(Network::new(name, vec![], NetworkOptions::default()).is_err());
+    }
+}

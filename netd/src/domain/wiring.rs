@@ -1,0 +1,105 @@
+//! What the kernel has to hold: the desired state that the dataplane makes true.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    endpoint::{Bandwidth, PortMapping},
+    ids::{IfName, Mac, NetworkName},
+};
+
+/// A route inside a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNet,
+    /// Next hop; `None`: on link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// An address of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WiredAddress {
+    /// The address with the prefix length that the interface gets: the pool's
+    /// on a bridge, /32 or /128 when routed.
+    pub address: IpNet,
+    /// Next hop of the default route; link-local when routed.
+    pub gateway: Option<IpAddr>,
+}
+
+/// How the host side of an endpoint is wired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WiringDriver {
+    /// The host side is a port of this bridge.
+    Bridge(IfName),
+    /// The host side has a host route and a permanent neighbour an address;
+    /// the pod has the gateway as a permanent neighbour with `host_mac`.
+    Routed,
+}
+
+/// Everything the kernel has to hold for one endpoint. Stored with the endpoint,
+/// so that repair and adoption after a restart need nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The network, for rules and isolation.
+    pub network: NetworkName,
+    /// Bridge port or routed.
+    pub driver: WiringDriver,
+    /// Name on the host.
+    pub host_ifname: IfName,
+    /// Name in the sandbox.
+    pub ifname: IfName,
+    /// MAC of the sandbox's side.
+    pub mac: Mac,
+    /// MAC of the host's side.
+    pub host_mac: Mac,
+    /// MTU of both sides, bytes.
+    pub mtu: u32,
+    /// One or two, at most one a family.
+    pub addresses: Vec<WiredAddress>,
+    /// Routes inside the sandbox, the default ones among them; on-link routes to
+    /// a link-local gateway (routed) come before those that use it.
+    pub routes: Vec<Route>,
+    /// Host ports.
+    pub port_mappings: Vec<PortMapping>,
+    /// Rate limits.
+    pub bandwidth: Bandwidth,
+}
+
+/// The bridge of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeWiring {
+    /// The device's name.
+    pub name: IfName,
+    /// Fixed, so that it does not drift with the ports'.
+    pub mac: Mac,
+    /// The gateways' addresses, with the pools' prefix lengths.
+    pub addresses: Vec<IpNet>,
+}
+
+/// Everything the kernel has to hold for one network on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkWiring {
+    /// The network.
+    pub name: NetworkName,
+    /// `None`: routed driver.
+    pub bridge: Option<BridgeWiring>,
+    /// Effective MTU, bytes.
+    pub mtu: u32,
+    /// The pools' subnets.
+    pub subnets: Vec<IpNet>,
+    /// Hide pods behind the node's address towards the outside.
+    pub masquerade: bool,
+    /// Nothing in or out.
+    pub internal: bool,
+}
+
+/// Next hop of routed IPv4 endpoints; nobody owns it, a permanent neighbour
+/// entry in the sandbox answers for it.
+pub const ROUTED_GATEWAY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
+/// Next hop of routed IPv6 endpoints.
+pub const ROUTED_GATEWAY_V6: IpAddr =
+    IpAddr::V6(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));

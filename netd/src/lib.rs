@@ -1,0 +1,8 @@
+//! netd: the node's pod network daemon.
+//!
+//! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
+
+pub mod dataplane;
+pub mod domain;
+pub mod ipam;
+pub mod store;

@@ -1,0 +1,16 @@
+//! The `netd.v1` gRPC API, generated from `proto/netd/v1/*.proto`.
+
+/// Messages, clients and servers of package `netd.v1`.
+pub mod v1 {
+    #![allow(clippy::all, clippy::unwrap_used, missing_docs)]
+    tonic::include_proto!("netd.v1");
+}
+
+/// The encoded `FileDescriptorSet` of the API, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netd.v1.bin"));
+
+/// Where netd listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/netd/netd.sock";
+
+/// The `domain` of every `google.rpc.ErrorInfo` that netd sends.
+pub const ERROR_DOMAIN: &str = "netd";
