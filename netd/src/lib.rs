@@ -2,6 +2,7 @@
 //!
 //! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
 
+pub mod config;
 pub mod dataplane;
 pub mod domain;
 pub mod ipam;
