@@ -6,4 +6,6 @@ pub mod config;
 pub mod dataplane;
 pub mod domain;
 pub mod ipam;
+pub mod logging;
+pub mod metrics;
 pub mod store;

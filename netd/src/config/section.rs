@@ -101,12 +101,12 @@ impl<'a> Section<'a> {
     /// The array of tables under `key`; at most `most`.
     pub(super) fn sections(&mut self, key: &'static str, most: usize) -> Vec<Section<'a>> {
         let path = self.path_of(key);
-        let heading: String =
-            path.split('.')
-                .map(|p| p.split('[').next().unwrap_or(p))
-                .fold(String::new(), |all, p| {
-                    if all.is_empty() { p.to_owned() } else { format!("{all}.{p}") }
-                });
+        let heading: String = path.split('.').map(|p| p.split('[').next().unwrap_or(p)).fold(
+            String::new(),
+            |all, p| {
+                if all.is_empty() { p.to_owned() } else { format!("{all}.{p}") }
+            },
+        );
         let list = self.get(key, |v| match v {
             Value::Array(all) if all.len() > most => {
                 Err(format!("{} entries; at most {most} are possible", all.len()))
