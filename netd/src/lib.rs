@@ -2,7 +2,10 @@
 //!
 //! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
 
+pub mod config;
 pub mod dataplane;
 pub mod domain;
 pub mod ipam;
+pub mod logging;
+pub mod metrics;
 pub mod store;
