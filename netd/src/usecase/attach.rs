@@ -11,6 +11,7 @@ use super::{
 use crate::{
     dataplane::Netns,
     domain::{AttachSpec, Endpoint, EndpointKey, Phase},
+    metrics::{Step, Verb},
     store::{Outcome, keys},
 };
 
@@ -42,9 +43,9 @@ impl Node {
             return Err(Error::Detached(spec.key));
         }
         let endpoint = self.claim(&spec, &netns).await?;
-        self.metrics.attach_step("claim", start.elapsed());
+        self.metrics.step(Verb::Attach, Step::IpamStore, start.elapsed());
         self.make(netns, &endpoint).await?;
-        self.metrics.attach_step("total", start.elapsed());
+        self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
         tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
             network = %endpoint.network, addresses = %shown_addresses(&endpoint),
             micros = start.elapsed().as_micros() as u64, "attached");
@@ -110,8 +111,8 @@ impl Node {
         let wiring = Arc::new(endpoint.wiring.clone());
         match self.dataplane.attach(netns, wiring).await {
             Ok(times) => {
-                self.metrics.attach_step("kernel", times.kernel);
-                self.metrics.attach_step("firewall", times.firewall);
+                self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
+                self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);
                 self.registry.set_work(&endpoint.key, Work::Attached);
                 Ok(())
             }

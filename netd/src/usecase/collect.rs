@@ -48,7 +48,7 @@ impl Node {
             tracing::warn!(endpoint = %key, netns = %endpoint.netns_path.display(),
                 "its namespace is gone and nobody detached it: collecting it");
             match self.detach(key.sandbox.clone(), Some(key.ifname.clone()), now_boot()).await {
-                Ok(_) => self.metrics.collected(),
+                Ok(_) => self.metrics.collected(1),
                 Err(error) => {
                     tracing::warn!(endpoint = %key, %error, "could not be collected");
                     still.insert(key.clone(), since);

@@ -12,7 +12,10 @@ use super::{
     records,
     registry::Work,
 };
-use crate::domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone};
+use crate::{
+    domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone},
+    metrics::{Step, Verb},
+};
 
 /// How many endpoints are given back in one transaction.
 const CHUNK: usize = 128;
@@ -63,7 +66,7 @@ impl Node {
             return Ok(false);
         }
         self.begin_detach(&endpoint, issued_at).await?;
-        self.metrics.detach_step("total", start.elapsed());
+        self.metrics.step(Verb::Detach, Step::Total, start.elapsed());
         tracing::info!(sandbox = %key.sandbox, endpoint = %key,
             micros = start.elapsed().as_micros() as u64, "detached");
         Ok(true)
@@ -140,11 +143,11 @@ impl Node {
                 _ => {}
             }
         }
-        self.metrics.set_reaping(parked.len());
+        self.metrics.set_reaper_queue(parked.len());
         if !parked.is_empty() {
             let start = Instant::now();
             self.dataplane.reap().await?;
-            self.metrics.detach_step("reap", start.elapsed());
+            self.metrics.step(Verb::Detach, Step::Kernel, start.elapsed());
             for chunk in parked.chunks(CHUNK) {
                 self.give_back(chunk).await?;
             }

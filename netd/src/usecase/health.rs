@@ -14,6 +14,8 @@ pub struct ComponentState {
     pub name: String,
     /// `None`: it works.
     pub problem: Option<String>,
+    /// Whether the node is not ready because of it.
+    pub blocks: bool,
     /// Since when it is so, seconds since the Unix epoch.
     pub since: i64,
 }
@@ -34,12 +36,18 @@ impl Default for Health {
 impl Health {
     /// The part works.
     pub fn good(&self, name: &str) {
-        self.set(name, None);
+        self.set(name, None, true);
     }
 
     /// The part does not.
     pub fn bad(&self, name: &str, problem: impl std::fmt::Display) {
-        self.set(name, Some(problem.to_string()));
+        self.set(name, Some(problem.to_string()), true);
+    }
+
+    /// The part has a problem that keeps no other from working: shown, but the node
+    /// stays ready.
+    pub fn advise(&self, name: &str, problem: impl std::fmt::Display) {
+        self.set(name, Some(problem.to_string()), false);
     }
 
     /// The part is no more.
@@ -49,7 +57,7 @@ impl Health {
         self.publish(&parts);
     }
 
-    fn set(&self, name: &str, problem: Option<String>) {
+    fn set(&self, name: &str, problem: Option<String>, blocks: bool) {
         let mut parts = self.parts.lock();
         let changed = match parts.get(name) {
             Some(old) => old.problem.is_some() != problem.is_some(),
@@ -63,12 +71,12 @@ impl Health {
         }
         let since = parts.get(name).filter(|_| !changed).map_or_else(now_unix, |old| old.since);
         let name = name.to_owned();
-        parts.insert(name.clone(), ComponentState { name, problem, since });
+        parts.insert(name.clone(), ComponentState { name, problem, blocks, since });
         self.publish(&parts);
     }
 
     fn publish(&self, parts: &BTreeMap<String, ComponentState>) {
-        let ready = !parts.is_empty() && parts.values().all(|p| p.problem.is_none());
+        let ready = !parts.is_empty() && parts.values().all(|p| p.problem.is_none() || !p.blocks);
         self.ready.send_if_modified(|old| std::mem::replace(old, ready) != ready);
     }
 

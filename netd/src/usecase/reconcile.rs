@@ -126,7 +126,7 @@ impl Node {
                 // A namespace that went away meanwhile is no fault of this endpoint's.
                 if own_netns(endpoint).is_some() {
                     self.registry.set_work(&endpoint.key, Work::Failed(error.to_string()));
-                    self.health.bad(&component, &error);
+                    self.health.advise(&component, &error);
                 }
                 Err(error.into())
             }
@@ -137,7 +137,7 @@ impl Node {
         for repair in repairs {
             tracing::warn!(object = %what, kind = repair.kind.as_str(), detail = repair.detail,
                 "put back");
-            self.metrics.drift(repair.kind.as_str());
+            self.metrics.drift_repaired(repair.kind.as_str(), 1);
         }
     }
 

@@ -134,7 +134,8 @@ impl Node {
     fn quarantine(&self, startup: &mut Startup, key: &str, error: &str) {
         tracing::error!(key, error, "unreadable record; left as it is, what it holds stays held");
         startup.quarantined += 1;
-        self.metrics.quarantined();
+        let text = format!("{} unreadable records, e.g. {key}: {error}", startup.quarantined);
+        self.health.advise("records", text);
     }
 
     async fn adopt_endpoints(&self) {
