@@ -2,6 +2,8 @@
 //!
 //! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
 
+pub mod api;
+pub mod app;
 pub mod config;
 pub mod dataplane;
 pub mod domain;
@@ -9,3 +11,4 @@ pub mod ipam;
 pub mod logging;
 pub mod metrics;
 pub mod store;
+pub mod usecase;

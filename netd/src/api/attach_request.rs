@@ -238,11 +238,12 @@ fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
 
 /// A pod's identity.
 pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
-    for (name, text) in
-        [("namespace", &wire.namespace), ("name", &wire.name), ("uid", &wire.uid)]
-    {
+    for (name, text) in [("namespace", &wire.namespace), ("name", &wire.name), ("uid", &wire.uid)] {
         if text.len() > MOST_WORD {
-            bad.add(format!("pod.{name}"), format!("has {} bytes; at most {MOST_WORD}", text.len()));
+            bad.add(
+                format!("pod.{name}"),
+                format!("has {} bytes; at most {MOST_WORD}", text.len()),
+            );
         }
     }
     PodIdentity { namespace: wire.namespace, name: wire.name, uid: wire.uid }

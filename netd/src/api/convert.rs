@@ -3,8 +3,8 @@
 use netd_api::v1;
 
 use crate::{
-    domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, WiringDriver},
     domain::attach::bridge_mac,
+    domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, WiringDriver},
     usecase::{NetworkView, Work},
 };
 

@@ -28,8 +28,7 @@ pub struct Facts {
 }
 
 /// Kinds of drift, as in [`crate::dataplane::RepairKind`].
-const KINDS: [&str; 7] =
-    ["link", "address", "route", "neighbour", "firewall", "sysctl", "qdisc"];
+const KINDS: [&str; 7] = ["link", "address", "route", "neighbour", "firewall", "sysctl", "qdisc"];
 
 #[tonic::async_trait]
 impl NodeService for Api {
@@ -41,10 +40,9 @@ impl NodeService for Api {
         let parts = self.node.health().parts();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let metrics = self.node.metrics();
-        let drift = KINDS.iter().map(|kind| v1::DriftCount {
-            kind: (*kind).to_owned(),
-            repaired: metrics.drift(kind),
-        });
+        let drift = KINDS
+            .iter()
+            .map(|kind| v1::DriftCount { kind: (*kind).to_owned(), repaired: metrics.drift(kind) });
         let capabilities = self.facts.capabilities.iter().map(|c| v1::Capability {
             name: c.name.clone(),
             available: c.available,

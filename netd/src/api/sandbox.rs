@@ -37,8 +37,7 @@ impl SandboxService for Api {
             }
             bad.into_result().map_err(Error::from)?;
             let (source, authoritative) = (request.source, request.authoritative);
-            let counts =
-                self.node.synchronize(&source, sandboxes, network, authoritative).await?;
+            let counts = self.node.synchronize(&source, sandboxes, network, authoritative).await?;
             Ok(Response::new(v1::SynchronizeResponse {
                 known: counts.known,
                 unknown: counts.unknown,

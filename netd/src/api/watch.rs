@@ -133,11 +133,8 @@ fn of_event<R: DeserializeOwned>(event: &Event) -> Change<R> {
             change(entry, EventType::Added)
         }
         Event::Put(entry) => change(entry, EventType::Updated),
-        Event::Delete { key, revision } => Change {
-            kind: EventType::Removed,
-            revision: *revision,
-            record: None,
-            key: key.clone(),
-        },
+        Event::Delete { key, revision } => {
+            Change { kind: EventType::Removed, revision: *revision, record: None, key: key.clone() }
+        }
     }
 }

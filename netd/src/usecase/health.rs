@@ -90,6 +90,20 @@ impl Health {
         self.parts.lock().get(name).and_then(|p| p.problem.clone())
     }
 
+    /// Whether all that must work does, or what does not.
+    ///
+    /// # Errors
+    /// Every blocking problem, a line each.
+    pub fn ready(&self) -> Result<(), String> {
+        let parts = self.parts.lock();
+        let bad: Vec<String> = parts
+            .values()
+            .filter(|p| p.blocks)
+            .filter_map(|p| Some(format!("{}: {}", p.name, p.problem.as_ref()?)))
+            .collect();
+        if bad.is_empty() && !parts.is_empty() { Ok(()) } else { Err(bad.join("\n")) }
+    }
+
     /// Follows readiness.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()

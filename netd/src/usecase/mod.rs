@@ -44,13 +44,13 @@ pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
 /// One node's network: everything a request or an event leads to.
 #[derive(Debug)]
 pub struct Node {
-    pub(crate) config: Config,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) dataplane: Arc<Dataplane>,
-    pub(crate) registry: Registry,
-    pub(crate) health: Health,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) queue: Queue,
+    config: Config,
+    store: Arc<dyn Store>,
+    dataplane: Arc<Dataplane>,
+    registry: Registry,
+    health: Health,
+    metrics: Arc<Metrics>,
+    queue: Queue,
     locks: locks::KeyLocks,
     /// Rung when there is something to reap.
     reap: Notify,

@@ -58,9 +58,8 @@ impl HostPorts {
     /// Who holds this port on this address, or on all, or (asked for all) on any.
     fn holder(&self, port: &PortMapping) -> Option<&EndpointKey> {
         let slot = self.held.get(&(port.protocol, port.host_port))?;
-        let clash = |ip: &Option<IpAddr>| {
-            ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip
-        };
+        let clash =
+            |ip: &Option<IpAddr>| ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip;
         slot.iter().find(|(ip, _)| clash(ip)).map(|(_, holder)| holder)
     }
 }
@@ -85,8 +84,7 @@ mod tests {
         ports.take(&key("a"), &[port(Some("192.0.2.1"), 80, Protocol::Tcp)]).unwrap();
         ports.take(&key("b"), &[port(Some("192.0.2.2"), 80, Protocol::Tcp)]).unwrap();
         ports.take(&key("c"), &[port(None, 80, Protocol::Udp)]).unwrap();
-        let (taken, holder) =
-            ports.take(&key("d"), &[port(None, 80, Protocol::Tcp)]).unwrap_err();
+        let (taken, holder) = ports.take(&key("d"), &[port(None, 80, Protocol::Tcp)]).unwrap_err();
         assert_eq!((shown(&taken).as_str(), holder), ("80/tcp", key("a")));
     }
 

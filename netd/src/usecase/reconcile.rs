@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 
 use super::{
     Node,
@@ -220,7 +217,11 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Differs`] names every difference.
-    pub async fn check(&self, key: &EndpointKey, netns_path: Option<&str>) -> Result<Arc<Endpoint>> {
+    pub async fn check(
+        &self,
+        key: &EndpointKey,
+        netns_path: Option<&str>,
+    ) -> Result<Arc<Endpoint>> {
         let found = self.registry.endpoint(key).map(|(endpoint, _)| endpoint);
         let endpoint = found.filter(|e| e.phase == Phase::Attached);
         let endpoint = endpoint.ok_or_else(|| Error::NoEndpoint(key.clone()))?;

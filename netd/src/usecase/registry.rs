@@ -113,9 +113,9 @@ impl Inner {
         if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
             return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
         }
-        self.ports.take(&spec.key, &spec.port_mappings).map_err(|(port, holder)| {
-            Error::PortTaken { port: shown(&port), holder }
-        })?;
+        self.ports
+            .take(&spec.key, &spec.port_mappings)
+            .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
         let assigned = self.allocate(spec);
         let endpoint = assigned.and_then(|ips| self.assemble(spec, netns, &state, &ips));
         let endpoint = endpoint.inspect_err(|_| {
@@ -192,7 +192,8 @@ impl Registry {
                 .filter_map(|v4| last.iter().flat_map(|e| e.ips()).find(|ip| ip.is_ipv4() == *v4))
                 .collect();
             let used = here.flat_map(Endpoint::ips);
-            let used = used.chain(loaded.held.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
+            let used =
+                used.chain(loaded.held.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
             let given_back = freed.iter().filter(|t| t.network.as_ref() == Some(&name));
             let given_back = given_back.flat_map(|t| t.addresses.iter().copied());
             let pools = &state.network.pools;

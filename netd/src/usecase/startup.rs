@@ -115,9 +115,9 @@ impl Node {
         }
         for entry in self.store.list(keys::ADDRESSES).await?.entries {
             let rest = entry.key.strip_prefix(keys::ADDRESSES).unwrap_or_default();
-            let parsed = rest.split_once('/').and_then(|(network, ip)| {
-                Some((network.parse().ok()?, ip.parse().ok()?))
-            });
+            let parsed = rest
+                .split_once('/')
+                .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
                 Some(held) => loaded.held.push(held),
                 None => self.quarantine(startup, &entry.key, "not an address"),
@@ -164,8 +164,7 @@ impl Node {
             }
         };
         let recorded = self.registry.endpoints();
-        let known: HashSet<&IfName> =
-            recorded.iter().map(|(e, _)| &e.wiring.host_ifname).collect();
+        let known: HashSet<&IfName> = recorded.iter().map(|(e, _)| &e.wiring.host_ifname).collect();
         let mut removed = 0;
         for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {

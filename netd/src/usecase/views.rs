@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::{
-    Node,
+    Health, Node,
     error::{Error, Result},
     registry::{NetworkState, Work},
 };
 use crate::{
+    config::Config,
     domain::{Endpoint, EndpointKey, NetworkName},
     ipam::PoolUsage,
+    metrics::Metrics,
+    store::{Revision, Store, keys},
 };
 
 /// A network and how it is.
@@ -71,6 +74,34 @@ pub struct NodeCounts {
 }
 
 impl Node {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store, for watches.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// A revision of the store at or before what a list made now shows.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn store_revision(&self) -> Result<Revision> {
+        Ok(self.store.list(keys::NETWORKS).await?.revision)
+    }
+
+    /// Which parts work.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// One network.
     ///
     /// # Errors
