@@ -2,8 +2,11 @@
 //!
 //! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod doctor;
 pub mod domain;
 pub mod ipam;
 pub mod logging;
