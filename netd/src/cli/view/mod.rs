@@ -41,7 +41,10 @@ fn fields(all: &[(&str, String)]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod text_tests {
     use super::*;
 
     #[test]
