@@ -4,8 +4,10 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod doctor;
 pub mod domain;
 pub mod ipam;
 pub mod logging;

@@ -18,7 +18,7 @@ use prometheus_client::{
 use crate::domain::NetworkName;
 pub use http::{Readiness, serve_metrics};
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
-pub use labels::{Step, Verb};
+pub use labels::{Step, Verb, code_name};
 
 /// 50 us to about 1.6 s, each bound twice the one before: an attach takes
 /// hundreds of microseconds, a stuck one seconds.
