@@ -39,6 +39,7 @@ pub use queue::{Queue, Target};
 pub use registry::{Registry, Work};
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
+pub(crate) use startup::rebuild;
 pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
 
 /// One node's network: everything a request or an event leads to.

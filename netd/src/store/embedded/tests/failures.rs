@@ -139,7 +139,9 @@ fn limit_files(limit: Option<u64>) {
 /// Fills the file of `key` until it can't grow; checks that nothing is half-made,
 /// and that the store works again once there is space.
 async fn fill_up(store: &EmbeddedStore, dir: &Path, file: &Path, key: fn(&str) -> String) {
-    let bulk = |n: u32| puts([put(&key(&format!("{n}/a")), &[7; 60_000]), put(&key(&format!("{n}/b")), b"")]);
+    let bulk = |n: u32| {
+        puts([put(&key(&format!("{n}/a")), &[7; 60_000]), put(&key(&format!("{n}/b")), b"")])
+    };
     store.commit(bulk(0)).await.unwrap();
     limit_files(Some(fs::metadata(file).unwrap().len() + 200_000));
     let mut made = 0;
