@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 
 use super::{durable, open, options, put, puts, value, volatile};
 use crate::store::{Change, Outcome, Store, embedded::EmbeddedStore};

@@ -45,7 +45,10 @@ async fn a_damaged_file_is_named_with_the_remedy_and_left_as_it_is() {
             ("empty", vec![]),
             ("text", b"hello".to_vec()),
             ("zeros", vec![0; 100_000]),
-            ("junk", (0..200_000u32).map(|n| (n * 2_654_435_761 >> 13) as u8).collect()),
+            (
+                "junk",
+                (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+            ),
         ] {
             let dir = tempfile::tempdir().unwrap();
             filled(dir.path()).await;
@@ -139,7 +142,9 @@ fn limit_files(limit: Option<u64>) {
 /// Fills the file of `key` until it can't grow; checks that nothing is half-made,
 /// and that the store works again once there is space.
 async fn fill_up(store: &EmbeddedStore, dir: &Path, file: &Path, key: fn(&str) -> String) {
-    let bulk = |n: u32| puts([put(&key(&format!("{n}/a")), &[7; 60_000]), put(&key(&format!("{n}/b")), b"")]);
+    let bulk = |n: u32| {
+        puts([put(&key(&format!("{n}/a")), &[7; 60_000]), put(&key(&format!("{n}/b")), b"")])
+    };
     store.commit(bulk(0)).await.unwrap();
     limit_files(Some(fs::metadata(file).unwrap().len() + 200_000));
     let mut made = 0;
