@@ -5,6 +5,7 @@
 //! `setns`. Every operation is idempotent.
 
 pub mod error;
+pub mod firewall;
 pub mod netlink;
 
 pub use error::DataplaneError;
