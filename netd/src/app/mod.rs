@@ -81,6 +81,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         firewall: FirewallSettings {
             hostport_mark: config.hostport_mark,
             kube_proxy_mark: config.kube_proxy_mark,
+            ..FirewallSettings::default()
         },
         ..Settings::default()
     };

@@ -34,13 +34,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::{
     attach::Helpers,
-    firewall::FirewallState,
     kernel::{Kernel, Shared, failed},
-    netns::Netns,
     rules::Rules,
     worker::Worker,
 };
 pub use error::DataplaneError;
+pub use firewall::{FirewallSettings, FirewallState};
+pub use netns::Netns;
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};
@@ -191,15 +191,17 @@ impl Dataplane {
         self.repairs.call(underlay_mtu).await
     }
 
-    /// Makes the firewall hold `state`, if it doesn't already.
+    /// Makes the firewall hold what `state` says then, if it doesn't already.
     ///
     /// # Errors
     /// As for [`firewall::Firewall::replace`].
     pub async fn replace_firewall(
         &self,
-        state: FirewallState,
+        state: impl FnOnce() -> FirewallState + Send + 'static,
     ) -> Result<Vec<Repair>, DataplaneError> {
-        self.helpers.rules.call(move |rules| rules.replace(state)).await
+        // Asked for on the firewall's own thread: an endpoint that is added meanwhile is
+        // either in the state already or comes after it.
+        self.helpers.rules.call(move |rules| rules.replace(state())).await
     }
 
     /// Whether the firewall holds what it was last asked to.
