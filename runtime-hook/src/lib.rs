@@ -1,1 +1,3 @@
 //! The hook.
+
+pub mod nri;

@@ -1,0 +1,164 @@
+//! The NRI front: a plugin that containerd (1.7 and later) and CRI-O call when a
+//! pod's sandbox runs, stops and goes.
+//!
+//! It is the second front beside CNI, which makes the pod's eth0. The plugin
+//! refuses pods whose eth0 netd did not attach, tells netd the pods' labels and
+//! annotations, attaches the additional networks of annotation
+//! [`networks::ANNOTATION`], and on connecting hands netd the runtime's whole set
+//! of pods for its garbage collection. It holds no state of its own.
+//!
+//! [`codec`] is the wire, [`session`] one connection, [`plugin`] the requests,
+//! [`pods`] and [`sync`] what they do.
+
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    os::{fd::FromRawFd as _, unix::net::UnixStream as StdStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::net::UnixStream;
+
+pub mod codec;
+pub mod messages;
+pub mod netd;
+pub mod networks;
+mod options;
+pub mod plugin;
+pub mod pods;
+pub mod session;
+pub mod sync;
+
+use messages::RegisterPluginRequest;
+use netd::{Netd, UnixNetd};
+pub use options::{Options, Policy, preinstalled};
+use plugin::Plugin;
+use session::SessionError;
+
+/// Why the front gave up. A runtime that is away is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option that can't work.
+    #[error("{option}: {value:?}: {rule}")]
+    Option {
+        /// The flag or the variable.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What is right.
+        rule: String,
+    },
+    /// The one connection of a pre-installed plugin ended badly.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Serves the runtime: for ever as an external plugin, redialling whenever the
+/// connection is lost; for one connection as a pre-installed one.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(options: Options) -> Result<(), Error> {
+    let netd = UnixNetd::new(options.netd_socket.clone());
+    run_with(options, Arc::new(netd)).await
+}
+
+/// [`run`] with any netd.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error> {
+    options.check()?;
+    if let Some(fd) = options.fd {
+        let mut plugin = Plugin::new(netd, options.policy.clone());
+        let stream = inherited(fd).map_err(SessionError::Io)?;
+        return Ok(session::serve(stream, registration(&options), &mut plugin).await?);
+    }
+    // Ready to serve a runtime as soon as there is one: it may start after us.
+    notify("READY=1");
+    let mut backoff = Backoff::default();
+    let mut last_problem = String::new();
+    loop {
+        let mut plugin = Plugin::new(Arc::clone(&netd), options.policy.clone());
+        let ended = connect(&options, &mut plugin).await;
+        let problem = match ended {
+            Ok(()) => "the runtime closed the connection".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        if plugin.synchronized() {
+            backoff = Backoff::default();
+        }
+        let delay = backoff.next();
+        // A runtime that is off for a day must not fill the log.
+        if plugin.synchronized() || problem != last_problem {
+            tracing::warn!(problem, ?delay, "not connected to the runtime; trying again");
+        }
+        notify(&format!("STATUS={problem}; trying again"));
+        last_problem = problem;
+        tokio::time::sleep(delay).await;
+    }
+}
+
+async fn connect(options: &Options, plugin: &mut Plugin) -> Result<(), SessionError> {
+    let stream = UnixStream::connect(&options.socket).await.map_err(|e| {
+        let path = options.socket.display();
+        std::io::Error::new(e.kind(), format!("{path}: {e}; is the runtime up, with NRI enabled?"))
+    })?;
+    notify("STATUS=connected to the runtime");
+    session::serve(stream, registration(options), plugin).await
+}
+
+fn registration(options: &Options) -> RegisterPluginRequest {
+    RegisterPluginRequest { plugin_name: options.name.clone(), plugin_idx: options.idx.clone() }
+}
+
+/// The connection that the runtime left open for us.
+fn inherited(fd: i32) -> std::io::Result<UnixStream> {
+    // SAFETY: [`Options::check`] saw that it is an open socket; the runtime made it
+    // for this plugin, and nothing else in this process uses or closes it.
+    let stream = unsafe { StdStream::from_raw_fd(fd) };
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Tells systemd, if it listens; a failure is nobody's concern.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let _unheard = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(state.as_bytes(), path));
+}
+
+/// Delays between attempts: doubling from 100 ms to 10 s, each cut by up to half
+/// at random, so that the fronts of a rack don't redial in step.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    fn next(&mut self) -> Duration {
+        let full = Self::FIRST.saturating_mul(1 << self.attempts.min(10)).min(Self::LONGEST);
+        self.attempts = self.attempts.saturating_add(1);
+        // Seeded anew by the system for each state.
+        let random = RandomState::new().build_hasher().finish();
+        full / 2 + (full / 2).mul_f64((random % 1024) as f64 / 1023.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_are_capped_and_differ() {
+        let mut backoff = Backoff::default();
+        let delays: Vec<_> = (0..40).map(|_| backoff.next()).collect();
+        assert!(delays[0] >= Backoff::FIRST / 2 && delays[0] <= Backoff::FIRST);
+        assert!(delays.iter().all(|d| *d <= Backoff::LONGEST));
+        assert!(delays[10..].iter().all(|d| *d >= Backoff::LONGEST / 2));
+        assert!(delays[10..].iter().any(|d| *d != delays[10]), "{delays:?}");
+    }
+}
