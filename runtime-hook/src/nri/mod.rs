@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use sd_notify::NotifyState;
 use tokio::net::UnixStream;
 
 pub mod codec;
@@ -75,7 +76,7 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
         return Ok(session::serve(stream, registration(&options), &mut plugin).await?);
     }
     // Ready to serve a runtime as soon as there is one: it may start after us.
-    notify("READY=1");
+    notify(NotifyState::Ready);
     let mut backoff = Backoff::default();
     let mut last_problem = String::new();
     loop {
@@ -93,7 +94,7 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
         if plugin.synchronized() || problem != last_problem {
             tracing::warn!(problem, ?delay, "not connected to the runtime; trying again");
         }
-        notify(&format!("STATUS={problem}; trying again"));
+        notify(NotifyState::Status(&format!("{problem}; trying again")));
         last_problem = problem;
         tokio::time::sleep(delay).await;
     }
@@ -104,7 +105,7 @@ async fn connect(options: &Options, plugin: &mut Plugin) -> Result<(), SessionEr
         let path = options.socket.display();
         std::io::Error::new(e.kind(), format!("{path}: {e}; is the runtime up, with NRI enabled?"))
     })?;
-    notify("STATUS=connected to the runtime");
+    notify(NotifyState::Status("connected to the runtime"));
     session::serve(stream, registration(options), plugin).await
 }
 
@@ -122,10 +123,8 @@ fn inherited(fd: i32) -> std::io::Result<UnixStream> {
 }
 
 /// Tells systemd, if it listens; a failure is nobody's concern.
-fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let _unheard = std::os::unix::net::UnixDatagram::unbound()
-        .and_then(|socket| socket.send_to(state.as_bytes(), path));
+fn notify(state: NotifyState) {
+    let _unheard = sd_notify::notify(&[state]);
 }
 
 /// Delays between attempts: doubling from 100 ms to 10 s, each cut by up to half
