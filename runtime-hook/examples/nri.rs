@@ -12,7 +12,7 @@ struct Cli {
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).init();
     let options = nri::preinstalled().unwrap_or_else(|| Cli::parse().options);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(nri::run(options))?;

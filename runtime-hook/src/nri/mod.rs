@@ -11,15 +11,14 @@
 //! [`pods`] and [`sync`] what they do.
 
 use std::{
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     os::{fd::FromRawFd as _, unix::net::UnixStream as StdStream},
     sync::Arc,
-    time::Duration,
 };
 
 use sd_notify::NotifyState;
 use tokio::net::UnixStream;
 
+mod backoff;
 pub mod codec;
 pub mod messages;
 pub mod netd;
@@ -30,6 +29,7 @@ pub mod pods;
 pub mod session;
 pub mod sync;
 
+use backoff::Backoff;
 use messages::RegisterPluginRequest;
 use netd::{Netd, UnixNetd};
 pub use options::{Options, Policy, preinstalled};
@@ -83,7 +83,7 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
         let mut plugin = Plugin::new(Arc::clone(&netd), options.policy.clone());
         let ended = connect(&options, &mut plugin).await;
         let problem = match ended {
-            Ok(()) => "the runtime closed the connection".to_owned(),
+            Ok(()) => "the connection ended".to_owned(),
             Err(e) => e.to_string(),
         };
         if plugin.synchronized() {
@@ -125,39 +125,4 @@ fn inherited(fd: i32) -> std::io::Result<UnixStream> {
 /// Tells systemd, if it listens; a failure is nobody's concern.
 fn notify(state: NotifyState) {
     let _unheard = sd_notify::notify(&[state]);
-}
-
-/// Delays between attempts: doubling from 100 ms to 10 s, each cut by up to half
-/// at random, so that the fronts of a rack don't redial in step.
-#[derive(Debug, Default)]
-struct Backoff {
-    attempts: u32,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(10);
-
-    fn next(&mut self) -> Duration {
-        let full = Self::FIRST.saturating_mul(1 << self.attempts.min(10)).min(Self::LONGEST);
-        self.attempts = self.attempts.saturating_add(1);
-        // Seeded anew by the system for each state.
-        let random = RandomState::new().build_hasher().finish();
-        full / 2 + (full / 2).mul_f64((random % 1024) as f64 / 1023.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_grow_are_capped_and_differ() {
-        let mut backoff = Backoff::default();
-        let delays: Vec<_> = (0..40).map(|_| backoff.next()).collect();
-        assert!(delays[0] >= Backoff::FIRST / 2 && delays[0] <= Backoff::FIRST);
-        assert!(delays.iter().all(|d| *d <= Backoff::LONGEST));
-        assert!(delays[10..].iter().all(|d| *d >= Backoff::LONGEST / 2));
-        assert!(delays[10..].iter().any(|d| *d != delays[10]), "{delays:?}");
-    }
 }

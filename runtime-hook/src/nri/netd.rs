@@ -84,8 +84,10 @@ async fn explained<T>(
             cause = error.source();
         }
         match root {
-            Some(why) => Status::new(status.code(), format!("{}: {why}", status.message())),
-            None => status,
+            Some(why) if !status.message().contains(&why) => {
+                Status::new(status.code(), format!("{}: {why}", status.message()))
+            }
+            _ => status,
         }
     })
 }

@@ -10,12 +10,12 @@ use tonic::Code;
 use super::{
     messages::{
         ConfigureRequest, ConfigureResponse, Empty, PLUGIN_SERVICE, PodRequest, PodSandbox,
-        Request, StateChangeEvent, Status, SynchronizeRequest, event,
+        Request, StateChangeEvent, Status, SynchronizeRequest, SynchronizeResponse, event,
     },
     netd::Netd,
     options::Policy,
     pods::{Budget, Pods},
-    sync::Collection,
+    sync::{Collection, Delivery},
 };
 
 /// containerd's `plugin_request_timeout`, for runtimes that don't say (NRI < 0.7).
@@ -36,7 +36,7 @@ pub struct Plugin {
     policy: Policy,
     timeout: Duration,
     collection: Collection,
-    synchronized: bool,
+    delivery: Option<Delivery>,
 }
 
 type Result<T, E = Status> = std::result::Result<T, E>;
@@ -45,12 +45,12 @@ impl Plugin {
     /// For a new connection.
     pub fn new(netd: Arc<dyn Netd>, policy: Policy) -> Self {
         let collection = Collection::default();
-        Self { netd, policy, timeout: REQUEST_TIMEOUT, collection, synchronized: false }
+        Self { netd, policy, timeout: REQUEST_TIMEOUT, collection, delivery: None }
     }
 
-    /// Whether the runtime's whole set of pods went to netd.
+    /// Whether the runtime sent its whole set of pods: from then on it calls us.
     pub fn synchronized(&self) -> bool {
-        self.synchronized
+        self.delivery.is_some()
     }
 
     /// Answers one request that arrived at `arrived`, in time for the caller.
@@ -86,8 +86,12 @@ impl Plugin {
             "Configure" => Ok(self.configure(&decode(method, payload)?)?.encode_to_vec()),
             "Synchronize" => {
                 let request: SynchronizeRequest = decode(method, payload)?;
-                let answer = self.collection.add(request, &self.netd, budget).await?;
-                self.synchronized |= !answer.more;
+                let more = request.more;
+                if let Some(sandboxes) = self.collection.add(request)? {
+                    let netd = Arc::clone(&self.netd);
+                    self.delivery = Some(Delivery::start(netd, sandboxes));
+                }
+                let answer = SynchronizeResponse { more };
                 Ok(answer.encode_to_vec())
             }
             "RunPodSandbox" | "StopPodSandbox" | "RemovePodSandbox" => {

@@ -4,7 +4,7 @@
 //! pod's address from there and nowhere else. Here the attach is confirmed, the
 //! endpoint learns whose it is, and additional networks come and go.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use netd_api::v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox};
 use nix::time::{ClockId, clock_gettime};
@@ -208,14 +208,22 @@ fn identity(pod: &PodSandbox) -> PodIdentity {
     PodIdentity { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
 }
 
+/// Labels or annotations without those that the runtime adds for itself: they
+/// would double the size of netd's records and say nothing new.
+fn own(all: &HashMap<String, String>) -> HashMap<String, String> {
+    const RUNTIME: [&str; 3] = ["io.kubernetes.cri.", "io.kubernetes.cri-o.", "io.cri-containerd."];
+    let own = all.iter().filter(|(key, _)| !RUNTIME.iter().any(|prefix| key.starts_with(prefix)));
+    own.map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
 /// All that the runtime says about a pod.
 pub fn sandbox(pod: &PodSandbox) -> Sandbox {
     Sandbox {
         id: pod.id.clone(),
         netns_path: pod.netns().unwrap_or_default().to_owned(),
         pod: Some(identity(pod)),
-        labels: pod.labels.clone(),
-        annotations: pod.annotations.clone(),
+        labels: own(&pod.labels),
+        annotations: own(&pod.annotations),
     }
 }
 
@@ -226,8 +234,8 @@ fn attach(pod: &PodSandbox, netns: &str, wanted: &Wanted) -> AttachRequest {
         interface: wanted.interface.clone(),
         network: wanted.network.clone(),
         pod: Some(identity(pod)),
-        labels: pod.labels.clone(),
-        annotations: pod.annotations.clone(),
+        labels: own(&pod.labels),
+        annotations: own(&pod.annotations),
         addresses: wanted.addresses.clone(),
         mac: wanted.mac.clone(),
         no_default_route: true,

@@ -1,19 +1,23 @@
 //! The runtime's whole set of pods, on connecting.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use netd_api::v1::{Endpoint, Sandbox, SynchronizeRequest as NetdSynchronize};
 use prost::Message;
+use tokio::{task::JoinHandle, time::Instant};
 use tonic::Code;
 
 use super::{
-    messages::{Status, SynchronizeRequest, SynchronizeResponse},
+    backoff::Backoff,
+    messages::{Status, SynchronizeRequest},
     netd::Netd,
-    pods::{Budget, sandbox, within},
+    pods::{sandbox, within},
 };
 
 /// Most that is held of a set that comes in parts, encoded. A pod is a few kB.
 const MOST_BYTES: usize = 64 << 20;
+/// For one attempt.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The parts that have come so far.
 #[derive(Default)]
@@ -23,16 +27,11 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Takes one part; after the last one netd gets the whole set.
+    /// Takes one part; the whole set with the last one.
     ///
     /// # Errors
-    /// When netd did not take it, or it is too big. Nothing is kept then.
-    pub async fn add(
-        &mut self,
-        part: SynchronizeRequest,
-        netd: &Arc<dyn Netd>,
-        budget: Budget,
-    ) -> Result<SynchronizeResponse, Status> {
+    /// RESOURCE_EXHAUSTED when it gets too big. Nothing is kept then.
+    pub fn add(&mut self, part: SynchronizeRequest) -> Result<Option<Vec<Sandbox>>, Status> {
         self.bytes += part.pods.iter().map(Message::encoded_len).sum::<usize>();
         if self.bytes > MOST_BYTES {
             *self = Self::default();
@@ -40,26 +39,53 @@ impl Collection {
             return Err(Status { code: Code::ResourceExhausted as i32, message });
         }
         self.sandboxes.extend(part.pods.iter().map(sandbox));
-        if part.more {
-            return Ok(SynchronizeResponse { more: true });
-        }
-        let sandboxes = std::mem::take(self).sandboxes;
-        let request = NetdSynchronize {
-            source: "nri".to_owned(),
-            sandboxes: sandboxes.iter().map(bare).collect(),
-            ..NetdSynchronize::default()
-        };
-        let call = netd.synchronize(request);
-        let answer = within(budget.reply, "Synchronize", call).await.map_err(|e| Status {
-            code: e.code() as i32,
-            message: format!("netd: Synchronize: {}", e.message()),
-        })?;
-        let (known, unknown) = (answer.known, answer.unknown);
-        tracing::info!(pods = sandboxes.len(), known, unknown, "synchronized");
-        // Not in the runtime's time: with many pods it takes longer than a hook may.
-        tokio::spawn(annotate_known(Arc::clone(netd), sandboxes));
-        Ok(SynchronizeResponse { more: false })
+        Ok(if part.more { None } else { Some(std::mem::take(self).sandboxes) })
     }
+}
+
+/// A set on its way to netd; dropping it gives it up.
+pub struct Delivery(JoinHandle<()>);
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Delivery {
+    /// Hands netd the set, however long it is away, and then what it missed about
+    /// the pods. Not in the runtime's time: a runtime drops a plugin whose
+    /// Synchronize fails, a pre-installed one for good, and then pods would run
+    /// unguarded because netd started after the runtime. A set grown old does no
+    /// harm: netd collects nothing whose namespace is there.
+    pub fn start(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) -> Self {
+        Self(tokio::spawn(async move {
+            let mut backoff = Backoff::default();
+            let mut last_problem = String::new();
+            while let Err(e) = deliver(&netd, &sandboxes).await {
+                let (problem, delay) = (e.to_string(), backoff.next());
+                if problem != last_problem {
+                    tracing::warn!(problem, ?delay, "netd did not take the set of pods yet");
+                }
+                last_problem = problem;
+                tokio::time::sleep(delay).await;
+            }
+            annotate_known(netd, sandboxes).await;
+        }))
+    }
+}
+
+async fn deliver(netd: &Arc<dyn Netd>, sandboxes: &[Sandbox]) -> Result<(), tonic::Status> {
+    let request = NetdSynchronize {
+        source: "nri".to_owned(),
+        sandboxes: sandboxes.iter().map(bare).collect(),
+        ..NetdSynchronize::default()
+    };
+    let until = Instant::now() + DELIVERY_TIMEOUT;
+    let answer = within(until, "Synchronize", netd.synchronize(request)).await?;
+    let (known, unknown) = (answer.known, answer.unknown);
+    tracing::info!(pods = sandboxes.len(), known, unknown, "synchronized");
+    Ok(())
 }
 
 /// Without labels and annotations: the set of a big node would not fit a message.

@@ -31,12 +31,19 @@ async fn a_pod_lives_and_dies_in_both_event_styles() {
         let mut peer = listener.ready().await;
         netd.has("s1", "eth0");
         netd.has("other", "eth0");
-        let web = pod("s1", &[("netd.io/networks", "blue,red"), ("team", "x")]);
+        let mut web = pod("s1", &[("netd.io/networks", "blue,red"), ("team", "x")]);
+        web.annotations.insert("io.kubernetes.cri.sandbox-id".into(), "s1".into());
+        web.labels.insert("io.cri-containerd.kind".into(), "sandbox".into());
         peer.event(style, RUN, &web).await.unwrap();
         assert_eq!(netd.interfaces("s1"), ["eth0", "eth1", "eth2"]);
         let eth0 = netd.state().endpoints[&("s1".into(), "eth0".into())].clone();
         assert_eq!(eth0.pod.as_ref().map(|p| p.uid.as_str()), Some("u-1"));
         assert_eq!((eth0.labels["app"].as_str(), eth0.annotations["team"].as_str()), ("web", "x"));
+        assert_eq!(
+            (eth0.labels.len(), eth0.annotations.len()),
+            (1, 2),
+            "the runtime's are left out"
+        );
         let attached = netd.state().attached.clone();
         assert!(attached.iter().all(|a| a.no_default_route && a.issued_at > 0));
         assert!(attached.iter().all(|a| a.netns_path == "/run/netns/cni-x"));
@@ -69,12 +76,8 @@ async fn host_network_pods_are_left_alone() {
     let (listener, netd) = (Listener::new(), FakeNetd::default());
     netd.state().down = true;
     let mut host = pod("s1", &[("netd.io/networks", "blue")]);
-    let _front = {
-        netd.state().down = false;
-        start(&listener, &netd, Policy::default())
-    };
+    let _front = start(&listener, &netd, Policy::default());
     let mut peer = listener.ready().await;
-    netd.state().down = true;
     for style in STYLES {
         let linux = host.linux.as_mut().unwrap();
         linux.namespaces.retain(|n| n.r#type != "network");

@@ -38,6 +38,16 @@ impl FakeNetd {
         self.0.lock().unwrap()
     }
 
+    /// For what happens in the background.
+    pub async fn wait_until(&self, reached: impl Fn(&State) -> bool) {
+        let poll = async {
+            while !reached(&self.state()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), poll).await.expect("it did not happen");
+    }
+
     /// What CNI ADD does.
     pub fn has(&self, sandbox: &str, interface: &str) {
         let endpoint = Endpoint {

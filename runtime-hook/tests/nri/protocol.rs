@@ -7,7 +7,7 @@ use runtime_hook::nri::{
     Policy,
     messages::{ConfigureRequest, PLUGIN_SERVICE, Status, SynchronizeRequest},
 };
-use tokio::{io::AsyncWriteExt, time::Instant};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     containerd::{Listener, RUN, Style, encode_event, frame, message, named, pod, request},
@@ -78,6 +78,7 @@ async fn a_set_of_pods_in_parts_goes_to_netd_once_and_known_endpoints_are_annota
     assert!(peer.synchronize(vec![], true).await.unwrap().more);
     assert!(netd.state().synchronized.is_empty());
     assert!(!peer.synchronize(vec![pod("c", &[])], false).await.unwrap().more);
+    netd.wait_until(|state| !state.annotated.is_empty()).await;
     let sets = netd.state().synchronized.clone();
     assert_eq!(sets.len(), 1);
     assert_eq!((sets[0].source.as_str(), sets[0].authoritative), ("nri", false));
@@ -85,35 +86,53 @@ async fn a_set_of_pods_in_parts_goes_to_netd_once_and_known_endpoints_are_annota
     assert_eq!(ids, ["a", "b", "c"]);
     assert_eq!(sets[0].sandboxes[0].netns_path, "/run/netns/cni-x");
     assert!(sets[0].sandboxes[0].labels.is_empty(), "the set must fit one message");
-
-    let until = Instant::now() + Duration::from_secs(5);
-    while netd.state().annotated.is_empty() && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     let ids: Vec<_> = netd.state().annotated.iter().map(|s| s.id.clone()).collect();
     assert_eq!(ids, ["b"]);
     assert_eq!(netd.state().endpoints[&("b".into(), "eth0".into())].labels["app"], "web");
 }
 
 #[tokio::test]
-async fn a_failed_synchronize_closes_the_connection_and_the_next_one_begins_anew() {
+async fn a_set_that_netd_can_not_take_yet_is_delivered_later_and_pods_stay_guarded() {
     let (listener, netd) = (Listener::new(), FakeNetd::default());
     netd.state().down = true;
     let _front = start(&listener, &netd, Policy::default());
     let mut peer = listener.accept().await;
     peer.register().await;
     peer.configure(2000).await;
-    assert!(peer.synchronize(vec![pod("old", &[])], true).await.unwrap().more);
-    let status = peer.synchronize(vec![], false).await.unwrap_err();
-    assert_eq!(status.code, 14);
-    assert!(peer.answer().await.is_none());
+    peer.synchronize(vec![pod("old", &[])], false).await.unwrap();
+    let status = peer.event(Style::Calls, RUN, &pod("new", &[])).await.unwrap_err();
+    assert_eq!(status.code, 14, "{}", status.message);
     netd.state().down = false;
+    netd.wait_until(|state| !state.synchronized.is_empty()).await;
+    assert_eq!(netd.state().synchronized[0].sandboxes[0].id, "old");
+}
+
+#[tokio::test]
+async fn a_synchronize_that_fails_closes_the_connection_and_the_next_one_begins_anew() {
+    let (listener, netd) = (Listener::new(), FakeNetd::default());
+    let _front = start(&listener, &netd, Policy::default());
+    let mut peer = listener.accept().await;
+    peer.register().await;
+    peer.configure(2000).await;
+    let mut huge = pod("old", &[]);
+    huge.annotations.insert("x".into(), "x".repeat(3 << 20));
+    let mut parts = 0;
+    let status = loop {
+        match peer.synchronize(vec![huge.clone()], true).await {
+            Ok(answer) => assert!(answer.more && parts < 30),
+            Err(status) => break status,
+        }
+        parts += 1;
+    };
+    assert_eq!(status.code, 8, "{}", status.message);
+    assert!(peer.answer().await.is_none());
     let mut peer = listener.accept().await;
     peer.register().await;
     peer.configure(2000).await;
     peer.synchronize(vec![pod("new", &[])], false).await.unwrap();
-    let ids: Vec<_> =
-        netd.state().synchronized.iter().flat_map(|s| &s.sandboxes).map(|s| s.id.clone()).collect();
+    netd.wait_until(|state| !state.synchronized.is_empty()).await;
+    let sets = netd.state().synchronized.clone();
+    let ids: Vec<_> = sets.iter().flat_map(|s| &s.sandboxes).map(|s| s.id.as_str()).collect();
     assert_eq!(ids, ["new"]);
 }
 
@@ -123,7 +142,7 @@ async fn it_comes_back_after_the_connection_is_lost_and_synchronizes_again() {
     let _front = start(&listener, &netd, Policy::default());
     for round in 1..=3 {
         let peer = listener.ready().await;
-        assert_eq!(netd.state().synchronized.len(), round);
+        netd.wait_until(|state| state.synchronized.len() == round).await;
         drop(peer);
     }
 }
