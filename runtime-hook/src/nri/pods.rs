@@ -60,13 +60,13 @@ impl Pods<'_> {
             Err(error) if must_have_primary => return Err(error),
             Err(error) => {
                 let error = error.message();
-                tracing::info!(sandbox = %pod.id, error, "eth0 is not netd's; allowed");
+                tracing::info!(sandbox = %pod.id, error, "eth0 not confirmed by netd; allowed");
             }
             Ok(()) => {}
         }
         self.attach_all(pod, netns, &wanted).await?;
         let networks = wanted.len();
-        tracing::info!(sandbox = %pod.id, pod = %name(pod), networks, "pod confirmed");
+        tracing::info!(sandbox = %pod.id, pod = %name(pod), networks, "pod may run");
         Ok(())
     }
 

@@ -63,7 +63,7 @@ impl Delivery {
             let mut backoff = Backoff::default();
             let mut last_problem = String::new();
             while let Err(e) = deliver(&netd, &sandboxes).await {
-                let (problem, delay) = (e.to_string(), backoff.next());
+                let (problem, delay) = (e.message().to_owned(), backoff.next());
                 if problem != last_problem {
                     tracing::warn!(problem, ?delay, "netd did not take the set of pods yet");
                 }

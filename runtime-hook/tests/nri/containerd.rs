@@ -30,8 +30,7 @@ impl Listener {
     }
 
     pub async fn accept(&self) -> Peer {
-        let (stream, _) = limit(self.listener.accept()).await.unwrap();
-        Peer { stream, served: VecDeque::new(), called: VecDeque::new(), next: 1 }
+        Peer::on(limit(self.listener.accept()).await.unwrap().0)
     }
 
     /// A plugin that is registered, configured and synchronized with no pods.
@@ -75,6 +74,10 @@ pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Ve
 }
 
 impl Peer {
+    pub fn on(stream: UnixStream) -> Self {
+        Self { stream, served: VecDeque::new(), called: VecDeque::new(), next: 1 }
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         limit(self.stream.write_all(bytes)).await.unwrap();
     }

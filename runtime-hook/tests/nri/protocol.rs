@@ -1,16 +1,16 @@
 //! Registering, configuring, synchronizing, hostile bytes, reconnecting.
 
-use std::time::Duration;
+use std::{os::fd::IntoRawFd, sync::Arc, time::Duration};
 
 use prost::Message;
 use runtime_hook::nri::{
-    Policy,
+    self, Options, Policy,
     messages::{ConfigureRequest, PLUGIN_SERVICE, Status, SynchronizeRequest},
 };
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    containerd::{Listener, RUN, Style, encode_event, frame, message, named, pod, request},
+    containerd::{Listener, Peer, RUN, Style, encode_event, frame, message, named, pod, request},
     netd::FakeNetd,
     start,
 };
@@ -145,6 +145,21 @@ async fn it_comes_back_after_the_connection_is_lost_and_synchronizes_again() {
         netd.wait_until(|state| state.synchronized.len() == round).await;
         drop(peer);
     }
+}
+
+#[tokio::test]
+async fn a_plugin_that_the_runtime_started_serves_the_socket_it_was_given_and_then_ends() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let options =
+        Options { fd: Some(theirs.into_raw_fd()), idx: "15".into(), ..Options::default() };
+    let netd = FakeNetd::default();
+    let front = tokio::spawn(nri::run_with(options, Arc::new(netd.clone())));
+    let mut peer = Peer::on(tokio::net::UnixStream::from_std(ours).unwrap());
+    assert_eq!(peer.register().await.plugin_idx, "15");
+    assert_eq!(peer.configure(2000).await.events, 7);
+    drop(peer);
+    front.await.unwrap().unwrap();
 }
 
 #[tokio::test]
