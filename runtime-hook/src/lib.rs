@@ -10,5 +10,6 @@ pub mod cni;
 pub mod error;
 pub mod install;
 pub mod json;
+pub mod nri;
 pub mod oci;
 pub mod refusal;
