@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{containerd::Containerd, daemon::Daemon, host::Host, namespace::Namespace, paths};
 
 /// The plugin's name in a conflist.
-pub const PLUGIN: &str = "netd";
+pub const PLUGIN: &str = "netd-hook";
 
 /// A plugin's configuration for a host's netd, as in its conflist.
 pub fn plugin_config(host: &Host) -> Value {

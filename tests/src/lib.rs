@@ -10,11 +10,14 @@ pub mod daemon;
 pub mod hook;
 pub mod host;
 pub mod image;
+pub mod inventory;
 pub mod leftovers;
 pub mod namespace;
 pub mod net;
+pub mod nri;
 pub mod paths;
 pub mod service;
+pub mod stack;
 pub mod wait;
 
 pub use bed::{Bed, case};
@@ -23,6 +26,7 @@ pub use daemon::{Daemon, DaemonConfig};
 pub use hook::Sandbox;
 pub use host::Host;
 pub use namespace::Namespace;
+pub use stack::Stack;
 
 use std::{future::Future, sync::OnceLock};
 
