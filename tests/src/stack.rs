@@ -59,7 +59,7 @@ impl Stack {
 
 /// As [`Stack::check_nothing_left`], for a host without containerd.
 pub fn check_nothing_left(host: &Host, netd: &Daemon, before: &str) -> Result<()> {
-    wait::until(Duration::from_secs(10), "nothing is left of the pods", || {
+    wait::until(Duration::from_secs(20), "nothing is left of the pods", || {
         let endpoints = netd.endpoints()?;
         ensure!(endpoints.is_empty(), "records: {endpoints:?}");
         let used = netd.addresses_used()?;
