@@ -2,7 +2,15 @@
 //!
 //! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
 
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod dataplane;
+pub mod doctor;
 pub mod domain;
 pub mod ipam;
+pub mod logging;
+pub mod metrics;
 pub mod store;
+pub mod usecase;

@@ -5,5 +5,6 @@
 //! `setns`. Every operation is idempotent.
 
 pub mod error;
+pub mod netlink;
 
 pub use error::DataplaneError;

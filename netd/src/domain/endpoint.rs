@@ -80,9 +80,6 @@ pub enum Phase {
     Attached,
     /// The kernel must not; the addresses are still held until the link is gone.
     Detaching,
-    /// Nothing is held. Kept for a while, so that an attach issued before the
-    /// detach is refused and the address is the last to be used again.
-    Tombstone,
 }
 
 /// The record of an endpoint, as stored.
@@ -115,5 +112,30 @@ pub struct Endpoint {
     pub issued_at: u64,
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
+    pub sequence: u64,
+}
+
+impl Endpoint {
+    /// The addresses it holds.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.wiring.addresses.iter().map(|a| a.address.addr())
+    }
+}
+
+/// What is left of an endpoint for a while after its detach: an attach issued before
+/// the detach is refused, and its addresses are the last to be used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Identity of what was detached (or was never there when the detach came).
+    pub key: EndpointKey,
+    /// CLOCK_BOOTTIME, ns, of the detach request.
+    pub issued_at: u64,
+    /// Seconds since the Unix epoch, when the addresses were given back.
+    pub released_at: i64,
+    /// The network whose addresses it had.
+    pub network: Option<NetworkName>,
+    /// The addresses given back.
+    pub addresses: Vec<IpAddr>,
+    /// As [`Endpoint::sequence`].
     pub sequence: u64,
 }

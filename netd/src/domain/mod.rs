@@ -2,14 +2,18 @@
 //!
 //! Knows no tokio, tonic, netlink or store; everything here is tested without root.
 
+pub mod attach;
 pub mod endpoint;
 pub mod error;
 pub mod ids;
 pub mod network;
 pub mod wiring;
 
-pub use endpoint::{Bandwidth, Dns, Endpoint, Phase, PodIdentity, PortMapping, Protocol};
+pub use attach::AttachSpec;
+pub use endpoint::{
+    Bandwidth, Dns, Endpoint, Phase, PodIdentity, PortMapping, Protocol, Tombstone,
+};
 pub use error::{Invalid, Violation};
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
 pub use network::{Driver, Network, Pool};
-pub use wiring::{BridgeWiring, NetworkWiring, Route, Wiring, WiringDriver};
+pub use wiring::{BridgeWiring, NetworkWiring, Route, WiredAddress, Wiring, WiringDriver};

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
 pub mod keys;
+pub mod rules;
 
 /// Orders all changes of a store; strictly increasing, 1 is the first change.
 pub type Revision = i64;

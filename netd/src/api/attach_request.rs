@@ -1,0 +1,342 @@
+//! AttachRequest -> AttachSpec: every field checked, all violations at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use netd_api::v1;
+
+use crate::{
+    domain::{
+        AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
+        PortMapping, Protocol, SandboxId,
+    },
+    usecase::now_boot,
+};
+
+/// The interface of a pod's primary endpoint (containerd's CRI reads this one's address).
+pub const DEFAULT_IFNAME: &str = "eth0";
+/// Entries of labels, and of annotations.
+const MOST_ENTRIES: usize = 4096;
+/// Bytes of labels and annotations together; Kubernetes allows 256 KiB of annotations.
+const MOST_TEXT: usize = 512 << 10;
+const MOST_PORTS: usize = 1024;
+const MOST_DNS: usize = 64;
+const MOST_PATH: usize = 4096;
+/// Bytes of any other piece of text.
+const MOST_WORD: usize = 1024;
+
+/// Checks a request.
+///
+/// # Errors
+/// Every field that is wrong.
+pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
+    let mut bad = Invalid::new();
+    let key = endpoint_key(&request.sandbox_id, &request.interface, &mut bad);
+    let network = bad.take("network", network_name(&request.network));
+    let netns_path = bad.take("netns_path", netns_path(&request.netns_path));
+    let addresses = addresses(&request.addresses, &mut bad);
+    let mac = match request.mac.as_str() {
+        "" => None,
+        text => bad.take("mac", text.parse()),
+    };
+    let port_mappings = port_mappings(&request.port_mappings, &mut bad);
+    let bandwidth = bandwidth(request.bandwidth.unwrap_or_default(), &mut bad);
+    let dns = dns(request.dns.unwrap_or_default(), &mut bad);
+    let pod = pod(request.pod.unwrap_or_default(), &mut bad);
+    let (labels, annotations) = texts(request.labels, request.annotations, &mut bad);
+    let now = now_boot();
+    if request.issued_at > now {
+        let text = format!("{} is in the future (CLOCK_BOOTTIME is {now} ns)", request.issued_at);
+        bad.add("issued_at", text);
+    }
+    if request.mtu > 65535 {
+        bad.add("mtu", format!("{} is above 65535", request.mtu));
+    }
+    match (bad.into_result(), key, network, netns_path) {
+        (Ok(()), Some(key), Some(network), Some(netns_path)) => Ok(AttachSpec {
+            key,
+            netns_path,
+            network,
+            pod,
+            labels,
+            annotations,
+            addresses,
+            mac,
+            mtu: (request.mtu != 0).then_some(request.mtu),
+            port_mappings,
+            bandwidth,
+            dns,
+            no_default_route: request.no_default_route,
+            issued_at: if request.issued_at == 0 { now } else { request.issued_at },
+        }),
+        (Err(bad), ..) => Err(bad),
+        // Each of them is `None` only with a violation recorded.
+        (Ok(()), ..) => Err(Invalid::field("sandbox_id", "missing")),
+    }
+}
+
+/// Sandbox id and interface (empty: eth0).
+pub fn endpoint_key(sandbox: &str, ifname: &str, bad: &mut Invalid) -> Option<EndpointKey> {
+    let ifname = if ifname.is_empty() { DEFAULT_IFNAME } else { ifname };
+    let sandbox = bad.take("sandbox_id", sandbox.parse::<SandboxId>());
+    let ifname = bad.take("interface", ifname.parse::<IfName>());
+    Some(EndpointKey { sandbox: sandbox?, ifname: ifname? })
+}
+
+/// A network's name (empty: "default").
+pub fn network_name(name: &str) -> Result<NetworkName, crate::domain::ids::NameError> {
+    if name.is_empty() { NetworkName::DEFAULT.parse() } else { name.parse() }
+}
+
+fn netns_path(path: &str) -> Result<PathBuf, String> {
+    let plain = Path::new(path);
+    if path.is_empty() {
+        return Err("must not be empty; give the path of the sandbox's network namespace".into());
+    }
+    if path.len() > MOST_PATH {
+        return Err(format!("has {} bytes; a path has at most {MOST_PATH}", path.len()));
+    }
+    if !plain.is_absolute() || path.contains('\0') {
+        return Err(format!("{path:?} is not an absolute path, e.g. /run/netns/NAME"));
+    }
+    Ok(plain.to_owned())
+}
+
+/// Addresses with or without a prefix length; at most one a family, checked by IPAM.
+fn addresses(texts: &[String], bad: &mut Invalid) -> Vec<IpAddr> {
+    if texts.len() > 2 {
+        let text = format!("{} addresses; at most one of each family", texts.len());
+        bad.add("addresses", text);
+        return vec![];
+    }
+    let parse = |text: &str| {
+        let net = text.parse::<IpNet>().map(|net| net.addr());
+        text.parse::<IpAddr>().or(net).map_err(|_| {
+            let shown: String = text.chars().take(64).collect();
+            format!("{shown:?} is not an IP address, e.g. 10.244.0.5")
+        })
+    };
+    let mut all = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let field = format!("addresses[{i}]");
+        match bad.take(&field, parse(text)) {
+            Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
+                bad.add(field, format!("{v6} is an IPv4-mapped address; write it as IPv4"));
+            }
+            other => all.extend(other),
+        }
+    }
+    all
+}
+
+fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
+    if ports.len() > MOST_PORTS {
+        bad.add("port_mappings", format!("{} entries; at most {MOST_PORTS}", ports.len()));
+        return vec![];
+    }
+    let mut all: Vec<PortMapping> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let name = |part: &str| format!("port_mappings[{i}].{part}");
+        let host_port = bad.take(&name("host_port"), port_number(port.host_port));
+        let container_port = bad.take(&name("container_port"), port_number(port.container_port));
+        let protocol = match v1::Protocol::try_from(port.protocol) {
+            Ok(v1::Protocol::Unspecified | v1::Protocol::Tcp) => Some(Protocol::Tcp),
+            Ok(v1::Protocol::Udp) => Some(Protocol::Udp),
+            Ok(v1::Protocol::Sctp) => Some(Protocol::Sctp),
+            Err(_) => {
+                bad.add(name("protocol"), format!("{} is not TCP, UDP or SCTP", port.protocol));
+                None
+            }
+        };
+        let host_ip = host_ip(&port.host_ip, &name("host_ip"), bad);
+        if let (Some(host_port), Some(container_port), Some(protocol)) =
+            (host_port, container_port, protocol)
+        {
+            if !seen.insert((host_port, protocol, host_ip)) {
+                bad.add(name("host_port"), format!("{host_port} is mapped twice"));
+            }
+            all.push(PortMapping { host_port, container_port, protocol, host_ip });
+        }
+    }
+    all
+}
+
+fn port_number(port: u32) -> Result<u16, String> {
+    u16::try_from(port)
+        .ok()
+        .filter(|p| *p != 0)
+        .ok_or_else(|| format!("{port} is not a port (1 to 65535)"))
+}
+
+/// `None` for every address of the host.
+fn host_ip(text: &str, field: &str, bad: &mut Invalid) -> Option<IpAddr> {
+    if text.is_empty() {
+        return None;
+    }
+    let shown: String = text.chars().take(64).collect();
+    let parsed = text.parse::<IpAddr>().map_err(|_| format!("{shown:?} is not an IP address"));
+    let ip = bad.take(field, parsed)?;
+    if ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
+        bad.add(field, "::1 can't be forwarded by the kernel; leave it empty or use 127.0.0.1");
+    } else if ip.is_multicast() {
+        bad.add(field, format!("{ip} is a multicast address"));
+    }
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+fn bandwidth(wire: v1::Bandwidth, bad: &mut Invalid) -> Bandwidth {
+    /// The kernel's token bucket counts its burst in 32 bits of bytes.
+    const MOST_BURST: u64 = (u32::MAX as u64) * 8;
+    let sides = [
+        ("ingress", wire.ingress_rate, wire.ingress_burst),
+        ("egress", wire.egress_rate, wire.egress_burst),
+    ];
+    for (side, rate, burst) in sides {
+        if (rate == 0) != (burst == 0) {
+            let text = format!("rate {rate} with burst {burst}: give both, or neither");
+            bad.add(format!("bandwidth.{side}_burst"), text);
+        }
+        if burst > MOST_BURST {
+            bad.add(format!("bandwidth.{side}_burst"), format!("{burst} is above {MOST_BURST}"));
+        }
+        if rate != 0 && rate < 8 {
+            bad.add(format!("bandwidth.{side}_rate"), format!("{rate} is below 8 bits a second"));
+        }
+    }
+    Bandwidth {
+        ingress_rate: wire.ingress_rate,
+        ingress_burst: wire.ingress_burst,
+        egress_rate: wire.egress_rate,
+        egress_burst: wire.egress_burst,
+    }
+}
+
+fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
+    let lists =
+        [("nameservers", &wire.nameservers), ("search", &wire.search), ("options", &wire.options)];
+    for (name, list) in lists {
+        if list.len() > MOST_DNS || list.iter().any(|w| w.len() > MOST_WORD) {
+            let text = format!("at most {MOST_DNS} entries of {MOST_WORD} bytes");
+            bad.add(format!("dns.{name}"), text);
+        }
+    }
+    if wire.domain.len() > MOST_WORD {
+        bad.add("dns.domain", format!("at most {MOST_WORD} bytes"));
+    }
+    Dns {
+        nameservers: wire.nameservers,
+        domain: wire.domain,
+        search: wire.search,
+        options: wire.options,
+    }
+}
+
+/// A pod's identity.
+pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
+    for (name, text) in [("namespace", &wire.namespace), ("name", &wire.name), ("uid", &wire.uid)] {
+        if text.len() > MOST_WORD {
+            bad.add(
+                format!("pod.{name}"),
+                format!("has {} bytes; at most {MOST_WORD}", text.len()),
+            );
+        }
+    }
+    PodIdentity { namespace: wire.namespace, name: wire.name, uid: wire.uid }
+}
+
+/// Labels and annotations.
+pub fn texts(
+    labels: HashMap<String, String>,
+    annotations: HashMap<String, String>,
+    bad: &mut Invalid,
+) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let mut total = 0;
+    for (name, map) in [("labels", &labels), ("annotations", &annotations)] {
+        if map.len() > MOST_ENTRIES {
+            bad.add(name, format!("{} entries; at most {MOST_ENTRIES}", map.len()));
+        }
+        total += map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    }
+    if total > MOST_TEXT {
+        bad.add("annotations", format!("{total} bytes with the labels; at most {MOST_TEXT}"));
+    }
+    (labels.into_iter().collect(), annotations.into_iter().collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn request() -> v1::AttachRequest {
+        v1::AttachRequest {
+            sandbox_id: "s1".into(),
+            netns_path: "/run/netns/s1".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let spec = attach(request()).unwrap();
+        assert_eq!(spec.key.to_string(), "s1/eth0");
+        assert_eq!(spec.network.as_str(), "default");
+        assert!(spec.issued_at > 0);
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let port = v1::PortMapping {
+            host_port: 0,
+            container_port: 70000,
+            protocol: 9,
+            host_ip: "::1".into(),
+        };
+        let wrong = v1::AttachRequest {
+            sandbox_id: "../x".into(),
+            netns_path: "relative".into(),
+            interface: "0123456789abcdef".into(),
+            network: "A".into(),
+            addresses: vec!["10.0.0.1".into(), "::ffff:10.0.0.1".into()],
+            mac: "01:00:00:00:00:00".into(),
+            mtu: 70000,
+            port_mappings: vec![port],
+            bandwidth: Some(v1::Bandwidth { ingress_rate: 1000, ..Default::default() }),
+            labels: (0..10_000).map(|i| (i.to_string(), String::new())).collect(),
+            issued_at: u64::MAX,
+            ..Default::default()
+        };
+        let bad = attach(wrong).unwrap_err();
+        let fields: Vec<_> = bad.violations.iter().map(|v| v.field.as_str()).collect();
+        for field in [
+            "sandbox_id",
+            "interface",
+            "network",
+            "netns_path",
+            "addresses[1]",
+            "mac",
+            "port_mappings[0].host_port",
+            "port_mappings[0].container_port",
+            "port_mappings[0].protocol",
+            "port_mappings[0].host_ip",
+            "bandwidth.ingress_burst",
+            "labels",
+            "issued_at",
+            "mtu",
+        ] {
+            assert!(fields.contains(&field), "{field} is missing in {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_mapped_twice_is_refused() {
+        let port = v1::PortMapping { host_port: 80, container_port: 80, ..Default::default() };
+        let twice = v1::AttachRequest { port_mappings: vec![port.clone(), port], ..request() };
+        assert!(attach(twice).unwrap_err().to_string().contains("twice"));
+    }
+}

@@ -1,0 +1,171 @@
+//! EndpointService.
+
+use netd_api::v1::{self, endpoint_service_server::EndpointService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    attach_request::{attach, endpoint_key},
+    convert,
+    watch::{self, Change, Outgoing},
+};
+use crate::{
+    domain::{Endpoint, EndpointKey, IfName, Invalid, SandboxId},
+    metrics::Verb,
+    store::keys,
+    usecase::{EndpointFilter, Error, Work, now_boot},
+};
+
+const PAGE: usize = 500;
+const MOST_PAGE: usize = 5000;
+
+#[tonic::async_trait]
+impl EndpointService for Api {
+    async fn attach(
+        &self,
+        request: Request<v1::AttachRequest>,
+    ) -> Result<Response<v1::AttachResponse>, Status> {
+        let done = async {
+            let spec = attach(request.into_inner()).map_err(Error::from)?;
+            let endpoint = self.node.attach(spec).await?;
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            Ok(Response::new(v1::AttachResponse { endpoint }))
+        };
+        self.counted(Verb::Attach, done.await)
+    }
+
+    async fn detach(
+        &self,
+        request: Request<v1::DetachRequest>,
+    ) -> Result<Response<v1::DetachResponse>, Status> {
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            let sandbox = bad.take("sandbox_id", request.sandbox_id.parse::<SandboxId>());
+            let ifname = match request.interface.as_str() {
+                "" => None,
+                text => bad.take("interface", text.parse::<IfName>()),
+            };
+            let now = now_boot();
+            if request.issued_at > now {
+                let text =
+                    format!("{} is in the future (CLOCK_BOOTTIME is {now} ns)", request.issued_at);
+                bad.add("issued_at", text);
+            }
+            bad.into_result().map_err(Error::from)?;
+            let issued_at = if request.issued_at == 0 { now } else { request.issued_at };
+            let sandbox = sandbox.ok_or_else(|| Status::internal("sandbox id"))?;
+            let removed = self.node.detach(sandbox, ifname, issued_at).await?;
+            Ok(Response::new(v1::DetachResponse { removed }))
+        };
+        self.counted(Verb::Detach, done.await)
+    }
+
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckResponse>, Status> {
+        let done = async {
+            let request = request.into_inner();
+            let key = key(&request.sandbox_id, &request.interface)?;
+            let path = Some(request.netns_path.as_str()).filter(|p| !p.is_empty());
+            let endpoint = self.node.check(&key, path).await?;
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            Ok(Response::new(v1::CheckResponse { endpoint }))
+        };
+        self.counted(Verb::Check, done.await)
+    }
+
+    async fn get_endpoint(
+        &self,
+        request: Request<v1::GetEndpointRequest>,
+    ) -> Result<Response<v1::GetEndpointResponse>, Status> {
+        let request = request.into_inner();
+        let key = key(&request.sandbox_id, &request.interface)?;
+        let (endpoint, work) = self.node.endpoint(&key)?;
+        let endpoint = Some(convert::endpoint(&endpoint, Some(&work)));
+        Ok(Response::new(v1::GetEndpointResponse { endpoint }))
+    }
+
+    async fn list_endpoints(
+        &self,
+        request: Request<v1::ListEndpointsRequest>,
+    ) -> Result<Response<v1::ListEndpointsResponse>, Status> {
+        let request = request.into_inner();
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(page_token(token).ok_or_else(|| {
+                Error::from(Invalid::field("page_token", "is not one that netd gave out"))
+            })?),
+        };
+        let size = match request.page_size as usize {
+            0 => PAGE,
+            n => n.min(MOST_PAGE),
+        };
+        let filter = EndpointFilter {
+            network: request.network,
+            sandbox: request.sandbox_id,
+            pod_namespace: request.pod_namespace,
+            pod_name: request.pod_name,
+        };
+        // Read first: a watch from it may repeat what the list shows, never miss it.
+        let revision = self.node.store_revision().await?;
+        let page = self.node.page(after.as_ref(), size, &filter);
+        let endpoints = page.endpoints.iter().map(|(e, work)| convert::endpoint(e, Some(work)));
+        Ok(Response::new(v1::ListEndpointsResponse {
+            endpoints: endpoints.collect(),
+            next_page_token: page.next.map(|key| key.to_string()).unwrap_or_default(),
+            revision,
+        }))
+    }
+
+    type WatchEndpointsStream = Outgoing<v1::WatchEndpointsResponse>;
+
+    async fn watch_endpoints(
+        &self,
+        request: Request<v1::WatchEndpointsRequest>,
+    ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
+        let after = request.into_inner().after_revision;
+        let message = |change: Change<Endpoint>| {
+            let endpoint = match change.record {
+                Some(record) => Some(convert::endpoint(&record, None)),
+                None => removed(&change.key),
+            };
+            let (r#type, revision) = (change.kind.into(), change.revision);
+            Some(v1::WatchEndpointsResponse { r#type, revision, endpoint })
+        };
+        let store = self.node.store();
+        Ok(Response::new(watch::records(store, keys::ENDPOINTS, after, message)))
+    }
+}
+
+impl Api {
+    /// Counts an operation by its outcome.
+    pub(super) fn counted<T>(&self, verb: Verb, result: Result<T, Status>) -> Result<T, Status> {
+        let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
+        self.node.metrics().operation(verb, code);
+        result
+    }
+}
+
+fn key(sandbox: &str, ifname: &str) -> Result<EndpointKey, Error> {
+    let mut bad = Invalid::new();
+    let key = endpoint_key(sandbox, ifname, &mut bad);
+    bad.into_result()?;
+    key.ok_or_else(|| Error::Internal("endpoint key".into()))
+}
+
+fn page_token(token: &str) -> Option<EndpointKey> {
+    let (sandbox, ifname) = token.split_once('/')?;
+    Some(EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? })
+}
+
+/// What is known of an endpoint whose record is gone: its key.
+fn removed(key: &str) -> Option<v1::Endpoint> {
+    let key = page_token(key.strip_prefix(keys::ENDPOINTS)?)?;
+    Some(v1::Endpoint {
+        sandbox_id: key.sandbox.to_string(),
+        interface: key.ifname.to_string(),
+        ..Default::default()
+    })
+}

@@ -1,0 +1,175 @@
+//! One table: error -> gRPC status with google.rpc details.
+//!
+//! | gRPC code | when | retry |
+//! |---|---|---|
+//! | INVALID_ARGUMENT | a field is wrong (BadRequest names each) | no |
+//! | NOT_FOUND | no such network, endpoint, sandbox | no |
+//! | ALREADY_EXISTS | the name, address, port, interface is another's | no |
+//! | FAILED_PRECONDITION | detached since, in use, differs from the kernel | no |
+//! | RESOURCE_EXHAUSTED | a pool is full | when an endpoint has gone |
+//! | OUT_OF_RANGE | a watch's revision is compacted | list again |
+//! | UNAVAILABLE | the store is out of reach, a removal is under way | yes (RetryInfo) |
+//! | UNIMPLEMENTED | this kernel can't do it | no |
+//! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
+
+use std::{collections::HashMap, time::Duration};
+
+use netd_api::ERROR_DOMAIN;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    dataplane::DataplaneError, domain::Invalid, ipam::IpamError, store::StoreError, usecase::Error,
+};
+
+/// After which a caller may try again what is likely to pass by itself.
+const RETRY: Duration = Duration::from_millis(500);
+
+struct Row {
+    code: Code,
+    reason: &'static str,
+    /// The request's field that is at fault, if one is.
+    field: Option<&'static str>,
+    retry: bool,
+}
+
+const fn row(code: Code, reason: &'static str) -> Row {
+    Row { code, reason, field: None, retry: false }
+}
+
+const fn field(code: Code, reason: &'static str, field: &'static str) -> Row {
+    Row { code, reason, field: Some(field), retry: false }
+}
+
+const fn retry(code: Code, reason: &'static str) -> Row {
+    Row { code, reason, field: None, retry: true }
+}
+
+fn table(error: &Error) -> Row {
+    match error {
+        Error::Invalid(_) => row(Code::InvalidArgument, "INVALID_FIELD"),
+        Error::NoNetwork(_) => field(Code::NotFound, "NETWORK_NOT_FOUND", "network"),
+        Error::NoEndpoint(_) => row(Code::NotFound, "ENDPOINT_NOT_FOUND"),
+        Error::NoSandbox(_) => row(Code::NotFound, "SANDBOX_NOT_FOUND"),
+        Error::NetworkExists(_) => row(Code::AlreadyExists, "NETWORK_EXISTS"),
+        Error::NetworkInUse { .. } => row(Code::FailedPrecondition, "NETWORK_IN_USE"),
+        Error::Elsewhere { .. } => row(Code::AlreadyExists, "ENDPOINT_ELSEWHERE"),
+        Error::WrongNetns { .. } => row(Code::FailedPrecondition, "WRONG_NETNS"),
+        Error::Detached(_) => row(Code::FailedPrecondition, "DETACHED_SINCE"),
+        Error::StillDetaching(_) => retry(Code::Unavailable, "STILL_DETACHING"),
+        Error::HostNameTaken { .. } => row(Code::AlreadyExists, "HOST_INTERFACE_TAKEN"),
+        Error::PortTaken { .. } => field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings"),
+        Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
+        Error::Ipam { source, .. } => ipam(source),
+        Error::Dataplane(error) => dataplane(error),
+        Error::Store(error) => store(error),
+        Error::Compacted(_) => row(Code::OutOfRange, "REVISION_COMPACTED"),
+        Error::Internal(_) => row(Code::Internal, "INTERNAL"),
+    }
+}
+
+fn ipam(error: &IpamError) -> Row {
+    match error {
+        IpamError::PoolFull { .. } => row(Code::ResourceExhausted, "POOL_FULL"),
+        IpamError::Taken { .. } => field(Code::AlreadyExists, "ADDRESS_TAKEN", "addresses"),
+        _ => field(Code::InvalidArgument, "ADDRESS_NOT_ALLOWED", "addresses"),
+    }
+}
+
+fn dataplane(error: &DataplaneError) -> Row {
+    match error {
+        DataplaneError::NetnsGone { .. } => {
+            field(Code::InvalidArgument, "NETNS_NOT_FOUND", "netns_path")
+        }
+        DataplaneError::NotANetns { .. } => {
+            field(Code::InvalidArgument, "NOT_A_NETNS", "netns_path")
+        }
+        DataplaneError::HostNetns { .. } => {
+            field(Code::InvalidArgument, "HOST_NETNS", "netns_path")
+        }
+        DataplaneError::InterfaceExists { .. } => {
+            field(Code::AlreadyExists, "INTERFACE_EXISTS", "interface")
+        }
+        DataplaneError::PortTaken { .. } => {
+            field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
+        }
+        DataplaneError::Unsupported { .. } => row(Code::Unimplemented, "KERNEL_LACKS_FEATURE"),
+        DataplaneError::Kernel { .. } => row(Code::Internal, "KERNEL_REFUSED"),
+        DataplaneError::Io { .. } => row(Code::Internal, "SYSTEM_FAILED"),
+    }
+}
+
+fn store(error: &StoreError) -> Row {
+    match error {
+        StoreError::Unavailable(_) => retry(Code::Unavailable, "STORE_UNAVAILABLE"),
+        StoreError::Failed { .. } => retry(Code::Unavailable, "STORE_FAILED"),
+        StoreError::InUse { .. } => row(Code::Unavailable, "STORE_IN_USE"),
+        StoreError::LeaseGone(_) => retry(Code::Unavailable, "LEASE_GONE"),
+        StoreError::BadTransaction(_) => row(Code::Internal, "INTERNAL"),
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let row = table(&error);
+        let mut details = ErrorDetails::new();
+        details.set_error_info(row.reason, ERROR_DOMAIN, HashMap::new());
+        let message = error.to_string();
+        match (&error, row.field) {
+            (Error::Invalid(invalid), _) => add_violations(&mut details, invalid),
+            (_, Some(field)) => {
+                details.add_bad_request_violation(field, &message);
+            }
+            _ => {}
+        }
+        if row.retry {
+            details.set_retry_info(Some(RETRY));
+        }
+        if row.code == Code::Internal {
+            tracing::error!(reason = row.reason, error = %message, "request failed");
+        }
+        Status::with_error_details(row.code, message, details)
+    }
+}
+
+fn add_violations(details: &mut ErrorDetails, invalid: &Invalid) {
+    /// A hostile request can be wrong in thousands of places; statuses travel in headers.
+    const MOST: usize = 32;
+    for v in invalid.violations.iter().take(MOST) {
+        details.add_bad_request_violation(&v.field, &v.problem);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn violations_travel_with_field_and_reason() {
+        let status = Status::from(Error::from(Invalid::field("mtu", "7 is too small")));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELD");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "mtu");
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_try_again() {
+        let status = Status::from(Error::from(StoreError::Unavailable("gone".into())));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+
+    #[test]
+    fn a_flood_of_violations_is_cut() {
+        let mut invalid = Invalid::new();
+        for i in 0..10_000 {
+            invalid.add(format!("labels[{i}]"), "bad");
+        }
+        let status = Status::from(Error::from(invalid));
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations.len(), 32);
+        assert!(status.message().len() < 8 << 10, "{}", status.message().len());
+    }
+}

@@ -1,0 +1,66 @@
+//! The gRPC edge: wire messages become validated domain values, use cases are
+//! called, errors become statuses. Nothing else.
+
+mod attach_request;
+mod convert;
+mod endpoint;
+mod error;
+mod network;
+mod network_request;
+mod node;
+mod peer;
+mod sandbox;
+mod watch;
+
+use std::sync::Arc;
+
+use netd_api::v1::{
+    endpoint_service_server::EndpointServiceServer, network_service_server::NetworkServiceServer,
+    node_service_server::NodeServiceServer, sandbox_service_server::SandboxServiceServer,
+};
+use tonic::{Status, service::RoutesBuilder};
+
+use crate::usecase::Node;
+pub use peer::accept;
+
+/// Serves a node's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub(crate) node: Arc<Node>,
+    pub(crate) facts: Arc<node::Facts>,
+}
+
+pub use node::{Capability, Facts};
+
+/// A request holds at most this much, bytes; 10,000 labels fit.
+const MOST_BYTES: usize = 4 << 20;
+
+impl Api {
+    /// The API of `node`.
+    pub fn new(node: Arc<Node>, facts: Facts) -> Self {
+        Self { node, facts: Arc::new(facts) }
+    }
+
+    /// Adds every service, reflection (v1 and v1alpha) among them.
+    ///
+    /// # Errors
+    /// The descriptors built into this binary can't be read.
+    pub fn add_to(&self, routes: &mut RoutesBuilder) -> Result<(), Status> {
+        let most = MOST_BYTES;
+        routes
+            .add_service(NetworkServiceServer::new(self.clone()).max_decoding_message_size(most))
+            .add_service(EndpointServiceServer::new(self.clone()).max_decoding_message_size(most))
+            .add_service(SandboxServiceServer::new(self.clone()).max_decoding_message_size(most))
+            .add_service(NodeServiceServer::new(self.clone()).max_decoding_message_size(most));
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(netd_api::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let broken = |e| Status::internal(format!("reflection: {e}"));
+        routes
+            .add_service(reflection().build_v1().map_err(broken)?)
+            .add_service(reflection().build_v1alpha().map_err(broken)?);
+        Ok(())
+    }
+}

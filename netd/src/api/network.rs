@@ -1,0 +1,91 @@
+//! NetworkService.
+
+use netd_api::v1::{self, network_service_server::NetworkService};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, convert, network_request,
+    watch::{self, Change, Outgoing},
+};
+use crate::{
+    domain::{Invalid, Network, NetworkName},
+    metrics::Verb,
+    store::keys,
+    usecase::Error,
+};
+
+#[tonic::async_trait]
+impl NetworkService for Api {
+    async fn create_network(
+        &self,
+        request: Request<v1::CreateNetworkRequest>,
+    ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
+        let done = async {
+            let network =
+                network_request::network(request.into_inner().network).map_err(Error::from)?;
+            let name = network.name.clone();
+            let node = self.node.clone();
+            // Goes on to its end even if the caller goes away.
+            let work = tokio::spawn(async move { node.create_network(network).await });
+            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            let network = Some(convert::network_status(&self.node.network(&name)?));
+            Ok(Response::new(v1::CreateNetworkResponse { network }))
+        };
+        self.counted(Verb::CreateNetwork, done.await)
+    }
+
+    async fn get_network(
+        &self,
+        request: Request<v1::GetNetworkRequest>,
+    ) -> Result<Response<v1::GetNetworkResponse>, Status> {
+        let name = name(&request.into_inner().name)?;
+        let network = Some(convert::network_status(&self.node.network(&name)?));
+        Ok(Response::new(v1::GetNetworkResponse { network }))
+    }
+
+    async fn list_networks(
+        &self,
+        _: Request<v1::ListNetworksRequest>,
+    ) -> Result<Response<v1::ListNetworksResponse>, Status> {
+        let networks = self.node.networks().iter().map(convert::network_status).collect();
+        Ok(Response::new(v1::ListNetworksResponse { networks }))
+    }
+
+    async fn delete_network(
+        &self,
+        request: Request<v1::DeleteNetworkRequest>,
+    ) -> Result<Response<v1::DeleteNetworkResponse>, Status> {
+        let done = async {
+            let name = name(&request.into_inner().name)?;
+            let node = self.node.clone();
+            let work = tokio::spawn(async move { node.delete_network(&name).await });
+            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            Ok(Response::new(v1::DeleteNetworkResponse {}))
+        };
+        self.counted(Verb::DeleteNetwork, done.await)
+    }
+
+    type WatchNetworksStream = Outgoing<v1::WatchNetworksResponse>;
+
+    async fn watch_networks(
+        &self,
+        request: Request<v1::WatchNetworksRequest>,
+    ) -> Result<Response<Self::WatchNetworksStream>, Status> {
+        let after = request.into_inner().after_revision;
+        let message = |change: Change<Network>| {
+            let gone = || {
+                let name = change.key.strip_prefix(keys::NETWORKS)?.to_owned();
+                Some(v1::Network { name, ..Default::default() })
+            };
+            let network = change.record.as_ref().map(convert::network).or_else(gone);
+            let (r#type, revision) = (change.kind.into(), change.revision);
+            Some(v1::WatchNetworksResponse { r#type, revision, network })
+        };
+        let store = self.node.store();
+        Ok(Response::new(watch::records(store, keys::NETWORKS, after, message)))
+    }
+}
+
+fn name(text: &str) -> Result<NetworkName, Error> {
+    text.parse().map_err(|e| Invalid::field("name", e).into())
+}

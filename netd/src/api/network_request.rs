@@ -1,0 +1,124 @@
+//! CreateNetworkRequest -> Network.
+
+use netd_api::v1;
+
+use crate::domain::{Driver, Invalid, Network, NetworkName, Pool, network::NetworkOptions};
+
+const MOST_POOLS: usize = 64;
+const MOST_RESERVED: usize = 256;
+
+/// Checks a network.
+///
+/// # Errors
+/// Every field that is wrong, as `network.pools[1].gateway`.
+pub fn network(wire: Option<v1::Network>) -> Result<Network, Invalid> {
+    let wire = wire.ok_or_else(|| Invalid::field("network", "missing"))?;
+    let mut bad = Invalid::new();
+    let result = inner(wire);
+    match result {
+        Ok(network) => Ok(network),
+        Err(inner) => {
+            bad.nest("network", inner);
+            Err(bad)
+        }
+    }
+}
+
+fn inner(wire: v1::Network) -> Result<Network, Invalid> {
+    let mut bad = Invalid::new();
+    let name = bad.take("name", wire.name.parse::<NetworkName>());
+    let driver = match v1::Driver::try_from(wire.driver) {
+        Ok(v1::Driver::Unspecified | v1::Driver::Bridge) => Driver::Bridge,
+        Ok(v1::Driver::Routed) => Driver::Routed,
+        Err(_) => {
+            bad.add("driver", format!("{} is not a driver; bridge or routed", wire.driver));
+            Driver::Bridge
+        }
+    };
+    let bridge = match wire.bridge.as_str() {
+        "" => None,
+        text => bad.take("bridge", text.parse()),
+    };
+    if wire.pools.len() > MOST_POOLS {
+        bad.add("pools", format!("{} pools; at most {MOST_POOLS}", wire.pools.len()));
+    }
+    let mut pools = Vec::new();
+    for (i, pool) in wire.pools.iter().take(MOST_POOLS).enumerate() {
+        match self::pool(pool) {
+            Ok(pool) => pools.push(pool),
+            Err(inner) => bad.nest(&format!("pools[{i}]"), inner),
+        }
+    }
+    bad.into_result()?;
+    let name = name.ok_or_else(|| Invalid::field("name", "missing"))?;
+    let options = NetworkOptions {
+        driver,
+        bridge,
+        mtu: (wire.mtu != 0).then_some(wire.mtu),
+        masquerade: wire.masquerade,
+        internal: wire.internal,
+    };
+    Network::new(name, pools, options)
+}
+
+fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
+    let mut bad = Invalid::new();
+    let subnet = bad.take("subnet", parse(&wire.subnet, "a subnet, e.g. 10.88.0.0/16"));
+    let gateway = optional(&wire.gateway, "gateway", &mut bad);
+    let start = optional(&wire.range_start, "range_start", &mut bad);
+    let end = optional(&wire.range_end, "range_end", &mut bad);
+    let mut reserved = Vec::new();
+    if wire.reserved.len() > MOST_RESERVED {
+        bad.add("reserved", format!("{} entries; at most {MOST_RESERVED}", wire.reserved.len()));
+    }
+    for (i, text) in wire.reserved.iter().take(MOST_RESERVED).enumerate() {
+        let single = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+        let either = single.or_else(|_| parse(text, "an address or a CIDR"));
+        reserved.extend(bad.take(&format!("reserved[{i}]"), either));
+    }
+    bad.into_result()?;
+    let subnet = subnet.ok_or_else(|| Invalid::field("subnet", "missing"))?;
+    Pool::new(subnet, gateway, (start, end), reserved)
+}
+
+fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
+    if text.is_empty() {
+        return None;
+    }
+    bad.take(field, parse(text, "an IP address"))
+}
+
+fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+    let shown: String = text.chars().take(64).collect();
+    text.parse().map_err(|_| format!("{shown:?} is not {what}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn wire(subnet: &str) -> v1::Network {
+        let pool = v1::Pool { subnet: subnet.into(), ..Default::default() };
+        v1::Network { name: "blue".into(), pools: vec![pool], ..Default::default() }
+    }
+
+    #[test]
+    fn a_plain_network_is_taken() {
+        let network = network(Some(wire("10.9.0.0/24"))).unwrap();
+        assert_eq!(network.pools[0].gateway.to_string(), "10.9.0.1");
+    }
+
+    #[test]
+    fn wrong_fields_are_named_with_their_path() {
+        let err = network(Some(wire("10.9.0.0/33"))).unwrap_err();
+        assert_eq!(err.violations[0].field, "network.pools[0].subnet");
+        let mut gateway = wire("10.9.0.0/24");
+        gateway.pools[0].gateway = "10.8.0.1".into();
+        let err = network(Some(gateway)).unwrap_err();
+        assert_eq!(err.violations[0].field, "network.pools[0].gateway");
+        assert!(network(None).is_err());
+        let err = network(Some(v1::Network { driver: 7, ..wire("10.9.0.0/24") })).unwrap_err();
+        assert_eq!(err.violations[0].field, "network.driver");
+    }
+}

@@ -1,0 +1,76 @@
+//! NodeService.
+
+use netd_api::v1::{self, node_service_server::NodeService};
+use tonic::{Request, Response, Status};
+
+use super::Api;
+
+/// Something the kernel can or can't do.
+#[derive(Debug, Clone)]
+pub struct Capability {
+    /// Its name.
+    pub name: String,
+    /// Whether the kernel can.
+    pub available: bool,
+    /// What follows.
+    pub detail: String,
+}
+
+/// What does not change while netd runs.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The kernel's release.
+    pub kernel: String,
+    /// What was probed at start.
+    pub capabilities: Vec<Capability>,
+    /// Seconds since the Unix epoch.
+    pub started_at: i64,
+}
+
+/// Kinds of drift, as in [`crate::dataplane::RepairKind`].
+const KINDS: [&str; 7] = ["link", "address", "route", "neighbour", "firewall", "sysctl", "qdisc"];
+
+#[tonic::async_trait]
+impl NodeService for Api {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let counts = self.node.counts();
+        let parts = self.node.health().parts();
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let metrics = self.node.metrics();
+        let drift = KINDS
+            .iter()
+            .map(|kind| v1::DriftCount { kind: (*kind).to_owned(), repaired: metrics.drift(kind) });
+        let capabilities = self.facts.capabilities.iter().map(|c| v1::Capability {
+            name: c.name.clone(),
+            available: c.available,
+            detail: c.detail.clone(),
+        });
+        Ok(Response::new(v1::GetStatusResponse {
+            ready: *self.node.health().watch().borrow(),
+            components: parts
+                .into_iter()
+                .map(|part| v1::Component {
+                    name: part.name,
+                    ready: part.problem.is_none(),
+                    reason: part.problem.unwrap_or_default(),
+                    since: part.since,
+                })
+                .collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.facts.started_at,
+            node: self.node.config().node.clone(),
+            kernel: self.facts.kernel.clone(),
+            capabilities: capabilities.collect(),
+            networks: number(counts.networks),
+            endpoints: number(counts.endpoints),
+            attaching: number(counts.attaching),
+            detaching: number(counts.detaching),
+            drift: drift.collect(),
+            collected: metrics.collected_total(),
+            store: self.node.store().kind().to_owned(),
+        }))
+    }
+}

@@ -1,0 +1,74 @@
+//! SandboxService.
+
+use std::collections::HashSet;
+
+use netd_api::v1::{self, sandbox_service_server::SandboxService};
+use tonic::{Request, Response, Status};
+
+use super::{Api, attach_request, convert};
+use crate::{
+    domain::{Invalid, SandboxId},
+    metrics::Verb,
+    usecase::{Error, SandboxInfo, Work},
+};
+
+const MOST_SOURCE: usize = 64;
+
+#[tonic::async_trait]
+impl SandboxService for Api {
+    async fn synchronize(
+        &self,
+        request: Request<v1::SynchronizeRequest>,
+    ) -> Result<Response<v1::SynchronizeResponse>, Status> {
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            if request.source.is_empty() || request.source.len() > MOST_SOURCE {
+                bad.add("source", format!("1 to {MOST_SOURCE} bytes, e.g. \"nri\""));
+            }
+            let network = match request.network.as_str() {
+                "" => None,
+                text => bad.take("network", text.parse()),
+            };
+            let mut sandboxes = HashSet::new();
+            for (i, sandbox) in request.sandboxes.iter().enumerate() {
+                let id = sandbox.id.parse::<SandboxId>();
+                sandboxes.extend(bad.take(&format!("sandboxes[{i}].id"), id));
+            }
+            bad.into_result().map_err(Error::from)?;
+            let (source, authoritative) = (request.source, request.authoritative);
+            let counts = self.node.synchronize(&source, sandboxes, network, authoritative).await?;
+            Ok(Response::new(v1::SynchronizeResponse {
+                known: counts.known,
+                unknown: counts.unknown,
+                removed: counts.removed,
+            }))
+        };
+        self.counted(Verb::Synchronize, done.await)
+    }
+
+    async fn annotate(
+        &self,
+        request: Request<v1::AnnotateRequest>,
+    ) -> Result<Response<v1::AnnotateResponse>, Status> {
+        let done = async {
+            let info = sandbox(request.into_inner().sandbox).map_err(Error::from)?;
+            let endpoints = self.node.annotate(info).await?;
+            let endpoints =
+                endpoints.iter().map(|e| convert::endpoint(e, Some(&Work::Attached))).collect();
+            Ok(Response::new(v1::AnnotateResponse { endpoints }))
+        };
+        self.counted(Verb::Annotate, done.await)
+    }
+}
+
+fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
+    let wire = wire.ok_or_else(|| Invalid::field("sandbox", "missing"))?;
+    let mut bad = Invalid::new();
+    let id = bad.take("sandbox.id", wire.id.parse::<SandboxId>());
+    let pod = wire.pod.map(|pod| attach_request::pod(pod, &mut bad));
+    let (labels, annotations) = attach_request::texts(wire.labels, wire.annotations, &mut bad);
+    bad.into_result()?;
+    let id = id.ok_or_else(|| Invalid::field("sandbox.id", "missing"))?;
+    Ok(SandboxInfo { id, pod, labels, annotations })
+}

@@ -1,0 +1,140 @@
+//! Watches: what there is, SYNCED, then changes; resumable by revision.
+
+use std::{pin::Pin, sync::Arc};
+
+use netd_api::v1::EventType;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::Status;
+
+use crate::{
+    store::{Entry, Event, Store, Watched},
+    usecase::Error,
+};
+
+/// What a server stream yields.
+pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// One change of a record: what happened, at which revision, the record.
+pub struct Change<R> {
+    pub kind: EventType,
+    pub revision: i64,
+    pub record: Option<R>,
+    pub key: String,
+}
+
+/// A slow reader makes netd wait for this many messages and no more; the store's
+/// history then decides whether it can go on.
+const AHEAD: usize = 256;
+
+/// Follows the records under `prefix` after `after` (0: from what there is), each
+/// change turned into a message; `None` leaves one out.
+pub fn records<R, T>(
+    store: Arc<dyn Store>,
+    prefix: &'static str,
+    after: i64,
+    message: impl Fn(Change<R>) -> Option<T> + Send + 'static,
+) -> Outgoing<T>
+where
+    R: DeserializeOwned + Send + 'static,
+    T: Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let outgoing = Sender { sender, message };
+        if let Err(status) = follow(store, prefix, after, &outgoing).await {
+            // The reader may be gone; then there is nobody to tell.
+            let _ = outgoing.sender.send(Err(status)).await;
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+struct Sender<T, F> {
+    sender: mpsc::Sender<Result<T, Status>>,
+    message: F,
+}
+
+impl<T, F> Sender<T, F> {
+    /// False when the reader is gone.
+    async fn send<R>(&self, change: Change<R>) -> bool
+    where
+        F: Fn(Change<R>) -> Option<T>,
+    {
+        match (self.message)(change) {
+            Some(message) => self.sender.send(Ok(message)).await.is_ok(),
+            None => !self.sender.is_closed(),
+        }
+    }
+}
+
+async fn follow<R, T, F>(
+    store: Arc<dyn Store>,
+    prefix: &str,
+    after: i64,
+    out: &Sender<T, F>,
+) -> Result<(), Status>
+where
+    R: DeserializeOwned,
+    F: Fn(Change<R>) -> Option<T>,
+{
+    let mut from = after;
+    if after <= 0 {
+        let snapshot = store.list(prefix).await.map_err(Error::from)?;
+        from = snapshot.revision;
+        for entry in &snapshot.entries {
+            if !out.send(change(entry, EventType::Added)).await {
+                return Ok(());
+            }
+        }
+        let synced =
+            Change { kind: EventType::Synced, revision: from, record: None, key: String::new() };
+        if !out.send(synced).await {
+            return Ok(());
+        }
+    }
+    let mut watch = store.watch(prefix, from).await.map_err(Error::from)?;
+    loop {
+        let next = tokio::select! {
+            next = watch.next() => next,
+            () = out.sender.closed() => return Ok(()),
+        };
+        match next {
+            Some(Ok(Watched::Changes { events, .. })) => {
+                for event in &events {
+                    if !out.send(of_event(event)).await {
+                        return Ok(());
+                    }
+                }
+            }
+            Some(Ok(Watched::Compacted)) => {
+                let text = format!("revision {from} is too old; list again and watch from there");
+                return Err(Error::Compacted(text).into());
+            }
+            Some(Err(error)) => return Err(Error::from(error).into()),
+            None => return Err(Status::unavailable("netd is stopping")),
+        }
+    }
+}
+
+fn change<R: DeserializeOwned>(entry: &Entry, kind: EventType) -> Change<R> {
+    Change {
+        kind,
+        revision: entry.mod_revision,
+        record: serde_json::from_slice(&entry.value).ok(),
+        key: entry.key.clone(),
+    }
+}
+
+fn of_event<R: DeserializeOwned>(event: &Event) -> Change<R> {
+    match event {
+        Event::Put(entry) if entry.create_revision == entry.mod_revision => {
+            change(entry, EventType::Added)
+        }
+        Event::Put(entry) => change(entry, EventType::Updated),
+        Event::Delete { key, revision } => {
+            Change { kind: EventType::Removed, revision: *revision, record: None, key: key.clone() }
+        }
+    }
+}

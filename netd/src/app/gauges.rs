@@ -1,0 +1,26 @@
+//! Gauges that are cheaper to read now and then than to keep on every change.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::usecase::Node;
+
+/// Less than any scrape interval in use.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Sets the gauges for ever.
+pub async fn follow(node: Arc<Node>) {
+    loop {
+        let counts = node.counts();
+        let attached = counts.endpoints - counts.attaching - counts.detaching;
+        let metrics = node.metrics();
+        metrics.set_endpoints("attaching", counts.attaching);
+        metrics.set_endpoints("attached", attached);
+        metrics.set_endpoints("detaching", counts.detaching);
+        for view in node.networks() {
+            for pool in &view.pools {
+                metrics.set_pool(&view.state.network.name, pool.subnet, pool.size, pool.used);
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}

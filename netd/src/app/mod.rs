@@ -1,0 +1,210 @@
+//! The only place where the parts are put together.
+
+mod gauges;
+mod listener;
+mod notify;
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
+use tonic::service::RoutesBuilder;
+
+use crate::{
+    api::{self, Api, Capability, Facts},
+    config::Config,
+    dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings},
+    metrics::{Metrics, serve_metrics},
+    store::{
+        Store, StoreError,
+        embedded::{EmbeddedOptions, EmbeddedStore},
+    },
+    usecase::{self, Node},
+};
+pub use listener::ListenError;
+
+/// How long running calls may take after netd is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why netd could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel's side.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// Reading the store's records.
+    #[error("start: {0}")]
+    Start(#[from] usecase::Error),
+    /// The metrics' listener.
+    #[error("metrics_listen {address}: {source}; choose another address, or \"off\"")]
+    Metrics {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A directory.
+    #[error("{path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The gRPC server.
+    #[error("gRPC server: {0}")]
+    Grpc(String),
+    /// Signals.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Pods keep their network when it ends.
+///
+/// # Errors
+/// What can't be put right by waiting: a socket or a state directory in use, a damaged
+/// store, missing privileges. Trouble with single networks or pods is no error here.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let started_at = usecase::now_unix();
+    let stop = stop_signal()?;
+    // The lock on the store comes first: two netds must not work on one node.
+    let store = open_store(&config).await?;
+    let listener = listener::open(&config)?;
+    let metrics = Arc::new(Metrics::new());
+    let settings = Settings {
+        underlay: config.underlay.clone(),
+        firewall: FirewallSettings {
+            hostport_mark: config.hostport_mark,
+            kube_proxy_mark: config.kube_proxy_mark,
+            ..FirewallSettings::default()
+        },
+        ..Settings::default()
+    };
+    let (dataplane, drift) = Dataplane::start(settings)?;
+    let node = Node::new(config, store, dataplane, metrics.clone());
+    let startup = node.start(drift).await?;
+    tracing::info!(
+        endpoints = startup.endpoints,
+        detaching = startup.detaching,
+        quarantined = startup.quarantined,
+        strays = startup.strays,
+        "started"
+    );
+    serve_observers(&node, &metrics, stop.clone()).await?;
+    let facts = Facts { kernel: kernel_release(), capabilities: capabilities(), started_at };
+    let api = Api::new(node.clone(), facts);
+    tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
+    serve_api(&api, &node, listener, stop).await
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
+    for path in [&config.state_dir, &config.run_dir] {
+        std::fs::create_dir_all(path)
+            .map_err(|source| ServeError::Directory { path: path.clone(), source })?;
+    }
+    let options = EmbeddedOptions {
+        state_dir: config.state_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        ..EmbeddedOptions::default()
+    };
+    Ok(EmbeddedStore::open(options)?)
+}
+
+/// The metrics' HTTP server, and the gauges it shows.
+async fn serve_observers(
+    node: &Arc<Node>,
+    metrics: &Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let Some(address) = node.config().metrics_listen else { return Ok(()) };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Metrics { address, source })?;
+    let watched = node.clone();
+    let ready = Arc::new(move || watched.health().ready());
+    tokio::spawn(serve_metrics(listener, metrics.clone(), ready, stopped(stop.clone())));
+    tokio::spawn(gauges::follow(node.clone()));
+    Ok(())
+}
+
+async fn serve_api(
+    api: &Api,
+    node: &Arc<Node>,
+    listener: tokio::net::UnixListener,
+    stop: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let mut routes = RoutesBuilder::default();
+    api.add_to(&mut routes).map_err(|status| ServeError::Grpc(status.to_string()))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+    tokio::spawn(report_health(reporter, node.health().watch()));
+    let server = tonic::transport::Server::builder()
+        .add_routes(routes.routes())
+        .serve_with_incoming_shutdown(api::accept(listener), stopped(stop.clone()));
+    let deadline = async {
+        stopped(stop).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(|e| ServeError::Grpc(e.to_string())),
+        // Watches never end by themselves.
+        () = deadline => Ok(()),
+    }
+}
+
+async fn report_health(
+    reporter: tonic_health::server::HealthReporter,
+    mut ready: watch::Receiver<bool>,
+) {
+    loop {
+        let status = match *ready.borrow_and_update() {
+            true => tonic_health::ServingStatus::Serving,
+            false => tonic_health::ServingStatus::NotServing,
+        };
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status("netd.v1", status).await;
+        if ready.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Becomes true on SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; pods keep their network");
+        sender.send_replace(true);
+        // Kept until the process ends: a dropped sender must not look like a stop.
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
+}
+
+fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        // An error means that the sender is gone, and so is the runtime.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map(|text| text.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+fn capabilities() -> Vec<Capability> {
+    Vec::new()
+}

@@ -1,0 +1,99 @@
+//! The command line: `netd serve` and the clients of its socket.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (`status`) or
+//! problems found (`doctor`).
+
+mod client;
+mod endpoint;
+mod failure;
+mod network;
+mod output;
+mod serve;
+mod status;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use client::{Client, ClientArgs};
+pub use failure::Failure;
+use output::Output;
+
+/// Done, but what was asked about is not as it should be.
+pub const EXIT_NOT_READY: u8 = 3;
+
+/// netd: the node's pod network
+#[derive(Debug, Parser)]
+#[command(name = "netd", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(Box<serve::ServeArgs>),
+    /// Show whether netd does its work, and why not
+    Status(ClientArgs),
+    /// List, inspect, create and delete networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// List, inspect, attach, detach and watch endpoints
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
+    /// Look for what keeps pods on this node from having a network
+    Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Does what the command line asks for and says what came of it.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::complain(&failure.lines());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Status(args) => client(status::run(args)),
+        Command::Network(command) => client(network::run(command)),
+        Command::Endpoint(command) => client(endpoint::run(command)),
+        Command::Doctor(args) => client(crate::doctor::run(*args)),
+        Command::Completions { shell } => {
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "netd", &mut script);
+            output::print_bytes(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Version => {
+            output::print(&format!("netd {}\n", env!("CARGO_PKG_VERSION")))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a client command on a runtime of one thread.
+fn client(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?.block_on(work)
+}
+
+pub(crate) use client::connect;
+pub(crate) use output::{Format, print, print_json, table};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! `netd network`
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use netd_api::v1::{
+    self, CreateNetworkRequest, DeleteNetworkRequest, GetNetworkRequest, ListNetworksRequest,
+    network_service_client::NetworkServiceClient,
+};
+
+use super::{
+    Client, ClientArgs, Failure, Output, print,
+    view::network::{Network, Networks},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// List the networks
+    #[command(alias = "ls")]
+    List(ClientArgs),
+    /// Show one network in full
+    Inspect {
+        /// The network
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Create a network
+    Create(Box<CreateArgs>),
+    /// Delete a network that has no endpoints
+    #[command(alias = "rm")]
+    Delete {
+        /// The network
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// 1 to 63 of a-z, 0-9 and '-'
+    name: String,
+    /// SUBNET[,gateway=IP][,range=FIRST-LAST][,reserved=IP or SUBNET]...; repeat for more pools
+    #[arg(long = "pool", required = true, value_parser = pool, value_name = "SUBNET")]
+    pools: Vec<v1::Pool>,
+    /// How endpoints are wired
+    #[arg(long, value_enum, default_value_t = DriverArg::Bridge)]
+    driver: DriverArg,
+    /// The bridge's name [default: made from the network's]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    bridge: String,
+    /// In bytes [default: follow the underlay]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    mtu: u32,
+    /// Let pods' own addresses be seen outside
+    #[arg(long)]
+    no_masquerade: bool,
+    /// Nothing in or out of the network
+    #[arg(long)]
+    internal: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DriverArg {
+    Bridge,
+    Routed,
+}
+
+/// Splits a pool's description; the addresses themselves are netd's to judge.
+fn pool(text: &str) -> Result<v1::Pool, String> {
+    let mut parts = text.split(',');
+    let subnet = parts.next().unwrap_or_default().to_owned();
+    let mut pool = v1::Pool { subnet, ..Default::default() };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("gateway", ip)) => pool.gateway = ip.to_owned(),
+            Some(("reserved", net)) => pool.reserved.push(net.to_owned()),
+            Some(("range", range)) => {
+                let (first, last) = range.split_once('-').ok_or("range is FIRST-LAST")?;
+                (pool.range_start, pool.range_end) = (first.to_owned(), last.to_owned());
+            }
+            _ => return Err(format!("\"{part}\" is none of gateway=, range=, reserved=")),
+        }
+    }
+    Ok(pool)
+}
+
+pub(super) async fn run(command: NetworkCommand) -> Result<ExitCode, Failure> {
+    match command {
+        NetworkCommand::List(args) => {
+            let reply = service(&args).await?.list_networks(ListNetworksRequest {}).await?;
+            Networks::from(reply.into_inner()).print(args.output)?;
+        }
+        NetworkCommand::Inspect { name, client } => {
+            let reply = service(&client).await?.get_network(GetNetworkRequest { name }).await?;
+            show(reply.into_inner().network, &client)?;
+        }
+        NetworkCommand::Create(args) => {
+            let client = args.client.clone();
+            let request = CreateNetworkRequest { network: Some(args.network()) };
+            let reply = service(&client).await?.create_network(request).await?;
+            show(reply.into_inner().network, &client)?;
+        }
+        NetworkCommand::Delete { name, client } => {
+            let request = DeleteNetworkRequest { name: name.clone() };
+            service(&client).await?.delete_network(request).await?;
+            print(&format!("network {name} is gone\n"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl CreateArgs {
+    fn network(self) -> v1::Network {
+        let driver = match self.driver {
+            DriverArg::Bridge => v1::Driver::Bridge,
+            DriverArg::Routed => v1::Driver::Routed,
+        };
+        v1::Network {
+            name: self.name,
+            driver: driver.into(),
+            pools: self.pools,
+            bridge: self.bridge,
+            mtu: self.mtu,
+            masquerade: !self.no_masquerade && !self.internal,
+            internal: self.internal,
+        }
+    }
+}
+
+async fn service(args: &ClientArgs) -> Result<NetworkServiceClient<Client>, Failure> {
+    Ok(NetworkServiceClient::new(args.connect().await?))
+}
+
+fn show(network: Option<v1::NetworkStatus>, args: &ClientArgs) -> Result<(), Failure> {
+    Network::from(network.unwrap_or_default()).print(args.output)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_a_subnet_and_what_follows_it() {
+        let p = pool("10.1.0.0/16,gateway=10.1.0.9,range=10.1.1.1-10.1.1.9,reserved=10.1.1.5");
+        let p = p.unwrap();
+        assert_eq!((p.subnet.as_str(), p.gateway.as_str()), ("10.1.0.0/16", "10.1.0.9"));
+        assert_eq!((p.range_start.as_str(), p.range_end.as_str()), ("10.1.1.1", "10.1.1.9"));
+        assert_eq!(p.reserved, ["10.1.1.5"]);
+        assert!(pool("10.1.0.0/16,gw=1").is_err());
+        assert!(pool("10.1.0.0/16,range=1").is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! `netd serve`: flags and environment over the file, then the daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{Failure, output};
+use crate::config::{Config, Override, load};
+
+/// Every flag is a key of the file; what is not given here comes from there.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// The configuration file [default: /etc/netd/netd.toml, which may be absent]
+    #[arg(long, env = "NETD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// This node's name [default: the machine's]
+    #[arg(long, env = "NETD_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Where the gRPC API listens [default: RUN_DIR/netd.sock]
+    #[arg(long, env = "NETD_SOCKET", value_name = "PATH")]
+    socket: Option<String>,
+    /// Who besides root may use the socket: a group's name or number
+    #[arg(long, env = "NETD_SOCKET_GROUP", value_name = "GROUP")]
+    socket_group: Option<String>,
+    /// Holds the store [default: /var/lib/netd]
+    #[arg(long, env = "NETD_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Holds what ends with a reboot [default: /run/netd]
+    #[arg(long, env = "NETD_RUN_DIR", value_name = "DIR")]
+    run_dir: Option<String>,
+    /// Metrics and health over HTTP, or "off" [default: 127.0.0.1:9479]
+    #[arg(long, env = "NETD_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<String>,
+    /// auto, text, json or journald [default: auto]
+    #[arg(long, env = "NETD_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// A level, or target=level,... [default: info]
+    #[arg(long, env = "NETD_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How long an endpoint that nobody knows is kept [default: 5m]
+    #[arg(long, env = "NETD_GC_GRACE", value_name = "TIME")]
+    gc_grace: Option<String>,
+    /// Time between two looks for endpoints that nobody knows [default: 1m]
+    #[arg(long, env = "NETD_GC_INTERVAL", value_name = "TIME")]
+    gc_interval: Option<String>,
+    /// Permit a grace below four minutes; for tests
+    #[arg(long, env = "NETD_GC_UNSAFE_SHORT_GRACE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    gc_unsafe_short_grace: Option<String>,
+    /// How long a removed endpoint is remembered [default: 10m]
+    #[arg(long, env = "NETD_TOMBSTONE_TTL", value_name = "TIME")]
+    tombstone_ttl: Option<String>,
+    /// Packet mark of host port traffic [default: 0x2000]
+    #[arg(long, env = "NETD_HOSTPORT_MARK", value_name = "MARK")]
+    hostport_mark: Option<String>,
+    /// kube-proxy's masquerade mark [default: 0x4000]
+    #[arg(long, env = "NETD_KUBE_PROXY_MARK", value_name = "MARK")]
+    kube_proxy_mark: Option<String>,
+    /// The interface whose MTU the networks follow [default: the default route's]
+    #[arg(long, env = "NETD_UNDERLAY", value_name = "INTERFACE")]
+    underlay: Option<String>,
+}
+
+/// Arguments of `netd serve`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Check the configuration, say "ok" or every error, and end
+    #[arg(long)]
+    check_config: bool,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration.
+    pub fn load(&self) -> Result<Config, Failure> {
+        // An empty path is no path, as an empty value is no value.
+        let file = self.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+        load(file, self.overrides()).map_err(Failure::Invalid)
+    }
+
+    /// What flags and environment say. An empty value counts as not given: that is
+    /// how a unit's environment file leaves a variable out.
+    fn overrides(&self) -> Vec<Override> {
+        let given = [
+            ("node", "NODE", &self.node),
+            ("socket", "SOCKET", &self.socket),
+            ("socket_group", "SOCKET_GROUP", &self.socket_group),
+            ("state_dir", "STATE_DIR", &self.state_dir),
+            ("run_dir", "RUN_DIR", &self.run_dir),
+            ("metrics_listen", "METRICS_LISTEN", &self.metrics_listen),
+            ("log.format", "LOG_FORMAT", &self.log_format),
+            ("log.filter", "LOG", &self.log),
+            ("gc.grace", "GC_GRACE", &self.gc_grace),
+            ("gc.interval", "GC_INTERVAL", &self.gc_interval),
+            ("gc.unsafe_short_grace", "GC_UNSAFE_SHORT_GRACE", &self.gc_unsafe_short_grace),
+            ("tombstone_ttl", "TOMBSTONE_TTL", &self.tombstone_ttl),
+            ("hostport_mark", "HOSTPORT_MARK", &self.hostport_mark),
+            ("kube_proxy_mark", "KUBE_PROXY_MARK", &self.kube_proxy_mark),
+            ("underlay", "UNDERLAY", &self.underlay),
+        ];
+        let set = given.into_iter().filter_map(|(path, variable, value)| {
+            let value = value.as_ref().filter(|v| !v.is_empty())?.clone();
+            let flag = variable.to_lowercase().replace('_', "-");
+            Some(Override { path, origin: format!("--{flag} or NETD_{variable}"), value })
+        });
+        set.collect()
+    }
+}
+
+pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    let config = args.config.load()?;
+    if args.check_config {
+        output::print("ok\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    crate::logging::init(&config.log).map_err(|e| Failure::Other(e.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?;
+    match runtime.block_on(crate::app::serve(config)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(%error, "netd ends");
+            Err(Failure::Other(error.to_string()))
+        }
+    }
+}

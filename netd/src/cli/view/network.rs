@@ -1,0 +1,139 @@
+use netd_api::v1;
+use serde::Serialize;
+
+use super::{fields, or_dash, short};
+use crate::cli::{Output, table};
+
+/// All networks.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Networks {
+    networks: Vec<Network>,
+}
+
+/// One network with its use.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct Network {
+    name: String,
+    driver: String,
+    bridge: String,
+    mtu: u32,
+    configured_mtu: u32,
+    masquerade: bool,
+    internal: bool,
+    ready: bool,
+    problem: String,
+    endpoints: u32,
+    pools: Vec<Pool>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pool {
+    subnet: String,
+    gateway: String,
+    range_start: String,
+    range_end: String,
+    reserved: Vec<String>,
+    size: u64,
+    used: u64,
+}
+
+impl From<v1::ListNetworksResponse> for Networks {
+    fn from(list: v1::ListNetworksResponse) -> Self {
+        Self { networks: list.networks.into_iter().map(Network::from).collect() }
+    }
+}
+
+impl From<v1::NetworkStatus> for Network {
+    fn from(status: v1::NetworkStatus) -> Self {
+        let network = status.network.unwrap_or_default();
+        let usage = status.pools;
+        let pool = |p: v1::Pool| {
+            let used = usage.iter().find(|u| u.subnet == p.subnet);
+            Pool {
+                size: used.map_or(0, |u| u.size),
+                used: used.map_or(0, |u| u.used),
+                subnet: p.subnet,
+                gateway: p.gateway,
+                range_start: p.range_start,
+                range_end: p.range_end,
+                reserved: p.reserved,
+            }
+        };
+        Self {
+            driver: short(network.driver().as_str_name(), "DRIVER_"),
+            name: network.name,
+            bridge: network.bridge,
+            mtu: status.mtu,
+            configured_mtu: network.mtu,
+            masquerade: network.masquerade,
+            internal: network.internal,
+            ready: status.ready,
+            problem: status.problem,
+            endpoints: status.endpoints,
+            pools: network.pools.into_iter().map(pool).collect(),
+        }
+    }
+}
+
+impl Network {
+    fn subnets(&self) -> String {
+        let all: Vec<_> = self.pools.iter().map(|p| p.subnet.as_str()).collect();
+        or_dash(&all.join(","))
+    }
+    fn state(&self) -> String {
+        match (self.ready, self.problem.as_str()) {
+            (true, _) => "ready".to_owned(),
+            (false, "") => "not ready".to_owned(),
+            (false, problem) => format!("not ready: {problem}"),
+        }
+    }
+}
+
+impl Output for Networks {
+    fn text(&self) -> String {
+        let rows = self.networks.iter().map(|n| {
+            vec![
+                n.name.clone(),
+                n.driver.clone(),
+                n.subnets(),
+                n.mtu.to_string(),
+                n.endpoints.to_string(),
+                n.state(),
+            ]
+        });
+        table(&["NAME", "DRIVER", "SUBNETS", "MTU", "ENDPOINTS", "STATE"], rows)
+    }
+}
+
+impl Output for Network {
+    fn text(&self) -> String {
+        let outwards = match (self.internal, self.masquerade) {
+            (true, _) => "no way out",
+            (false, true) => "masqueraded",
+            (false, false) => "with the pods' own addresses",
+        };
+        let bridge = if self.driver == "bridge" { self.bridge.clone() } else { String::new() };
+        let mut text = fields(&[
+            ("name", self.name.clone()),
+            ("state", self.state()),
+            ("driver", self.driver.clone()),
+            ("bridge", bridge),
+            ("mtu", self.mtu.to_string()),
+            ("outwards", outwards.to_owned()),
+            ("endpoints", self.endpoints.to_string()),
+        ]);
+        let rows = self.pools.iter().map(|p| {
+            let range = match (p.range_start.as_str(), p.range_end.as_str()) {
+                ("", "") => "all".to_owned(),
+                (first, last) => format!("{} to {}", or_dash(first), or_dash(last)),
+            };
+            let used = format!("{} of {}", p.used, p.size);
+            vec![p.subnet.clone(), p.gateway.clone(), range, used, or_dash(&p.reserved.join(","))]
+        });
+        text.push('\n');
+        text.push_str(&table(&["POOL", "GATEWAY", "RANGE", "USED", "RESERVED"], rows));
+        text
+    }
+}

@@ -1,0 +1,86 @@
+#![allow(clippy::unwrap_used)]
+
+use netd_api::v1;
+
+use super::{endpoint, network, status};
+use crate::cli::Output;
+
+fn sample() -> v1::Endpoint {
+    v1::Endpoint {
+        sandbox_id: "0123456789abcdef".to_owned(),
+        interface: "eth0".to_owned(),
+        network: "default".to_owned(),
+        state: v1::EndpointState::Attached.into(),
+        host_interface: "nd1".to_owned(),
+        addresses: vec![v1::Address {
+            address: "10.88.0.5/16".into(),
+            gateway: "10.88.0.1".into(),
+        }],
+        pod: Some(v1::PodIdentity { namespace: "ns".into(), name: "web".into(), uid: "u".into() }),
+        port_mappings: vec![v1::PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: v1::Protocol::Tcp.into(),
+            host_ip: String::new(),
+        }],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn endpoints_are_a_table_that_can_be_cut() {
+    let list = endpoint::Endpoints { endpoints: vec![sample().into()], revision: Some(1) };
+    let text = list.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    let cells: Vec<_> = lines[1].split_whitespace().collect();
+    let want = ["0123456789abc", "eth0", "ns/web", "default", "10.88.0.5", "attached", "nd1", "-"];
+    assert_eq!(cells, want);
+    let full = endpoint::Endpoint::from(sample()).text();
+    assert!(full.contains("host ports:     *:8080->80/tcp\n"), "{full}");
+}
+
+#[test]
+fn json_has_stable_names_and_every_field() {
+    let json = serde_json::to_value(endpoint::Endpoint::from(sample())).unwrap();
+    assert_eq!(json["sandboxId"], "0123456789abcdef");
+    assert_eq!(json["state"], "attached");
+    assert_eq!(json["portMappings"][0]["hostPort"], 8080);
+    assert_eq!(json["bandwidth"]["ingressRate"], 0);
+    assert_eq!(json.as_object().unwrap().len(), 21);
+}
+
+#[test]
+fn a_network_shows_its_pools_with_their_use() {
+    let net = v1::NetworkStatus {
+        network: Some(v1::Network {
+            name: "blue".into(),
+            driver: v1::Driver::Routed.into(),
+            pools: vec![v1::Pool { subnet: "10.1.0.0/24".into(), ..Default::default() }],
+            ..Default::default()
+        }),
+        pools: vec![v1::PoolUsage { subnet: "10.1.0.0/24".into(), size: 253, used: 2 }],
+        problem: "no such underlay".into(),
+        ..Default::default()
+    };
+    let text = network::Network::from(net.clone()).text();
+    assert!(text.contains("2 of 253") && text.contains("not ready: no such underlay"), "{text}");
+    let list = network::Networks::from(v1::ListNetworksResponse { networks: vec![net] });
+    assert!(list.text().contains("routed"), "{}", list.text());
+}
+
+#[test]
+fn a_status_says_what_is_not_ready() {
+    let text = status::Status::from(v1::GetStatusResponse {
+        components: vec![v1::Component {
+            name: "store".into(),
+            reason: "disk full".into(),
+            ..Default::default()
+        }],
+        drift: vec![v1::DriftCount { kind: "link".into(), repaired: 2 }],
+        ..Default::default()
+    })
+    .text();
+    assert!(text.starts_with("ready:     no\n"), "{text}");
+    assert!(text.contains("2 link") && text.contains("disk full"), "{text}");
+}

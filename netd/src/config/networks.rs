@@ -1,0 +1,151 @@
+//! `[[network]]` and `[[network.pool]]`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use toml::Value;
+
+use super::{
+    section::{Report, Section},
+    values::{boolean, mtu, named, parsed, shown, text},
+};
+use crate::domain::{
+    Driver, IfName, Invalid, Network, NetworkName, Pool,
+    network::{NetworkOptions, overlap},
+};
+
+const MOST_NETWORKS: usize = 256;
+const MOST_POOLS: usize = 64;
+const MOST_RESERVED: usize = 1024;
+const DEFAULT_POOLS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/64"];
+
+/// Reads every network; the default one if none is configured.
+pub(super) fn read(root: &mut Section<'_>, report: &Report) -> Vec<Network> {
+    let sections = root.sections("network", MOST_NETWORKS);
+    if sections.is_empty() {
+        return default_network().map_err(|e| report.add("network", e)).into_iter().collect();
+    }
+    // The index of a network is its place in the file, whether others could be read or not.
+    let read: Vec<Option<Network>> = sections.into_iter().map(|s| network(s, report)).collect();
+    check_together(&read, report);
+    read.into_iter().flatten().collect()
+}
+
+fn default_network() -> Result<Network, Invalid> {
+    let mut pools = vec![];
+    for text in DEFAULT_POOLS {
+        let subnet = text.parse().map_err(|e| Invalid::field("subnet", e))?;
+        pools.push(Pool::new(subnet, None, (None, None), vec![])?);
+    }
+    let name = NetworkName::DEFAULT.parse().map_err(|e| Invalid::field("name", e))?;
+    Network::new(name, pools, NetworkOptions { masquerade: true, ..Default::default() })
+}
+
+fn network(mut s: Section<'_>, report: &Report) -> Option<Network> {
+    let name: Option<NetworkName> = s.required("name", "a network needs a name", named);
+    let driver = s.get("driver", driver).unwrap_or_default();
+    let bridge: Option<IfName> = s.get("bridge", named);
+    let mtu = s.get("mtu", mtu);
+    let masquerade = s.get("masquerade", boolean);
+    let internal = s.get("internal", boolean).unwrap_or(false);
+    if driver == Driver::Routed && bridge.is_some() {
+        s.bad("bridge", "the routed driver has no bridge; remove the key");
+    }
+    if internal && masquerade == Some(true) {
+        s.bad("masquerade", "an internal network has no way out to masquerade; remove the key");
+    }
+    let path = s.path().to_owned();
+    let sections = s.sections("pool", MOST_POOLS);
+    s.finish();
+    let wanted = sections.len();
+    let pools: Vec<Pool> = sections.into_iter().filter_map(|p| pool(p, report)).collect();
+    // With a pool missing, the rest would be reported under wrong indexes.
+    if pools.len() != wanted {
+        return None;
+    }
+    let masquerade = masquerade.unwrap_or(true);
+    let options = NetworkOptions { driver, bridge, mtu, masquerade, internal };
+    let made = Network::new(name?, pools, options);
+    made.map_err(|e| nest(report, &path, e)).ok()
+}
+
+fn driver(value: &Value) -> Result<Driver, String> {
+    match text(value)?.as_str() {
+        "bridge" => Ok(Driver::Bridge),
+        "routed" => Ok(Driver::Routed),
+        _ => Err(format!("{} is neither \"bridge\" nor \"routed\"", shown(value))),
+    }
+}
+
+fn pool(mut s: Section<'_>, report: &Report) -> Option<Pool> {
+    let subnet: Option<IpNet> = s.required("subnet", "a pool needs a subnet", |v| {
+        parsed(v, "a subnet like \"10.88.0.0/16\" or \"fd00:88::/64\"")
+    });
+    let ip = |v: &Value| parsed::<IpAddr>(v, "an IP address without prefix length");
+    let gateway = s.get("gateway", ip);
+    let range = (s.get("range_start", ip), s.get("range_end", ip));
+    let reserved = s.get("reserved", reserved).unwrap_or_default();
+    let path = s.path().to_owned();
+    s.finish();
+    Pool::new(subnet?, gateway, range, reserved).map_err(|e| nest(report, &path, e)).ok()
+}
+
+/// Addresses or subnets.
+fn reserved(value: &Value) -> Result<Vec<IpNet>, String> {
+    let list = match value {
+        Value::Array(list) if list.len() <= MOST_RESERVED => list,
+        Value::Array(list) => {
+            return Err(format!("{} entries; at most {MOST_RESERVED}", list.len()));
+        }
+        other => return Err(format!("{} is not a list; write [\"10.88.0.9\"]", shown(other))),
+    };
+    let one = |v: &Value| match text(v)?.parse::<IpAddr>() {
+        Ok(ip) => Ok(IpNet::from(ip)),
+        Err(_) => parsed(v, "an address or a subnet"),
+    };
+    list.iter().map(one).collect()
+}
+
+/// The domain says `pools[i]`; the file says `pool`.
+fn nest(report: &Report, path: &str, found: Invalid) {
+    for v in found.violations {
+        let field = match v.field.strip_prefix("pools") {
+            Some(rest) => format!("pool{rest}"),
+            None => v.field,
+        };
+        report.add(&format!("{path}.{field}"), v.problem);
+    }
+}
+
+/// Names, bridges and subnets must differ between networks.
+fn check_together(all: &[Option<Network>], report: &Report) {
+    for (i, later) in all.iter().enumerate() {
+        let Some(later) = later else { continue };
+        for (j, earlier) in all.iter().enumerate().take(i) {
+            let Some(earlier) = earlier else { continue };
+            if earlier.name == later.name {
+                let text = format!("\"{}\" is network[{j}]'s name too", later.name);
+                report.add(&format!("network[{i}].name"), text);
+            } else if bridged(earlier) && bridged(later) && earlier.bridge == later.bridge {
+                let text = format!("{} is network[{j}]'s bridge too", later.bridge);
+                report.add(&format!("network[{i}].bridge"), text);
+            }
+            check_subnets((i, later), (j, earlier), report);
+        }
+    }
+}
+
+fn bridged(network: &Network) -> bool {
+    network.driver == Driver::Bridge
+}
+
+fn check_subnets(later: (usize, &Network), earlier: (usize, &Network), report: &Report) {
+    for (p, mine) in later.1.pools.iter().enumerate() {
+        let other = earlier.1.pools.iter().find(|o| overlap(&o.subnet, &mine.subnet));
+        if let Some(other) = other {
+            let (i, j) = (later.0, earlier.0);
+            let text = format!("{} overlaps with network[{j}]'s {}", mine.subnet, other.subnet);
+            report.add(&format!("network[{i}].pool[{p}].subnet"), text);
+        }
+    }
+}

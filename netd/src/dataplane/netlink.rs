@@ -1,0 +1,468 @@
+//! The only file that opens netlink sockets.
+//!
+//! A [`Socket`] belongs to the network namespace that its thread was in when it was
+//! opened, and stays there. Requests are put together in a [`Batch`] and go to the
+//! kernel in one `sendmsg`; the kernel works through them in order and goes on after
+//! one that fails (except netfilter batches, which are all or nothing).
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+
+/// Length of a netlink header, `NLMSG_HDRLEN`.
+const HEADER: usize = 16;
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Attributes of an extended acknowledgement (uapi/linux/netlink.h).
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// Largest datagram that the kernel sends: dumps come in parts of at most 32 KiB,
+/// a single link with its statistics in a few KiB.
+const RECEIVE: usize = 64 << 10;
+
+/// Which part of the kernel a socket talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Links, addresses, routes, neighbours, tc.
+    Route,
+    /// nftables.
+    Netfilter,
+}
+
+/// What the kernel said of a request it refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}", io::Error::from_raw_os_error(*errno), detail(text))]
+pub struct Refusal {
+    /// Positive errno.
+    pub errno: i32,
+    /// The extended acknowledgement's text; empty if the kernel gave none.
+    pub text: String,
+}
+
+fn detail(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+/// Requests that go out in one `sendmsg`.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Offset of each message's header.
+    offsets: Vec<usize>,
+    /// Whether each asks for an acknowledgement.
+    acked: Vec<bool>,
+}
+
+impl Batch {
+    /// Nothing to send yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many requests are in it.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// Adds an rtnetlink request. `flags` are added to `NLM_F_REQUEST | NLM_F_ACK`.
+    pub fn route(&mut self, message: RouteNetlinkMessage, flags: u16) {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let start = self.bytes.len();
+        self.bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut self.bytes[start..]);
+        self.offsets.push(start);
+        self.acked.push(true);
+    }
+
+    /// Adds a request of type `kind` whose body is already encoded. `flags` are added
+    /// to `NLM_F_REQUEST`; it is acknowledged only with `NLM_F_ACK` among them.
+    pub fn raw(&mut self, kind: u16, flags: u16, body: &[u8]) {
+        let start = self.bytes.len();
+        let flags = flags | libc::NLM_F_REQUEST as u16;
+        self.bytes.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 8]);
+        self.bytes.extend_from_slice(body);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.offsets.push(start);
+        self.acked.push(flags & libc::NLM_F_ACK as u16 != 0);
+    }
+}
+
+/// One message of the kernel's.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Message type.
+    pub kind: u16,
+    /// Who caused it: a socket's [`Socket::port`], 0: the kernel itself.
+    pub port: u32,
+    /// Namespace id of the sender as seen from the socket's namespace; `None`: the same.
+    pub nsid: Option<i32>,
+    /// The whole message with its header.
+    pub bytes: Vec<u8>,
+}
+
+impl Received {
+    /// What follows the header.
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
+    }
+
+    /// Decodes an rtnetlink message; `None` for what the crate can't read.
+    pub fn route(&self) -> Option<RouteNetlinkMessage> {
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.bytes).ok()?.payload {
+            NetlinkPayload::InnerMessage(inner) => Some(inner),
+            _ => None,
+        }
+    }
+}
+
+/// A netlink socket, blocking.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    port: u32,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The system's, e.g. out of descriptors or no permission.
+    pub fn open(family: Family) -> io::Result<Self> {
+        let protocol = match family {
+            Family::Route => libc::NETLINK_ROUTE,
+            Family::Netfilter => libc::NETLINK_NETFILTER,
+        };
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: plain system call; the descriptor is owned from here on.
+        let fd = unsafe {
+            let raw = libc::socket(libc::AF_NETLINK, kind, protocol);
+            if raw < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(raw)
+        };
+        let port = bind(&fd)?;
+        set(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
+        // Echoes of large requests in acknowledgements cost a copy each.
+        set(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
+        Ok(Self { fd, port, sequence: 0, buffer: vec![0; RECEIVE] })
+    }
+
+    /// This socket's port id: what it causes carries it in [`Received::port`].
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sets the send and receive buffers, bytes, past the system's limit where allowed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_buffers(&self, bytes: i32) -> io::Result<()> {
+        for (force, plain) in
+            [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
+        {
+            set(&self.fd, libc::SOL_SOCKET, force, bytes)
+                .or_else(|_| set(&self.fd, libc::SOL_SOCKET, plain, bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Joins multicast groups; `everywhere` also hears every namespace that has an id
+    /// in this one (the sandboxes of our veths do), see [`Received::nsid`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn subscribe(&self, groups: &[u32], everywhere: bool) -> io::Result<()> {
+        for group in groups {
+            set(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, *group as i32)?;
+        }
+        if everywhere {
+            set(&self.fd, libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the batch and waits for every acknowledgement: one result a request that
+    /// asks for one, in order (a request that doesn't gives `Ok` unless it was refused).
+    ///
+    /// # Errors
+    /// The socket's own failure: nothing is known of the requests then.
+    pub fn batch(&mut self, batch: Batch) -> io::Result<Vec<Result<(), Refusal>>> {
+        let (results, _) = self.exchange(batch)?;
+        Ok(results)
+    }
+
+    /// As [`Socket::batch`], and the messages that came with the answers
+    /// (of gets, or of requests with `NLM_F_ECHO`).
+    ///
+    /// # Errors
+    /// As for `batch`.
+    #[allow(clippy::type_complexity)]
+    pub fn exchange(
+        &mut self,
+        mut batch: Batch,
+    ) -> io::Result<(Vec<Result<(), Refusal>>, Vec<Received>)> {
+        let first = self.stamp(&mut batch);
+        self.send(&batch.bytes)?;
+        let mut results = vec![Ok(()); batch.len()];
+        let mut waiting = batch.acked.iter().filter(|acked| **acked).count();
+        // A netfilter batch: its first message only opens it and asks for nothing.
+        let opened = batch.acked.first() == Some(&false);
+        let mut pending = batch.acked;
+        let mut extra = Vec::new();
+        while waiting > 0 {
+            for message in self.receive(0)? {
+                let index = sequence(&message.bytes).wrapping_sub(first) as usize;
+                let Some(result) = results.get_mut(index) else { continue };
+                if message.kind == NLMSG_ERROR {
+                    *result = outcome(&message.bytes);
+                    waiting -= usize::from(std::mem::take(&mut pending[index]));
+                    // An error for the opening message refuses the batch as a whole.
+                    if opened && index == 0 && result.is_err() {
+                        waiting = 0;
+                    }
+                } else if message.kind != NLMSG_NOOP {
+                    extra.push(message);
+                }
+            }
+        }
+        Ok((results, extra))
+    }
+
+    /// Sends a dump request and gathers all of its answer.
+    ///
+    /// # Errors
+    /// The kernel's refusal (as an OS error), or the socket's failure. A dump that was
+    /// interrupted by a change is made again.
+    pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<Received>> {
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            let mut batch = Batch::new();
+            batch.route(message.clone(), libc::NLM_F_DUMP as u16);
+            if let Some(all) = self.dump_once(batch)? {
+                return Ok(all);
+            }
+        }
+        Err(io::Error::other("the kernel's tables change faster than they can be read"))
+    }
+
+    /// As [`Socket::dump`] for an encoded request (netfilter).
+    ///
+    /// # Errors
+    /// As for `dump`.
+    pub fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
+        let mut batch = Batch::new();
+        batch.raw(kind, libc::NLM_F_DUMP as u16, body);
+        self.dump_once(batch)?
+            .ok_or_else(|| io::Error::other("the kernel's tables changed while they were read"))
+    }
+
+    fn dump_once(&mut self, mut batch: Batch) -> io::Result<Option<Vec<Received>>> {
+        let first = self.stamp(&mut batch);
+        self.send(&batch.bytes)?;
+        let (mut all, mut whole) = (Vec::new(), true);
+        loop {
+            for message in self.receive(0)? {
+                if sequence(&message.bytes) != first {
+                    continue;
+                }
+                whole &= flags(&message.bytes) & libc::NLM_F_DUMP_INTR as u16 == 0;
+                match message.kind {
+                    NLMSG_DONE => return Ok(whole.then_some(all)),
+                    NLMSG_ERROR => {
+                        if let Err(refusal) = outcome(&message.bytes) {
+                            return Err(io::Error::from_raw_os_error(refusal.errno));
+                        }
+                    }
+                    _ => all.push(message),
+                }
+            }
+        }
+    }
+
+    /// Waits for messages of the groups subscribed to.
+    ///
+    /// # Errors
+    /// `ENOBUFS`: messages were lost, everything has to be read again.
+    pub fn events(&mut self) -> io::Result<Vec<Received>> {
+        self.receive(0)
+    }
+
+    /// As [`Socket::events`], but does not wait: `WouldBlock` when there are none.
+    ///
+    /// # Errors
+    /// As for `events`.
+    pub fn events_now(&mut self) -> io::Result<Vec<Received>> {
+        self.receive(libc::MSG_DONTWAIT)
+    }
+
+    /// Gives each message its sequence number; the first one's.
+    fn stamp(&mut self, batch: &mut Batch) -> u32 {
+        let first = self.sequence.wrapping_add(1);
+        for (i, offset) in batch.offsets.iter().enumerate() {
+            let number = first.wrapping_add(i as u32).to_ne_bytes();
+            batch.bytes[offset + 8..offset + 12].copy_from_slice(&number);
+        }
+        self.sequence = self.sequence.wrapping_add(batch.len() as u32);
+        first
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        // SAFETY: the pointer and length are of a live slice.
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        match usize::try_from(sent) {
+            Ok(n) if n == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// One datagram, cut into its messages.
+    fn receive(&mut self, flags: i32) -> io::Result<Vec<Received>> {
+        let mut control = [0u64; 8];
+        let (length, nsid) = loop {
+            match receive_once(&self.fd, &mut self.buffer, &mut control, flags) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        Ok(cut(&self.buffer[..length], nsid))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    // SAFETY: `value` outlives the call and its size is given.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds to a port that the kernel picks, and asks which.
+fn bind(fd: &OwnedFd) -> io::Result<u32> {
+    // SAFETY: all zero is a valid sockaddr_nl; the pointers live through the calls.
+    unsafe {
+        let mut address: libc::sockaddr_nl = std::mem::zeroed();
+        address.nl_family = libc::AF_NETLINK as u16;
+        let mut size = size_of::<libc::sockaddr_nl>() as u32;
+        let pointer: *mut libc::sockaddr = (&raw mut address).cast();
+        if libc::bind(fd.as_raw_fd(), pointer, size) < 0
+            || libc::getsockname(fd.as_raw_fd(), pointer, &raw mut size) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(address.nl_pid)
+    }
+}
+
+fn receive_once(
+    fd: &OwnedFd,
+    buffer: &mut [u8],
+    control: &mut [u64; 8],
+    flags: i32,
+) -> io::Result<(usize, Option<i32>)> {
+    // SAFETY: every pointer is to a live buffer whose size is given; the control
+    // buffer is aligned for cmsghdr (u64).
+    unsafe {
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(control);
+        let length = libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags);
+        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+        if message.msg_flags & libc::MSG_TRUNC != 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
+        let mut nsid = None;
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_NETLINK
+                && (*header).cmsg_type == libc::NETLINK_LISTEN_ALL_NSID
+            {
+                nsid = Some(libc::CMSG_DATA(header).cast::<i32>().read_unaligned());
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+        Ok((length, nsid))
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..at + N).and_then(|b| b.try_into().ok()).unwrap_or([0; N])
+}
+
+fn flags(bytes: &[u8]) -> u16 {
+    u16::from_ne_bytes(field(bytes, 6))
+}
+
+fn sequence(bytes: &[u8]) -> u32 {
+    u32::from_ne_bytes(field(bytes, 8))
+}
+
+fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
+    let mut all = Vec::new();
+    while rest.len() >= HEADER {
+        let length = u32::from_ne_bytes(field(rest, 0)) as usize;
+        let Some(bytes) = rest.get(..length).filter(|b| b.len() >= HEADER) else { break };
+        all.push(Received {
+            kind: u16::from_ne_bytes(field(bytes, 4)),
+            port: u32::from_ne_bytes(field(bytes, 12)),
+            nsid,
+            bytes: bytes.to_vec(),
+        });
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    all
+}
+
+/// Reads an acknowledgement: errno, and the text of an extended one.
+fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
+    let errno = -i32::from_ne_bytes(field(bytes, HEADER));
+    if errno == 0 {
+        return Ok(());
+    }
+    let mut text = String::new();
+    if flags(bytes) & NLM_F_ACK_TLVS != 0 {
+        // After errno comes the request's header, with its body unless capped.
+        let request = u32::from_ne_bytes(field(bytes, HEADER + 4)) as usize;
+        let echoed = if flags(bytes) & NLM_F_CAPPED != 0 { HEADER } else { request };
+        let mut rest = bytes.get(HEADER + 4 + echoed.next_multiple_of(4)..).unwrap_or_default();
+        while rest.len() >= 4 {
+            let length = u16::from_ne_bytes(field(rest, 0)) as usize;
+            let kind = u16::from_ne_bytes(field(rest, 2));
+            let Some(value) = rest.get(4..length) else { break };
+            if kind == NLMSGERR_ATTR_MSG {
+                text = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+    Err(Refusal { errno, text })
+}

@@ -1,0 +1,44 @@
+//! Addresses that were given back, in the order in which they were.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// A queue from whose middle an address can be taken.
+/// Invariant: the two maps mirror each other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Freed {
+    by_turn: BTreeMap<u64, u128>,
+    turn_of: HashMap<u128, u64>,
+}
+
+impl Freed {
+    /// Puts `n` in at `turn`, which is greater than every turn so far;
+    /// one that is already in moves to the new turn.
+    pub fn push(&mut self, n: u128, turn: u64) {
+        self.remove(n);
+        self.by_turn.insert(turn, n);
+        self.turn_of.insert(n, turn);
+    }
+
+    /// Takes `n` out; whether it was in.
+    pub fn remove(&mut self, n: u128) -> bool {
+        match self.turn_of.remove(&n) {
+            Some(turn) => self.by_turn.remove(&turn).is_some(),
+            None => false,
+        }
+    }
+
+    /// The one that was freed first, with its turn.
+    pub fn oldest(&self) -> Option<(u64, u128)> {
+        self.by_turn.first_key_value().map(|(turn, n)| (*turn, *n))
+    }
+
+    /// Whether `n` is in.
+    pub fn contains(&self, n: u128) -> bool {
+        self.turn_of.contains_key(&n)
+    }
+
+    /// How many are in.
+    pub fn len(&self) -> usize {
+        self.by_turn.len()
+    }
+}

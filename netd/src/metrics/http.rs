@@ -1,0 +1,115 @@
+//! `/metrics`, `/healthz` and `/readyz` over plain HTTP/1.1.
+//!
+//! Bounded in connections, in time and in the size of a request's head; what a
+//! client sends beyond that ends its connection and nothing else.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+use super::Metrics;
+
+const CONNECTIONS: usize = 32;
+const HEAD_BYTES: usize = 16 << 10;
+const HEAD_TIME: Duration = Duration::from_secs(5);
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Says whether netd does its work, or why not.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+type Reply = Response<Full<Bytes>>;
+
+/// Answers on `listener` until `shutdown` is done.
+pub async fn serve_metrics(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    ready: Readiness,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::pin!(shutdown);
+    loop {
+        // Beyond the limit, clients wait in the listener's backlog.
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = &mut shutdown => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (metrics, ready) = (metrics.clone(), ready.clone());
+                tokio::spawn(async move {
+                    connection(stream, metrics, ready).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, say: don't spin.
+                tracing::warn!(%error, "metrics: accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let reply = reply(request.method(), request.uri().path(), &metrics, &ready);
+        async move { Ok::<_, Infallible>(reply) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), answer);
+    match timeout(CONNECTION_TIME, served).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "metrics: bad request"),
+    }
+}
+
+fn reply(method: &Method, path: &str, metrics: &Metrics, ready: &Readiness) -> Reply {
+    if method != Method::GET && method != Method::HEAD {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match path {
+        "/metrics" => {
+            let mut reply = text(StatusCode::OK, metrics.exposition());
+            reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
+            reply
+        }
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match ready() {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(CONTENT_TYPE, plain);
+    reply
+}

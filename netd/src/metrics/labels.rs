@@ -1,0 +1,144 @@
+//! Label sets. Values are closed sets or configured names: the number of series is bounded.
+
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+use crate::domain::NetworkName;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// EndpointService.Attach
+    Attach,
+    /// EndpointService.Detach
+    Detach,
+    /// EndpointService.Check
+    Check,
+    /// NetworkService.CreateNetwork
+    CreateNetwork,
+    /// NetworkService.DeleteNetwork
+    DeleteNetwork,
+    /// SandboxService.Synchronize
+    Synchronize,
+    /// SandboxService.Annotate
+    Annotate,
+}
+
+/// Part of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The whole.
+    Total,
+    /// Checking the request and opening the namespace.
+    Validate,
+    /// Choosing addresses and recording the intent.
+    IpamStore,
+    /// Links, addresses, routes.
+    Kernel,
+    /// nftables elements.
+    Firewall,
+}
+
+macro_rules! label {
+    ($name:ident { $($variant:ident => $text:literal),* $(,)? }) => {
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+                encoder.write_str(match self { $(Self::$variant => $text),* })
+            }
+        }
+    };
+}
+
+label!(Verb {
+    Attach => "attach",
+    Detach => "detach",
+    Check => "check",
+    CreateNetwork => "create_network",
+    DeleteNetwork => "delete_network",
+    Synchronize => "synchronize",
+    Annotate => "annotate",
+});
+
+label!(Step {
+    Total => "total",
+    Validate => "validate",
+    IpamStore => "ipam_store",
+    Kernel => "kernel",
+    Firewall => "firewall",
+});
+
+/// A gRPC code by its name in the specification: `RESOURCE_EXHAUSTED`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Code(i32);
+
+impl From<tonic::Code> for Code {
+    fn from(code: tonic::Code) -> Self {
+        Self(code as i32)
+    }
+}
+
+impl EncodeLabelValue for Code {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(code_name(tonic::Code::from_i32(self.0)))
+    }
+}
+
+/// The name of a gRPC code in its specification.
+pub fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code::*;
+    match code {
+        Ok => "OK",
+        Cancelled => "CANCELLED",
+        Unknown => "UNKNOWN",
+        InvalidArgument => "INVALID_ARGUMENT",
+        DeadlineExceeded => "DEADLINE_EXCEEDED",
+        NotFound => "NOT_FOUND",
+        AlreadyExists => "ALREADY_EXISTS",
+        PermissionDenied => "PERMISSION_DENIED",
+        ResourceExhausted => "RESOURCE_EXHAUSTED",
+        FailedPrecondition => "FAILED_PRECONDITION",
+        Aborted => "ABORTED",
+        OutOfRange => "OUT_OF_RANGE",
+        Unimplemented => "UNIMPLEMENTED",
+        Internal => "INTERNAL",
+        Unavailable => "UNAVAILABLE",
+        DataLoss => "DATA_LOSS",
+        Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct StepLabels {
+    pub verb: Verb,
+    pub step: Step,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OperationLabels {
+    pub verb: Verb,
+    pub code: Code,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct StateLabel {
+    pub state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KindLabel {
+    pub kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PoolLabels {
+    pub network: String,
+    pub subnet: String,
+}
+
+impl PoolLabels {
+    pub(super) fn new(network: &NetworkName, subnet: IpNet) -> Self {
+        Self { network: network.to_string(), subnet: subnet.to_string() }
+    }
+}

@@ -1,0 +1,173 @@
+//! What netd counts, and how Prometheus reads it.
+//!
+//! Names begin with `netd_`; times are in seconds. Recording never blocks on I/O
+//! and never fails.
+
+mod http;
+mod labels;
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use ipnet::IpNet;
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+use crate::domain::NetworkName;
+pub use http::{Readiness, serve_metrics};
+use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
+pub use labels::{Step, Verb, code_name};
+
+/// 50 us to about 1.6 s, each bound twice the one before: an attach takes
+/// hundreds of microseconds, a stuck one seconds.
+const BUCKETS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025_6,
+    0.051_2, 0.102_4, 0.204_8, 0.409_6, 0.819_2, 1.638_4,
+];
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+type Amount = Gauge<f64, AtomicU64>;
+
+/// All of netd's metrics; cheap to share in an `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    steps: Family<StepLabels, Histogram, fn() -> Histogram>,
+    operations: Family<OperationLabels, Counter>,
+    endpoints: Family<StateLabel, Gauge>,
+    pool_size: Family<PoolLabels, Amount>,
+    pool_used: Family<PoolLabels, Amount>,
+    drift: Family<KindLabel, Counter>,
+    collected: Counter,
+    reaper_queue: Gauge,
+    store_commit: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything at zero.
+    pub fn new() -> Self {
+        let mut all = Self {
+            registry: Registry::with_prefix("netd"),
+            steps: Family::new_with_constructor(histogram as fn() -> Histogram),
+            operations: Family::default(),
+            endpoints: Family::default(),
+            pool_size: Family::default(),
+            pool_used: Family::default(),
+            drift: Family::default(),
+            collected: Counter::default(),
+            reaper_queue: Gauge::default(),
+            store_commit: histogram(),
+        };
+        all.register();
+        all
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "This netd", build);
+        let text = "Time of an operation's steps, in seconds; step total is the whole";
+        r.register("operation_step_seconds", text, self.steps.clone());
+        let text = "Operations done, by gRPC code";
+        r.register("operations", text, self.operations.clone());
+        r.register("endpoints", "Endpoints, by state", self.endpoints.clone());
+        let text = "Addresses a pool can give out";
+        r.register("pool_addresses", text, self.pool_size.clone());
+        let text = "Addresses of a pool that are given out or held back";
+        r.register("pool_addresses_used", text, self.pool_used.clone());
+        let text = "Kernel objects that others changed and netd put back";
+        r.register("drift_repaired", text, self.drift.clone());
+        let text = "Endpoints removed because their sandbox was gone";
+        r.register("gc_collected", text, self.collected.clone());
+        let text = "Links waiting for the kernel to remove them";
+        r.register("reaper_queue", text, self.reaper_queue.clone());
+        let text = "Time of a store's commit, in seconds";
+        r.register("store_commit_seconds", text, self.store_commit.clone());
+    }
+
+    /// One step of an operation took `time`.
+    pub fn step(&self, verb: Verb, step: Step, time: Duration) {
+        self.steps.get_or_create(&StepLabels { verb, step }).observe(time.as_secs_f64());
+    }
+
+    /// An operation ended with a gRPC code.
+    pub fn operation(&self, verb: Verb, code: tonic::Code) {
+        self.operations.get_or_create(&OperationLabels { verb, code: code.into() }).inc();
+    }
+
+    /// How many endpoints are in `state`: "attaching", "attached", "detaching".
+    pub fn set_endpoints(&self, state: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.endpoints.get_or_create(&StateLabel { state }).set(count);
+    }
+
+    /// How full a pool is, in addresses.
+    pub fn set_pool(&self, network: &NetworkName, subnet: IpNet, size: u64, used: u64) {
+        let labels = PoolLabels::new(network, subnet);
+        // As floats: a /64 has more addresses than an i64 can count, and is approximate anyway.
+        self.pool_size.get_or_create(&labels).set(size as f64);
+        self.pool_used.get_or_create(&labels).set(used as f64);
+    }
+
+    /// Forgets a pool whose network was deleted.
+    pub fn remove_pool(&self, network: &NetworkName, subnet: IpNet) {
+        let labels = PoolLabels::new(network, subnet);
+        self.pool_size.remove(&labels);
+        self.pool_used.remove(&labels);
+    }
+
+    /// `count` objects of `kind` ("link", "address", "route", "neighbour",
+    /// "firewall", "sysctl") were put back.
+    pub fn drift_repaired(&self, kind: &'static str, count: u64) {
+        self.drift.get_or_create(&KindLabel { kind }).inc_by(count);
+    }
+
+    /// What was put back since netd started, by kind: for the status call.
+    pub fn drift(&self, kind: &'static str) -> u64 {
+        self.drift.get(&KindLabel { kind }).map_or(0, |c| c.get())
+    }
+
+    /// Garbage collection removed `count` endpoints.
+    pub fn collected(&self, count: u64) {
+        self.collected.inc_by(count);
+    }
+
+    /// How many endpoints were collected since netd started.
+    pub fn collected_total(&self) -> u64 {
+        self.collected.get()
+    }
+
+    /// How many links wait for removal.
+    pub fn set_reaper_queue(&self, length: usize) {
+        self.reaper_queue.set(i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
+    /// A commit of the store took `time`.
+    pub fn store_commit(&self, time: Duration) {
+        self.store_commit.observe(time.as_secs_f64());
+    }
+
+    /// Everything in OpenMetrics text format 1.0.
+    pub fn exposition(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => "# EOF\n".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

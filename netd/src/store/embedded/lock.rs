@@ -1,0 +1,46 @@
+//! One netd a directory.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use super::failure::io_failed;
+use crate::store::StoreError;
+
+/// Keeps other processes out of a store's file as long as it lives. The kernel
+/// lets go of the lock when the process dies, however it does.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes `dir` (mode 0700) if need be and takes the lock file in it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`]; [`StoreError::Failed`] if the directory can't be written.
+    pub fn take(dir: &Path, name: &str) -> Result<Self, StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| io_failed(dir, "making the directory", &e))?;
+        let path = dir.join(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| io_failed(&path, "opening the lock file", &e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(StoreError::InUse { path: path.display().to_string() })
+            }
+            Err(TryLockError::Error(e)) => Err(io_failed(&path, "locking", &e)),
+        }
+    }
+}

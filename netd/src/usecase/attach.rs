@@ -1,0 +1,164 @@
+//! Attach: choose, record, make.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Node,
+    error::{Error, Result},
+    records,
+    registry::Work,
+};
+use crate::{
+    dataplane::Netns,
+    domain::{AttachSpec, Endpoint, EndpointKey, Phase},
+    metrics::{Step, Verb},
+    store::{Outcome, keys},
+};
+
+/// How often other addresses are tried when the store says that one is held.
+const TRIES: usize = 16;
+
+impl Node {
+    /// Makes an endpoint, or answers the one that is there. Goes on to its end even
+    /// if the caller goes away.
+    ///
+    /// # Errors
+    /// Nothing of the endpoint is left then, but for one whose kernel work was refused:
+    /// its addresses are given back as soon as its link is gone.
+    pub async fn attach(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+        let node = self.clone();
+        let work = tokio::spawn(async move { node.attach_to_the_end(spec).await });
+        work.await.map_err(|e| Error::Internal(format!("attach: {e}")))?
+    }
+
+    async fn attach_to_the_end(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+        let start = Instant::now();
+        let _lock = self.locks.lock(&spec.key).await;
+        let netns = Arc::new(Netns::open(&spec.netns_path)?);
+        if let Some(endpoint) = self.attached_before(&spec, &netns).await? {
+            return Ok(endpoint);
+        }
+        let tombstone = self.registry.tombstone(&spec.key);
+        if tombstone.is_some_and(|t| spec.issued_at < t.issued_at) {
+            return Err(Error::Detached(spec.key));
+        }
+        let endpoint = self.claim(&spec, &netns).await?;
+        self.metrics.step(Verb::Attach, Step::IpamStore, start.elapsed());
+        self.make(netns, &endpoint).await?;
+        self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
+        tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
+            network = %endpoint.network, addresses = %shown_addresses(&endpoint),
+            micros = start.elapsed().as_micros() as u64, "attached");
+        Ok(endpoint)
+    }
+
+    /// The endpoint of this key, if the request means the one that is there.
+    async fn attached_before(
+        self: &Arc<Self>,
+        spec: &AttachSpec,
+        netns: &Arc<Netns>,
+    ) -> Result<Option<Arc<Endpoint>>> {
+        let Some((endpoint, work)) = self.registry.endpoint(&spec.key) else { return Ok(None) };
+        if endpoint.phase == Phase::Detaching {
+            self.wait_released(&spec.key).await?;
+            return Ok(None);
+        }
+        if endpoint.netns != netns.id() {
+            return Err(Error::Elsewhere {
+                key: spec.key.clone(),
+                path: endpoint.netns_path.display().to_string(),
+                have: endpoint.netns,
+                asked: netns.id(),
+            });
+        }
+        if work != Work::Attached {
+            // Cut off midway by a crash, or failed since: complete it now.
+            self.repair_locked(&endpoint, netns.clone()).await?;
+        }
+        Ok(Some(endpoint))
+    }
+
+    /// Chooses addresses and records the intent; the store decides who holds them.
+    async fn claim(&self, spec: &AttachSpec, netns: &Netns) -> Result<Arc<Endpoint>> {
+        for _ in 0..TRIES {
+            let endpoint = self.registry.reserve(spec, netns.id())?;
+            let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
+            match self.store.commit(records::attach(&endpoint)?).await? {
+                Outcome::Committed(_) => {
+                    reservation.endpoint = None;
+                    self.registry.exhume(&spec.key);
+                    return Ok(endpoint);
+                }
+                Outcome::Conflict(held) => {
+                    let taken = |ip: &std::net::IpAddr| {
+                        let key = keys::address(&endpoint.network, *ip);
+                        held.iter().any(|entry| entry.key == key)
+                    };
+                    let taken: Vec<_> = endpoint.ips().filter(taken).collect();
+                    tracing::warn!(endpoint = %endpoint.key, addresses = ?taken,
+                        "the store says these addresses are held; taking others");
+                    reservation.endpoint = None;
+                    self.registry.drop_reservation(&endpoint, &taken);
+                }
+            }
+        }
+        let text = format!("{TRIES} addresses in a row are held by others in the store");
+        Err(Error::Internal(text))
+    }
+
+    /// The kernel's side. What is recorded but can't be made is detached again.
+    async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
+        let wiring = Arc::new(endpoint.wiring.clone());
+        match self.dataplane.attach(netns, wiring).await {
+            Ok(times) => {
+                self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
+                self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);
+                self.registry.set_work(&endpoint.key, Work::Attached);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(endpoint = %endpoint.key, %error, "attach failed, undoing it");
+                if let Err(undo) = self.begin_detach(endpoint, endpoint.issued_at).await {
+                    tracing::error!(endpoint = %endpoint.key, error = %undo,
+                        "the failed attach is not undone yet; it is tried again");
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Waits until the addresses of an endpoint on its way out are given back.
+    async fn wait_released(&self, key: &EndpointKey) -> Result<()> {
+        const MOST: std::time::Duration = std::time::Duration::from_secs(5);
+        let gone = async {
+            loop {
+                let released = self.released.notified();
+                if self.registry.endpoint(key).is_none() {
+                    return;
+                }
+                self.reap.notify_one();
+                released.await;
+            }
+        };
+        let waited = tokio::time::timeout(MOST, gone).await;
+        waited.map_err(|_| Error::StillDetaching(key.clone()))
+    }
+}
+
+/// Gives a reservation back unless the store took it.
+struct Reservation<'a> {
+    node: &'a Node,
+    endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.endpoint {
+            self.node.registry.drop_reservation(endpoint, &[]);
+        }
+    }
+}
+
+fn shown_addresses(endpoint: &Endpoint) -> String {
+    endpoint.ips().map(|ip| ip.to_string()).collect::<Vec<_>>().join(",")
+}

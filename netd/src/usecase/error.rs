@@ -1,0 +1,114 @@
+//! Why a use case could not be done. `api/error.rs` maps each to a gRPC status.
+
+use crate::{
+    dataplane::DataplaneError,
+    domain::{EndpointKey, Invalid, NetnsId, NetworkName, SandboxId},
+    ipam::IpamError,
+    store::StoreError,
+};
+
+/// Result of a use case.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a use case could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request's fields.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// No such network.
+    #[error("there is no network \"{0}\"; `netd network list` shows those there are")]
+    NoNetwork(NetworkName),
+    /// No such endpoint.
+    #[error("there is no endpoint {0}")]
+    NoEndpoint(EndpointKey),
+    /// The sandbox has no endpoint.
+    #[error("sandbox {0} has no endpoint")]
+    NoSandbox(SandboxId),
+    /// Another network of that name, or with overlapping pools, is there.
+    #[error("{0}")]
+    NetworkExists(String),
+    /// The network still has endpoints.
+    #[error("network \"{name}\" still has {endpoints} endpoints; detach them first")]
+    NetworkInUse {
+        /// The network.
+        name: NetworkName,
+        /// How many.
+        endpoints: usize,
+    },
+    /// The key is taken by an endpoint in another namespace.
+    #[error(
+        "endpoint {key} is attached in another network namespace ({path}, inode {}), not in inode {}; detach it first",
+        have.inode, asked.inode
+    )]
+    Elsewhere {
+        /// The endpoint.
+        key: EndpointKey,
+        /// Where it is.
+        path: String,
+        /// Its namespace.
+        have: NetnsId,
+        /// The request's.
+        asked: NetnsId,
+    },
+    /// The endpoint's namespace is not the one that was expected.
+    #[error("endpoint {key} is not in {asked} but in {have}")]
+    WrongNetns {
+        /// The endpoint.
+        key: EndpointKey,
+        /// Expected path.
+        asked: String,
+        /// Its own.
+        have: String,
+    },
+    /// A detach that was issued later has already been done.
+    #[error("endpoint {0} was detached after this attach was issued; the attach came too late")]
+    Detached(EndpointKey),
+    /// Its removal is still under way.
+    #[error("endpoint {0} is still being removed; try again")]
+    StillDetaching(EndpointKey),
+    /// Two different endpoints hash to one host interface name.
+    #[error("host interface {ifname} belongs to endpoint {other}")]
+    HostNameTaken {
+        /// The name.
+        ifname: String,
+        /// Its owner.
+        other: EndpointKey,
+    },
+    /// A host port is held by another endpoint.
+    #[error("host port {port} is held by endpoint {holder}")]
+    PortTaken {
+        /// `80/tcp`.
+        port: String,
+        /// Its owner.
+        holder: EndpointKey,
+    },
+    /// The kernel does not hold what the record says.
+    #[error("endpoint {key} differs from its record: {}", differences.join("; "))]
+    Differs {
+        /// The endpoint.
+        key: EndpointKey,
+        /// In words.
+        differences: Vec<String>,
+    },
+    /// No address.
+    #[error("network \"{network}\": {source}")]
+    Ipam {
+        /// The network.
+        network: NetworkName,
+        /// Why.
+        source: IpamError,
+    },
+    /// The kernel's side.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A page token or a revision that isn't one.
+    #[error("{0}")]
+    Compacted(String),
+    /// A fault of netd's own.
+    #[error("internal error: {0}")]
+    Internal(String),
+}

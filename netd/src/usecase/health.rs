@@ -1,0 +1,111 @@
+//! Which part of netd does its work, and why not.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::now_unix;
+
+/// One part's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentState {
+    /// "store", "firewall", "network/NAME", "endpoint/KEY", ...
+    pub name: String,
+    /// `None`: it works.
+    pub problem: Option<String>,
+    /// Whether the node is not ready because of it.
+    pub blocks: bool,
+    /// Since when it is so, seconds since the Unix epoch.
+    pub since: i64,
+}
+
+/// The state of every part; ready when all are.
+#[derive(Debug)]
+pub struct Health {
+    parts: Mutex<BTreeMap<String, ComponentState>>,
+    ready: watch::Sender<bool>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { parts: Mutex::default(), ready: watch::Sender::new(false) }
+    }
+}
+
+impl Health {
+    /// The part works.
+    pub fn good(&self, name: &str) {
+        self.set(name, None, true);
+    }
+
+    /// The part does not.
+    pub fn bad(&self, name: &str, problem: impl std::fmt::Display) {
+        self.set(name, Some(problem.to_string()), true);
+    }
+
+    /// The part has a problem that keeps no other from working: shown, but the node
+    /// stays ready.
+    pub fn advise(&self, name: &str, problem: impl std::fmt::Display) {
+        self.set(name, Some(problem.to_string()), false);
+    }
+
+    /// The part is no more.
+    pub fn forget(&self, name: &str) {
+        let mut parts = self.parts.lock();
+        parts.remove(name);
+        self.publish(&parts);
+    }
+
+    fn set(&self, name: &str, problem: Option<String>, blocks: bool) {
+        let mut parts = self.parts.lock();
+        let changed = match parts.get(name) {
+            Some(old) => old.problem.is_some() != problem.is_some(),
+            None => true,
+        };
+        if changed {
+            match &problem {
+                Some(why) => tracing::warn!(component = name, %why, "not ready"),
+                None => tracing::info!(component = name, "ready"),
+            }
+        }
+        let since = parts.get(name).filter(|_| !changed).map_or_else(now_unix, |old| old.since);
+        let name = name.to_owned();
+        parts.insert(name.clone(), ComponentState { name, problem, blocks, since });
+        self.publish(&parts);
+    }
+
+    fn publish(&self, parts: &BTreeMap<String, ComponentState>) {
+        let ready = !parts.is_empty() && parts.values().all(|p| p.problem.is_none() || !p.blocks);
+        self.ready.send_if_modified(|old| std::mem::replace(old, ready) != ready);
+    }
+
+    /// Every part.
+    pub fn parts(&self) -> Vec<ComponentState> {
+        self.parts.lock().values().cloned().collect()
+    }
+
+    /// The problem of one part.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        self.parts.lock().get(name).and_then(|p| p.problem.clone())
+    }
+
+    /// Whether all that must work does, or what does not.
+    ///
+    /// # Errors
+    /// Every blocking problem, a line each.
+    pub fn ready(&self) -> Result<(), String> {
+        let parts = self.parts.lock();
+        let bad: Vec<String> = parts
+            .values()
+            .filter(|p| p.blocks)
+            .filter_map(|p| Some(format!("{}: {}", p.name, p.problem.as_ref()?)))
+            .collect();
+        if bad.is_empty() && !parts.is_empty() { Ok(()) } else { Err(bad.join("\n")) }
+    }
+
+    /// Follows readiness.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+}

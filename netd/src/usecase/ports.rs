@@ -1,0 +1,101 @@
+//! Which endpoint holds which host port. Pure.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use crate::domain::{EndpointKey, PortMapping, Protocol};
+
+/// Host ports in use on this node.
+#[derive(Debug, Default)]
+pub struct HostPorts {
+    held: HashMap<(Protocol, u16), Vec<(Option<IpAddr>, EndpointKey)>>,
+}
+
+/// `80/tcp`, `192.0.2.1:80/udp`.
+pub fn shown(port: &PortMapping) -> String {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    };
+    match port.host_ip {
+        Some(ip) => format!("{}/{protocol}", std::net::SocketAddr::new(ip, port.host_port)),
+        None => format!("{}/{protocol}", port.host_port),
+    }
+}
+
+impl HostPorts {
+    /// Takes all of `ports` for `owner`, or none: then the one that is held, and by whom.
+    pub fn take(
+        &mut self,
+        owner: &EndpointKey,
+        ports: &[PortMapping],
+    ) -> Result<(), (PortMapping, EndpointKey)> {
+        for port in ports {
+            if let Some(holder) = self.holder(port).filter(|h| *h != owner) {
+                return Err((port.clone(), holder.clone()));
+            }
+        }
+        for port in ports {
+            let slot = self.held.entry((port.protocol, port.host_port)).or_default();
+            slot.push((port.host_ip, owner.clone()));
+        }
+        Ok(())
+    }
+
+    /// Gives back everything of `owner`'s among `ports`.
+    pub fn give_back(&mut self, owner: &EndpointKey, ports: &[PortMapping]) {
+        for port in ports {
+            let key = (port.protocol, port.host_port);
+            if let Some(slot) = self.held.get_mut(&key) {
+                slot.retain(|(_, holder)| holder != owner);
+                if slot.is_empty() {
+                    self.held.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Who holds this port on this address, or on all, or (asked for all) on any.
+    fn holder(&self, port: &PortMapping) -> Option<&EndpointKey> {
+        let slot = self.held.get(&(port.protocol, port.host_port))?;
+        let clash =
+            |ip: &Option<IpAddr>| ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip;
+        slot.iter().find(|(ip, _)| clash(ip)).map(|(_, holder)| holder)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn key(s: &str) -> EndpointKey {
+        EndpointKey { sandbox: s.parse().unwrap(), ifname: "eth0".parse().unwrap() }
+    }
+
+    fn port(ip: Option<&str>, host_port: u16, protocol: Protocol) -> PortMapping {
+        let host_ip = ip.map(|s| s.parse().unwrap());
+        PortMapping { host_port, container_port: 80, protocol, host_ip }
+    }
+
+    #[test]
+    fn a_port_has_one_holder_an_address_and_protocol() {
+        let mut ports = HostPorts::default();
+        ports.take(&key("a"), &[port(Some("192.0.2.1"), 80, Protocol::Tcp)]).unwrap();
+        ports.take(&key("b"), &[port(Some("192.0.2.2"), 80, Protocol::Tcp)]).unwrap();
+        ports.take(&key("c"), &[port(None, 80, Protocol::Udp)]).unwrap();
+        let (taken, holder) = ports.take(&key("d"), &[port(None, 80, Protocol::Tcp)]).unwrap_err();
+        assert_eq!((shown(&taken).as_str(), holder), ("80/tcp", key("a")));
+    }
+
+    #[test]
+    fn all_or_none_are_taken_and_what_is_given_back_is_free() {
+        let mut ports = HostPorts::default();
+        ports.take(&key("a"), &[port(None, 80, Protocol::Tcp)]).unwrap();
+        let both = [port(None, 81, Protocol::Tcp), port(None, 80, Protocol::Tcp)];
+        ports.take(&key("b"), &both).unwrap_err();
+        ports.take(&key("c"), &both[..1]).unwrap();
+        ports.give_back(&key("a"), &both[1..]);
+        ports.take(&key("b"), &both[1..]).unwrap();
+    }
+}

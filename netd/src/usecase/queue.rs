@@ -1,0 +1,133 @@
+//! What has to be looked at again, and when: drift is coalesced, failures back off.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::domain::{EndpointKey, NetworkName};
+
+/// Something whose kernel side may differ from what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// One endpoint.
+    Endpoint(EndpointKey),
+    /// One network's own objects.
+    Network(NetworkName),
+    /// The nftables tables.
+    Firewall,
+    /// The underlay's MTU.
+    Underlay,
+    /// All of it.
+    Everything,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    failures: u32,
+}
+
+/// Events of one change come in bursts; this long is waited for the rest.
+const COALESCE: Duration = Duration::from_millis(10);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Targets by when they are due.
+#[derive(Debug, Default)]
+pub struct Queue {
+    due: Mutex<HashMap<Target, Due>>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// Look at it soon.
+    pub fn soon(&self, target: Target) {
+        let at = Instant::now() + COALESCE;
+        let mut due = self.due.lock();
+        let entry = due.entry(target).or_insert(Due { at, failures: 0 });
+        entry.at = entry.at.min(at);
+        drop(due);
+        self.changed.notify_one();
+    }
+
+    /// It failed: look at it again, later each time.
+    pub fn later(&self, target: Target, failures: u32) {
+        let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LAST_RETRY);
+        let at = Instant::now() + wait;
+        let mut due = self.due.lock();
+        due.entry(target).or_insert(Due { at, failures: failures + 1 });
+        drop(due);
+        self.changed.notify_one();
+    }
+
+    /// What is due at `now`, and when the next is.
+    fn take(&self, now: Instant) -> (Vec<(Target, u32)>, Option<Instant>) {
+        let mut due = self.due.lock();
+        let ready: Vec<_> = due
+            .iter()
+            .filter(|(_, d)| d.at <= now)
+            .map(|(target, d)| (target.clone(), d.failures))
+            .collect();
+        for (target, _) in &ready {
+            due.remove(target);
+        }
+        (ready, due.values().map(|d| d.at).min())
+    }
+
+    /// Waits for the next targets that are due, each with its failures so far.
+    pub async fn next(&self) -> Vec<(Target, u32)> {
+        loop {
+            let changed = self.changed.notified();
+            let (ready, next) = self.take(Instant::now());
+            if !ready.is_empty() {
+                return ready;
+            }
+            match next {
+                Some(at) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(at.into()) => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_one_look_and_failures_wait_longer_each_time() {
+        let queue = Queue::default();
+        queue.soon(Target::Firewall);
+        queue.soon(Target::Firewall);
+        let (ready, next) = queue.take(Instant::now());
+        assert!(ready.is_empty() && next.is_some());
+        let (ready, next) = queue.take(Instant::now() + COALESCE);
+        assert_eq!((ready, next), (vec![(Target::Firewall, 0)], None));
+        queue.later(Target::Firewall, 0);
+        let (_, first) = queue.take(Instant::now());
+        let (ready, _) = queue.take(first.unwrap());
+        assert_eq!(ready, [(Target::Firewall, 1)]);
+        queue.later(Target::Firewall, 60);
+        let (_, last) = queue.take(Instant::now());
+        assert!(last.unwrap() <= Instant::now() + LAST_RETRY);
+    }
+
+    #[test]
+    fn a_new_event_brings_a_retry_forward() {
+        let queue = Queue::default();
+        queue.later(Target::Underlay, 9);
+        queue.soon(Target::Underlay);
+        let (ready, _) = queue.take(Instant::now() + COALESCE);
+        assert_eq!(ready.len(), 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! Records as stored: JSON, so that a person can read them at 3 a.m.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::error::{Error, Result};
+use crate::{
+    domain::{Endpoint, Tombstone},
+    store::{Change, Compare, Entry, Txn, keys},
+};
+
+/// Encodes a record.
+pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
+}
+
+/// Decodes a record; the error names its key.
+pub fn decode<T: DeserializeOwned>(entry: &Entry) -> std::result::Result<T, String> {
+    serde_json::from_slice(&entry.value).map_err(|e| format!("record {}: {e}", entry.key))
+}
+
+fn put(key: String, value: Vec<u8>) -> Change {
+    Change::Put { key, value, lease: 0 }
+}
+
+/// The intent to attach: the record and its addresses, which must be free.
+pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
+    let mut txn = Txn::default();
+    let owner = endpoint.key.to_string();
+    for ip in endpoint.ips() {
+        let key = keys::address(&endpoint.network, ip);
+        txn.compares.push(Compare::Absent(key.clone()));
+        txn.changes.push(put(key, owner.clone().into_bytes()));
+    }
+    txn.changes.push(put(keys::endpoint(&endpoint.key), encode(endpoint)?));
+    txn.changes.push(Change::Delete { key: keys::tombstone(&endpoint.key) });
+    Ok(txn)
+}
+
+/// A changed record of an endpoint that holds its addresses already.
+pub fn update(endpoint: &Endpoint) -> Result<Txn> {
+    let changes = vec![put(keys::endpoint(&endpoint.key), encode(endpoint)?)];
+    Ok(Txn { compares: vec![], changes })
+}
+
+/// The end of endpoints whose links are gone: their addresses are free.
+pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
+    let mut txn = Txn::default();
+    for (endpoint, tombstone) in ended {
+        for ip in endpoint.ips() {
+            txn.changes.push(Change::Delete { key: keys::address(&endpoint.network, ip) });
+        }
+        txn.changes.push(Change::Delete { key: keys::endpoint(&endpoint.key) });
+        txn.changes.push(put(keys::tombstone(&tombstone.key), encode(tombstone)?));
+    }
+    Ok(txn)
+}
+
+/// A detach of something that is not there.
+pub fn tombstone(tombstone: &Tombstone) -> Result<Txn> {
+    let changes = vec![put(keys::tombstone(&tombstone.key), encode(tombstone)?)];
+    Ok(Txn { compares: vec![], changes })
+}

@@ -1,0 +1,420 @@
+//! The node's state in memory: written after the store has it, rebuilt from it at start.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    error::{Error, Result},
+    now_unix,
+    ports::{HostPorts, shown},
+};
+use crate::{
+    dataplane::FirewallState,
+    domain::{
+        AttachSpec, Endpoint, EndpointKey, IfName, NetnsId, Network, NetworkName, NetworkWiring,
+        Phase, SandboxId, Tombstone, attach::Assigned,
+    },
+    ipam::{NetworkAllocator, PoolUsage},
+};
+
+/// How far the kernel's side of an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Being made or repaired.
+    Attaching,
+    /// The kernel matches, as far as is known.
+    Attached,
+    /// It could not be made; it is tried again.
+    Failed(String),
+    /// On its way out of packets' reach.
+    Parking,
+    /// Out of packets' reach, not yet out of the kernel.
+    Parked,
+    /// Parking failed; it is tried again.
+    ParkFailed,
+}
+
+/// A network with what follows from it.
+#[derive(Debug, Clone)]
+pub struct NetworkState {
+    /// As configured.
+    pub network: Arc<Network>,
+    /// With the MTU in force.
+    pub wiring: Arc<NetworkWiring>,
+}
+
+#[derive(Debug)]
+struct Held {
+    endpoint: Arc<Endpoint>,
+    work: Work,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    networks: BTreeMap<NetworkName, NetworkState>,
+    allocators: HashMap<NetworkName, NetworkAllocator>,
+    endpoints: BTreeMap<EndpointKey, Held>,
+    by_host: HashMap<IfName, EndpointKey>,
+    detaching: HashSet<EndpointKey>,
+    ports: HostPorts,
+    tombstones: HashMap<EndpointKey, Tombstone>,
+    sources: HashMap<String, HashSet<SandboxId>>,
+    sequence: u64,
+}
+
+/// See the module's text. Locks are held for map operations only, never over an await.
+#[derive(Debug, Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+/// What the registry is rebuilt from.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Decoded endpoint records.
+    pub endpoints: Vec<Endpoint>,
+    /// Decoded tombstones.
+    pub tombstones: Vec<Tombstone>,
+    /// Every address that the store says is held, by network.
+    pub held: Vec<(NetworkName, IpAddr)>,
+}
+
+impl Inner {
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    fn forget(&mut self, endpoint: &Endpoint) {
+        self.endpoints.remove(&endpoint.key);
+        self.detaching.remove(&endpoint.key);
+        self.by_host.remove(&endpoint.wiring.host_ifname);
+        self.ports.give_back(&endpoint.key, &endpoint.wiring.port_mappings);
+    }
+
+    fn insert(&mut self, endpoint: Arc<Endpoint>, work: Work) {
+        self.by_host.insert(endpoint.wiring.host_ifname.clone(), endpoint.key.clone());
+        if endpoint.phase == Phase::Detaching {
+            self.detaching.insert(endpoint.key.clone());
+        }
+        self.endpoints.insert(endpoint.key.clone(), Held { endpoint, work });
+    }
+
+    /// Chooses addresses, host ports and the host name; all or nothing.
+    fn reserve(&mut self, spec: &AttachSpec, netns: NetnsId) -> Result<Arc<Endpoint>> {
+        let state = self.networks.get(&spec.network).cloned();
+        let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
+        let host = spec.key.host_ifname();
+        if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
+            return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
+        }
+        self.ports
+            .take(&spec.key, &spec.port_mappings)
+            .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
+        let assigned = self.allocate(spec);
+        let endpoint = assigned.and_then(|ips| self.assemble(spec, netns, &state, &ips));
+        let endpoint = endpoint.inspect_err(|_| {
+            self.ports.give_back(&spec.key, &spec.port_mappings);
+        })?;
+        self.insert(endpoint.clone(), Work::Attaching);
+        Ok(endpoint)
+    }
+
+    fn allocate(&mut self, spec: &AttachSpec) -> Result<Vec<(IpAddr, usize)>> {
+        let Some(allocator) = self.allocators.get_mut(&spec.network) else {
+            return Err(Error::NoNetwork(spec.network.clone()));
+        };
+        let given = allocator
+            .allocate(&spec.addresses)
+            .map_err(|source| Error::Ipam { network: spec.network.clone(), source })?;
+        Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
+    }
+
+    /// The record; gives the addresses back when the request does not fit the network.
+    fn assemble(
+        &mut self,
+        spec: &AttachSpec,
+        netns: NetnsId,
+        state: &NetworkState,
+        ips: &[(IpAddr, usize)],
+    ) -> Result<Arc<Endpoint>> {
+        let pools = &state.network.pools;
+        let assigned: Vec<_> = ips
+            .iter()
+            .filter_map(|(ip, i)| Some(Assigned { ip: *ip, pool: pools.get(*i)? }))
+            .collect();
+        let wiring = spec.wire(&state.network, &assigned, state.wiring.mtu);
+        let wiring = wiring.inspect_err(|_| {
+            for (ip, _) in ips {
+                self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
+            }
+        })?;
+        Ok(Arc::new(Endpoint {
+            key: spec.key.clone(),
+            network: spec.network.clone(),
+            phase: Phase::Attached,
+            netns_path: spec.netns_path.clone(),
+            netns,
+            wiring,
+            pod: spec.pod.clone(),
+            labels: spec.labels.clone(),
+            annotations: spec.annotations.clone(),
+            dns: spec.dns.clone(),
+            created_at: now_unix(),
+            issued_at: spec.issued_at,
+            sequence: self.next_sequence(),
+        }))
+    }
+}
+
+impl Registry {
+    /// Takes over what the store holds. `networks` are all known by now.
+    pub fn load(&self, loaded: Loaded) {
+        let mut inner = self.inner.lock();
+        let newest = loaded.endpoints.iter().map(|e| e.sequence);
+        let newest = newest.chain(loaded.tombstones.iter().map(|t| t.sequence)).max();
+        inner.sequence = newest.unwrap_or(0).max(inner.sequence);
+        let mut freed: Vec<&Tombstone> = loaded.tombstones.iter().collect();
+        freed.sort_by_key(|t| t.sequence);
+        let names: Vec<_> = inner.networks.keys().cloned().collect();
+        for name in names {
+            let Some(state) = inner.networks.get(&name).cloned() else { continue };
+            let here = loaded.endpoints.iter().filter(|e| e.network == name);
+            let mut last: Vec<&Endpoint> = here.clone().collect();
+            last.sort_by_key(|e| std::cmp::Reverse(e.sequence));
+            let last: Vec<IpAddr> = [true, false]
+                .iter()
+                .filter_map(|v4| last.iter().flat_map(|e| e.ips()).find(|ip| ip.is_ipv4() == *v4))
+                .collect();
+            let used = here.flat_map(Endpoint::ips);
+            let used =
+                used.chain(loaded.held.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
+            let given_back = freed.iter().filter(|t| t.network.as_ref() == Some(&name));
+            let given_back = given_back.flat_map(|t| t.addresses.iter().copied());
+            let pools = &state.network.pools;
+            let allocator = NetworkAllocator::restore(pools, used, given_back, &last);
+            inner.allocators.insert(name, allocator);
+        }
+        for endpoint in loaded.endpoints {
+            let ports = &endpoint.wiring.port_mappings;
+            if let Err((port, holder)) = inner.ports.take(&endpoint.key, ports) {
+                tracing::warn!(endpoint = %endpoint.key, port = shown(&port), %holder,
+                    "two endpoints hold one host port");
+            }
+            let work = match endpoint.phase {
+                Phase::Attached => Work::Attaching,
+                Phase::Detaching => Work::ParkFailed,
+            };
+            inner.insert(Arc::new(endpoint), work);
+        }
+        let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));
+        inner.tombstones.extend(tombstones);
+    }
+
+    /// Adds or replaces a network. Its addresses in use stay in use.
+    pub fn put_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) {
+        let mut inner = self.inner.lock();
+        let name = network.name.clone();
+        let same_pools =
+            inner.networks.get(&name).is_some_and(|old| old.network.pools == network.pools);
+        if !same_pools || !inner.allocators.contains_key(&name) {
+            let held = inner.endpoints.values().map(|h| &h.endpoint);
+            let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
+            let allocator = NetworkAllocator::restore(&network.pools, used, [], &[]);
+            inner.allocators.insert(name.clone(), allocator);
+        }
+        inner.networks.insert(name, NetworkState { network, wiring });
+    }
+
+    /// Removes a network that has no endpoint; how many it has.
+    pub fn retire_network(&self, name: &NetworkName) -> usize {
+        let mut inner = self.inner.lock();
+        let endpoints = inner.endpoints.values().filter(|h| h.endpoint.network == *name).count();
+        if endpoints == 0 {
+            inner.networks.remove(name);
+            inner.allocators.remove(name);
+        }
+        endpoints
+    }
+
+    /// One network.
+    pub fn network(&self, name: &NetworkName) -> Option<NetworkState> {
+        self.inner.lock().networks.get(name).cloned()
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> Vec<NetworkState> {
+        self.inner.lock().networks.values().cloned().collect()
+    }
+
+    /// How full each pool of a network is.
+    pub fn usage(&self, name: &NetworkName) -> Vec<PoolUsage> {
+        self.inner.lock().allocators.get(name).map(NetworkAllocator::usage).unwrap_or_default()
+    }
+
+    /// Chooses everything for an attach and holds it; see [`Registry::drop_reservation`].
+    ///
+    /// # Errors
+    /// No network, no address, a host port or name that is held.
+    pub fn reserve(&self, spec: &AttachSpec, netns: NetnsId) -> Result<Arc<Endpoint>> {
+        self.inner.lock().reserve(spec, netns)
+    }
+
+    /// Undoes [`Registry::reserve`]; addresses in `keep` stay in use (the store says so).
+    pub fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
+        let mut inner = self.inner.lock();
+        inner.forget(endpoint);
+        if let Some(allocator) = inner.allocators.get_mut(&endpoint.network) {
+            for ip in endpoint.ips().filter(|ip| !keep.contains(ip)) {
+                allocator.release(ip);
+            }
+        }
+    }
+
+    /// One endpoint and how far it is.
+    pub fn endpoint(&self, key: &EndpointKey) -> Option<(Arc<Endpoint>, Work)> {
+        let inner = self.inner.lock();
+        inner.endpoints.get(key).map(|h| (h.endpoint.clone(), h.work.clone()))
+    }
+
+    /// The endpoint whose host side has this name.
+    pub fn by_host(&self, ifname: &IfName) -> Option<EndpointKey> {
+        self.inner.lock().by_host.get(ifname).cloned()
+    }
+
+    /// Up to `limit` endpoints that `keep` likes, after `after`, in key order.
+    pub fn page(
+        &self,
+        after: Option<&EndpointKey>,
+        limit: usize,
+        keep: impl Fn(&Endpoint) -> bool,
+    ) -> Vec<(Arc<Endpoint>, Work)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let inner = self.inner.lock();
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        let held = inner.endpoints.range::<EndpointKey, _>(range).map(|(_, h)| h);
+        let liked = held.filter(|h| keep(&h.endpoint)).take(limit);
+        liked.map(|h| (h.endpoint.clone(), h.work.clone())).collect()
+    }
+
+    /// Every endpoint of a sandbox.
+    pub fn of_sandbox(&self, sandbox: &SandboxId) -> Vec<Arc<Endpoint>> {
+        let inner = self.inner.lock();
+        // Keys are ordered by sandbox first: start at its least possible interface name.
+        let from = "!".parse().map(|ifname| EndpointKey { sandbox: sandbox.clone(), ifname });
+        let Ok(from) = from else { return Vec::new() };
+        let held = inner.endpoints.range(from..).map(|(_, h)| &h.endpoint);
+        held.take_while(|e| e.key.sandbox == *sandbox).cloned().collect()
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> Vec<(Arc<Endpoint>, Work)> {
+        self.page(None, usize::MAX, |_| true)
+    }
+
+    /// Those being removed.
+    pub fn detaching(&self) -> Vec<(Arc<Endpoint>, Work)> {
+        let inner = self.inner.lock();
+        let held = inner.detaching.iter().filter_map(|key| inner.endpoints.get(key));
+        held.map(|h| (h.endpoint.clone(), h.work.clone())).collect()
+    }
+
+    /// Replaces a record after the store has it.
+    pub fn update(&self, endpoint: Arc<Endpoint>, work: Work) {
+        self.inner.lock().insert(endpoint, work);
+    }
+
+    /// Notes how far an endpoint is.
+    pub fn set_work(&self, key: &EndpointKey, work: Work) {
+        if let Some(held) = self.inner.lock().endpoints.get_mut(key) {
+            held.work = work;
+        }
+    }
+
+    /// What is to be left of `endpoint`.
+    pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
+        Tombstone {
+            key: endpoint.key.clone(),
+            issued_at: endpoint.issued_at,
+            released_at: now_unix(),
+            network: Some(endpoint.network.clone()),
+            addresses: endpoint.ips().collect(),
+            sequence: self.inner.lock().next_sequence(),
+        }
+    }
+
+    /// What is to be left of a detach of nothing.
+    pub fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
+        Tombstone {
+            key: key.clone(),
+            issued_at,
+            released_at: now_unix(),
+            network: None,
+            addresses: vec![],
+            sequence: self.inner.lock().next_sequence(),
+        }
+    }
+
+    /// The link is gone and the store knows: the addresses are free.
+    pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
+        self.drop_reservation(endpoint, &[]);
+        self.bury(tombstone);
+    }
+
+    /// Keeps a tombstone.
+    pub fn bury(&self, tombstone: Tombstone) {
+        self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
+    }
+
+    /// The tombstone of a key.
+    pub fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
+        self.inner.lock().tombstones.get(key).cloned()
+    }
+
+    /// Removes a key's tombstone.
+    pub fn exhume(&self, key: &EndpointKey) {
+        self.inner.lock().tombstones.remove(key);
+    }
+
+    /// Tombstones made at or before `limit`, seconds since the Unix epoch.
+    pub fn old_tombstones(&self, limit: i64) -> Vec<EndpointKey> {
+        let inner = self.inner.lock();
+        let old = inner.tombstones.values().filter(|t| t.released_at <= limit);
+        old.map(|t| t.key.clone()).collect()
+    }
+
+    /// The set of sandboxes that `source` knows; false if there are `most` others already.
+    pub fn set_source(&self, source: &str, sandboxes: HashSet<SandboxId>, most: usize) -> bool {
+        let sources = &mut self.inner.lock().sources;
+        let room = sources.contains_key(source) || sources.len() < most;
+        if room {
+            sources.insert(source.to_owned(), sandboxes);
+        }
+        room
+    }
+
+    /// How many endpoints a network has.
+    pub fn count_in(&self, name: &NetworkName) -> usize {
+        self.inner.lock().endpoints.values().filter(|h| h.endpoint.network == *name).count()
+    }
+
+    /// Whether any source knows the sandbox.
+    pub fn is_known(&self, sandbox: &SandboxId) -> bool {
+        self.inner.lock().sources.values().any(|set| set.contains(sandbox))
+    }
+
+    /// What the firewall has to hold: endpoints that are attached or may be.
+    pub fn firewall(&self) -> FirewallState {
+        let inner = self.inner.lock();
+        let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
+        let held = inner.endpoints.values().map(|h| &h.endpoint);
+        let wanted = held.filter(|e| e.phase == Phase::Attached);
+        let endpoints = wanted.map(|e| Arc::new(e.wiring.clone())).collect();
+        FirewallState { networks, endpoints }
+    }
+}

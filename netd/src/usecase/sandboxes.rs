@@ -1,0 +1,122 @@
+//! What runtimes say of their sandboxes.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    Node,
+    error::{Error, Result},
+    now_boot, records,
+};
+use crate::domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
+
+/// A sandbox as a runtime describes it.
+#[derive(Debug, Clone)]
+pub struct SandboxInfo {
+    /// Its id.
+    pub id: SandboxId,
+    /// Who the pod is, if the runtime says.
+    pub pod: Option<PodIdentity>,
+    /// The pod's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The pod's annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What became of a synchronisation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Synchronized {
+    /// Endpoints whose sandbox is in the set.
+    pub known: u32,
+    /// Endpoints whose sandbox is in no source's set.
+    pub unknown: u32,
+    /// Endpoints removed (authoritative sets only).
+    pub removed: u32,
+}
+
+/// Sources are few; a runaway caller must not fill the memory.
+const MOST_SOURCES: usize = 16;
+
+impl Node {
+    /// Takes note of the whole set that `source` knows.
+    ///
+    /// # Errors
+    /// A removal that failed; it is completed later.
+    pub async fn synchronize(
+        self: &Arc<Self>,
+        source: &str,
+        sandboxes: HashSet<SandboxId>,
+        network: Option<NetworkName>,
+        authoritative: bool,
+    ) -> Result<Synchronized> {
+        let mut counts = Synchronized::default();
+        let mut unknown = Vec::new();
+        for (endpoint, _) in self.registry.endpoints() {
+            let judged = network.as_ref().is_none_or(|n| *n == endpoint.network);
+            if endpoint.phase != Phase::Attached || !judged {
+                continue;
+            }
+            if sandboxes.contains(&endpoint.key.sandbox) {
+                counts.known += 1;
+            } else {
+                unknown.push(endpoint);
+            }
+        }
+        if authoritative {
+            for endpoint in unknown {
+                let EndpointKey { sandbox, ifname } = endpoint.key.clone();
+                tracing::info!(endpoint = %endpoint.key, source, "the runtime disowns it: removing");
+                counts.removed += self.detach(sandbox, Some(ifname), now_boot()).await?;
+            }
+            return Ok(counts);
+        }
+        if !self.registry.set_source(source, sandboxes, MOST_SOURCES) {
+            let text = format!("\"{source}\": more than {MOST_SOURCES} sources");
+            return Err(crate::domain::Invalid::field("source", text).into());
+        }
+        let nobody = |e: &&Arc<Endpoint>| !self.registry.is_known(&e.key.sandbox);
+        counts.unknown = u32::try_from(unknown.iter().filter(nobody).count()).unwrap_or(u32::MAX);
+        Ok(counts)
+    }
+
+    /// Adds what a runtime learned after the attach to every endpoint of a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::NoSandbox`] when it has no endpoint.
+    pub async fn annotate(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
+        let keys: Vec<EndpointKey> =
+            self.registry.of_sandbox(&info.id).iter().map(|e| e.key.clone()).collect();
+        let mut changed = Vec::new();
+        for key in keys {
+            changed.extend(self.annotate_one(&key, &info).await?);
+        }
+        if changed.is_empty() { Err(Error::NoSandbox(info.id)) } else { Ok(changed) }
+    }
+
+    async fn annotate_one(
+        &self,
+        key: &EndpointKey,
+        info: &SandboxInfo,
+    ) -> Result<Option<Arc<Endpoint>>> {
+        let _lock = self.locks.lock(key).await;
+        let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(None) };
+        if endpoint.phase != Phase::Attached {
+            return Ok(None);
+        }
+        let mut next = Endpoint::clone(&endpoint);
+        next.labels.clone_from(&info.labels);
+        next.annotations.clone_from(&info.annotations);
+        if let Some(pod) = &info.pod {
+            next.pod = pod.clone();
+        }
+        if next == *endpoint {
+            return Ok(Some(endpoint));
+        }
+        self.store.commit(records::update(&next)?).await?;
+        let next = Arc::new(next);
+        self.registry.update(next.clone(), work);
+        Ok(Some(next))
+    }
+}

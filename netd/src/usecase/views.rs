@@ -1,0 +1,160 @@
+//! What callers are shown.
+
+use std::sync::Arc;
+
+use super::{
+    Health, Node,
+    error::{Error, Result},
+    registry::{NetworkState, Work},
+};
+use crate::{
+    config::Config,
+    domain::{Endpoint, EndpointKey, NetworkName},
+    ipam::PoolUsage,
+    metrics::Metrics,
+    store::{Revision, Store, keys},
+};
+
+/// A network and how it is.
+#[derive(Debug, Clone)]
+pub struct NetworkView {
+    /// The network.
+    pub state: NetworkState,
+    /// How full its pools are.
+    pub pools: Vec<PoolUsage>,
+    /// How many endpoints it has.
+    pub endpoints: usize,
+    /// `None`: the kernel is known to match.
+    pub problem: Option<String>,
+}
+
+/// Narrows a list; empty fields don't.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointFilter {
+    /// Network name.
+    pub network: String,
+    /// Sandbox id.
+    pub sandbox: String,
+    /// Pod namespace.
+    pub pod_namespace: String,
+    /// Pod name.
+    pub pod_name: String,
+}
+
+impl EndpointFilter {
+    fn likes(&self, endpoint: &Endpoint) -> bool {
+        let same = |want: &str, have: &str| want.is_empty() || want == have;
+        same(&self.network, endpoint.network.as_str())
+            && same(&self.sandbox, endpoint.key.sandbox.as_str())
+            && same(&self.pod_namespace, &endpoint.pod.namespace)
+            && same(&self.pod_name, &endpoint.pod.name)
+    }
+}
+
+/// One page of endpoints.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In key order.
+    pub endpoints: Vec<(Arc<Endpoint>, Work)>,
+    /// More come after this one.
+    pub next: Option<EndpointKey>,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeCounts {
+    /// Networks.
+    pub networks: usize,
+    /// Endpoints, whatever their state.
+    pub endpoints: usize,
+    /// Of those, not made or being repaired.
+    pub attaching: usize,
+    /// Of those, on their way out.
+    pub detaching: usize,
+}
+
+impl Node {
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store, for watches.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// A revision of the store at or before what a list made now shows.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn store_revision(&self) -> Result<Revision> {
+        Ok(self.store.list(keys::NETWORKS).await?.revision)
+    }
+
+    /// Which parts work.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// [`Error::NoNetwork`].
+    pub fn network(&self, name: &NetworkName) -> Result<NetworkView> {
+        let state = self.registry.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
+        Ok(self.view(state))
+    }
+
+    /// All networks, by name.
+    pub fn networks(&self) -> Vec<NetworkView> {
+        self.registry.networks().into_iter().map(|state| self.view(state)).collect()
+    }
+
+    fn view(&self, state: NetworkState) -> NetworkView {
+        let name = state.network.name.clone();
+        NetworkView {
+            pools: self.registry.usage(&name),
+            endpoints: self.registry.count_in(&name),
+            problem: self.health.problem(&format!("network/{name}")),
+            state,
+        }
+    }
+
+    /// One endpoint.
+    ///
+    /// # Errors
+    /// [`Error::NoEndpoint`].
+    pub fn endpoint(&self, key: &EndpointKey) -> Result<(Arc<Endpoint>, Work)> {
+        self.registry.endpoint(key).ok_or_else(|| Error::NoEndpoint(key.clone()))
+    }
+
+    /// A page of at most `size` endpoints after `after`.
+    pub fn page(&self, after: Option<&EndpointKey>, size: usize, filter: &EndpointFilter) -> Page {
+        let mut endpoints = self.registry.page(after, size + 1, |e| filter.likes(e));
+        let more = endpoints.len() > size;
+        endpoints.truncate(size);
+        let last = endpoints.last().map(|(e, _)| e.key.clone());
+        Page { endpoints, next: last.filter(|_| more) }
+    }
+
+    /// How many there are of what.
+    pub fn counts(&self) -> NodeCounts {
+        let mut counts =
+            NodeCounts { networks: self.registry.networks().len(), ..NodeCounts::default() };
+        for (_, work) in self.registry.endpoints() {
+            counts.endpoints += 1;
+            match work {
+                Work::Attaching | Work::Failed(_) => counts.attaching += 1,
+                Work::Parking | Work::Parked | Work::ParkFailed => counts.detaching += 1,
+                Work::Attached => {}
+            }
+        }
+        counts
+    }
+}
