@@ -1,1 +1,45 @@
-//! The test bed.
+//! The test bed: nodes made of network namespaces, real containerds, netd and its
+//! hook as built, packets made by hand. Everything that a test makes lives under
+//! one directory and carries its path, so that it can be taken away as a whole,
+//! even when the test was killed.
+
+pub mod bed;
+pub mod containerd;
+pub mod cri;
+pub mod daemon;
+pub mod hook;
+pub mod host;
+pub mod image;
+pub mod inventory;
+pub mod leftovers;
+pub mod namespace;
+pub mod net;
+pub mod nri;
+pub mod paths;
+pub mod service;
+pub mod stack;
+pub mod wait;
+
+pub use bed::{Bed, case};
+pub use containerd::{Containerd, Version};
+pub use daemon::{Daemon, DaemonConfig};
+pub use hook::Sandbox;
+pub use host::Host;
+pub use namespace::Namespace;
+pub use stack::Stack;
+
+use std::{future::Future, sync::OnceLock};
+
+/// Runs gRPC futures for tests that are plain functions.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap_or_else(|error| panic!("no tokio runtime: {error}"))
+        })
+        .block_on(future)
+}

@@ -1,0 +1,35 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need on
+# a Debian 12 with a Rust toolchain.
+
+CARGO ?= cargo
+# Nothing of the tests' tools may hide in /usr/sbin.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup build demo test bench lint clean-testbed
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup: ## packages and containerds that the tests need (idempotent)
+	@tests/setup.sh
+
+build: ## debug build of netd, netd-hook and the demonstration
+	$(CARGO) build --workspace
+
+demo: setup build ## netd, a real containerd and two pods; shows who reaches whom
+	@$(CARGO) run -q -p netd-tests --bin netd-demo
+
+lint: ## formatting, clippy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# The end-to-end tests execute target/debug/netd and netd-hook, so build comes first.
+test: setup lint build ## everything: lint, unit tests, end-to-end tests
+	$(CARGO) test --workspace --no-fail-fast
+
+bench: setup ## ADD and DEL against Debian's CNI plugins (release build)
+	$(CARGO) build --release -p netd -p runtime-hook
+	$(CARGO) run -q --release -p netd-tests --bin netd-bench
+
+clean-testbed: ## delete what setup fetched
+	rm -rf .testbed

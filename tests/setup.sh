@@ -1,0 +1,151 @@
+#!/bin/sh
+# Makes a Debian 12 machine ready for `make test`, `make demo` and `make bench`.
+#
+# Installs a few Debian 12 packages, and unpacks two newer containerds below
+# .testbed/ with an apt configuration of their own: nothing of the system's is
+# upgraded, no source list of the system's is touched. What is there already is
+# skipped, so it can be run again at any time, also without a network.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+bed="$root/.testbed"
+mirror="${NETD_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Debian 12's own. command-or-path : package
+needed="
+nft:nftables
+ip:iproute2
+nsenter:util-linux
+iperf3:iperf3
+tcpdump:tcpdump
+conntrack:conntrack
+runc:runc
+ping:iputils-ping
+ethtool:ethtool
+cc:gcc
+/usr/lib/x86_64-linux-gnu/libc.so:libc6-dev
+/usr/lib/cni/bridge:containernetworking-plugins
+/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+/etc/ssl/certs/ca-certificates.crt:ca-certificates
+"
+
+say() { echo "setup: $*"; }
+die() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+check_machine() {
+    [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "the test bed is made for x86-64 Linux, this is $(uname -sm)"
+    [ "$(id -u)" = 0 ] || die "the tests make network namespaces and run containerd: be root"
+    command -v apt-get >/dev/null || die "no apt-get: the test bed is made for Debian 12"
+    command -v cargo >/dev/null || die "no cargo in PATH: install a Rust toolchain (https://rustup.rs)"
+}
+
+# sbin is missing from PATH in some shells, and then nft looks as if it weren't there.
+present() {
+    case "$1" in
+    /*) [ -e "$1" ] ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
+    esac
+}
+
+install_packages() {
+    missing=""
+    for pair in $needed; do
+        present "${pair%%:*}" || missing="$missing ${pair#*:}"
+    done
+    if [ -z "$missing" ]; then
+        say "Debian packages are there"
+        return
+    fi
+    say "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update || say "warning: apt-get update failed, trying with the lists there are"
+    # shellcheck disable=SC2086  # a list of words is meant
+    apt-get -qq install -y --no-install-recommends --no-upgrade $missing >"$bed/apt.log" 2>&1 || {
+        tail -n 20 "$bed/apt.log" >&2
+        die "apt-get could not install$missing (log: $bed/apt.log). Is $mirror reachable from here?"
+    }
+}
+
+# A suite's own apt: own sources, lists, cache and state; the system's keyring and proxy.
+suite_apt() {
+    suite=$1
+    shift
+    apt-get -q \
+        -o Dir::Etc::SourceList="$bed/apt/$suite/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
+        -o Dir::State="$bed/apt/$suite/state" -o Dir::State::status="$bed/apt/$suite/status" \
+        -o Dir::Cache="$bed/apt/$suite/cache" -o APT::Sandbox::User=root \
+        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+update_suite() {
+    suite=$1
+    [ -e "$bed/apt/$suite/updated" ] && return
+    mkdir -p "$bed/apt/$suite/state/lists/partial" "$bed/apt/$suite/cache/archives/partial"
+    : >"$bed/apt/$suite/status"
+    echo "deb [arch=amd64 check-valid-until=no signed-by=$keyring] $mirror $suite main" \
+        >"$bed/apt/$suite/sources.list"
+    say "reading the package list of Debian $suite"
+    suite_apt "$suite" update -o APT::Update::Error-Mode=any >"$bed/apt/$suite/log" 2>&1 || {
+        tail -n 20 "$bed/apt/$suite/log" >&2
+        die "the package list of Debian $suite could not be read from $mirror (NETD_DEBIAN_MIRROR names another mirror)"
+    }
+    touch "$bed/apt/$suite/updated"
+}
+
+# The newest version of PACKAGE in SUITE that begins with WANTED, else the newest.
+offered() {
+    apt-cache \
+        -o Dir::Etc::SourceList="$bed/apt/$1/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State="$bed/apt/$1/state" -o Dir::State::status="$bed/apt/$1/status" \
+        -o Dir::Cache="$bed/apt/$1/cache" show --no-all-versions "$2" | sed -n 's/^Version: //p' | head -n 1
+}
+
+# unpack NAME PACKAGE WANTED-VERSION SUITE...: PACKAGE's files below .testbed/NAME,
+# from the first suite that offers the wanted version, else the newest of the last one.
+unpack() {
+    name=$1 package=$2 wanted=$3
+    shift 3
+    if [ -e "$bed/$name/.complete" ]; then
+        say "$name is there ($(cat "$bed/$name/.complete"))"
+        return
+    fi
+    for suite in "$@"; do
+        update_suite "$suite"
+        version=$(offered "$suite" "$package")
+        case "$version" in
+        "$wanted"*) break ;;
+        esac
+    done
+    [ -n "$version" ] || die "Debian $suite offers no $package"
+    case "$version" in
+    "$wanted"*) ;;
+    *) say "NOTE: $package $wanted is not offered any more; taking $version of Debian $suite" ;;
+    esac
+    say "fetching $package $version from Debian $suite"
+    rm -rf "$bed/$name" "$bed/$name.new"
+    mkdir -p "$bed/$name.new" "$bed/debs/$name"
+    (cd "$bed/debs/$name" && rm -f ./*.deb && suite_apt "$suite" download "$package=$version") >"$bed/apt/$suite/log" 2>&1 || {
+        tail -n 20 "$bed/apt/$suite/log" >&2
+        die "$package $version could not be fetched from $mirror"
+    }
+    dpkg -x "$bed/debs/$name"/*.deb "$bed/$name.new"
+    rm -rf "$bed/debs/$name"
+    echo "$package $version, Debian $suite" >"$bed/$name.new/.complete"
+    mv "$bed/$name.new" "$bed/$name"
+}
+
+check_machine
+mkdir -p "$bed/apt"
+# Lists are read afresh in each run that fetches something: versions move on.
+rm -f "$bed"/apt/*/updated
+install_packages
+unpack containerd-2.1 containerd 2.1.9 forky sid
+unpack containerd-1.7 containerd 1.7.24 trixie
+# sh, nc, wget, httpd for the test image.
+unpack busybox busybox-static 1: bookworm
+say "ready"

@@ -1,0 +1,155 @@
+//! A real containerd on a host of the bed.
+
+mod config;
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{cri::Cri, host::Host, image, paths, service::Service, wait};
+
+/// Which containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.7.24 of Debian trixie: NRI 0.6, events as StateChange.
+    V1_7,
+    /// 2.1.9 of Debian forky: NRI 0.8.
+    V2_1,
+}
+
+impl Version {
+    /// The directory below `.testbed/`.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::V1_7 => "containerd-1.7",
+            Self::V2_1 => "containerd-2.1",
+        }
+    }
+}
+
+/// A containerd with root, state, sockets and configuration of its own.
+#[derive(Debug)]
+pub struct Containerd {
+    version: Version,
+    directory: PathBuf,
+    log: PathBuf,
+    host_net: PathBuf,
+    service: Service,
+}
+
+impl Containerd {
+    /// Starts it in the host's namespace and imports the images. CNI is whatever
+    /// the test puts in [`Containerd::cni_config_of`] and [`Containerd::cni_plugins_of`].
+    pub fn start(host: &Host, version: Version) -> Result<Self> {
+        let directory = host.directory().join("containerd");
+        for part in ["cni", "bin", "nri-plugins", "nri-config"] {
+            fs::create_dir_all(directory.join(part))?;
+        }
+        fs::write(directory.join("config.toml"), config::text(version, &directory))?;
+        let log = host.directory().join("containerd.log");
+        let host_net = host.net.path().to_owned();
+        let service = spawn(version, &directory, &host_net, &log)?;
+        let mut started = Self { version, directory, log, host_net, service };
+        started.wait_ready()?;
+        let images = image::tar()?;
+        started.ctr(&["-n", "k8s.io", "images", "import", &images.display().to_string()])?;
+        Ok(started)
+    }
+
+    /// Where a host's containerd looks for conflists.
+    pub fn cni_config_of(host: &Host) -> PathBuf {
+        host.directory().join("containerd/cni")
+    }
+
+    /// Where a host's containerd looks for plugins.
+    pub fn cni_plugins_of(host: &Host) -> PathBuf {
+        host.directory().join("containerd/bin")
+    }
+
+    /// Where a host's containerd listens for NRI plugins.
+    pub fn nri_socket_of(host: &Host) -> PathBuf {
+        host.directory().join("containerd/nri.sock")
+    }
+
+    /// Uses the CNI plugins of Debian, for tests of the bed itself.
+    pub fn use_stock_plugins(host: &Host, conflist: &str) -> Result<()> {
+        let plugins = Self::cni_plugins_of(host);
+        fs::create_dir_all(&plugins)?;
+        for entry in fs::read_dir("/usr/lib/cni")? {
+            let entry = entry?;
+            symlink(entry.path(), plugins.join(entry.file_name()))?;
+        }
+        let config = Self::cni_config_of(host);
+        fs::create_dir_all(&config)?;
+        Ok(fs::write(config.join("10-stock.conflist"), conflist)?)
+    }
+
+    /// A CRI client.
+    pub fn cri(&self) -> Result<Cri> {
+        Cri::connect(&self.socket())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("containerd.sock")
+    }
+
+    /// Runs `ctr` against it.
+    pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
+        let binaries = paths::fetched(self.version.directory())?.join("usr/bin");
+        let output = Command::new(binaries.join("ctr"))
+            .arg("--address")
+            .arg(self.socket())
+            .args(arguments)
+            .output()
+            .context("run ctr")?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ctr {arguments:?}: {messages}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// SIGKILL, as in a crash; pods go on.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.service.kill9()
+    }
+
+    /// Stops it if it runs, starts it again, and waits until it serves CRI.
+    pub fn restart(&mut self) -> Result<()> {
+        self.service.stop(Duration::from_secs(20))?;
+        self.service = spawn(self.version, &self.directory, &self.host_net, &self.log)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let service = &mut self.service;
+        let (running, _) = wait::until(Duration::from_secs(30), "containerd serves CRI", || {
+            // An ended process is said at once, not after the limit.
+            Ok(match service.check_alive() {
+                Err(ended) => Err(ended),
+                Ok(()) => Ok(Cri::connect(&socket)?.version()?),
+            })
+        })?;
+        running.map(drop)
+    }
+}
+
+fn spawn(version: Version, directory: &Path, net: &Path, log: &Path) -> Result<Service> {
+    let binaries = paths::fetched(version.directory())?.join("usr/bin");
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", net.display()))
+        .arg("--")
+        .arg(binaries.join("containerd"))
+        .arg("--config")
+        .arg(directory.join("config.toml"))
+        // The shim has to be the one of this version.
+        .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binaries.display()))
+        .env("TMPDIR", directory);
+    Service::start("containerd", command, log)
+}

@@ -1,0 +1,229 @@
+//! netd as built, on a host of the bed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use netd_api::v1::{
+    Endpoint, GetStatusRequest, GetStatusResponse, ListEndpointsRequest, ListNetworksRequest,
+    NetworkStatus, endpoint_service_client::EndpointServiceClient,
+    network_service_client::NetworkServiceClient, node_service_client::NodeServiceClient,
+    sandbox_service_client::SandboxServiceClient,
+};
+use tonic::transport::Channel;
+
+use crate::{block_on, cri::channel, host::Host, paths, service::Service, wait};
+
+/// What goes into netd's configuration file besides its directories.
+#[derive(Debug, Clone)]
+pub struct DaemonConfig {
+    /// Top-level keys, a line each.
+    pub top: String,
+    /// `[[network]]` tables.
+    pub networks: String,
+}
+
+/// The pools that most tests use.
+pub const V4_POOL: &str = "10.88.0.0/16";
+/// See [`V4_POOL`].
+pub const V6_POOL: &str = "fd00:88::/64";
+
+impl DaemonConfig {
+    /// One dual-stack network `default`, with `driver` "bridge" or "routed".
+    pub fn with_driver(driver: &str) -> Self {
+        let networks = network("default", driver, &[V4_POOL, V6_POOL]);
+        Self { top: String::new(), networks }
+    }
+
+    /// One more network.
+    pub fn and_network(mut self, name: &str, driver: &str, pools: &[&str]) -> Self {
+        self.networks += &network(name, driver, pools);
+        self
+    }
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self::with_driver("bridge")
+    }
+}
+
+fn network(name: &str, driver: &str, pools: &[&str]) -> String {
+    let mut text = format!("[[network]]\nname = \"{name}\"\ndriver = \"{driver}\"\n");
+    for pool in pools {
+        text += &format!("[[network.pool]]\nsubnet = \"{pool}\"\n");
+    }
+    text
+}
+
+/// A netd with directories and a socket of its own.
+#[derive(Debug)]
+pub struct Daemon {
+    directory: PathBuf,
+    host_net: PathBuf,
+    log: PathBuf,
+    service: Service,
+}
+
+impl Daemon {
+    /// Starts netd on the host and waits until it is ready.
+    pub fn start(host: &Host, config: &DaemonConfig) -> Result<Self> {
+        let mut daemon = Self::launch(host, config)?;
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts netd, which may fail.
+    pub fn launch(host: &Host, config: &DaemonConfig) -> Result<Self> {
+        let directory = host.directory().join("netd");
+        fs::create_dir_all(directory.join("state"))?;
+        fs::create_dir_all(directory.join("run"))?;
+        let here = directory.display();
+        let text = format!(
+            "node = \"{}\"\nstate_dir = \"{here}/state\"\nrun_dir = \"{here}/run\"\n{}\n\
+             [log]\nformat = \"json\"\nfilter = \"info,netd=debug\"\n{}",
+            host.name, config.top, config.networks
+        );
+        fs::write(directory.join("netd.toml"), text)?;
+        let log = host.directory().join("netd.log");
+        let host_net = host.net.path().to_owned();
+        let service = spawn(&directory, &host_net, &log)?;
+        Ok(Self { directory, host_net, log, service })
+    }
+
+    /// Where a host's netd listens.
+    pub fn socket_of(host: &Host) -> PathBuf {
+        host.directory().join("netd/run/netd.sock")
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("run/netd.sock")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.service.pid()
+    }
+
+    /// The process itself, for tests that end it.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.service.kill9()
+    }
+
+    /// Stops it as systemd would, if it runs, and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.service.stop(Duration::from_secs(20))?;
+        self.respawn()?;
+        self.wait_ready()
+    }
+
+    /// Starts it again after its end, without waiting for anything.
+    pub fn respawn(&mut self) -> Result<()> {
+        self.service = spawn(&self.directory, &self.host_net, &self.log)?;
+        Ok(())
+    }
+
+    /// Until it says so itself.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let nodes = self.nodes()?;
+        let service = &mut self.service;
+        let (running, _) = wait::until(Duration::from_secs(20), "netd is ready", || {
+            Ok(match service.check_alive() {
+                Err(ended) => Err(ended),
+                Ok(()) => {
+                    let mut nodes = nodes.clone();
+                    let status = block_on(nodes.get_status(GetStatusRequest {}))?.into_inner();
+                    ensure!(status.ready, "{:?}", status.components);
+                    Ok(())
+                }
+            })
+        })?;
+        running
+    }
+
+    /// `netd ARGUMENTS` as people type it, against this netd.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(paths::built("netd")?)
+            .args(arguments)
+            .env("NETD_SOCKET", self.socket())
+            .env("NETD_CONFIG", self.directory.join("netd.toml"))
+            .output()
+            .context("run netd")?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            bail!("netd {arguments:?}: {}\n{printed}{messages}", output.status);
+        }
+        Ok(printed)
+    }
+
+    /// NodeService.
+    pub fn nodes(&self) -> Result<NodeServiceClient<Channel>> {
+        Ok(NodeServiceClient::new(channel(&self.socket())?))
+    }
+
+    /// EndpointService.
+    pub fn endpoint_service(&self) -> Result<EndpointServiceClient<Channel>> {
+        Ok(EndpointServiceClient::new(channel(&self.socket())?))
+    }
+
+    /// NetworkService.
+    pub fn network_service(&self) -> Result<NetworkServiceClient<Channel>> {
+        Ok(NetworkServiceClient::new(channel(&self.socket())?))
+    }
+
+    /// SandboxService.
+    pub fn sandbox_service(&self) -> Result<SandboxServiceClient<Channel>> {
+        Ok(SandboxServiceClient::new(channel(&self.socket())?))
+    }
+
+    /// What it says about itself.
+    pub fn status(&self) -> Result<GetStatusResponse> {
+        Ok(block_on(self.nodes()?.get_status(GetStatusRequest {}))?.into_inner())
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>> {
+        let request = ListEndpointsRequest { page_size: 5000, ..Default::default() };
+        let mut service = self.endpoint_service()?;
+        Ok(block_on(service.list_endpoints(request))?.into_inner().endpoints)
+    }
+
+    /// Every network.
+    pub fn networks(&self) -> Result<Vec<NetworkStatus>> {
+        let mut service = self.network_service()?;
+        Ok(block_on(service.list_networks(ListNetworksRequest {}))?.into_inner().networks)
+    }
+
+    /// Addresses in use, over all pools.
+    pub fn addresses_used(&self) -> Result<u64> {
+        let pools = self.networks()?.into_iter().flat_map(|network| network.pools);
+        Ok(pools.map(|pool| pool.used).sum())
+    }
+}
+
+fn spawn(directory: &Path, net: &Path, log: &Path) -> Result<Service> {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", net.display()))
+        .arg("--")
+        .arg(paths::built("netd")?)
+        .args(["serve", "--config"])
+        .arg(directory.join("netd.toml"));
+    Service::start("netd", command, log)
+}

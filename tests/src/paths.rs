@@ -1,0 +1,34 @@
+//! Where the bed's parts are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The repository.
+pub fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+/// What `tests/setup.sh` fetched: `.testbed/NAME`.
+pub fn fetched(name: &str) -> Result<PathBuf> {
+    let path = root().join(".testbed").join(name);
+    ensure!(path.exists(), "{} is not there: run `make setup`", path.display());
+    Ok(path)
+}
+
+/// A binary of this workspace, from the same build as the running test.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let here = env::current_exe().context("path of the test's own executable")?;
+    let profile = here
+        .ancestors()
+        .skip(1)
+        .find(|directory| directory.file_name().is_some_and(|name| name != "deps"))
+        .context("the test's executable is in no build directory")?;
+    let path = profile.join(name);
+    ensure!(path.exists(), "{} is not built: run `make build`", path.display());
+    Ok(path)
+}

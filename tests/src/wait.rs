@@ -1,0 +1,30 @@
+//! Waiting, with an end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Does nothing for a while. Tests watch other processes, whose events they can't await.
+#[allow(clippy::disallowed_methods)] // a test's own thread, nobody else runs on it
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// Asks `ready` every few milliseconds until it answers `Ok`; its last error is part of ours.
+pub fn until<T>(
+    limit: Duration,
+    what: &str,
+    mut ready: impl FnMut() -> Result<T>,
+) -> Result<(T, Duration)> {
+    let start = Instant::now();
+    loop {
+        let last = match ready() {
+            Ok(value) => return Ok((value, start.elapsed())),
+            Err(error) => error,
+        };
+        if start.elapsed() > limit {
+            bail!("{what}: not within {limit:?}: {last:#}");
+        }
+        pause(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,158 @@
+//! What somebody else takes away is back within a second.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use testbed::{Bed, Daemon, DaemonConfig, Host, Sandbox, case, inventory, net::probe, wait};
+
+const LIMIT: Duration = Duration::from_secs(1);
+
+struct Node {
+    netd: Daemon,
+    one: Sandbox,
+    two: Sandbox,
+    outside: Host,
+    host: Host,
+}
+
+impl Node {
+    fn start(bed: &Bed, driver: &str) -> Result<Self> {
+        let (host, outside) = (bed.host("node")?, bed.host("outside")?);
+        let netd = Daemon::start(&host, &DaemonConfig::with_driver(driver))?;
+        let (one, two) = (Sandbox::attached(&host, "one")?, Sandbox::attached(&host, "two")?);
+        Ok(Self { netd, one, two, outside, host })
+    }
+
+    fn pings(&self) -> Result<()> {
+        let outside = [IpAddr::from(self.outside.v4), self.outside.v6.into()];
+        for to in [self.two.v4()?, self.two.v6()?].into_iter().chain(outside) {
+            probe::ping(&self.one.net, to)?;
+        }
+        Ok(())
+    }
+
+    /// Breaks something and waits until the kernel's state is as it was and packets flow.
+    fn repairs(&self, what: &str, breakage: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        self.pings()?;
+        let before = inventory::of(&self.host)?;
+        let inside = self.inside()?;
+        let repaired = self.repaired()?;
+        breakage(self)?;
+        let broken = Instant::now();
+        wait::until(LIMIT, what, || {
+            let difference = inventory::difference(&before, &inventory::of(&self.host)?)
+                + &inventory::difference(&inside, &self.inside()?);
+            ensure!(difference.is_empty(), "(- before, + now)\n{difference}");
+            Ok(())
+        })?;
+        wait::until(LIMIT, "packets flow again", || self.pings())?;
+        let took = broken.elapsed();
+        ensure!(took < 2 * LIMIT, "{what}: {took:?}");
+        ensure!(self.repaired()? > repaired, "{what}: not counted as drift");
+        Ok(())
+    }
+
+    /// Addresses and routes in the first pod.
+    fn inside(&self) -> Result<String> {
+        let text =
+            self.one.net.sh("ip -o address show dev eth0 scope global | sed 's/ *valid_lft.*//'
+             ip route; ip -6 route | grep -v fe80::/64")?;
+        let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.sort_unstable();
+        Ok(lines.join("\n"))
+    }
+
+    fn repaired(&self) -> Result<u64> {
+        Ok(self.netd.status()?.drift.iter().map(|count| count.repaired).sum())
+    }
+}
+
+fn on_host(script: &'static str) -> impl FnOnce(&Node) -> Result<()> {
+    move |node| node.host.net.sh(script).map(drop)
+}
+
+fn in_pod(script: &'static str) -> impl FnOnce(&Node) -> Result<()> {
+    move |node| node.one.net.sh(script).map(drop)
+}
+
+fn case_of(driver: &str, what: &str, breakage: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
+    case(|bed| Node::start(bed, driver)?.repairs(what, breakage))
+}
+
+#[test]
+fn a_deleted_bridge_comes_back_with_its_ports() -> Result<()> {
+    case_of("bridge", "cni0 is back", on_host("ip link delete cni0"))
+}
+
+#[test]
+fn a_bridge_that_was_set_down_is_up_again() -> Result<()> {
+    case_of("bridge", "cni0 is up", on_host("ip link set cni0 down"))
+}
+
+#[test]
+fn a_deleted_table_comes_back_with_its_elements() -> Result<()> {
+    case_of("bridge", "the table is back", on_host("nft delete table inet netd"))
+}
+
+#[test]
+fn a_flushed_ruleset_comes_back() -> Result<()> {
+    case_of("bridge", "the ruleset is back", on_host("nft flush ruleset"))
+}
+
+#[test]
+fn flushed_addresses_of_a_pod_come_back_with_its_routes() -> Result<()> {
+    case_of("bridge", "eth0 has its addresses", in_pod("ip address flush dev eth0"))
+}
+
+#[test]
+fn flushed_addresses_of_a_routed_pod_come_back_with_its_routes() -> Result<()> {
+    case_of("routed", "eth0 has its addresses", in_pod("ip address flush dev eth0"))
+}
+
+#[test]
+fn a_deleted_default_route_of_a_pod_comes_back() -> Result<()> {
+    case_of("bridge", "the default route is back", in_pod("ip route delete default"))
+}
+
+#[test]
+fn a_gateway_address_that_was_removed_comes_back() -> Result<()> {
+    case_of("bridge", "the gateway's address is back", on_host("ip address flush dev cni0"))
+}
+
+#[test]
+fn a_port_taken_off_its_bridge_is_put_back() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed, "bridge")?;
+        let endpoints = node.netd.endpoints()?;
+        let port = endpoints.iter().find(|endpoint| endpoint.sandbox_id == node.one.id);
+        let port = port.map(|endpoint| endpoint.host_interface.clone()).unwrap_or_default();
+        node.host.net.sh(&format!("ip link set {port} nomaster"))?;
+        wait::until(LIMIT, "the port is on the bridge again", || node.pings())?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_host_route_of_a_routed_pod_comes_back() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed, "routed")?;
+        let (v4, v6) = (node.one.v4()?, node.one.v6()?);
+        node.repairs("the host's routes", |node| {
+            node.host.net.sh(&format!("ip route delete {v4}; ip -6 route delete {v6}")).map(drop)
+        })
+    })
+}
+
+#[test]
+fn forwarding_that_was_turned_off_is_on_again() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed, "bridge")?;
+        node.pings()?;
+        node.host.net.sh("sysctl -qw net.ipv4.ip_forward=0")?;
+        wait::until(LIMIT, "forwarding is on", || node.pings())?;
+        Ok(())
+    })
+}
