@@ -81,9 +81,9 @@ fn the_host_reaches_every_pod_internal_ones_too() {
 #[test]
 fn what_kube_proxy_marked_is_left_to_it() {
     both(|t| {
-        t.node.sh("nft add table ip kube; nft add chain ip kube mark \
+        t.node.sh("nft add table ip kube; nft add chain ip kube marks \
                    '{ type filter hook forward priority 0; }'; \
-                   nft add rule ip kube mark meta mark set meta mark or 0x4000");
+                   nft add rule ip kube marks meta mark set meta mark or 0x4000");
         // Unmasqueraded: the outside sees the pod itself, and has a route back.
         let pod = &t.pods[0];
         assert_eq!(ask_udp(&pod.netns, None, at(OUTSIDE[0], SERVED)), Some(pod.v4()));

@@ -34,7 +34,10 @@ impl Netns {
         });
         let id = receive.recv().unwrap();
         let netns = Self { jobs: Some(jobs), thread: Some(thread), id };
-        netns.sh("ip link set lo up");
+        // Addresses are of use at once, without waiting for duplicates to show up.
+        netns.sh("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+             echo 0 > /proc/sys/net/ipv6/conf/default/dad_transmits
+             ip link set lo up");
         netns
     }
 

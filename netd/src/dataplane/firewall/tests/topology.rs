@@ -104,7 +104,20 @@ impl Topology {
                 firewall.add_endpoint(endpoint).unwrap();
             }
         });
+        topology.settle();
         topology
+    }
+
+    /// Waits until every link carries packets: the kernel takes up to a second for it
+    /// when many come up at once.
+    fn settle(&self) {
+        const TRIES: usize = 20;
+        let outside = OUTSIDE.map(|ip| ip.parse().unwrap());
+        let pods = self.pods.iter().flat_map(|pod| [pod.v4(), pod.v6()]);
+        for ip in pods.chain(outside) {
+            let answers = |_| ask_udp(&self.node, None, at(ip, SERVED)).is_some();
+            assert!((0..TRIES).any(answers), "{ip} does not answer");
+        }
     }
 
     /// Does something with the firewall, in the node's namespace.
