@@ -25,7 +25,7 @@ mod startup;
 mod views;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,6 +52,8 @@ pub struct Node {
     health: Health,
     metrics: Arc<Metrics>,
     queue: Queue,
+    /// Set when start is over: what is made before is no drift.
+    started: AtomicBool,
     locks: locks::KeyLocks,
     /// Rung when there is something to reap.
     reap: Notify,
@@ -75,6 +77,7 @@ impl Node {
             health: Health::default(),
             metrics,
             queue: Queue::default(),
+            started: AtomicBool::new(false),
             locks: locks::KeyLocks::default(),
             reap: Notify::new(),
             released: Notify::new(),

@@ -1,7 +1,7 @@
 //! The level-triggered loop: whatever may differ is read from the kernel, compared
 //! with what is wanted, and mended. Start-up, drift and retries all take this way.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 
@@ -131,6 +131,13 @@ impl Node {
     }
 
     pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair]) {
+        if !self.started.load(Ordering::Relaxed) {
+            for repair in repairs {
+                tracing::info!(object = %what, kind = repair.kind.name(), detail = repair.detail,
+                    "made");
+            }
+            return;
+        }
         for repair in repairs {
             tracing::warn!(object = %what, kind = repair.kind.name(), detail = repair.detail,
                 "put back");

@@ -73,6 +73,7 @@ impl Node {
         }
         self.adopt_endpoints().await;
         startup.strays = self.remove_strays().await;
+        self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
         tokio::spawn(self.clone().reap_forever());

@@ -116,7 +116,7 @@ impl Bed {
         }
         let networks = vec![bridged.clone(), routed.clone()];
         let state = FirewallState { networks, endpoints: Vec::new() };
-        dataplane.replace_firewall(state).await.unwrap();
+        dataplane.replace_firewall(move || state).await.unwrap();
         Self { host, dataplane, drift, bridged, routed }
     }
 
