@@ -240,3 +240,24 @@ fn only_the_default_file_may_be_absent() {
     std::fs::write(&file, "#".repeat((1 << 20) + 1)).unwrap();
     assert!(load(Some(&file), vec![]).unwrap_err().to_string().contains("larger"));
 }
+
+#[test]
+fn the_documented_example_says_the_defaults() {
+    let example = include_str!("../../../deploy/netd.toml");
+    assert_eq!(parse(example).unwrap(), parse("").unwrap());
+}
+
+#[test]
+fn what_the_example_leaves_out_as_a_comment_can_be_put_in() {
+    let example = include_str!("../../../deploy/netd.toml");
+    let is_key = |l: &str| {
+        l.strip_prefix("# ")
+            .is_some_and(|rest| rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')))
+    };
+    let lines = example.lines().map(|l| if is_key(l) { &l[2..] } else { l });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let c = parse(&text).unwrap();
+    assert_eq!(c.node, "node-1");
+    assert_eq!(c.socket_group, Some(SocketGroup::Name("netd".into())));
+    assert_eq!(c.networks[0].pools[0].range_start.to_string(), "10.244.1.0");
+}

@@ -16,6 +16,7 @@ const MOST_BYTES: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     file: PathBuf,
+    file_exists: bool,
     /// Merged with its imports; empty when there is no file.
     config: Table,
     /// Files that can't be read, with reasons.
@@ -33,25 +34,39 @@ pub(super) struct CniPaths {
     pub max_conf: i64,
 }
 
+/// Asks containerd what it makes of the file: it knows its own defaults, which
+/// distributions change, and how it merges imports. Without it, the file is read here.
 pub(super) fn read(file: &Path, program: &str) -> Facts {
     let version = output(program, &["--version"], "").ok().and_then(|text| version(&text));
     let mut facts = Facts { file: file.to_owned(), version, ..Default::default() };
-    facts.config = load(file, &mut facts.unread).unwrap_or_default();
-    for import in imports(&facts.config, file) {
-        let part = load(&import, &mut facts.unread).unwrap_or_default();
-        let deep = facts.merges_deeply();
-        merge(&mut facts.config, part, deep, 0);
+    let path = file.to_string_lossy();
+    facts.file_exists = file.exists();
+    let asked = match facts.file_exists {
+        true => output(program, &["--config", &path, "config", "dump"], ""),
+        false => output(program, &["config", "default"], ""),
+    };
+    match asked.ok().and_then(|text| text.parse().ok()) {
+        Some(config) => facts.config = config,
+        None => read_files(&mut facts),
     }
     facts
 }
 
+fn read_files(facts: &mut Facts) {
+    facts.config = load(&facts.file, &mut facts.unread).unwrap_or_default();
+    for import in imports(&facts.config, &facts.file) {
+        let part = load(&import, &mut facts.unread).unwrap_or_default();
+        let deep = facts.merges_deeply();
+        merge(&mut facts.config, part, deep, 0);
+    }
+}
+
 /// `containerd github.com/containerd/containerd/v2 2.1.9 ...`
 fn version(text: &str) -> Option<(u32, u32)> {
-    let number = text.split_whitespace().find_map(|word| {
+    text.split_whitespace().find_map(|word| {
         let mut parts = word.trim_start_matches('v').split('.');
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-    });
-    number
+    })
 }
 
 /// `None` when there is no such file or it can't be used.
@@ -159,6 +174,13 @@ impl Facts {
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let file = facts.file.display();
+    if !facts.file_exists && facts.version.is_none() {
+        return vec![
+            Finding::warn(CHECK, format!("neither a program containerd nor {file}"))
+                .breaks("nothing, if another runtime runs the pods: it could not be examined")
+                .mend("name them with --containerd and --containerd-config"),
+        ];
+    }
     let mut found: Vec<_> = facts
         .unread
         .iter()
@@ -190,7 +212,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
                 .mend(format!("[plugins.\"{NRI}\"] disable = false, then restart containerd")),
         );
     }
-    if facts.config.is_empty() && facts.unread.is_empty() {
+    if !facts.file_exists {
         found.push(Finding::ok(CHECK, format!("no {file}: containerd's defaults count")));
     } else if found.is_empty() {
         found.push(Finding::ok(CHECK, format!("{file} suits netd")));
@@ -205,7 +227,7 @@ mod tests {
     use crate::doctor::finding::Severity;
 
     fn facts(text: &str, version: Option<(u32, u32)>) -> Facts {
-        Facts { config: text.parse().unwrap(), version, ..Default::default() }
+        Facts { file_exists: true, config: text.parse().unwrap(), version, ..Default::default() }
     }
 
     #[test]
@@ -243,6 +265,7 @@ mod tests {
         assert_eq!(judge(&facts(off, Some((2, 1))))[0].severity, Severity::Warn);
         assert_eq!(judge(&facts("version = 3", Some((2, 1))))[0].severity, Severity::Ok);
         assert_eq!(judge(&facts("", Some((1, 6))))[0].severity, Severity::Fail);
+        assert!(judge(&Facts::default())[0].what.starts_with("neither"));
     }
 
     #[test]
@@ -269,6 +292,20 @@ mod tests {
         facts.config = text.parse().unwrap();
         merge(&mut facts.config, drop_in.parse().unwrap(), true, 0);
         assert_eq!(facts.cni().conf_dir, PathBuf::from("/c"));
+    }
+
+    #[test]
+    fn the_drop_ins_switch_nri_on_and_name_the_plugin_directory() {
+        let old = facts(include_str!("../../../deploy/containerd/1.7/netd.toml"), Some((1, 7)));
+        assert!(old.nri_enabled() && old.plugin(CRI[1]).is_none(), "an import would replace CRI's");
+        let new = facts(include_str!("../../../deploy/containerd/2.x/netd.toml"), Some((2, 1)));
+        assert!(new.nri_enabled());
+        let want = CniPaths {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into()],
+            max_conf: 1,
+        };
+        assert_eq!(new.cni(), want);
     }
 
     #[test]
