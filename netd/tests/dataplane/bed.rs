@@ -16,7 +16,7 @@ use netd::{
         netns::{self, Netns},
     },
     domain::{
-        Bandwidth, BridgeWiring, EndpointKey, IfName, Mac, NetworkWiring, Route, Wiring,
+        Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring,
         WiringDriver,
         wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6, WiredAddress},
     },
@@ -234,6 +234,3 @@ pub fn ip(wiring: &Wiring, v6: bool) -> IpAddr {
     all.find(|ip| ip.is_ipv6() == v6).unwrap()
 }
 
-pub fn name(text: &str) -> IfName {
-    text.parse().unwrap()
-}

@@ -151,11 +151,11 @@ async fn damage_to_a_bridge_is_mended_and_a_right_one_adopted() {
 async fn a_device_of_the_bridges_name_that_is_none_is_left_alone() {
     let bed = Bed::new().await;
     bed.host.ip("link del cni0");
-    bed.host.ip("link add cni0 type dummy");
+    bed.host.ip("link add cni0 type ifb");
     let error = bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap_err();
     assert!(matches!(error, DataplaneError::InterfaceExists { place: "the host", .. }), "{error}");
     bed.dataplane.remove_network(bed.bridged.clone()).await.unwrap();
-    assert!(bed.host.ip("-d link show dev cni0").contains("dummy"));
+    assert!(bed.host.ip("-d link show dev cni0").contains("ifb"));
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
     let bed = Bed::new().await;
     let wiring = Arc::new(on_bridge(5));
     let pod = Space::new();
-    pod.ip("link add eth0 type dummy");
+    pod.ip("link add eth0 type ifb");
     let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
     let place = |r: &Result<_, DataplaneError>| match r {
         Err(DataplaneError::InterfaceExists { place, .. }) => *place,
@@ -66,7 +66,7 @@ async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
     let repaired = bed.dataplane.repair(pod.open(), wiring.clone()).await;
     assert_eq!(place(&repaired.map(drop)), "the sandbox");
     pod.ip("link del eth0");
-    bed.host.ip(&format!("link add {} type dummy", wiring.host_ifname));
+    bed.host.ip(&format!("link add {} type ifb", wiring.host_ifname));
     let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
     assert_eq!(place(&result.map(drop)), "the host");
     assert!(pod.run("ip", "link show dev eth0").is_err());

@@ -121,14 +121,17 @@ pub fn redirect(batch: &mut Batch, index: u32, to: u32) {
     batch.raw(RTM_NEWTFILTER, create(), &body);
 }
 
+/// The answer to a get is a notification, which the asker gets only with ECHO.
+const GET: u16 = (libc::NLM_F_ACK | libc::NLM_F_ECHO) as u16;
+
 /// Asks for the root of the link `index`.
 pub fn get_root(batch: &mut Batch, index: u32) {
-    batch.raw(RTM_GETQDISC, libc::NLM_F_ACK as u16, &header(index, 0, ROOT, 0));
+    batch.raw(RTM_GETQDISC, GET, &header(index, 0, ROOT, 0));
 }
 
 /// Asks for the hook of the link `index`.
 pub fn get_hook(batch: &mut Batch, index: u32) {
-    batch.raw(RTM_GETQDISC, libc::NLM_F_ACK as u16, &header(index, 0, INGRESS, 0));
+    batch.raw(RTM_GETQDISC, GET, &header(index, 0, INGRESS, 0));
 }
 
 /// The request for the filters at the hook of the link `index` (as a dump).

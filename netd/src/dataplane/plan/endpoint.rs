@@ -103,14 +103,15 @@ fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops
     plan_pod(desired, &left, ops);
 }
 
-/// Autoconfiguration goes off by a message of its own, before the link comes up.
+/// In up to three messages: autoconfiguration goes off before the link comes up, and
+/// the kernel looks for the port's settings before it makes the link a port.
 fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) {
-    if change.up && change.no_autoconf {
-        ops.push(op(LinkChange { no_autoconf: true, ..LinkChange::default() }));
-        ops.push(op(LinkChange { no_autoconf: false, ..change }));
-    } else if !change.is_empty() {
-        ops.push(op(change));
-    }
+    let none = LinkChange::default();
+    let (no_autoconf, hairpin) = (change.no_autoconf, change.hairpin);
+    let rest = LinkChange { no_autoconf: false, hairpin: false, ..change };
+    let parts =
+        [LinkChange { no_autoconf, ..none }, rest, LinkChange { hairpin, ..none }];
+    ops.extend(parts.into_iter().filter(|part| !part.is_empty()).map(op));
 }
 
 /// What every link of ours has: up, MTU, MAC, no autoconfiguration.
