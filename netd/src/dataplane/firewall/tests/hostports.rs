@@ -181,10 +181,12 @@ fn udp_flows_follow_a_port_to_its_new_pod_and_leave_the_old() {
         assert_eq!(count(t, "src=10.88.0.5 dst=192.0.2.2"), 1);
         t.firewall(|firewall, state| {
             firewall.remove_endpoint(&state.endpoints[BRIDGED]).unwrap();
+            firewall.end_stale_udp_flows(&state.endpoints[BRIDGED], false);
             let mut heir = (*state.endpoints[BRIDGED + 1]).clone();
             heir.port_mappings =
                 vec![port(Udp, (None, 8080), SERVED), port(Udp, (None, 8090), SERVED)];
             firewall.add_endpoint(&heir).unwrap();
+            firewall.end_stale_udp_flows(&heir, true);
         });
         assert_eq!(count(t, "src=10.88.0.5 dst=192.0.2.2"), 0, "a flow to the old pod");
         assert!(asked(8080) && asked(8090));

@@ -41,7 +41,7 @@ fn ip4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 fn ip6(from: Ipv6Addr, to: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() + MAGIC.len() + 1) as u16;
-    let mut head = vec![0x60, 0, 0, 0, 0, 0, next, 255];
+    let mut head = [0x60, 0, 0, 0, 0, 0, next, 255];
     head[4..6].copy_from_slice(&length.to_be_bytes());
     [&head[..], &from.octets(), &to.octets(), payload].concat()
 }
