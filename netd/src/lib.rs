@@ -9,6 +9,8 @@ pub mod config;
 pub mod dataplane;
 pub mod doctor;
 pub mod domain;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ipam;
 pub mod logging;
 pub mod metrics;

@@ -1,1 +1,15 @@
-//! The hook.
+//! The thin hook: what container runtimes call to get a network from netd.
+//!
+//! Each front parses and validates what its runtime says, makes one gRPC call with
+//! a deadline over netd's Unix socket, and answers in the runtime's words. No front
+//! holds state, speaks netlink or retries: a fault is reported, never hidden.
+
+pub mod client;
+pub mod clock;
+pub mod cni;
+pub mod error;
+pub mod install;
+pub mod json;
+pub mod nri;
+pub mod oci;
+pub mod refusal;

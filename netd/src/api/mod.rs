@@ -21,6 +21,8 @@ use netd_api::v1::{
 use tonic::{Status, service::RoutesBuilder};
 
 use crate::usecase::Node;
+pub(crate) use attach_request::attach as check_attach;
+pub(crate) use network_request::network as check_network;
 pub use peer::accept;
 
 /// Serves a node's API.

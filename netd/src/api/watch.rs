@@ -34,7 +34,7 @@ pub fn records<R, T>(
     store: Arc<dyn Store>,
     prefix: &'static str,
     after: i64,
-    message: impl Fn(Change<R>) -> Option<T> + Send + 'static,
+    message: impl Fn(Change<R>) -> Option<T> + Send + Sync + 'static,
 ) -> Outgoing<T>
 where
     R: DeserializeOwned + Send + 'static,

@@ -4,7 +4,7 @@ mod gauges;
 mod listener;
 mod notify;
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::RoutesBuilder;
@@ -107,11 +107,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
         std::fs::create_dir_all(path)
             .map_err(|source| ServeError::Directory { path: path.clone(), source })?;
     }
-    let options = EmbeddedOptions {
-        state_dir: config.state_dir.clone(),
-        run_dir: config.run_dir.clone(),
-        ..EmbeddedOptions::default()
-    };
+    let options = EmbeddedOptions::of_this_boot(&config.state_dir, &config.run_dir)?;
     Ok(EmbeddedStore::open(options)?)
 }
 
@@ -193,11 +189,9 @@ fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
     Ok(receiver)
 }
 
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        // An error means that the sender is gone, and so is the runtime.
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and so is the runtime.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn kernel_release() -> String {

@@ -9,7 +9,9 @@ use netd_api::v1::{
 };
 
 use super::{
-    Client, ClientArgs, Failure, Output, print,
+    Client, ClientArgs, Failure, Output,
+    output::{Format, print_json_line},
+    print,
     view::network::{Network, Networks},
 };
 
@@ -107,7 +109,10 @@ pub(super) async fn run(command: NetworkCommand) -> Result<ExitCode, Failure> {
         NetworkCommand::Delete { name, client } => {
             let request = DeleteNetworkRequest { name: name.clone() };
             service(&client).await?.delete_network(request).await?;
-            print(&format!("network {name} is gone\n"))?;
+            match client.output {
+                Format::Json => print_json_line(&serde_json::json!({ "deleted": name }))?,
+                Format::Table => print(&format!("network {name} is gone\n"))?,
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

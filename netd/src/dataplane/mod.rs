@@ -3,8 +3,236 @@
 //! Owns no state but sockets and what is on its way out of the kernel. `netlink.rs`
 //! is the only file that opens netlink sockets, `netns.rs` the only one that calls
 //! `setns`. Every operation is idempotent.
+//!
+//! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
+//! plan out. Blocking work is done by threads: attaches, repairs, the reaper, the
+//! firewall and the events have one each.
 
+mod apply;
+mod attach;
 pub mod error;
+pub mod firewall;
+mod kernel;
+mod message;
+mod naming;
 pub mod netlink;
+pub mod netns;
+mod networks;
+mod observe;
+mod parking;
+pub mod plan;
+mod repair;
+mod rules;
+mod sysctl;
+mod types;
+mod underlay;
+mod worker;
 
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use self::{
+    attach::Helpers,
+    kernel::{Kernel, Shared, failed},
+    rules::Rules,
+    worker::Worker,
+};
 pub use error::DataplaneError;
+pub use firewall::{FirewallSettings, FirewallState};
+pub use netns::Netns;
+pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
+
+use crate::domain::{IfName, NetworkWiring, Wiring};
+
+/// The kernel's side of one node.
+#[derive(Debug)]
+pub struct Dataplane {
+    links: Worker<Kernel>,
+    repairs: Worker<Kernel>,
+    helpers: Helpers,
+}
+
+impl Dataplane {
+    /// Starts the threads. The receiver gets what may have been lost or changed by
+    /// somebody else, many times over; who reads it has to put that together.
+    ///
+    /// # Errors
+    /// No netlink, no permission, or no more threads.
+    pub fn start(
+        settings: Settings,
+    ) -> Result<(Arc<Self>, UnboundedReceiver<Drift>), DataplaneError> {
+        let (_drift, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let home = settings.host_netns.clone();
+        let rules_settings = settings.firewall.clone();
+        let shared = Arc::new(Shared { settings, ..Shared::default() });
+        let kernel = |name: &'static str| {
+            let shared = shared.clone();
+            Worker::start(name, home.clone(), move || Kernel::open(shared))
+        };
+        let rules =
+            Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?;
+        let dataplane = Self {
+            links: kernel("netd-links")?,
+            repairs: kernel("netd-repairs")?,
+            helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
+        };
+        Ok((Arc::new(dataplane), receiver))
+    }
+
+    /// Makes an endpoint of which nothing is there yet; on failure nothing is left.
+    ///
+    /// # Errors
+    /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
+    pub async fn attach(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<AttachTimes, DataplaneError> {
+        let helpers = self.helpers.clone();
+        self.links.call(move |k| attach::attach(k, &helpers, &netns, &wiring)).await
+    }
+
+    /// Reads what is there, and does what is missing: adopts what is right, completes
+    /// an attach that was cut off. Returns what it had to do; empty: nothing.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn repair(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        let elements = wiring.clone();
+        let ruled = self.helpers.rules.call(move |rules| rules.add(elements));
+        let linked = self.repairs.call(move |k| repair::repair(k, &netns, &wiring));
+        let (ruled, linked) = tokio::join!(ruled, linked);
+        ruled.and(linked)
+    }
+
+    /// What differs, in words; changes nothing.
+    ///
+    /// # Errors
+    /// `Kernel` or `Io` when the kernel can't be asked, `InterfaceExists` as for `attach`.
+    pub async fn check(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<String>, DataplaneError> {
+        self.repairs.call(move |k| repair::check(k, &netns, &wiring)).await
+    }
+
+    /// Cuts an endpoint off: its firewall elements are gone, its links down and left to
+    /// the reaper. Fast. Missing links are fine.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn park(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        let elements = wiring.clone();
+        let ruled = self.helpers.rules.call(move |rules| rules.remove(&elements));
+        let parked = self
+            .links
+            .call(move |k| parking::park(k, &wiring.host_ifname, wiring.bandwidth.egress_rate > 0));
+        let (ruled, parked) = tokio::join!(ruled, parked);
+        parked.and(ruled)
+    }
+
+    /// Removes every parked link, those of an earlier process too. When it returns
+    /// those parked before the call are gone from the kernel. Tens of milliseconds.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn reap(&self) -> Result<(), DataplaneError> {
+        self.helpers.reaper.call(parking::reap).await
+    }
+
+    /// Makes or adopts a network's bridge and the settings it needs; what that took.
+    ///
+    /// # Errors
+    /// `InterfaceExists` when a device of the bridge's name is no bridge,
+    /// `Unsupported`, `Kernel`, `Io`.
+    pub async fn ensure_network(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        self.repairs.call(move |k| networks::ensure(k, &network)).await
+    }
+
+    /// Removes a network's bridge; a missing one is fine.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_network(&self, network: Arc<NetworkWiring>) -> Result<(), DataplaneError> {
+        self.repairs.call(move |k| networks::remove(k, &network)).await
+    }
+
+    /// Every endpoint that has a device on the host, by its host side's name.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn host_links(&self) -> Result<Vec<HostLink>, DataplaneError> {
+        self.repairs.call(parking::host_links).await
+    }
+
+    /// Removes the devices of an endpoint that nobody knows, and waits for it.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_stray(&self, ifname: &IfName) -> Result<(), DataplaneError> {
+        let ifname = ifname.clone();
+        self.helpers.reaper.call(move |k| parking::remove(k, &ifname)).await
+    }
+
+    /// MTU of the device that leads out of the node, bytes; 1500 when there is none.
+    ///
+    /// # Errors
+    /// `Kernel` when the configured device is not there.
+    pub async fn underlay_mtu(&self) -> Result<u32, DataplaneError> {
+        self.repairs.call(underlay_mtu).await
+    }
+
+    /// Makes the firewall hold what `state` says then, if it doesn't already.
+    ///
+    /// # Errors
+    /// As for [`firewall::Firewall::replace`].
+    pub async fn replace_firewall(
+        &self,
+        state: impl FnOnce() -> FirewallState + Send + 'static,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        // Asked for on the firewall's own thread: an endpoint that is added meanwhile is
+        // either in the state already or comes after it.
+        self.helpers.rules.call(move |rules| rules.replace(state())).await
+    }
+
+    /// Whether the firewall holds what it was last asked to.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn firewall_intact(&self) -> Result<bool, DataplaneError> {
+        self.helpers.rules.call(Rules::intact).await
+    }
+
+    /// Chains of other tables that drop forwarded packets by default: pods' traffic
+    /// needs rules there.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn foreign_forward_drops(&self) -> Result<Vec<String>, DataplaneError> {
+        self.helpers.rules.call(Rules::foreign_forward_drops).await
+    }
+}
+
+fn underlay_mtu(kernel: &mut Kernel) -> Result<u32, DataplaneError> {
+    let configured = kernel.shared.settings.underlay.clone();
+    let found = underlay::find(&mut kernel.socket, configured.as_ref())
+        .map_err(failed("looking for the underlay's device"))?;
+    match (found, configured) {
+        (Some(link), _) => Ok(link.mtu),
+        (None, None) => Ok(underlay::DEFAULT_MTU),
+        (None, Some(name)) => Err(DataplaneError::Kernel {
+            operation: format!("looking for the underlay's device {name}"),
+            errno: "there is no such device; set another one, or none to follow the default route"
+                .into(),
+        }),
+    }
+}

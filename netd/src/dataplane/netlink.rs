@@ -22,6 +22,8 @@ const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
+/// uapi/linux/netlink.h
+const NETLINK_GET_STRICT_CHK: i32 = 12;
 /// Largest datagram that the kernel sends: dumps come in parts of at most 32 KiB,
 /// a single link with its statistics in a few KiB.
 const RECEIVE: usize = 64 << 10;
@@ -162,6 +164,10 @@ impl Socket {
         };
         let port = bind(&fd)?;
         set(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
+        if family == Family::Route {
+            // Dumps are filtered by what the request says instead of sent whole.
+            set(&fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)?;
+        }
         // Echoes of large requests in acknowledgements cost a copy each.
         set(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
         Ok(Self { fd, port, sequence: 0, buffer: vec![0; RECEIVE] })

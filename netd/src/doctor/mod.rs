@@ -1,6 +1,117 @@
-use std::process::ExitCode;
-#[derive(Debug, clap::Args)]
-pub struct DoctorArgs {}
-pub async fn run(_a: DoctorArgs) -> Result<ExitCode, crate::cli::Failure> {
-    Ok(ExitCode::SUCCESS)
+//! `netd doctor`: what keeps pods on this node from having a network, what that
+//! breaks, and how to mend it.
+//!
+//! Each check is a judgement over facts (pure, tested with made-up facts) and a
+//! thin part that reads the facts. Reads only, except for the kernel's features:
+//! those are tried in a network namespace that lives as long as the trying.
+
+mod cidr;
+mod cni;
+mod containerd;
+mod daemon;
+mod exec;
+mod finding;
+mod firewall;
+mod kernel;
+mod privileges;
+mod sysctls;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    cli::{EXIT_NOT_READY, Failure, Format, print, print_json},
+    config::{Override, Sources, load},
+    domain::Network,
+};
+use finding::{Finding, Report};
+use netd_api::DEFAULT_SOCKET;
+
+/// Arguments of `netd doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// netd's configuration [default: /etc/netd/netd.toml]
+    #[arg(long, env = "NETD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// netd's socket [default: the configuration's]
+    #[arg(long, env = "NETD_SOCKET", value_name = "PATH")]
+    socket: Option<String>,
+    /// containerd's configuration
+    #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
+    containerd_config: PathBuf,
+    /// The containerd to ask for its version
+    #[arg(long, default_value = "containerd", value_name = "PROGRAM")]
+    containerd: String,
+    /// For people or for programs
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
 }
+
+/// Makes every check and prints what was found.
+pub async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let report = examine(&args).await;
+    match args.output {
+        Format::Table => print(&report.text())?,
+        Format::Json => print_json(&report)?,
+    }
+    Ok(if report.healthy() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_READY) })
+}
+
+async fn examine(args: &DoctorArgs) -> Report {
+    let mut findings = vec![];
+    let config = configuration(args, &mut findings);
+    findings.extend(privileges::check());
+    findings.extend(kernel::check());
+    let netd = daemon::ask(&config.socket, Duration::from_secs(3)).await;
+    findings.extend(daemon::judge(&netd));
+    findings.extend(daemon::stale(&netd, &daemon::host_links()));
+    findings.extend(sysctls::check(&config.networks, netd.is_ok()));
+    findings.extend(cidr::check(&config.networks));
+    findings.extend(firewall::check(&config.networks));
+    let runtime = containerd::read(&args.containerd_config, &args.containerd);
+    findings.extend(containerd::judge(&runtime));
+    findings.extend(cni::check(&runtime.cni()));
+    Report::new(findings)
+}
+
+/// What the other checks need of the configuration.
+struct Site {
+    socket: PathBuf,
+    networks: Vec<Network>,
+}
+
+/// The configuration, or the defaults when it is wrong: the other checks go on.
+fn configuration(args: &DoctorArgs, findings: &mut Vec<Finding>) -> Site {
+    const CHECK: &str = "configuration";
+    let file = args.config.as_deref().filter(|p| !p.as_os_str().is_empty());
+    let socket = args.socket.iter().filter(|s| !s.is_empty());
+    let overrides = socket.map(|value| Override {
+        path: "socket",
+        origin: "--socket or NETD_SOCKET".to_owned(),
+        value: value.clone(),
+    });
+    match load(file, overrides.collect()) {
+        Ok(config) => {
+            findings.push(Finding::ok(CHECK, "every key is right"));
+            Site { socket: config.socket, networks: config.networks }
+        }
+        Err(invalid) => {
+            findings.extend(invalid.violations.iter().map(|v| {
+                Finding::fail(CHECK, format!("{}: {}", v.field, v.problem))
+                    .breaks("netd does not start")
+                    .mend("correct it; netd serve --check-config tells when it is right")
+            }));
+            Site { socket: DEFAULT_SOCKET.into(), networks: default_networks() }
+        }
+    }
+}
+
+/// What netd has without any configuration.
+fn default_networks() -> Vec<Network> {
+    let empty = Sources { hostname: "localhost".to_owned(), ..Default::default() };
+    empty.config().map(|config| config.networks).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

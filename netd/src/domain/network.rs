@@ -23,6 +23,7 @@ pub enum Driver {
 
 /// A range of addresses that endpoints are given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredPool")]
 pub struct Pool {
     /// Host bits are zero.
     pub subnet: IpNet,
@@ -33,12 +34,12 @@ pub struct Pool {
     /// Last address given out.
     pub range_end: IpAddr,
     /// Never given out.
-    #[serde(default)]
     pub reserved: Vec<IpNet>,
 }
 
 /// A group of endpoints that reach each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredNetwork")]
 pub struct Network {
     /// Unique.
     pub name: NetworkName,
@@ -54,6 +55,51 @@ pub struct Network {
     pub masquerade: bool,
     /// Nothing in or out.
     pub internal: bool,
+}
+
+/// A pool as stored; checked like one that a caller sends.
+#[derive(Deserialize)]
+struct StoredPool {
+    subnet: IpNet,
+    gateway: IpAddr,
+    range_start: IpAddr,
+    range_end: IpAddr,
+    #[serde(default)]
+    reserved: Vec<IpNet>,
+}
+
+impl TryFrom<StoredPool> for Pool {
+    type Error = Invalid;
+    fn try_from(p: StoredPool) -> Result<Self, Invalid> {
+        let range = (Some(p.range_start), Some(p.range_end));
+        Self::new(p.subnet, Some(p.gateway), range, p.reserved)
+    }
+}
+
+/// A network as stored; checked like one that a caller sends.
+#[derive(Deserialize)]
+struct StoredNetwork {
+    name: NetworkName,
+    driver: Driver,
+    pools: Vec<Pool>,
+    bridge: IfName,
+    mtu: Option<u32>,
+    masquerade: bool,
+    internal: bool,
+}
+
+impl TryFrom<StoredNetwork> for Network {
+    type Error = Invalid;
+    fn try_from(n: StoredNetwork) -> Result<Self, Invalid> {
+        let options = NetworkOptions {
+            driver: n.driver,
+            bridge: Some(n.bridge),
+            mtu: n.mtu,
+            masquerade: n.masquerade,
+            internal: n.internal,
+        };
+        Self::new(n.name, n.pools, options)
+    }
 }
 
 /// Smallest MTU of IPv6 (RFC 8200, section 5).

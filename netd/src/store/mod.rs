@@ -135,7 +135,7 @@ pub enum StoreError {
 
 /// A transactional, watchable map of keys to values.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// "embedded", "etcd": for people.
     fn kind(&self) -> &'static str;
 

@@ -39,6 +39,7 @@ pub use queue::{Queue, Target};
 pub use registry::{Registry, Work};
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
+pub(crate) use startup::rebuild;
 pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
 
 /// One node's network: everything a request or an event leads to.
@@ -47,7 +48,7 @@ pub struct Node {
     config: Config,
     store: Arc<dyn Store>,
     dataplane: Arc<Dataplane>,
-    registry: Registry,
+    registry: Arc<Registry>,
     health: Health,
     metrics: Arc<Metrics>,
     queue: Queue,
@@ -70,7 +71,7 @@ impl Node {
             config,
             store,
             dataplane,
-            registry: Registry::default(),
+            registry: Arc::default(),
             health: Health::default(),
             metrics,
             queue: Queue::default(),

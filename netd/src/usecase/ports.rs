@@ -7,8 +7,11 @@ use crate::domain::{EndpointKey, PortMapping, Protocol};
 /// Host ports in use on this node.
 #[derive(Debug, Default)]
 pub struct HostPorts {
-    held: HashMap<(Protocol, u16), Vec<(Option<IpAddr>, EndpointKey)>>,
+    held: HashMap<(Protocol, u16), Vec<Holder>>,
 }
+
+/// On which address (`None`: all), and who.
+type Holder = (Option<IpAddr>, EndpointKey);
 
 /// `80/tcp`, `192.0.2.1:80/udp`.
 pub fn shown(port: &PortMapping) -> String {

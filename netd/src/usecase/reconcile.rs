@@ -132,9 +132,9 @@ impl Node {
 
     pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair]) {
         for repair in repairs {
-            tracing::warn!(object = %what, kind = repair.kind.as_str(), detail = repair.detail,
+            tracing::warn!(object = %what, kind = repair.kind.name(), detail = repair.detail,
                 "put back");
-            self.metrics.drift_repaired(repair.kind.as_str(), 1);
+            self.metrics.drift_repaired(repair.kind.name(), 1);
         }
     }
 
@@ -163,8 +163,8 @@ impl Node {
     }
 
     pub(super) async fn mend_firewall(&self) -> Result<()> {
-        let state = self.registry.firewall();
-        match self.dataplane.repair_firewall(state).await {
+        let registry = self.registry.clone();
+        match self.dataplane.replace_firewall(move || registry.firewall()).await {
             Ok(repairs) => {
                 self.health.good("firewall");
                 self.count(&"firewall", &repairs);

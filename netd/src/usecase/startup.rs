@@ -30,6 +30,24 @@ pub struct Startup {
     pub strays: usize,
 }
 
+/// Rebuilds a registry from decoded records, as at start, and uses it: for fuzzing.
+pub(crate) fn rebuild(
+    networks: Vec<Network>,
+    endpoints: Vec<Endpoint>,
+    tombstones: Vec<Tombstone>,
+) {
+    let registry = super::Registry::default();
+    for network in networks {
+        let wiring = Arc::new(network.wiring(1500));
+        registry.put_network(Arc::new(network), wiring);
+    }
+    registry.load(Loaded { endpoints, tombstones, held: vec![] });
+    for (endpoint, _) in registry.endpoints() {
+        let tombstone = registry.make_tombstone(&endpoint);
+        registry.released(&endpoint, tombstone);
+    }
+}
+
 impl Node {
     /// Loads the store, makes the networks and rules, adopts or completes every
     /// endpoint, removes strays, and starts the loops. Trouble with one network or

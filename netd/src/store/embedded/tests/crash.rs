@@ -4,11 +4,11 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 
 use super::{durable, open, options, put, puts, value, volatile};
 use crate::store::{Change, Outcome, Store, embedded::EmbeddedStore};
@@ -17,16 +17,12 @@ use crate::store::{Change, Outcome, Store, embedded::EmbeddedStore};
 const DIR: &str = "NETD_TEST_CRASH_DIR";
 const ROUNDS: u32 = 50;
 
-/// Starts this test binary again, to run only the ignored test `name`.
-pub(super) fn child(name: &str, dir: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture"])
-        .arg(format!("store::embedded::tests::{name}"))
-        .env(DIR, dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+/// This test binary once more, to run only the ignored test `name`.
+pub(super) fn child_command(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--ignored", "--nocapture"]);
+    command.arg(format!("store::embedded::tests::{name}")).env(DIR, dir);
+    command
 }
 
 /// The directory of a child process.
@@ -65,7 +61,8 @@ async fn committer() {
 
 /// Lets a committer work for `time` and kills it; the last it reported.
 fn run_and_kill(dir: &Path, first: u64, time: Duration) -> Option<(u64, i64)> {
-    let mut child = child("crash::committer", dir);
+    let mut command = child_command("crash::committer", dir);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{first}").unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     let (mut killed, mut since, mut last) = (false, None, None);

@@ -88,7 +88,9 @@ async fn revisions_before_a_restart_are_compacted_and_the_current_one_is_not() {
     assert_eq!(count(&store, last - 1).await, None);
     let mut watch = store.watch("", last).await.unwrap();
     fill(&store, 1, 1).await;
-    assert!(matches!(next(&mut watch).await, Watched::Changes { revision, .. } if revision == last + 1));
+    assert!(
+        matches!(next(&mut watch).await, Watched::Changes { revision, .. } if revision == last + 1)
+    );
 }
 
 #[tokio::test]

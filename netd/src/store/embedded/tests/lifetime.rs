@@ -106,7 +106,10 @@ async fn a_second_store_on_the_same_files_is_refused_by_name() {
     assert!(matches!(&err, StoreError::InUse { path } if path.ends_with("networks.lock")), "{err}");
     let other = EmbeddedOptions { state_dir: dir.path().join("other"), ..options(dir.path()) };
     let err = EmbeddedStore::open(other).unwrap_err();
-    assert!(matches!(&err, StoreError::InUse { path } if path.ends_with("endpoints.lock")), "{err}");
+    assert!(
+        matches!(&err, StoreError::InUse { path } if path.ends_with("endpoints.lock")),
+        "{err}"
+    );
     drop(store);
     assert!(EmbeddedStore::open(options(dir.path())).is_ok());
 }

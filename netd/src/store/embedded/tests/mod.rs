@@ -7,6 +7,8 @@ mod crash;
 mod failures;
 mod history;
 mod lifetime;
+mod rollback;
+mod space;
 
 use std::{path::Path, sync::Arc};
 

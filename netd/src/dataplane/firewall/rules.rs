@@ -1,0 +1,156 @@
+//! The rules: constant but for two marks. Pure.
+//!
+//! Isolation and masquerade look at sets of subnets, so that the number of rules does
+//! not grow with networks; `peers` holds a pair for every two subnets of one network.
+
+use super::{FirewallSettings, PORT_PREFIX};
+
+/// `inet netd`'s chains.
+pub(super) fn inet(settings: &FirewallSettings) -> String {
+    let FirewallSettings { hostport_mark: bit, kube_proxy_mark: kube, .. } = settings;
+    let (port, clear) = (format!("0x{bit:08x}"), format!("0x{:08x}", !bit));
+    INET.replace("@PORT@", &port)
+        .replace("@CLEAR@", &clear)
+        .replace("@KUBE@", &format!("0x{kube:08x}"))
+        .replace("@PREFIX@", PORT_PREFIX)
+}
+
+/// `bridge netd`'s chains.
+pub(super) fn bridge() -> String {
+    BRIDGE.replace("@PREFIX@", PORT_PREFIX)
+}
+
+/// `arp netd`'s chains.
+pub(super) fn arp() -> String {
+    ARP.replace("@PREFIX@", PORT_PREFIX)
+}
+
+/// Order matters in `forward`: replies first (what was allowed once is answered), then
+/// what stays inside a network, then internal networks, then isolation.
+///
+/// `hostports` marks the connection before it looks for a port, since a translation
+/// that is found ends the chain, and takes the mark back when there was none.
+///
+/// 127.0.0.0/8 from outside is dropped here because host ports need `route_localnet`,
+/// which turns the kernel's own check off (CVE-2020-8558).
+const INET: &str = r#"
+	# Routed pods send with their own MAC and address only; a port that is not known
+	# sends nothing. (Packets of bridge ports come from the bridge here, checked already.)
+	chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "lo" accept
+		ip daddr 127.0.0.0/8 drop
+		ip saddr 127.0.0.0/8 drop
+		iifname != "@PREFIX@*" accept
+		iifname . ether saddr . ip saddr @owners4 accept
+		iifname . ether saddr . ip6 saddr @owners6 goto routed6
+		drop
+	}
+
+	chain routed6 {
+		icmpv6 type { nd-router-advert, nd-redirect } drop
+	}
+
+	# Networks don't reach each other, except through a host port; internal ones reach
+	# nothing but themselves and the host.
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct direction reply ct state established,related accept
+		iifname . oifname @bridges accept
+		ip saddr . ip daddr @peers4 accept
+		ip6 saddr . ip6 daddr @peers6 accept
+		ip saddr @closed4 drop
+		ip daddr @closed4 drop
+		ip6 saddr @closed6 drop
+		ip6 daddr @closed6 drop
+		ct mark & @PORT@ != 0 accept
+		ip saddr @pods4 ip daddr @pods4 drop
+		ip6 saddr @pods6 ip6 daddr @pods6 drop
+	}
+
+	chain hostports {
+		ip6 daddr ::1 return
+		ct mark set ct mark | @PORT@
+		dnat ip to ip daddr . meta l4proto . th dport map @bound4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @bound6
+		dnat ip to meta l4proto . th dport map @ports4
+		dnat ip6 to meta l4proto . th dport map @ports6
+		ct mark set ct mark & @CLEAR@
+	}
+
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		fib daddr type local goto hostports
+	}
+
+	chain output {
+		type nat hook output priority -100; policy accept;
+		fib daddr type local goto hostports
+	}
+
+	# Through a host port from the pod itself or a neighbour, or from 127.0.0.1: the
+	# answer must come back through the host. Else the source stays inside the cluster.
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		meta mark & @KUBE@ != 0 return
+		ct mark & @PORT@ != 0 ip saddr . ip daddr @peers4 masquerade fully-random
+		ct mark & @PORT@ != 0 ip6 saddr . ip6 daddr @peers6 masquerade fully-random
+		ct mark & @PORT@ != 0 ip saddr 127.0.0.0/8 masquerade fully-random
+		ip saddr @masq4 ip daddr != @pods4 ip daddr != { 224.0.0.0/4, 255.255.255.255 } masquerade fully-random
+		ip6 saddr @masq6 ip6 daddr != @pods6 ip6 daddr != ff00::/8 masquerade fully-random
+	}
+"#;
+
+/// Comes before the bridge learns a frame's source and before br_netfilter.
+///
+/// IPv6: sources are the pod's address and the link-local one of its MAC (neighbour
+/// discovery uses it where the kernel has made one). Duplicate address detection asks
+/// from `::` for the pod's own address; multicast reports from `::` are dropped, the
+/// bridge floods without them. `@th,64,128` is the target of a solicitation or an
+/// advertisement (RFC 4861, 4.3, 4.4).
+const BRIDGE: &str = r#"
+	# Bridged pods send IP, ARP and neighbour discovery with their own MAC and address
+	# only; a port that is not known sends nothing.
+	chain guard {
+		type filter hook prerouting priority -350; policy accept;
+		iifname != "@PREFIX@*" accept
+		ether type vmap { ip : goto from_ip4, arp : goto from_arp, ip6 : goto from_ip6 }
+		drop
+	}
+
+	chain from_ip4 {
+		ip daddr 127.0.0.0/8 drop
+		iifname . ether saddr . ip saddr @owners4 accept
+		drop
+	}
+
+	chain from_arp {
+		iifname . ether saddr . arp saddr ip @owners4 iifname . arp saddr ether . arp saddr ip @owners4 accept
+		drop
+	}
+
+	chain from_ip6 {
+		iifname . ether saddr . ip6 saddr @owners6 goto own_ip6
+		icmpv6 type nd-neighbor-solicit ip6 saddr :: iifname . ether saddr . @th,64,128 @targets6 accept
+		drop
+	}
+
+	chain own_ip6 {
+		icmpv6 type vmap { nd-router-advert : drop, nd-neighbor-advert : goto advert, nd-redirect : drop }
+		accept
+	}
+
+	chain advert {
+		iifname . ether saddr . @th,64,128 @targets6 accept
+		drop
+	}
+"#;
+
+const ARP: &str = r#"
+	# Routed pods and the host know each other by permanent entries: any ARP of theirs
+	# could only fill the host's table.
+	chain guard {
+		type filter hook input priority filter; policy accept;
+		iifname "@PREFIX@*" drop
+	}
+"#;

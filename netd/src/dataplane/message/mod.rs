@@ -1,0 +1,6 @@
+//! How steps are said to the kernel, and how its answers are read.
+
+pub mod attr;
+pub mod link;
+pub mod net;
+pub mod tc;

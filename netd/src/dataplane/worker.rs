@@ -1,0 +1,113 @@
+//! Threads that own blocking kernel work, one job after the other.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use tokio::sync::oneshot;
+
+use super::{DataplaneError, netns};
+
+type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// A thread with its own state. It ends when the worker is dropped.
+#[derive(Debug)]
+pub struct Worker<S> {
+    name: &'static str,
+    jobs: mpsc::Sender<Job<S>>,
+}
+
+impl<S> Clone for Worker<S> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, jobs: self.jobs.clone() }
+    }
+}
+
+impl<S: 'static> Worker<S> {
+    /// Starts the thread in the namespace `home` and waits until its state is made there.
+    ///
+    /// # Errors
+    /// What `make` returns, or the system's when there can be no thread.
+    pub fn start(
+        name: &'static str,
+        home: Option<Arc<OwnedFd>>,
+        make: impl FnOnce() -> Result<S, DataplaneError> + Send + 'static,
+    ) -> Result<Self, DataplaneError> {
+        let (jobs, queue) = mpsc::channel::<Job<S>>();
+        let (made, ready) = mpsc::channel();
+        let body = move || {
+            let state = go_home(home).and_then(|()| make());
+            let mut state = match state {
+                Ok(state) => state,
+                Err(e) => return drop(made.send(Err(e))),
+            };
+            if made.send(Ok(())).is_err() {
+                return;
+            }
+            while let Ok(job) = queue.recv() {
+                job(&mut state);
+            }
+        };
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(body)
+            .map_err(|e| failed(format!("starting the thread {name}"), e))?;
+        ready.recv().map_err(|_| gone(name))??;
+        Ok(Self { name, jobs })
+    }
+
+    /// Queues a job; it runs even if nobody waits for its answer any more.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
+    ) -> Result<T, DataplaneError> {
+        let (answer, wait) = oneshot::channel();
+        let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
+        self.jobs.send(job).map_err(|_| gone(self.name))?;
+        wait.await.map_err(|_| gone(self.name))?
+    }
+
+    /// As [`Worker::call`] from another worker's thread: wait on what this returns.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
+    ) -> Pending<T> {
+        let (answer, wait) = mpsc::sync_channel(1);
+        let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
+        // A dead worker drops `answer`, and the wait says so.
+        drop(self.jobs.send(job));
+        Pending { name: self.name, wait }
+    }
+}
+
+/// A job on its way on another worker.
+pub struct Pending<T> {
+    name: &'static str,
+    wait: mpsc::Receiver<Result<T, DataplaneError>>,
+}
+
+impl<T> Pending<T> {
+    /// Blocks until the job is done.
+    pub fn wait(self) -> Result<T, DataplaneError> {
+        self.wait.recv().map_err(|_| gone(self.name))?
+    }
+}
+
+/// Takes the calling thread to the namespace that the dataplane works on.
+pub fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> {
+    match home {
+        Some(fd) => netns::enter_for_good(fd.as_ref())
+            .map_err(|e| failed("entering the host's namespace".into(), e)),
+        None => Ok(()),
+    }
+}
+
+fn gone(name: &str) -> DataplaneError {
+    failed(format!("asking the thread {name}"), "it has died; netd has to be restarted")
+}
+
+fn failed(what: String, reason: impl std::fmt::Display) -> DataplaneError {
+    DataplaneError::Io { what, reason: reason.to_string() }
+}

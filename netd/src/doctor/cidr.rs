@@ -1,0 +1,160 @@
+//! Pools against the routes and addresses that the host has already.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::finding::Finding;
+use crate::domain::{Network, network::overlap};
+
+const CHECK: &str = "addresses";
+
+/// A route or an address of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    net: IpNet,
+    device: String,
+    /// "route" or "address".
+    kind: &'static str,
+}
+
+pub(super) fn check(networks: &[Network]) -> Vec<Finding> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut known = routes_v4(&read("/proc/net/route"));
+    known.extend(routes_v6(&read("/proc/net/ipv6_route")));
+    known.extend(addresses());
+    judge(&known, networks)
+}
+
+/// The host's addresses.
+fn addresses() -> Vec<Known> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.filter_map(|found| {
+        let address = found.address?;
+        let ip: IpAddr = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => v4.ip().into(),
+            (_, Some(v6)) => v6.ip().into(),
+            _ => return None,
+        };
+        Some(Known { net: IpNet::from(ip), device: found.interface_name, kind: "address" })
+    })
+    .collect()
+}
+
+/// `/proc/net/route`: destination and mask as the kernel's own-endian hex words.
+fn routes_v4(text: &str) -> Vec<Known> {
+    let line = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let word = |i: usize| {
+            let word = u32::from_str_radix(columns.get(i)?, 16).ok()?;
+            Some(Ipv4Addr::from(word.to_ne_bytes()))
+        };
+        let net = IpNet::with_netmask(word(1)?.into(), word(7)?.into()).ok()?;
+        Some(Known { net, device: (*columns.first()?).to_owned(), kind: "route" })
+    };
+    text.lines().skip(1).filter_map(line).collect()
+}
+
+/// `/proc/net/ipv6_route`: destination, prefix length, ..., device.
+fn routes_v6(text: &str) -> Vec<Known> {
+    let line = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let ip = Ipv6Addr::from(u128::from_str_radix(columns.first()?, 16).ok()?);
+        let length = u8::from_str_radix(columns.get(1)?, 16).ok()?;
+        let net = IpNet::new(ip.into(), length).ok()?;
+        Some(Known { net, device: (*columns.last()?).to_owned(), kind: "route" })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn judge(known: &[Known], networks: &[Network]) -> Vec<Finding> {
+    let ours = |device: &str| {
+        device.starts_with("nd") || networks.iter().any(|n| n.bridge.as_str() == device)
+    };
+    let mut found: Vec<Finding> = vec![];
+    for network in networks {
+        for pool in &network.pools {
+            let foreign = known.iter().filter(|k| !ours(&k.device) && k.net.prefix_len() > 0);
+            for k in foreign.filter(|k| overlap(&k.net, &pool.subnet)) {
+                let finding = conflict(network, &pool.subnet, k);
+                if !found.contains(&finding) {
+                    found.push(finding);
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        found.push(Finding::ok(CHECK, "no pool overlaps with the host's routes and addresses"));
+    }
+    found
+}
+
+fn conflict(network: &Network, subnet: &IpNet, known: &Known) -> Finding {
+    let Known { net, device, kind } = known;
+    let what =
+        format!("pool {subnet} of {} overlaps with the {kind} {net} on {device}", network.name);
+    let mend = "choose another subnet for the pool, or take the route or address away";
+    // A wider route loses against the pool's: only what the pool covers is cut off.
+    if net.prefix_len() < subnet.prefix_len() {
+        return Finding::warn(CHECK, what)
+            .breaks(format!("hosts in {subnet} behind {device} can't be reached from this node"))
+            .mend(mend);
+    }
+    Finding::fail(CHECK, what)
+        .breaks(format!(
+            "pods with addresses in {net} can't be reached: the host sends to {device}"
+        ))
+        .mend(mend)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::doctor::{default_networks, finding::Severity};
+
+    const ROUTES: &str = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+        eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+        vpn0\t0003F40A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+        garbage\n";
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_tables_are_read() {
+        let v4 = routes_v4(ROUTES);
+        assert_eq!(v4.len(), 2);
+        assert_eq!(
+            (v4[1].net.to_string().as_str(), v4[1].device.as_str()),
+            ("10.244.3.0/24", "vpn0")
+        );
+        let v6 = routes_v6(
+            "fd000010024400000000000000000000 40 00000000000000000000000000000000 00 \
+             00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\nx y\n",
+        );
+        assert_eq!(v6[0].net.to_string(), "fd00:10:244::/64");
+        assert_eq!(v6.len(), 1);
+    }
+
+    fn known(net: &str, device: &str) -> Known {
+        Known { net: net.parse().unwrap(), device: device.into(), kind: "route" }
+    }
+
+    #[test]
+    fn more_specific_routes_fail_wider_ones_warn_own_ones_and_defaults_pass() {
+        let networks = default_networks();
+        let severity = |k| judge(&[k], &networks)[0].severity;
+        assert_eq!(severity(known("10.244.3.0/24", "vpn0")), Severity::Fail);
+        assert_eq!(severity(known("10.244.0.0/16", "flannel.1")), Severity::Fail);
+        assert_eq!(severity(known("10.0.0.0/8", "eth0")), Severity::Warn);
+        assert_eq!(severity(known("fd00:10:244::5/128", "eth0")), Severity::Fail);
+        assert_eq!(severity(known("0.0.0.0/0", "eth0")), Severity::Ok);
+        assert_eq!(severity(known("10.244.0.0/16", "cni0")), Severity::Ok);
+        assert_eq!(severity(known("10.244.0.7/32", "nd0123456789ab")), Severity::Ok);
+        assert_eq!(severity(known("192.0.2.0/24", "eth0")), Severity::Ok);
+    }
+
+    #[test]
+    fn this_hosts_loopback_is_among_its_addresses() {
+        assert!(addresses().iter().any(|k| k.net.addr().is_loopback()));
+    }
+}

@@ -1,0 +1,163 @@
+//! The running netd, and what it left on the host.
+
+use std::{collections::HashSet, path::Path, time::Duration};
+
+use netd_api::v1::{
+    GetStatusRequest, GetStatusResponse, ListEndpointsRequest,
+    endpoint_service_client::EndpointServiceClient, node_service_client::NodeServiceClient,
+};
+
+use super::finding::Finding;
+use crate::cli::{Failure, connect};
+
+const CHECK: &str = "netd";
+const STALE: &str = "leftovers";
+
+/// What netd says of itself.
+#[derive(Debug)]
+pub(super) struct Facts {
+    status: GetStatusResponse,
+    /// Names of its endpoints' interfaces on the host.
+    host_links: HashSet<String>,
+}
+
+/// Asks netd; the text says why there is no answer.
+pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<Facts, String> {
+    let asked = async {
+        let channel = connect(socket, timeout).await?;
+        let mut node = NodeServiceClient::new(channel.clone());
+        let status = node.get_status(GetStatusRequest {}).await?.into_inner();
+        let mut endpoints = EndpointServiceClient::new(channel);
+        let mut request = ListEndpointsRequest { page_size: 5000, ..Default::default() };
+        let mut host_links = HashSet::new();
+        loop {
+            let page = endpoints.list_endpoints(request.clone()).await?.into_inner();
+            host_links.extend(page.endpoints.into_iter().map(|e| e.host_interface));
+            if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
+                return Ok(Facts { status, host_links });
+            }
+            request.page_token = page.next_page_token;
+        }
+    };
+    let answer: Result<Facts, Failure> = asked.await;
+    answer.map_err(|failure| {
+        let lines = failure.lines();
+        let first = lines.first().map(String::as_str).unwrap_or_default();
+        first.trim_start_matches("error: ").to_owned()
+    })
+}
+
+pub(super) fn judge(netd: &Result<Facts, String>) -> Vec<Finding> {
+    let facts = match netd {
+        Ok(facts) => facts,
+        Err(reason) => {
+            return vec![
+                Finding::fail(CHECK, reason)
+                    .breaks("pods can't be started or stopped; those that run keep their network")
+                    .mend("systemctl start netd; systemctl status netd says why it does not"),
+            ];
+        }
+    };
+    let unready = facts.status.components.iter().filter(|c| !c.ready);
+    let mut found: Vec<_> = unready
+        .map(|c| {
+            Finding::fail(CHECK, format!("{} is not ready: {}", c.name, c.reason))
+                .breaks("pods that need it can't be started")
+                .mend("do what the reason says; netd's log has more: journalctl -u netd")
+        })
+        .collect();
+    let lacking = facts.status.capabilities.iter().filter(|c| !c.available);
+    found.extend(lacking.map(|c| {
+        Finding::warn(CHECK, format!("netd goes without {}: {}", c.name, c.detail))
+            .breaks("what needs it; the detail says what follows")
+            .mend("use a kernel that has it, if you need it")
+    }));
+    if !facts.status.ready && found.is_empty() {
+        found.push(
+            Finding::fail(CHECK, "netd is not ready and does not say why")
+                .breaks("pods can't be started")
+                .mend("see its log: journalctl -u netd"),
+        );
+    }
+    if found.is_empty() {
+        let version = &facts.status.version;
+        found.push(Finding::ok(CHECK, format!("version {version} runs and is ready")));
+    }
+    found
+}
+
+/// Names of the host's network devices.
+pub(super) fn host_links() -> Vec<String> {
+    let all = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// `nd` and twelve hex digits: see [`crate::domain::EndpointKey::host_ifname`].
+fn is_endpoints(name: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    name.strip_prefix("nd").is_some_and(|rest| rest.len() == 12 && rest.bytes().all(hex))
+}
+
+/// Devices of ours that no endpoint has. Only a running netd can say that.
+pub(super) fn stale(netd: &Result<Facts, String>, links: &[String]) -> Vec<Finding> {
+    let Ok(facts) = netd else { return vec![] };
+    let ours = links.iter().filter(|name| is_endpoints(name));
+    let left: Vec<_> = ours.filter(|n| !facts.host_links.contains(*n)).cloned().collect();
+    if left.is_empty() {
+        return vec![Finding::ok(STALE, "every device of netd's belongs to an endpoint")];
+    }
+    vec![
+        Finding::warn(STALE, format!("no endpoint has {}", left.join(", ")))
+            .breaks("nothing at once; they take room, and netd is removing them or has lost them")
+            .mend("look again in a minute; what stays, remove: ip link del NAME"),
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use netd_api::v1::{Capability, Component};
+
+    use super::*;
+    use crate::doctor::finding::Severity;
+
+    fn facts(status: GetStatusResponse, links: &[&str]) -> Result<Facts, String> {
+        Ok(Facts { status, host_links: links.iter().map(|l| (*l).to_owned()).collect() })
+    }
+
+    #[test]
+    fn what_is_not_ready_is_named() {
+        let status = GetStatusResponse {
+            components: vec![Component {
+                name: "store".into(),
+                reason: "disk full".into(),
+                ..Default::default()
+            }],
+            capabilities: vec![Capability { name: "tbf".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let found = judge(&facts(status, &[]));
+        assert!(found[0].what.contains("disk full") && found[0].severity == Severity::Fail);
+        assert_eq!(found[1].severity, Severity::Warn);
+        assert_eq!(judge(&facts(GetStatusResponse::default(), &[]))[0].severity, Severity::Fail);
+        let ready = GetStatusResponse { ready: true, ..Default::default() };
+        assert_eq!(judge(&facts(ready, &[]))[0].severity, Severity::Ok);
+    }
+
+    #[test]
+    fn only_own_devices_without_an_endpoint_are_stale() {
+        let links = ["nd0123456789ab", "ndabcdefabcdef", "ndnot", "eth0"].map(str::to_owned);
+        let netd = facts(GetStatusResponse::default(), &["nd0123456789ab"]);
+        let found = stale(&netd, &links);
+        assert_eq!(found[0].what, "no endpoint has ndabcdefabcdef");
+        assert!(stale(&Err("gone".into()), &links).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_netd_that_is_not_there_fails() {
+        let netd = ask(Path::new("/nonexistent/s"), Duration::from_secs(1)).await;
+        let found = judge(&netd);
+        assert_eq!(found[0].severity, Severity::Fail);
+        assert!(found[0].what.contains("/nonexistent/s"), "{found:?}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Runs small system programs. Not in any hot path.
+
+use std::{
+    io::{ErrorKind, Write},
+    process::{Command, Stdio},
+};
+
+/// Why a program gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ExecError {
+    /// It is not installed.
+    Missing,
+    /// It failed; what it said.
+    Failed(String),
+}
+
+/// What `program` prints. Looked for in the system's directories too, which a
+/// plain user's PATH leaves out.
+pub(super) fn output(program: &str, args: &[&str], stdin: &str) -> Result<String, ExecError> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let failed = |e: std::io::Error| match e.kind() {
+        ErrorKind::NotFound => ExecError::Missing,
+        _ => ExecError::Failed(e.to_string()),
+    };
+    let mut child = Command::new(program)
+        .args(args)
+        .env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"))
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // It may end without reading; its own word about that is in the answer.
+        let _ = pipe.write_all(stdin.as_bytes());
+    }
+    let done = child.wait_with_output().map_err(failed)?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let first = said.lines().find(|l| !l.trim().is_empty()).unwrap_or("no reason given");
+    Err(ExecError::Failed(first.trim().to_owned()))
+}

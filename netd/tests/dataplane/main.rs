@@ -1,0 +1,6 @@
+//! The dataplane on the real kernel, in network namespaces of its own. Needs root.
+#![allow(clippy::unwrap_used)]
+
+mod bed;
+mod mending;
+mod wiring;

@@ -1,0 +1,193 @@
+//! Attaches that work, and that leave nothing when they don't.
+
+use std::sync::Arc;
+
+use netd::dataplane::DataplaneError;
+
+use crate::bed::{Bed, Space, ip, on_bridge, on_route, reaches};
+
+#[tokio::test]
+async fn two_bridged_pods_reach_each_other_and_the_gateway_by_both_families() {
+    let bed = Bed::new().await;
+    let (a, b) = (Arc::new(on_bridge(5)), Arc::new(on_bridge(6)));
+    let (pod_a, pod_b) = (bed.attach(&a).await, bed.attach(&b).await);
+    for v6 in [false, true] {
+        assert!(reaches(&pod_a, ip(&a, v6), &pod_b, ip(&b, v6)), "IPv6: {v6}");
+        let gateway = if v6 { "fd00:88::1" } else { "10.88.0.1" }.parse().unwrap();
+        assert!(reaches(&pod_a, ip(&a, v6), &bed.host, gateway), "gateway, IPv6: {v6}");
+    }
+    bed.assert_right(&pod_a, &a).await;
+    bed.assert_right(&pod_b, &b).await;
+}
+
+#[tokio::test]
+async fn two_routed_pods_reach_each_other_and_bridged_ones_by_both_families() {
+    let bed = Bed::new().await;
+    let (a, b, c) = (Arc::new(on_route(5)), Arc::new(on_route(6)), Arc::new(on_bridge(7)));
+    let pods = [bed.attach(&a).await, bed.attach(&b).await, bed.attach(&c).await];
+    for v6 in [false, true] {
+        assert!(reaches(&pods[0], ip(&a, v6), &pods[1], ip(&b, v6)), "IPv6: {v6}");
+    }
+    for (pod, wiring) in pods.iter().zip([&a, &b, &c]) {
+        bed.assert_right(pod, wiring).await;
+    }
+}
+
+#[tokio::test]
+async fn both_ends_are_as_the_wiring_says_and_nothing_more() {
+    let bed = Bed::new().await;
+    let wiring = Arc::new(on_bridge(9));
+    let pod = bed.attach(&wiring).await;
+    let inside = pod.ip("-d addr show dev eth0");
+    let outside = bed.host.ip(&format!("-d addr show dev {}", wiring.host_ifname));
+    assert!(inside.contains("mtu 1400") && inside.contains(&wiring.mac.to_string()), "{inside}");
+    assert!(inside.contains("10.88.0.9/16") && inside.contains("fd00:88::9/64"), "{inside}");
+    assert!(!inside.contains("tentative"), "{inside}");
+    // One link-local address, netd's own.
+    assert_eq!(inside.matches("scope link").count(), 1, "{inside}");
+    assert!(outside.contains("mtu 1400") && outside.contains("master cni0"), "{outside}");
+    assert!(outside.contains("hairpin on") && !outside.contains("inet"), "{outside}");
+    assert!(pod.ip("link show dev lo").contains("UP"));
+}
+
+#[tokio::test]
+async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
+    let bed = Bed::new().await;
+    let wiring = Arc::new(on_bridge(5));
+    let pod = Space::new();
+    pod.ip("link add eth0 type dummy");
+    let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
+    let place = |r: &Result<_, DataplaneError>| match r {
+        Err(DataplaneError::InterfaceExists { place, .. }) => *place,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(place(&result.map(drop)), "the sandbox");
+    assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
+    let repaired = bed.dataplane.repair(pod.open(), wiring.clone()).await;
+    assert_eq!(place(&repaired.map(drop)), "the sandbox");
+    pod.ip("link del eth0");
+    bed.host.ip(&format!("link add {} type dummy", wiring.host_ifname));
+    let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
+    assert_eq!(place(&result.map(drop)), "the host");
+    assert!(pod.run("ip", "link show dev eth0").is_err());
+}
+
+#[tokio::test]
+async fn a_step_that_fails_late_takes_the_earlier_ones_back() {
+    let bed = Bed::new().await;
+    let mut wiring = on_route(5);
+    // A next hop that no on-link route leads to: refused by the kernel in the sandbox.
+    wiring.routes.remove(0);
+    let wiring = Arc::new(wiring);
+    let pod = Space::new();
+    let error = bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("route to 0.0.0.0/0 via 169.254.1.1"), "{error}");
+    assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
+    assert!(pod.run("ip", "link show dev eth0").is_err());
+    assert!(bed.dataplane.firewall_intact().await.unwrap());
+    // And the same endpoint can be attached rightly at once.
+    let wiring = Arc::new(on_route(5));
+    bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+    bed.assert_right(&pod, &wiring).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_takes_the_links_back() {
+    use netd::domain::{PortMapping, Protocol};
+    let bed = Bed::new().await;
+    let mapped = |mut wiring: netd::domain::Wiring| {
+        let (host_port, container_port) = (8080, 80);
+        let protocol = Protocol::Tcp;
+        wiring.port_mappings =
+            vec![PortMapping { host_port, container_port, protocol, host_ip: None }];
+        Arc::new(wiring)
+    };
+    let (a, b) = (mapped(on_route(5)), mapped(on_bridge(6)));
+    let pod_a = bed.attach(&a).await;
+    let pod_b = Space::new();
+    let error = bed.dataplane.attach(pod_b.open(), b.clone()).await.unwrap_err();
+    assert!(matches!(error, DataplaneError::PortTaken { .. }), "{error}");
+    assert!(pod_b.run("ip", "link show dev eth0").is_err());
+    bed.assert_right(&pod_a, &a).await;
+    let local = format!("ipv4/conf/{}/route_localnet", a.host_ifname);
+    assert_eq!(bed.host.sysctl(&local), "1");
+}
+
+#[tokio::test]
+async fn a_sandbox_made_without_ipv6_gets_it_with_its_address() {
+    let bed = Bed::new().await;
+    for wiring in [on_bridge(5), on_route(6)] {
+        let wiring = Arc::new(wiring);
+        let pod = Space::new();
+        pod.set_sysctl("ipv6/conf/all/disable_ipv6", "1");
+        pod.set_sysctl("ipv6/conf/default/disable_ipv6", "1");
+        bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+        bed.assert_right(&pod, &wiring).await;
+        assert_eq!(pod.sysctl("ipv6/conf/eth0/disable_ipv6"), "0");
+    }
+}
+
+#[tokio::test]
+async fn small_mtus_without_ipv6_work() {
+    let bed = Bed::new().await;
+    for mut wiring in [on_bridge(5), on_route(6)] {
+        wiring.mtu = 600;
+        wiring.addresses.truncate(1);
+        wiring.routes.retain(|r| r.destination.addr().is_ipv4());
+        let wiring = Arc::new(wiring);
+        let pod = bed.attach(&wiring).await;
+        bed.assert_right(&pod, &wiring).await;
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_attaches_at_once_all_work_and_leave_together() {
+    let bed = Bed::new().await;
+    let pods: Vec<_> = (2..202u16)
+        .map(|n| (Space::new(), Arc::new(if n % 2 == 0 { on_bridge(n) } else { on_route(n) })))
+        .collect();
+    let attaches = pods.iter().map(|(pod, wiring)| {
+        let (dataplane, netns, wiring) = (bed.dataplane.clone(), pod.open(), wiring.clone());
+        tokio::spawn(async move { dataplane.attach(netns, wiring).await })
+    });
+    for attach in attaches.collect::<Vec<_>>() {
+        attach.await.unwrap().unwrap();
+    }
+    let (first, last) = (&pods[0], &pods[198]);
+    assert!(reaches(&first.0, ip(&first.1, false), &last.0, ip(&last.1, false)));
+    for (pod, wiring) in &pods {
+        bed.assert_right(pod, wiring).await;
+    }
+    for (_, wiring) in &pods {
+        bed.dataplane.park(wiring.clone()).await.unwrap();
+    }
+    let links = bed.dataplane.host_links().await.unwrap();
+    assert!(links.len() == 200 && links.iter().all(|l| l.parked), "{links:?}");
+    bed.dataplane.reap().await.unwrap();
+    assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
+    assert!(pods.iter().all(|(pod, _)| pod.run("ip", "link show dev eth0").is_err()));
+}
+
+#[tokio::test]
+async fn an_endpoint_comes_back_while_its_old_link_is_parked() {
+    let bed = Bed::new().await;
+    let wiring = Arc::new(on_bridge(5));
+    let pod = bed.attach(&wiring).await;
+    bed.dataplane.park(wiring.clone()).await.unwrap();
+    bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+    bed.assert_right(&pod, &wiring).await;
+    // Another endpoint's name in the same sandbox: only the sandbox's name collides.
+    bed.dataplane.park(wiring.clone()).await.unwrap();
+    let other = Arc::new(on_bridge(6));
+    bed.dataplane.attach(pod.open(), other.clone()).await.unwrap();
+    bed.assert_right(&pod, &other).await;
+}
+
+#[tokio::test]
+async fn parking_and_reaping_what_is_not_there_is_fine() {
+    let bed = Bed::new().await;
+    bed.dataplane.park(Arc::new(on_bridge(5))).await.unwrap();
+    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.remove_stray(&on_bridge(5).host_ifname).await.unwrap();
+    bed.dataplane.remove_network(bed.routed.clone()).await.unwrap();
+}

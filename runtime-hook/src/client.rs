@@ -1,0 +1,279 @@
+//! The one way to netd: gRPC over its Unix socket, every call with a deadline.
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, combinators::MapErr};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use netd_api::v1::{
+    AnnotateRequest, AnnotateResponse, AttachRequest, CheckRequest, DetachRequest, Endpoint,
+    GetStatusRequest, GetStatusResponse, SynchronizeRequest, SynchronizeResponse,
+    endpoint_service_client::EndpointServiceClient, node_service_client::NodeServiceClient,
+    sandbox_service_client::SandboxServiceClient,
+};
+use tokio::{net::UnixStream, sync::Mutex, time};
+use tonic::{Request, Response, Status, body::Body, codegen::http};
+
+use crate::{error::HookError, refusal::Refusal};
+
+/// A connection to netd. Calls may run at the same time; each is made once.
+pub struct Client {
+    socket: PathBuf,
+    deadline: Duration,
+    link: Mutex<Link>,
+}
+
+impl Client {
+    /// Connects to netd's socket; `deadline` is for this and for every call each.
+    ///
+    /// # Errors
+    /// [`HookError::Unreachable`] when nobody listens, [`HookError::Deadline`].
+    pub async fn connect(socket: &Path, deadline: Duration) -> Result<Self, HookError> {
+        let opened = time::timeout(deadline, Link::open(socket)).await;
+        let late = || HookError::Deadline {
+            socket: socket.to_owned(),
+            operation: "connect",
+            after: deadline,
+        };
+        let link = Mutex::new(opened.map_err(|_| late())??);
+        Ok(Self { socket: socket.to_owned(), deadline, link })
+    }
+
+    /// Makes an endpoint, or answers the one there is.
+    ///
+    /// # Errors
+    /// As every call: [`HookError::Refused`], [`HookError::Deadline`],
+    /// [`HookError::Lost`], [`HookError::Unreachable`].
+    pub async fn attach(&self, request: AttachRequest) -> Result<Endpoint, HookError> {
+        let answer = self
+            .call("Attach", request, |link, r| async move {
+                EndpointServiceClient::new(link).attach(r).await
+            })
+            .await?;
+        answer.endpoint.ok_or_else(|| no_endpoint("Attach"))
+    }
+
+    /// Removes endpoints; how many there were.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn detach(&self, request: DetachRequest) -> Result<u32, HookError> {
+        let answer = self
+            .call("Detach", request, |link, r| async move {
+                EndpointServiceClient::new(link).detach(r).await
+            })
+            .await?;
+        Ok(answer.removed)
+    }
+
+    /// Compares an endpoint's record with the kernel.
+    ///
+    /// # Errors
+    /// As every call; a difference is a refusal with `FAILED_PRECONDITION`.
+    pub async fn check(&self, request: CheckRequest) -> Result<Endpoint, HookError> {
+        let answer = self
+            .call("Check", request, |link, r| async move {
+                EndpointServiceClient::new(link).check(r).await
+            })
+            .await?;
+        answer.endpoint.ok_or_else(|| no_endpoint("Check"))
+    }
+
+    /// Tells netd which sandboxes a runtime knows.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn synchronize(
+        &self,
+        request: SynchronizeRequest,
+    ) -> Result<SynchronizeResponse, HookError> {
+        self.call("Synchronize", request, |link, r| async move {
+            SandboxServiceClient::new(link).synchronize(r).await
+        })
+        .await
+    }
+
+    /// Adds what a runtime learned after the attach.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn annotate(&self, request: AnnotateRequest) -> Result<AnnotateResponse, HookError> {
+        self.call("Annotate", request, |link, r| async move {
+            SandboxServiceClient::new(link).annotate(r).await
+        })
+        .await
+    }
+
+    /// Readiness, by component.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn status(&self) -> Result<GetStatusResponse, HookError> {
+        self.call("GetStatus", GetStatusRequest {}, |link, r| async move {
+            NodeServiceClient::new(link).get_status(r).await
+        })
+        .await
+    }
+
+    /// Whether netd says that it can do its work.
+    ///
+    /// # Errors
+    /// [`HookError::NotReady`] with each component that is not, and as every call.
+    pub async fn ready(&self) -> Result<(), HookError> {
+        let status = self.status().await?;
+        if status.ready {
+            return Ok(());
+        }
+        let waiting = status.components.iter().filter(|c| !c.ready);
+        let mut problems: Vec<String> =
+            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
+        if problems.is_empty() {
+            problems.push("it does not say why".into());
+        }
+        Err(HookError::NotReady(problems))
+    }
+
+    /// One call within the deadline, which netd is told too.
+    async fn call<Q, A, F, M>(
+        &self,
+        operation: &'static str,
+        message: Q,
+        method: M,
+    ) -> Result<A, HookError>
+    where
+        M: FnOnce(Link, Request<Q>) -> F,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let work = async {
+            let link = self.link().await?;
+            let mut request = Request::new(message);
+            request.set_timeout(self.deadline);
+            match method(link, request).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => Err(self.failed(operation, &status)),
+            }
+        };
+        let late = |_| HookError::Deadline {
+            socket: self.socket.clone(),
+            operation,
+            after: self.deadline,
+        };
+        time::timeout(self.deadline, work).await.map_err(late)?
+    }
+
+    /// The connection; a new one if netd closed the last one (it was restarted).
+    async fn link(&self) -> Result<Link, HookError> {
+        let mut link = self.link.lock().await;
+        if link.0.is_closed() {
+            *link = Link::open(&self.socket).await?;
+        }
+        Ok(link.clone())
+    }
+
+    fn failed(&self, operation: &'static str, status: &Status) -> HookError {
+        // Only a status made on this side, from a broken connection, has a source.
+        match std::error::Error::source(status) {
+            Some(cause) => HookError::Lost {
+                socket: self.socket.clone(),
+                operation,
+                reason: cause.to_string(),
+            },
+            None => HookError::Refused(Box::new(Refusal::new(operation, status))),
+        }
+    }
+}
+
+/// Runs a front's calls on this thread.
+///
+/// # Errors
+/// Those of `work`, or [`HookError::Io`] when the kernel refuses an epoll.
+pub fn block_on<T>(work: impl Future<Output = Result<T, HookError>>) -> Result<T, HookError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    runtime.map_err(|e| HookError::io("can't start", e))?.block_on(work)
+}
+
+fn no_endpoint(operation: &str) -> HookError {
+    HookError::BadAnswer(format!("the answer to {operation} holds no endpoint"))
+}
+
+/// One HTTP/2 connection. tonic's own channel adds a worker task, a buffer and a
+/// reconnecting layer, which a process of one call has no use for.
+#[derive(Clone)]
+struct Link(SendRequest<Body>);
+
+impl Link {
+    async fn open(socket: &Path) -> Result<Self, HookError> {
+        let unreachable =
+            |reason: String| HookError::Unreachable { socket: socket.to_owned(), reason };
+        let stream =
+            UnixStream::connect(socket).await.map_err(|e| unreachable(refused_because(&e)))?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|e| unreachable(Broken(e).to_string()))?;
+        // Its error also reaches the calls on it, which report it.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Self(sender))
+    }
+}
+
+fn refused_because(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such socket".into(),
+        io::ErrorKind::ConnectionRefused => "nobody listens on it".into(),
+        io::ErrorKind::PermissionDenied => "permission denied; root or netd's group may".into(),
+        io::ErrorKind::WouldBlock => "its queue of connections is full".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// A broken connection. It hides its cause from tonic, which would make up a status
+/// code that looks like netd's own, and tells it in its text.
+#[derive(Debug)]
+struct Broken(hyper::Error);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(&self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Broken {}
+
+type Answered = MapErr<Incoming, fn(hyper::Error) -> Broken>;
+
+impl tower::Service<http::Request<Body>> for Link {
+    type Response = http::Response<Answered>;
+    type Error = Broken;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Broken>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.0.poll_ready(cx).map_err(Broken)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // HTTP/2 needs an authority; a Unix socket has none.
+        let path = request.uri().path().to_owned();
+        if let Ok(uri) = format!("http://localhost{path}").parse() {
+            *request.uri_mut() = uri;
+        }
+        let answer = self.0.send_request(request);
+        Box::pin(async move {
+            let broken: fn(hyper::Error) -> Broken = Broken;
+            Ok(answer.await.map_err(Broken)?.map(|body| body.map_err(broken)))
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! The network configuration on stdin: the part that every command reads.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde_json::Value;
+
+use super::{env, version::SpecVersion};
+use crate::{
+    error::{HookError, shown},
+    json::{Node, Reader},
+};
+
+/// Seconds that netd has for a call unless `timeout` says otherwise. An ADD takes
+/// milliseconds; kubelet gives a pod's sandbox four minutes in all.
+pub const DEFAULT_TIMEOUT: u64 = 30;
+
+/// Most seconds of `timeout`.
+pub const MOST_TIMEOUT: u64 = 600;
+
+/// The network of a configuration that names none.
+pub const DEFAULT_NETWORK: &str = "default";
+
+/// What every command needs. Unknown keys are ignored: runtimes add some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `cniVersion`.
+    pub version: SpecVersion,
+    /// `network`: netd's network; empty or missing: "default".
+    pub network: String,
+    /// `socket`: netd's; missing: `/run/netd/netd.sock`.
+    pub socket: PathBuf,
+    /// `timeout`: for the whole call, 1 to 600 s; missing: 30 s.
+    pub timeout: Duration,
+}
+
+impl Config {
+    /// Reads the configuration; what is wrong is added to `reader`.
+    pub fn read(root: &Node<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
+        read_name(root, reader);
+        let network = reader.string(root.get("network")).filter(|n| !n.is_empty());
+        let socket = reader.string(root.get("socket"));
+        let socket = socket.unwrap_or_else(|| netd_api::DEFAULT_SOCKET.into());
+        if let Err(problem) = check_socket(&socket) {
+            reader.add("socket", problem);
+        }
+        let seconds = reader.number(root.get("timeout"), 1..=MOST_TIMEOUT);
+        Self {
+            version,
+            network: network.unwrap_or_else(|| DEFAULT_NETWORK.into()),
+            socket: socket.into(),
+            timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT)),
+        }
+    }
+}
+
+/// `name` is required, and of the same letters as a container id.
+fn read_name(root: &Node<'_>, reader: &mut Reader) {
+    let Some(name) = root.get("name") else {
+        return reader.add("name", "is required");
+    };
+    if let Some(name) = reader.string(Some(name))
+        && let Err(problem) = env::check_id(&name)
+    {
+        reader.add("name", problem);
+    }
+}
+
+/// A Unix socket's path: absolute, at most 107 bytes (unix(7)).
+///
+/// # Errors
+/// The value and the rule.
+pub fn check_socket(path: &str) -> Result<(), String> {
+    if path.starts_with('/') && path.len() <= 107 && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(format!("{} is not an absolute path of at most 107 bytes", shown(path)))
+}
+
+/// `prevResult`, which earlier plugins of the chain made; its parts stay as they are,
+/// for they may hold what this hook knows nothing of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PrevResult {
+    /// `interfaces`.
+    pub interfaces: Vec<Value>,
+    /// `ips`.
+    pub ips: Vec<Value>,
+    /// `routes`.
+    pub routes: Vec<Value>,
+    /// `dns`.
+    pub dns: Option<Value>,
+}
+
+impl PrevResult {
+    /// Reads `prevResult`; `None` if there is none. Runtimes convert it to the
+    /// configuration's version (libcni does), so another version is a violation.
+    pub fn read(root: &Node<'_>, version: SpecVersion, reader: &mut Reader) -> Option<Self> {
+        let prev = reader.object(root.get("prevResult"))?;
+        if let Some(own) = reader.string(prev.get("cniVersion"))
+            && own != version.as_str()
+        {
+            let problem = format!("{} is not the configuration's", shown(&own));
+            reader.add("prevResult.cniVersion", problem);
+        }
+        Some(Self {
+            interfaces: objects(&prev, "interfaces", reader),
+            ips: objects(&prev, "ips", reader),
+            routes: objects(&prev, "routes", reader),
+            dns: reader.object(prev.get("dns")).map(|dns| dns.value().clone()),
+        })
+    }
+
+    /// The same, where the command can't do without it.
+    ///
+    /// # Errors
+    /// [`HookError::Config`].
+    pub fn required(prev: Option<Self>) -> Result<Self, HookError> {
+        prev.ok_or_else(|| HookError::field("prevResult", "is required by CHECK"))
+    }
+}
+
+fn objects(prev: &Node<'_>, key: &str, reader: &mut Reader) -> Vec<Value> {
+    let nodes = reader.list(prev.get(key)).into_iter();
+    nodes.filter_map(|n| reader.object(Some(n))).map(|n| n.value().clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: &Value) -> Result<Config, HookError> {
+        let mut reader = Reader::new();
+        let config = Config::read(&Node::root(value), SpecVersion::V100, &mut reader);
+        reader.finish().map(|()| config)
+    }
+
+    #[test]
+    fn a_minimal_configuration_has_defaults() {
+        let config = read(&json!({"name": "n", "type": "netd-hook", "unknown": [1]})).unwrap();
+        assert_eq!(config.network, "default");
+        assert_eq!(config.socket, PathBuf::from("/run/netd/netd.sock"));
+        assert_eq!(config.timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn every_wrong_key_is_reported_at_once_with_code_7() {
+        let error =
+            read(&json!({"name": "a/b", "network": 1, "socket": "x", "timeout": 0})).unwrap_err();
+        assert_eq!(error.cni_code(), 7);
+        let text = error.to_string();
+        for field in ["name: ", "network: ", "socket: ", "timeout: "] {
+            assert!(text.contains(field), "{field} in {text}");
+        }
+        assert!(read(&json!({})).is_err());
+        assert!(read(&json!({"name": "n", "socket": "/".repeat(108)})).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! What can go wrong in a front, and the CNI code for each.
+
+use std::{path::PathBuf, time::Duration};
+
+use tonic::Code;
+
+use crate::refusal::Refusal;
+
+/// One field that can't be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field as the caller wrote it: `runtimeConfig.ips[0]`.
+    pub field: String,
+    /// The value, what is wrong with it, and what would be right.
+    pub problem: String,
+}
+
+/// Errors of every front.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// A version of the spec, or a command in it, that is not spoken.
+    #[error("{0}")]
+    Version(String),
+    /// An environment variable that is missing or wrong.
+    #[error("environment variable {variable}: {problem}")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// The value and the rule.
+        problem: String,
+    },
+    /// Reading or writing failed.
+    #[error("{what}: {reason}")]
+    Io {
+        /// What was being done, with the path.
+        what: String,
+        /// The system's word.
+        reason: String,
+    },
+    /// Not the JSON that was expected.
+    #[error("{0}")]
+    Decode(String),
+    /// Every field of the input that is wrong.
+    #[error("invalid configuration: {}", joined(.0))]
+    Config(Vec<Violation>),
+    /// netd can't be talked to.
+    #[error("can't reach netd at {socket}: {reason}")]
+    Unreachable {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The connection broke during a call: what netd did is not known.
+    #[error("lost the connection to netd at {socket} during {operation}: {reason}")]
+    Lost {
+        /// Its socket.
+        socket: PathBuf,
+        /// The call.
+        operation: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// netd did not answer in time: what it did is not known.
+    #[error("netd at {socket} did not answer {operation} within {after:?}")]
+    Deadline {
+        /// Its socket.
+        socket: PathBuf,
+        /// The call.
+        operation: &'static str,
+        /// The time given.
+        after: Duration,
+    },
+    /// netd answers, but can't do its work.
+    #[error("netd is not ready: {}", .0.join("; "))]
+    NotReady(
+        /// Each component that is not ready and why.
+        Vec<String>,
+    ),
+    /// netd refused.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// What the runtime remembers and what netd says differ.
+    #[error("the attachment is not as the runtime remembers it: {}", .0.join("; "))]
+    Mismatch(
+        /// The differences.
+        Vec<String>,
+    ),
+    /// An answer of netd that can't be used.
+    #[error("netd's answer is unusable: {0}")]
+    BadAnswer(String),
+}
+
+/// An existing endpoint or interface stands in the way.
+pub const CODE_CONFLICT: u32 = 100;
+/// The state of the endpoint or network forbids it; for CHECK: it has drifted.
+pub const CODE_PRECONDITION: u32 = 101;
+/// netd does not let this process call it.
+pub const CODE_DENIED: u32 = 102;
+/// netd failed, or its answer makes no sense.
+pub const CODE_INTERNAL: u32 = 103;
+/// This netd does not know the call: hook and daemon are of different versions.
+pub const CODE_UNIMPLEMENTED: u32 = 104;
+/// CHECK: netd and `prevResult` differ.
+pub const CODE_MISMATCH: u32 = 105;
+
+/// The CNI code for each gRPC status code (CNI spec 1.1.0, "Error"; 100 and up are
+/// the plugin's own). `INVALID_ARGUMENT` is 4 instead when the offending field came
+/// from the environment, `NOT_FOUND` is 7 in ADD, where only the network can be
+/// missing; [`HookError::cni_code`] does both.
+///
+/// A full pool (`RESOURCE_EXHAUSTED`) is 11, "try again later": addresses come back
+/// when pods end, and the runtime should go on trying.
+pub const CNI_CODES: &[(Code, u32)] = &[
+    (Code::InvalidArgument, 7),
+    (Code::OutOfRange, 7),
+    (Code::NotFound, 3),
+    (Code::AlreadyExists, CODE_CONFLICT),
+    (Code::FailedPrecondition, CODE_PRECONDITION),
+    (Code::Aborted, 11),
+    (Code::ResourceExhausted, 11),
+    (Code::Unavailable, 11),
+    (Code::DeadlineExceeded, 11),
+    (Code::Cancelled, 11),
+    (Code::PermissionDenied, CODE_DENIED),
+    (Code::Unauthenticated, CODE_DENIED),
+    (Code::Unimplemented, CODE_UNIMPLEMENTED),
+    (Code::Internal, CODE_INTERNAL),
+    (Code::DataLoss, CODE_INTERNAL),
+    (Code::Unknown, CODE_INTERNAL),
+];
+
+/// Fields of the API whose value comes from the environment of a CNI plugin.
+const FROM_ENVIRONMENT: [&str; 3] = ["sandbox_id", "netns_path", "interface"];
+
+impl HookError {
+    /// The error of one field.
+    pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Config(vec![Violation { field: field.into(), problem: problem.into() }])
+    }
+
+    /// A failed read or write.
+    pub fn io(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Io { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// The code of a CNI error result.
+    pub fn cni_code(&self) -> u32 {
+        match self {
+            Self::Version(_) => 1,
+            Self::Environment { .. } => 4,
+            Self::Io { .. } => 5,
+            Self::Decode(_) => 6,
+            Self::Config(_) => 7,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => 11,
+            Self::NotReady(_) => 50,
+            Self::Mismatch(_) => CODE_MISMATCH,
+            Self::BadAnswer(_) => CODE_INTERNAL,
+            Self::Refused(refusal) => refused_code(refusal),
+        }
+    }
+
+    /// What to do about it, and what else is known; may be empty.
+    pub fn details(&self) -> String {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => {
+                "is netd running? see `systemctl status netd` and `journalctl -u netd`".into()
+            }
+            Self::NotReady(_) => "see `netd status` and `journalctl -u netd`".into(),
+            Self::Mismatch(_) => "the pod has to be made anew; see `netd endpoint list`".into(),
+            Self::BadAnswer(_) => "are netd and netd-hook of the same version?".into(),
+            Self::Refused(refusal) => refusal.details(),
+            Self::Version(_)
+            | Self::Environment { .. }
+            | Self::Io { .. }
+            | Self::Decode(_)
+            | Self::Config(_) => String::new(),
+        }
+    }
+}
+
+fn refused_code(refusal: &Refusal) -> u32 {
+    let environment = |v: &Violation| FROM_ENVIRONMENT.contains(&v.field.as_str());
+    match refusal.code {
+        Code::InvalidArgument if refusal.violations.iter().any(environment) => 4,
+        Code::NotFound if refusal.operation == "Attach" => 7,
+        code => {
+            let row = CNI_CODES.iter().find(|(grpc, _)| *grpc == code);
+            row.map_or(CODE_INTERNAL, |(_, cni)| *cni)
+        }
+    }
+}
+
+/// Violations as one line.
+pub(crate) fn joined(violations: &[Violation]) -> String {
+    let each: Vec<String> =
+        violations.iter().map(|v| format!("{}: {}", v.field, v.problem)).collect();
+    each.join("; ")
+}
+
+/// How much of a refused value is shown back: it can be megabytes of junk.
+pub fn shown(value: &str) -> String {
+    const MOST: usize = 64;
+    let mut text: String = value.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if value.chars().nth(MOST).is_some() {
+        text.push_str("...");
+    }
+    format!("\"{text}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: Code, operation: &'static str, field: &str) -> u32 {
+        let violations = vec![Violation { field: field.into(), problem: "bad".into() }];
+        let refusal = Refusal { operation, code, violations, ..Refusal::default() };
+        HookError::Refused(Box::new(refusal)).cni_code()
+    }
+
+    #[test]
+    fn a_bad_argument_is_blamed_on_where_it_came_from() {
+        assert_eq!(refused(Code::InvalidArgument, "Attach", "mac"), 7);
+        for field in FROM_ENVIRONMENT {
+            assert_eq!(refused(Code::InvalidArgument, "Attach", field), 4);
+        }
+    }
+
+    #[test]
+    fn a_missing_network_is_configuration_and_a_missing_endpoint_an_unknown_container() {
+        assert_eq!(refused(Code::NotFound, "Attach", ""), 7);
+        assert_eq!(refused(Code::NotFound, "Check", ""), 3);
+    }
+
+    #[test]
+    fn every_grpc_code_but_ok_has_a_row() {
+        for n in 1..=16 {
+            let code = Code::from_i32(n);
+            assert_eq!(CNI_CODES.iter().filter(|(c, _)| *c == code).count(), 1, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_and_control_characters_escaped() {
+        let text = shown(&format!("a\n\u{1b}{}", "x".repeat(1 << 20)));
+        assert!(text.len() < 100 && text.starts_with("\"a\\n\\u{1b}"), "{text}");
+    }
+}

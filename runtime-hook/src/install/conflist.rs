@@ -1,0 +1,159 @@
+//! The conflist that `install` writes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use super::PLUGIN;
+use crate::{
+    cni::capabilities::POD_ANNOTATIONS,
+    cni::config::DEFAULT_NETWORK,
+    error::{HookError, shown},
+};
+
+/// What differs between nodes.
+pub struct Settings<'a> {
+    /// `cniVersion`.
+    pub cni_version: &'a str,
+    /// netd's network.
+    pub network: &'a str,
+    /// netd's socket.
+    pub socket: &'a str,
+    /// Seconds.
+    pub timeout: u64,
+}
+
+/// The conflist's text. Networks other than the default one have names of their own,
+/// so that two conflists on one node can be told apart.
+pub fn render(settings: &Settings<'_>) -> String {
+    let name = match settings.network {
+        DEFAULT_NETWORK => "netd".to_owned(),
+        other => format!("netd-{other}"),
+    };
+    let plugin = json!({
+        "type": PLUGIN,
+        "network": settings.network,
+        "socket": settings.socket,
+        "timeout": settings.timeout,
+        "capabilities": {
+            "portMappings": true,
+            "bandwidth": true,
+            "ips": true,
+            "mac": true,
+            "dns": true,
+            POD_ANNOTATIONS: true,
+        },
+    });
+    let list = json!({
+        "cniVersion": settings.cni_version,
+        "name": name,
+        "plugins": [plugin],
+    });
+    format!("{list:#}\n")
+}
+
+/// Whether a configuration calls this plugin.
+pub fn is_ours(bytes: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return false };
+    let calls = |plugin: &Value| plugin.get("type").and_then(Value::as_str) == Some(PLUGIN);
+    value.get("plugins").and_then(Value::as_array).is_some_and(|all| all.iter().any(calls))
+}
+
+/// Configurations that a runtime finds before `name`, in order.
+///
+/// # Errors
+/// [`HookError::Io`] when the directory can't be read.
+pub fn before(dir: &Path, name: &str) -> Result<Vec<PathBuf>, HookError> {
+    let failed = |e| HookError::io(format!("can't list {}", dir.display()), e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        // The endings that libcni reads.
+        let read = path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json");
+        if read && path.file_name().is_some_and(|other| other < name) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A conflist's file name.
+///
+/// # Errors
+/// The rule.
+pub fn file_name(name: &str) -> Result<String, String> {
+    if name.ends_with(".conflist") && !name.starts_with('.') && !name.contains('/') {
+        return Ok(name.to_owned());
+    }
+    Err("must be a file name that ends with .conflist".into())
+}
+
+/// A network's name, as netd's `CreateNetwork` takes it: 1 to 63 of `[a-z0-9-]`.
+///
+/// # Errors
+/// The value and the rule.
+pub fn network(name: &str) -> Result<String, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let edges = name.starts_with('-') || name.ends_with('-');
+    if (1..=63).contains(&name.len()) && name.bytes().all(inner) && !edges {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "{} must be 1 to 63 of a-z, 0-9 and '-', with a letter or a digit at both ends",
+        shown(name)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings<'static> {
+        Settings {
+            cni_version: "1.0.0",
+            network: DEFAULT_NETWORK,
+            socket: netd_api::DEFAULT_SOCKET,
+            timeout: 30,
+        }
+    }
+
+    #[test]
+    fn the_reference_copy_is_what_install_writes() {
+        let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/cni/10-netd.conflist");
+        assert_eq!(fs::read_to_string(copy).unwrap(), render(&settings()));
+    }
+
+    #[test]
+    fn conflists_are_told_apart() {
+        assert!(is_ours(render(&settings()).as_bytes()));
+        for other in ["", "{}", "[1]", r#"{"plugins": [{"type": "bridge"}]}"#] {
+            assert!(!is_ours(other.as_bytes()), "{other}");
+        }
+        let second = render(&Settings { network: "blue", ..settings() });
+        assert!(second.contains("\"netd-blue\""), "{second}");
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for bad in ["", "x.conf", "../x.conflist", ".x.conflist"] {
+            assert!(file_name(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "-a", "A", "a b", &"x".repeat(64)] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_configurations_that_sort_before_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["00-a.conf", "05-b.json", "05-c.txt", "10-netd.conflist", "20-d.conflist"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let found = before(dir.path(), "10-netd.conflist").unwrap();
+        assert_eq!(found, [dir.path().join("00-a.conf"), dir.path().join("05-b.json")]);
+    }
+}

@@ -1,0 +1,265 @@
+//! Typed reading of JSON that a stranger wrote: every wrong field is reported, with
+//! its path, instead of the first one without.
+
+use std::{
+    collections::HashMap,
+    io::Read,
+    ops::{Deref, RangeInclusive},
+};
+
+use serde_json::Value;
+
+use crate::error::{HookError, Violation, shown};
+
+/// The most bytes that are read: four times what fits into one message to netd would
+/// be of no use.
+pub const MOST_BYTES: u64 = 4 << 20;
+
+/// The most violations that are reported.
+const MOST_VIOLATIONS: usize = 20;
+
+/// Reads all of `input`, at most [`MOST_BYTES`].
+///
+/// # Errors
+/// [`HookError::Io`], or [`HookError::Decode`] when it is too much.
+pub fn slurp(input: impl Read, what: &str) -> Result<Vec<u8>, HookError> {
+    let mut bytes = Vec::new();
+    let read = input.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    let count = read.map_err(|e| HookError::io(format!("can't read {what}"), e))?;
+    if count as u64 > MOST_BYTES {
+        return Err(HookError::Decode(format!("{what} has more than {MOST_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Parses one JSON document. Of a key given twice the last counts, as in Go, so that
+/// every plugin of a chain reads the same.
+///
+/// # Errors
+/// [`HookError::Decode`] with line and column.
+pub fn parse(bytes: &[u8], what: &str) -> Result<Value, HookError> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| HookError::Decode(format!("can't decode {what} as JSON: {e}")))
+}
+
+/// A value and where it is.
+#[derive(Clone)]
+pub struct Node<'a> {
+    path: String,
+    value: &'a Value,
+}
+
+impl Deref for Node<'_> {
+    type Target = Value;
+    fn deref(&self) -> &Value {
+        self.value
+    }
+}
+
+impl<'a> Node<'a> {
+    /// The document itself.
+    pub fn root(value: &'a Value) -> Self {
+        Self { path: String::new(), value }
+    }
+
+    /// The value with the document's lifetime.
+    pub fn value(&self) -> &'a Value {
+        self.value
+    }
+
+    /// Path of a field of this object.
+    pub fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The field, unless it is missing or null.
+    pub fn get(&self, key: &str) -> Option<Node<'a>> {
+        let value = self.value.get(key).filter(|v| !v.is_null())?;
+        Some(Node { path: self.path_of(key), value })
+    }
+}
+
+/// Collects what is wrong while fields are read.
+#[derive(Debug, Default)]
+pub struct Reader {
+    found: Vec<Violation>,
+    more: usize,
+}
+
+impl Reader {
+    /// Nothing found so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records a violation.
+    pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        if self.found.len() < MOST_VIOLATIONS {
+            self.found.push(Violation { field: field.into(), problem: problem.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Records that `node` is not `wanted`.
+    pub fn wrong(&mut self, node: &Node<'_>, wanted: &str) {
+        let field = if node.path.is_empty() { "(document)" } else { &node.path };
+        self.add(field, format!("must be {wanted}, is {}", describe(node.value)));
+    }
+
+    /// An error when anything was found.
+    ///
+    /// # Errors
+    /// [`HookError::Config`].
+    pub fn finish(mut self) -> Result<(), HookError> {
+        if self.more > 0 {
+            let problem = format!("and {} more", self.more);
+            self.found.push(Violation { field: "...".into(), problem });
+        }
+        if self.found.is_empty() { Ok(()) } else { Err(HookError::Config(self.found)) }
+    }
+
+    /// The node if it is an object.
+    pub fn object<'a>(&mut self, node: Option<Node<'a>>) -> Option<Node<'a>> {
+        let node = node?;
+        if node.is_object() {
+            return Some(node);
+        }
+        self.wrong(&node, "an object");
+        None
+    }
+
+    /// A field of an object under either spelling (`hostPort`, `HostPort`): runtimes
+    /// in Go write both. Given under both is a violation.
+    pub fn any_case<'a>(&mut self, object: &Node<'a>, key: &str) -> Option<Node<'a>> {
+        let fields = object.value.as_object()?;
+        let mut same = fields.iter().filter(|(k, v)| k.eq_ignore_ascii_case(key) && !v.is_null());
+        let (name, value) = same.next()?;
+        if let Some((other, _)) = same.next() {
+            self.add(object.path_of(name), format!("is given again as {}", shown(other)));
+        }
+        Some(Node { path: object.path_of(name), value })
+    }
+
+    /// A string; `None` if missing.
+    pub fn string(&mut self, node: Option<Node<'_>>) -> Option<String> {
+        let node = node?;
+        let text = node.as_str().map(str::to_owned);
+        if text.is_none() {
+            self.wrong(&node, "a string");
+        }
+        text
+    }
+
+    /// A whole number; `None` if missing.
+    pub fn number(&mut self, node: Option<Node<'_>>, range: RangeInclusive<u64>) -> Option<u64> {
+        let node = node?;
+        let number = node.as_u64().filter(|n| range.contains(n));
+        if number.is_none() {
+            let most = *range.end();
+            let wanted = match most {
+                u64::MAX => format!("a whole number from {} on", range.start()),
+                _ => format!("a whole number from {} to {most}", range.start()),
+            };
+            self.wrong(&node, &wanted);
+        }
+        number
+    }
+
+    /// The elements of a list; none if missing.
+    pub fn list<'a>(&mut self, node: Option<Node<'a>>) -> Vec<Node<'a>> {
+        let Some(node) = node else { return Vec::new() };
+        let Some(values) = node.value.as_array() else {
+            self.wrong(&node, "a list");
+            return Vec::new();
+        };
+        let element = |(i, value)| Node { path: format!("{}[{i}]", node.path), value };
+        values.iter().enumerate().map(element).collect()
+    }
+
+    /// A list of strings; empty if missing.
+    pub fn strings(&mut self, node: Option<Node<'_>>) -> Vec<String> {
+        self.list(node).into_iter().filter_map(|n| self.string(Some(n))).collect()
+    }
+
+    /// An object whose values are strings; empty if missing.
+    pub fn string_map(&mut self, node: Option<Node<'_>>) -> HashMap<String, String> {
+        let Some(node) = self.object(node) else { return HashMap::new() };
+        let Some(fields) = node.value.as_object() else { return HashMap::new() };
+        let mut map = HashMap::with_capacity(fields.len());
+        for (key, value) in fields {
+            match value {
+                Value::String(text) => drop(map.insert(key.clone(), text.clone())),
+                Value::Null => {}
+                _ => {
+                    let path = node.path_of(&shown(key));
+                    self.add(path, format!("must be a string, is {}", describe(value)));
+                }
+            }
+        }
+        map
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => n.to_string(),
+        Value::String(s) => shown(s),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_wrong_field_is_named_by_its_path() {
+        let value = json!({"a": [{"b": "x"}, {"b": -1}, 7], "s": {"t": []}});
+        let root = Node::root(&value);
+        let mut reader = Reader::new();
+        for node in reader.list(root.get("a")) {
+            if let Some(object) = reader.object(Some(node)) {
+                reader.number(object.get("b"), 1..=65535);
+            }
+        }
+        reader.string(root.get("s").and_then(|s| s.get("t")));
+        let text = reader.finish().unwrap_err().to_string();
+        for part in [
+            "a[0].b: must be a whole number from 1 to 65535, is \"x\"",
+            "a[1].b: must be a whole number from 1 to 65535, is -1",
+            "a[2]: must be an object, is 7",
+            "s.t: must be a string, is a list",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_field_under_two_spellings_is_refused() {
+        let value = json!({"hostPort": 1, "HostPort": 2});
+        let mut reader = Reader::new();
+        reader.any_case(&Node::root(&value), "hostPort");
+        let text = reader.finish().unwrap_err().to_string();
+        assert!(text.contains("is given again"), "{text}");
+    }
+
+    #[test]
+    fn reports_stay_short_however_much_is_wrong() {
+        let value = Value::Array(vec![json!(1); 100_000]);
+        let mut reader = Reader::new();
+        assert!(reader.strings(Some(Node::root(&value))).is_empty());
+        let text = reader.finish().unwrap_err().to_string();
+        assert!(text.len() < 2000 && text.ends_with("and 99980 more"), "{text}");
+    }
+
+    #[test]
+    fn input_over_the_limit_is_refused_without_reading_it_all() {
+        let error = slurp(std::io::repeat(b' '), "stdin").unwrap_err();
+        assert_eq!(error.cni_code(), 6);
+    }
+}

@@ -1,0 +1,171 @@
+//! What the NRI front can be told.
+
+use std::{env, fs, os::unix::fs::FileTypeExt as _, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::Error;
+
+const NAME: &str = "netd";
+const IDX: &str = "10";
+const NRI_SOCKET: &str = "/var/run/nri/nri.sock";
+
+/// Options of the NRI front.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// The socket on which the runtime listens for NRI plugins
+    #[arg(long = "nri-socket", value_name = "PATH", default_value = NRI_SOCKET)]
+    pub socket: PathBuf,
+    /// A connection that the runtime made (pre-installed plugin); not a flag.
+    #[arg(skip)]
+    pub fd: Option<i32>,
+    /// Name under which the plugin registers
+    #[arg(long, value_name = "NAME", default_value = NAME)]
+    pub name: String,
+    /// Two digits: the plugin's place among the others
+    #[arg(long, value_name = "NN", default_value = IDX)]
+    pub idx: String,
+    /// netd's socket
+    #[arg(
+        long = "netd-socket",
+        value_name = "PATH",
+        env = "NETD_SOCKET",
+        default_value = netd_api::DEFAULT_SOCKET
+    )]
+    pub netd_socket: PathBuf,
+    /// Which pods may run without a primary network of netd's.
+    #[command(flatten)]
+    pub policy: Policy,
+}
+
+/// Which pods may run although netd did not attach their `eth0`.
+///
+/// By default none: on a node where netd's CNI configuration is the runtime's
+/// default, such a pod is one whose attach was lost, and it must not run. Where
+/// another CNI plugin is the primary for all pods (`--allow-unattached`), for
+/// those of a runtime class (`--unattached-handler`) or for a single pod
+/// (annotation `netd.io/primary: "other"`), netd only adds networks and labels.
+///
+/// A pre-installed plugin has no command line: the same fields, as JSON, are
+/// taken from the text that the runtime passes (`/etc/nri/conf.d/10-netd.conf`):
+/// `{"allow_unattached": true, "unattached_handlers": ["kata"]}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Let every pod run whose eth0 is not netd's
+    #[arg(long)]
+    pub allow_unattached: bool,
+    /// Let pods of this runtime handler run whose eth0 is not netd's; repeatable
+    #[arg(long = "unattached-handler", value_name = "HANDLER")]
+    pub unattached_handlers: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            socket: NRI_SOCKET.into(),
+            fd: None,
+            name: NAME.into(),
+            idx: IDX.into(),
+            netd_socket: netd_api::DEFAULT_SOCKET.into(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Checks what the runtime would refuse.
+    ///
+    /// # Errors
+    /// [`Error::Option`], naming the option, its value and the rule.
+    pub fn check(&self) -> Result<(), Error> {
+        let bad = |option, value: &dyn std::fmt::Display, rule: &str| {
+            Err(Error::Option { option, value: value.to_string(), rule: rule.to_owned() })
+        };
+        if self.idx.len() != 2 || !self.idx.bytes().all(|b| b.is_ascii_digit()) {
+            return bad("idx", &self.idx, "two digits are needed, 00 to 99");
+        }
+        let ok = |b: u8| b.is_ascii_alphanumeric() || b"_.+-".contains(&b);
+        if self.name.is_empty() || !self.name.bytes().all(ok) {
+            return bad("name", &self.name, "letters, digits and '_', '.', '+', '-' are allowed");
+        }
+        if let Some(fd) = self.fd {
+            let link = format!("/proc/self/fd/{fd}");
+            if !fs::metadata(link).is_ok_and(|m| m.file_type().is_socket()) {
+                return bad("NRI_PLUGIN_SOCKET", &fd, "it must be the number of an open socket");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The options of a plugin that the runtime itself started (from
+/// `/opt/nri/plugins/NN-name`); `None` when it was not. netd's socket is taken
+/// from `NETD_SOCKET` or the default.
+pub fn preinstalled() -> Option<Options> {
+    let var = |name| env::var(name).ok();
+    from_environment(&var)
+}
+
+fn from_environment(var: &dyn Fn(&'static str) -> Option<String>) -> Option<Options> {
+    let (name, idx) = (var("NRI_PLUGIN_NAME")?, var("NRI_PLUGIN_IDX")?);
+    let fd = var("NRI_PLUGIN_SOCKET")?.parse().ok()?;
+    let mut options = Options { name, idx, fd: Some(fd), ..Options::default() };
+    if let Some(socket) = var("NETD_SOCKET") {
+        options.netd_socket = socket.into();
+    }
+    Some(options)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn flags_and_defaults_agree() {
+        let parsed = Cli::parse_from(["x", "--netd-socket", netd_api::DEFAULT_SOCKET]).options;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Options::default()));
+        let flags = ["x", "--allow-unattached", "--unattached-handler", "kata"];
+        let policy = Cli::parse_from(flags).options.policy;
+        assert!(policy.allow_unattached && policy.unattached_handlers == ["kata"]);
+    }
+
+    #[test]
+    fn a_plugin_started_by_the_runtime_is_known_by_its_environment() {
+        let full = |name| match name {
+            "NRI_PLUGIN_NAME" => Some("netd".to_owned()),
+            "NRI_PLUGIN_IDX" => Some("15".to_owned()),
+            "NRI_PLUGIN_SOCKET" => Some("3".to_owned()),
+            _ => None,
+        };
+        let options = from_environment(&full).unwrap();
+        assert_eq!((options.fd, options.idx.as_str()), (Some(3), "15"));
+        for missing in ["NRI_PLUGIN_NAME", "NRI_PLUGIN_IDX", "NRI_PLUGIN_SOCKET"] {
+            let part = |name: &'static str| full(name).filter(|_| name != missing);
+            assert!(from_environment(&part).is_none(), "{missing}");
+        }
+    }
+
+    #[test]
+    fn options_that_the_runtime_would_refuse_are_refused_here() {
+        for (options, word) in [
+            (Options { idx: "1".into(), ..Options::default() }, "idx"),
+            (Options { idx: "ab".into(), ..Options::default() }, "idx"),
+            (Options { name: "a b".into(), ..Options::default() }, "name"),
+            (Options { name: String::new(), ..Options::default() }, "name"),
+            (Options { fd: Some(9999), ..Options::default() }, "NRI_PLUGIN_SOCKET"),
+        ] {
+            assert!(options.check().unwrap_err().to_string().contains(word));
+        }
+        assert!(Options::default().check().is_ok());
+    }
+}

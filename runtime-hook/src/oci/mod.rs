@@ -1,0 +1,149 @@
+//! The OCI hook (OCI runtime spec 1.2, "Hooks"): networks for containers that no CRI
+//! runtime made: `ctr run`, podman, nerdctl.
+//!
+//! At `createRuntime` (or `prestart`) it attaches the container to its networks, as
+//! eth0, eth1, ...; at `poststop` it detaches it from all. The container's id is the
+//! sandbox id. The namespace is named by `/proc/PID/ns/net`, which netd opens while
+//! the runtime waits for this hook; netd has to run in the same PID namespace.
+//! A container that joins an existing namespace, or the host's, is left alone: whoever
+//! made the namespace sees to its network. `netd.io/network` overrides that for a
+//! joined one.
+
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+
+use netd_api::v1::{AttachRequest, DetachRequest};
+
+use crate::{
+    client::{Client, block_on},
+    cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT},
+    error::HookError,
+    json::{Reader, slurp},
+};
+use annotations::Wishes;
+use bundle::Netns;
+use state::{Stage, State};
+
+pub mod annotations;
+pub mod bundle;
+pub mod state;
+
+/// Options of `netd-hook oci`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Annotations of the container:
+  netd.io/network  networks, separated by commas; instead of --network
+  netd.io/ip       addresses in the first network, separated by commas
+  netd.io/mac      MAC address of eth0
+  netd.io/ports    [HOST-IP:]HOST-PORT:PORT[/PROTOCOL], separated by commas")]
+pub struct Args {
+    /// Network to attach to; several give eth0, eth1, ...
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NETWORK)]
+    pub network: Vec<String>,
+    /// netd's socket
+    #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Seconds that netd has for each call
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT,
+          value_parser = clap::value_parser!(u64).range(1..=MOST_TIMEOUT))]
+    pub timeout: u64,
+}
+
+/// The hook: state in on stdin; errors go to stderr, with exit status 1.
+pub fn main(args: &Args, issued_at: u64) -> ExitCode {
+    let outcome = run(args, io::stdin().lock(), issued_at);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netd-hook: {error}");
+            if !error.details().is_empty() {
+                eprintln!("netd-hook: {}", error.details());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the state asks for.
+///
+/// # Errors
+/// Those of reading the state and the bundle, and of netd.
+pub fn run(args: &Args, stdin: impl io::Read, issued_at: u64) -> Result<(), HookError> {
+    let bytes = slurp(stdin, "the container's state on stdin")?;
+    let state = State::parse(&bytes)?;
+    let mut reader = Reader::new();
+    let wishes = Wishes::read(&state.annotations, &mut reader);
+    let stopping = state.stage == Stage::Stopping;
+    if !stopping {
+        reader.finish()?;
+    }
+    let netns = match bundle::netns(&state.bundle) {
+        Ok(netns) => netns,
+        // A bundle may be gone by then; a detach of nothing succeeds.
+        Err(_) if stopping => Netns::Own,
+        Err(error) => return Err(error),
+    };
+    let path = match netns {
+        Netns::Host => return Ok(()),
+        Netns::Joined(_) if wishes.networks.is_empty() => return Ok(()),
+        Netns::Joined(path) => path,
+        Netns::Own => format!("/proc/{}/ns/net", state.pid),
+    };
+    let timeout = Duration::from_secs(args.timeout);
+    if stopping {
+        let all = DetachRequest { sandbox_id: state.id, interface: String::new(), issued_at };
+        return block_on(async {
+            Client::connect(&args.socket, timeout).await?.detach(all).await.map(drop)
+        });
+    }
+    let requests = requests(state, wishes, &args.network, path, issued_at);
+    block_on(async { attach(&Client::connect(&args.socket, timeout).await?, requests).await })
+}
+
+/// One request a network. What an annotation says about addresses, MAC and ports is
+/// for the first, which also has the default route.
+fn requests(
+    state: State,
+    wishes: Wishes,
+    networks: &[String],
+    netns: String,
+    issued_at: u64,
+) -> Vec<AttachRequest> {
+    let networks = if wishes.networks.is_empty() { networks.to_vec() } else { wishes.networks };
+    let request = |(i, network)| AttachRequest {
+        sandbox_id: state.id.clone(),
+        netns_path: netns.clone(),
+        interface: format!("eth{i}"),
+        network,
+        annotations: state.annotations.clone(),
+        no_default_route: i > 0,
+        issued_at,
+        ..AttachRequest::default()
+    };
+    let mut requests: Vec<AttachRequest> = networks.into_iter().enumerate().map(request).collect();
+    if let Some(first) = requests.first_mut() {
+        first.addresses = wishes.ips;
+        first.mac = wishes.mac;
+        first.port_mappings = wishes.ports;
+    }
+    requests
+}
+
+/// Attaches to all or to none: a runtime does not run poststop for a container whose
+/// createRuntime failed.
+async fn attach(client: &Client, requests: Vec<AttachRequest>) -> Result<(), HookError> {
+    for (done, request) in requests.into_iter().enumerate() {
+        let undo = DetachRequest {
+            sandbox_id: request.sandbox_id.clone(),
+            interface: String::new(),
+            issued_at: request.issued_at,
+        };
+        let Err(error) = client.attach(request).await else { continue };
+        // A refused attach made nothing; of any other failure it is not known.
+        if (done > 0 || !matches!(error, HookError::Refused(_)))
+            && let Err(second) = client.detach(undo).await
+        {
+            eprintln!("netd-hook: can't undo: {second}");
+        }
+        return Err(error);
+    }
+    Ok(())
+}
