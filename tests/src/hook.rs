@@ -37,6 +37,8 @@ pub fn install(host: &Host) -> Result<()> {
     fs::create_dir_all(&plugins)?;
     fs::create_dir_all(&config)?;
     symlink(paths::built("netd-hook")?, plugins.join(PLUGIN))?;
+    // containerd itself executes this one to bring lo up (its default, on both versions).
+    symlink("/usr/lib/cni/loopback", plugins.join("loopback"))?;
     let conflist =
         json!({"cniVersion": "1.1.0", "name": "default", "plugins": [plugin_config(host)]});
     // containerd's watcher looks at renames.

@@ -65,7 +65,7 @@ impl Shown {
 
     /// Reads a page from the client container.
     fn wget(&self, cri: &Cri, host: &str) -> Result<String> {
-        let script = format!("wget -T 2 -qO- http://{host}:{WEB_PORT}/");
+        let script = format!("wget -qO- http://{host}:{WEB_PORT}/");
         // The server may need a moment to listen.
         let page =
             wait::until(Duration::from_secs(3), "the page", || cri.exec(&self.client, &script));
@@ -139,8 +139,7 @@ fn show(report: &mut Report, stack: &Stack, outside: &Host) -> Result<()> {
     let port = u16::try_from(HOST_PORT)?;
     let from_outside = |to: IpAddr| -> Result<String> {
         let host = if to.is_ipv6() { format!("[{to}]") } else { to.to_string() };
-        let page =
-            outside.net.sh(&format!("{} wget -T 2 -qO- http://{host}:{port}/", busybox()?))?;
+        let page = outside.net.sh(&format!("{} wget -qO- http://{host}:{port}/", busybox()?))?;
         greeting(page.trim().to_owned(), "web")
     };
     report.line("host port from outside, IPv4", from_outside(host.v4.into()));
