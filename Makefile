@@ -4,6 +4,8 @@
 CARGO ?= cargo
 # Nothing of the tests' tools may hide in /usr/sbin.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Errors of the tests say what they were doing; stack traces would bury it.
+export RUST_LIB_BACKTRACE ?= 0
 
 .PHONY: help setup build demo test bench lint clean-testbed
 

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{containerd::Containerd, daemon::Daemon, host::Host, namespace::Namespace, paths};
@@ -30,19 +30,21 @@ pub fn plugin_config(host: &Host) -> Value {
     })
 }
 
-/// Puts the hook and a conflist where the host's containerd looks for them.
+/// `netd-hook install`, into the directories of the host's containerd.
 pub fn install(host: &Host) -> Result<()> {
     let plugins = Containerd::cni_plugins_of(host);
     let config = Containerd::cni_config_of(host);
     fs::create_dir_all(&plugins)?;
     fs::create_dir_all(&config)?;
-    symlink(paths::built("netd-hook")?, plugins.join(PLUGIN))?;
-    let conflist =
-        json!({"cniVersion": "1.1.0", "name": "default", "plugins": [plugin_config(host)]});
-    // containerd's watcher looks at renames.
-    let unfinished = config.join(".10-netd.tmp");
-    fs::write(&unfinished, conflist.to_string())?;
-    Ok(fs::rename(unfinished, config.join("10-netd.conflist"))?)
+    // containerd itself executes this one to bring lo up (its default, on both versions).
+    symlink("/usr/lib/cni/loopback", plugins.join("loopback"))?;
+    let mut command = host.net.command(paths::built("netd-hook")?);
+    command.arg("install").arg("--bin-dir").arg(plugins).arg("--conf-dir").arg(config);
+    command.arg("--socket").arg(Daemon::socket_of(host));
+    let output = command.output()?;
+    let messages = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "netd-hook install: {messages}");
+    Ok(())
 }
 
 /// What a plugin answered: the result of a success, or CNI's error.

@@ -171,9 +171,12 @@ fn an_annotation_brings_a_second_interface_over_nri(version: Version) -> Result<
     let config =
         DaemonConfig::default().and_network("blue", "bridge", &["10.77.0.0/24", "fd00:77::/64"]);
     stack_with(version, &config, |stack, cri| {
-        let mut config = cri::pod("one");
-        config.annotations = [("netd.io/networks".to_owned(), "blue".to_owned())].into();
-        let (one, two) = (cri.run_pod(config.clone())?, cri.run_pod(config)?);
+        let run = |name: &str| {
+            let mut config = cri::pod(name);
+            config.annotations = [("netd.io/networks".to_owned(), "blue".to_owned())].into();
+            cri.run_pod(config)
+        };
+        let (one, two) = (run("one")?, run("two")?);
         let second = |pod: &Pod| -> Result<IpAddr> {
             let shown = pod.net().sh("ip -o -4 address show dev eth1")?;
             let address = shown.split_whitespace().nth(3).context("eth1 has no address")?;
