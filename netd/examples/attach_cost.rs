@@ -75,7 +75,7 @@ async fn dataplane_of(bridged: bool, mode: &str, pods: u16) -> Outcome<()> {
     let network = Arc::new(network(bridged)?);
     dataplane.ensure_network(network.clone()).await?;
     let state = FirewallState { networks: vec![network], endpoints: Vec::new() };
-    dataplane.replace_firewall(state).await?;
+    dataplane.replace_firewall(move || state).await?;
     let (mut whole, mut kernel, mut firewall, mut parks) = (vec![], vec![], vec![], vec![]);
     let mut all = Vec::new();
     for n in 2..pods + 2 {

@@ -48,6 +48,9 @@ pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
         if v6 {
             all.push(setting(&["ipv6", "conf", name, "disable_ipv6"], "0"));
             all.push(setting(&["ipv6", "conf", name, "accept_ra"], "0"));
+            // Without a link-local address of its own the node can't ask for pods'
+            // neighbours, and duplicate detection would hold it back for a second.
+            all.push(setting(&["ipv6", "conf", name, "accept_dad"], "0"));
         }
     }
     all
