@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{parse, table::Table};
-use crate::dataplane::{Drift, netlink::Received, parking::PARKED};
+use crate::dataplane::{Drift, netlink::Received, parking::FIRST_GROUP};
 
 const HOST: u32 = 40;
 const POD: u32 = 2;
@@ -97,7 +97,7 @@ fn leaving_the_bridge_is_a_loss_and_joining_is_none() {
 #[test]
 fn parked_links_are_nobodys_loss() {
     let mut t = table(&[]);
-    let group = number(27, PARKED);
+    let group = number(27, FIRST_GROUP);
     assert_eq!(t.judge(&host(0, UP, 1400, &[&group]), true), []);
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[&group])), false), []);
     let address = event(parse::DEL_ADDRESS, Some(NSID), &[&[0; 4], &POD.to_ne_bytes()]);
