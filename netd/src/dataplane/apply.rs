@@ -13,8 +13,7 @@ use super::{
     naming::ifb_name,
     netlink::{Batch, Received, Refusal, Socket},
     netns::Netns,
-    observe,
-    parking::PARKED,
+    observe, parking,
     plan::{LinkChange, Op, Shaped, Side},
     sysctl,
 };
@@ -93,12 +92,13 @@ impl<'a> Applier<'a> {
 
     /// Takes what was made out of the way; the reaper removes it.
     pub fn undo(&mut self) {
-        let mut batch = Batch::new();
-        for index in self.made.drain(..) {
-            batch.route(link::park(Which::Index(index), PARKED), 0);
+        let made = std::mem::take(&mut self.made);
+        let host = &self.wiring.host_ifname;
+        if made.is_empty() {
+            return;
         }
-        if let (false, Err(e)) = (batch.is_empty(), self.kernel.socket.batch(batch)) {
-            tracing::warn!(interface = %self.wiring.host_ifname, "undoing an attach: {e}");
+        if let Err(e) = parking::park_made(self.kernel, host, &made) {
+            tracing::warn!(interface = %host, "undoing an attach: {e}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
     netlink::{Batch, Family, Refusal, Socket},
     netns::{self, Netns},
     observe,
+    parking::Lot,
 };
 use crate::domain::{IfName, Wiring, WiringDriver};
 
@@ -29,6 +30,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
     pub bridges: Bridges,
+    /// Links on their way out.
+    pub lot: Lot,
     /// Ports of the threads' sockets: what they cause is no drift.
     pub ports: Mutex<Vec<u32>>,
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::parse::{self, LinkEvent};
 use crate::{
-    dataplane::{Drift, naming::is_host_name, netlink::Received, parking::PARKED},
+    dataplane::{Drift, naming::is_host_name, netlink::Received, parking::is_parked},
     domain::{
         IfName,
         wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6},
@@ -141,7 +141,7 @@ impl Table {
             let lost = before.is_some_and(|before| before.loses(&now)) && !own;
             return lost.then(|| Drift::Network(name.clone()));
         }
-        if link.group == PARKED {
+        if is_parked(link.group) {
             // On its way out; what happens to it from here on is no loss.
             self.forget_host(link.index);
             return None;
@@ -195,7 +195,7 @@ impl Table {
         let lost = match &pod.seen {
             Some(before) => before.loses(&now),
             // Its first event is its coming up, or it was there before us.
-            None => !link.is_new() && !(link.switched() && link.up),
+            None => !(link.is_new() || link.switched() && link.up),
         };
         pod.seen = Some(now);
         let host = pod.host;

@@ -5,6 +5,8 @@ pub mod endpoint;
 pub mod limit;
 pub mod network;
 pub mod op;
+#[cfg(test)]
+mod tests;
 
 pub use actual::{ActualEndpoint, ActualLimits, ActualLink};
 pub use endpoint::{needs_local_routes, plan_endpoint, plan_new};
