@@ -81,6 +81,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         firewall: FirewallSettings {
             hostport_mark: config.hostport_mark,
             kube_proxy_mark: config.kube_proxy_mark,
+            memory: Some(config.run_dir.join("firewall.json")),
             ..FirewallSettings::default()
         },
         ..Settings::default()

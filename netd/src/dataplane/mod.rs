@@ -11,7 +11,9 @@
 mod apply;
 mod attach;
 pub mod error;
+mod events;
 pub mod firewall;
+pub mod floor;
 mod kernel;
 mod message;
 mod naming;
@@ -51,6 +53,7 @@ pub struct Dataplane {
     links: Worker<Kernel>,
     repairs: Worker<Kernel>,
     helpers: Helpers,
+    _listening: events::Listening,
 }
 
 impl Dataplane {
@@ -62,7 +65,7 @@ impl Dataplane {
     pub fn start(
         settings: Settings,
     ) -> Result<(Arc<Self>, UnboundedReceiver<Drift>), DataplaneError> {
-        let (_drift, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let (drift, receiver) = tokio::sync::mpsc::unbounded_channel();
         let home = settings.host_netns.clone();
         let rules_settings = settings.firewall.clone();
         let shared = Arc::new(Shared { settings, ..Shared::default() });
@@ -72,10 +75,12 @@ impl Dataplane {
         };
         let rules =
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?;
+        let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
         let dataplane = Self {
             links: kernel("netd-links")?,
             repairs: kernel("netd-repairs")?,
             helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
+            _listening: events::listen(shared.clone(), own, drift)?,
         };
         Ok((Arc::new(dataplane), receiver))
     }

@@ -9,7 +9,7 @@ use super::{
     },
     netlink::Batch,
     observe,
-    plan::{ActualNetwork, NetworkOp, plan_network},
+    plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
     sysctl,
 };
 use crate::domain::{BridgeWiring, NetworkWiring};
@@ -29,7 +29,7 @@ pub fn ensure(kernel: &mut Kernel, network: &NetworkWiring) -> Result<Vec<Repair
             Some(index) => index,
             None => index_of(kernel, bridge)?,
         };
-        kernel.shared.bridges.lock().insert(bridge.name.clone(), index);
+        kernel.shared.bridges.learn(&bridge.name, index);
         repairs.extend(links.iter().map(|op| op.repair(&bridge.name)));
         repairs.extend(sysctl::ensure(&sysctl::of_network(network))?);
         apply(kernel, network, bridge, index, &addresses)?;
@@ -76,7 +76,7 @@ fn apply(
         match op {
             NetworkOp::Create => {
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-                batch.route(link::bridge(bridge, network.mtu), flags);
+                batch.route(link::bridge(bridge, provisional_mtu(network.mtu)), flags);
             }
             NetworkOp::Set => batch.route(link::bridge(bridge, network.mtu), 0),
             NetworkOp::RemoveAddress(net) => batch.route(net::remove_address(index, *net), 0),
@@ -105,7 +105,7 @@ fn apply(
 /// bridge is left alone.
 pub fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
-    kernel.shared.bridges.lock().remove(&bridge.name);
+    kernel.shared.bridges.forget(&bridge.name);
     let actual = observe_network(kernel, bridge)?;
     let Some(device) = actual.device.filter(|device| device.kind == "bridge") else {
         return Ok(());

@@ -56,7 +56,7 @@ fn examine(
 ) -> Result<Findings, DataplaneError> {
     if let WiringDriver::Bridge(name) = &wiring.driver {
         // Looked up anew: a repair is what follows when a bridge was replaced.
-        kernel.shared.bridges.lock().remove(name);
+        kernel.shared.bridges.forget(name);
     }
     let bridge = kernel.bridge(wiring)?;
     let mut pod = pod_socket(netns)?;

@@ -201,7 +201,9 @@ impl Registry {
             inner.allocators.insert(name, allocator);
         }
         for endpoint in loaded.endpoints {
-            let ports = &endpoint.wiring.port_mappings;
+            // Rules are made for what is wanted only: what is on its way out has no ports.
+            let wanted = endpoint.phase == Phase::Attached;
+            let ports = if wanted { endpoint.wiring.port_mappings.as_slice() } else { &[] };
             if let Err((port, holder)) = inner.ports.take(&endpoint.key, ports) {
                 tracing::warn!(endpoint = %endpoint.key, port = shown(&port), %holder,
                     "two endpoints hold one host port");
@@ -331,8 +333,13 @@ impl Registry {
 
     /// Notes how far an endpoint is.
     pub fn set_work(&self, key: &EndpointKey, work: Work) {
-        if let Some(held) = self.inner.lock().endpoints.get_mut(key) {
-            held.work = work;
+        let mut inner = self.inner.lock();
+        let Some(held) = inner.endpoints.get_mut(key) else { return };
+        let endpoint = held.endpoint.clone();
+        held.work = work.clone();
+        if work == Work::Parked {
+            // Its rules are gone; only the link and the addresses are still there.
+            inner.ports.give_back(key, &endpoint.wiring.port_mappings);
         }
     }
 

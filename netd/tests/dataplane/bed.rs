@@ -16,8 +16,7 @@ use netd::{
         netns::{self, Netns},
     },
     domain::{
-        Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring,
-        WiringDriver,
+        Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,
         wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6, WiredAddress},
     },
 };
@@ -233,4 +232,3 @@ pub fn ip(wiring: &Wiring, v6: bool) -> IpAddr {
     let mut all = wiring.addresses.iter().map(|a| a.address.addr());
     all.find(|ip| ip.is_ipv6() == v6).unwrap()
 }
-

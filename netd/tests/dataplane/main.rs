@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bed;
+mod drift;
 mod mending;
+mod paths;
 mod wiring;

@@ -118,6 +118,21 @@ async fn an_attach_just_after_the_bridge_was_replaced_finds_the_new_one() {
 }
 
 #[tokio::test]
+async fn a_bridge_keeps_its_mtu_whatever_its_ports_have() {
+    let bed = Bed::new().await;
+    let mtu = || bed.host.ip("link show dev cni0").contains("mtu 1400");
+    let mut small = on_bridge(5);
+    small.mtu = 1300;
+    let small = Arc::new(small);
+    let pod = bed.attach(&small).await;
+    assert!(mtu(), "with a smaller port");
+    bed.dataplane.park(small).await.unwrap();
+    bed.dataplane.reap().await.unwrap();
+    assert!(mtu(), "with no port left");
+    drop(pod);
+}
+
+#[tokio::test]
 async fn damage_to_a_bridge_is_mended_and_a_right_one_adopted() {
     let bed = Bed::new().await;
     for damage in [

@@ -12,15 +12,30 @@ use super::{
     },
     text::NETWORK_SETS,
 };
-use crate::dataplane::{
-    DataplaneError,
-    netlink::{Batch, Socket},
+use crate::{
+    dataplane::{
+        DataplaneError,
+        netlink::{Batch, Socket},
+    },
+    domain::ids::fnv1a,
 };
 
 /// Tables, chains, rules, sets and the networks' elements as the kernel describes them,
 /// handles included: what was deleted and made again differs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Fingerprint(Vec<Vec<u8>>);
+
+impl Fingerprint {
+    /// The same on every run for the same picture.
+    pub(super) fn hash(&self) -> u64 {
+        let mut all = Vec::new();
+        for part in &self.0 {
+            all.extend_from_slice(&(part.len() as u64).to_ne_bytes());
+            all.extend_from_slice(part);
+        }
+        fnv1a(&all)
+    }
+}
 
 /// `NFTA_SET_COUNT` and whatever comes after: changes with the elements.
 const FIRST_VOLATILE_OF_SET: u16 = 20;

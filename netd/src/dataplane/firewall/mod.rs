@@ -18,6 +18,7 @@ mod conntrack;
 mod elements;
 mod foreign;
 mod inspect;
+mod memory;
 mod message;
 mod nft;
 mod own;
@@ -33,7 +34,7 @@ use std::{path::PathBuf, sync::Arc};
 pub use own::OwnChanges;
 pub use watch::{Foreign, Watcher};
 
-use self::{elements::Element, inspect::Fingerprint};
+use self::{elements::Element, memory::Applied};
 use super::{
     DataplaneError,
     netlink::{Family, Socket},
@@ -57,11 +58,13 @@ pub struct FirewallSettings {
     pub kube_proxy_mark: u32,
     /// The `nft` program, 1.0.6 or later; run by [`Firewall::replace`] only.
     pub nft: PathBuf,
+    /// Where to remember over a restart what was made; `None`: tables are made anew.
+    pub memory: Option<PathBuf>,
 }
 
 impl Default for FirewallSettings {
     fn default() -> Self {
-        Self { hostport_mark: 0x2000, kube_proxy_mark: 0x4000, nft: "nft".into() }
+        Self { hostport_mark: 0x2000, kube_proxy_mark: 0x4000, nft: "nft".into(), memory: None }
     }
 }
 
@@ -72,14 +75,6 @@ pub struct FirewallState {
     pub networks: Vec<Arc<NetworkWiring>>,
     /// The endpoints attached to them.
     pub endpoints: Vec<Arc<Wiring>>,
-}
-
-/// What [`Firewall::replace`] left in the kernel: the networks' part of the text, and
-/// how the kernel shows all but the endpoints' elements.
-#[derive(Debug)]
-struct Applied {
-    networks: String,
-    fingerprint: Fingerprint,
 }
 
 /// The firewall of one network namespace: the one the calling thread was in when it
@@ -105,7 +100,8 @@ impl Firewall {
             hint: "nf_tables has to be built in or loadable, and netd needs CAP_NET_ADMIN".into(),
         })?;
         let own = OwnChanges::new(socket.port());
-        Ok(Self { settings, socket, own, applied: None, destroys: true })
+        let applied = Applied::load(settings.memory.as_deref());
+        Ok(Self { settings, socket, own, applied, destroys: true })
     }
 
     /// Makes all tables anew, in one transaction: packets see the old rules or the new,
@@ -118,7 +114,9 @@ impl Firewall {
     pub fn replace(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
         const TRIES: usize = 3;
         let ruleset = text::ruleset(&self.settings, state)?;
+        let base = text::base(&self.settings, state)?;
         self.applied = None;
+        memory::keep(self.settings.memory.as_deref(), None);
         for attempt in 1..=TRIES {
             let before = inspect::generation(&mut self.socket)?;
             nft::load(&self.settings.nft, &ruleset, &self.own)?;
@@ -127,8 +125,8 @@ impl Firewall {
             // changed the tables before their picture was taken.
             let ours = inspect::generation(&mut self.socket)? == before.wrapping_add(1);
             if ours || attempt == TRIES {
-                let networks = text::networks(state);
-                self.applied = fingerprint.map(|fingerprint| Applied { networks, fingerprint });
+                self.applied = fingerprint.map(|picture| Applied::new(&base, &picture));
+                memory::keep(self.settings.memory.as_deref(), self.applied.as_ref());
                 break;
             }
         }
@@ -183,19 +181,16 @@ impl Firewall {
         Ok(found.is_some_and(|data| data == elements::bytes(&element.data)))
     }
 
-    /// Whether the kernel holds exactly what `state` asks for. `false` until this
-    /// `Firewall` has made the tables itself.
+    /// Whether the kernel holds exactly what `state` asks for. `false` unless this
+    /// `Firewall` has made the tables itself, or an earlier one that is remembered.
     ///
     /// # Errors
     /// The kernel's tables can't be read.
     pub fn intact(&mut self, state: &FirewallState) -> Result<bool, DataplaneError> {
         let Some(applied) = &self.applied else { return Ok(false) };
-        if applied.networks != text::networks(state) {
+        let Some(picture) = inspect::fingerprint(&mut self.socket)? else { return Ok(false) };
+        if *applied != Applied::new(&text::base(&self.settings, state)?, &picture) {
             return Ok(false);
-        }
-        match inspect::fingerprint(&mut self.socket)? {
-            Some(now) if now == applied.fingerprint => {}
-            _ => return Ok(false),
         }
         let Ok(wanted) = elements::of_state(state) else { return Ok(false) };
         inspect::holds_exactly(&mut self.socket, &wanted)

@@ -28,6 +28,15 @@ pub(super) const NETWORK_SETS: [(&str, &str); 9] = [
 const FAMILIES: [(Layer, &str); 3] =
     [(Layer::Inet, "inet"), (Layer::Bridge, "bridge"), (Layer::Arp, "arp")];
 
+/// What does not change with the endpoints.
+pub(super) fn base(
+    settings: &FirewallSettings,
+    state: &FirewallState,
+) -> Result<String, DataplaneError> {
+    let networks = state.networks.clone();
+    ruleset(settings, &FirewallState { networks, endpoints: Vec::new() })
+}
+
 /// Everything, in one transaction: tables that are there are deleted first.
 ///
 /// # Errors

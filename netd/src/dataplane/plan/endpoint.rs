@@ -109,8 +109,7 @@ fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) 
     let none = LinkChange::default();
     let (no_autoconf, hairpin) = (change.no_autoconf, change.hairpin);
     let rest = LinkChange { no_autoconf: false, hairpin: false, ..change };
-    let parts =
-        [LinkChange { no_autoconf, ..none }, rest, LinkChange { hairpin, ..none }];
+    let parts = [LinkChange { no_autoconf, ..none }, rest, LinkChange { hairpin, ..none }];
     ops.extend(parts.into_iter().filter(|part| !part.is_empty()).map(op));
 }
 

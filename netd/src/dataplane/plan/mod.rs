@@ -8,5 +8,5 @@ pub mod op;
 
 pub use actual::{ActualEndpoint, ActualLimits, ActualLink};
 pub use endpoint::{needs_local_routes, plan_endpoint, plan_new};
-pub use network::{ActualNetwork, NetworkOp, plan_network};
+pub use network::{ActualNetwork, NetworkOp, plan_network, provisional_mtu};
 pub use op::{LinkChange, Op, Shape, Shaped, Side};

@@ -22,7 +22,7 @@ pub struct ActualNetwork {
 /// A step on a bridge; each is one netlink request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkOp {
-    /// Make the bridge with its MAC and MTU, no STP, up.
+    /// Make the bridge, for now with another MTU: see [`provisional_mtu`].
     Create,
     /// Set MAC and MTU, no STP, up.
     Set,
@@ -30,6 +30,13 @@ pub enum NetworkOp {
     RemoveAddress(IpNet),
     /// Add a gateway.
     Address(IpNet),
+}
+
+/// A bridge's MTU follows its ports' until it is *changed* by hand: being made with the
+/// right one does not count, nor does setting it to what it is.
+pub const fn provisional_mtu(mtu: u32) -> u32 {
+    const USUAL: u32 = 1500;
+    if mtu == USUAL { USUAL - 1 } else { USUAL }
 }
 
 /// The steps from `actual` to the bridge of `desired`; none for a routed network.
@@ -43,7 +50,7 @@ pub fn plan_network(
     let Some(bridge) = &desired.bridge else { return Ok(Vec::new()) };
     let mut ops = Vec::new();
     match &actual.device {
-        None => ops.push(NetworkOp::Create),
+        None => ops.extend([NetworkOp::Create, NetworkOp::Set]),
         Some(device) if device.kind != "bridge" => {
             let ifname = bridge.name.clone();
             return Err(DataplaneError::InterfaceExists { ifname, place: "the host" });
