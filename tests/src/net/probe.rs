@@ -117,5 +117,5 @@ pub fn udp(net: &Namespace, to: IpAddr, port: u16) -> Result<IpAddr> {
 
 /// One ICMP echo from inside `net`.
 pub fn ping(net: &Namespace, to: IpAddr) -> Result<()> {
-    net.sh(&format!("ping -n -c 1 -W 1 {to}")).map(drop)
+    net.sh(&format!("ping -n -c 1 -W 0.5 {to}")).map(drop)
 }
