@@ -65,7 +65,7 @@ fn addresses(endpoint: &Endpoint, index: usize, prev: &PrevResult, found: &mut V
     let mut known: Vec<&Value> = prev.ips.iter().filter(ours).collect();
     for address in &endpoint.addresses {
         let same = |v: &&Value| same_cidr(text(v, "address"), &address.address);
-        let Some(at) = known.iter().position(|v| same(v)) else {
+        let Some(at) = known.iter().position(same) else {
             found.push(format!("address {} is not in prevResult", address.address));
             continue;
         };
