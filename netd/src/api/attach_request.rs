@@ -26,6 +26,8 @@ const MOST_TEXT: usize = 512 << 10;
 const MOST_PORTS: usize = 1024;
 const MOST_DNS: usize = 64;
 const MOST_PATH: usize = 4096;
+/// Bytes of who asks.
+pub const MOST_SOURCE: usize = 512;
 /// Bytes of any other piece of text.
 const MOST_WORD: usize = 1024;
 
@@ -53,6 +55,10 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
         let text = format!("{} is in the future (CLOCK_BOOTTIME is {now} ns)", request.issued_at);
         bad.add("issued_at", text);
     }
+    if request.source.len() > MOST_SOURCE {
+        let text = format!("has {} bytes; at most {MOST_SOURCE}", request.source.len());
+        bad.add("source", text);
+    }
     if request.mtu > 65535 {
         bad.add("mtu", format!("{} is above 65535", request.mtu));
     }
@@ -71,6 +77,7 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
             bandwidth,
             dns,
             no_default_route: request.no_default_route,
+            source: request.source,
             issued_at: if request.issued_at == 0 { now } else { request.issued_at },
         }),
         (Err(bad), ..) => Err(bad),

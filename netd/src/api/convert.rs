@@ -65,6 +65,7 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
         created_at: endpoint.created_at,
         bridge,
         bridge_mac,
+        source: endpoint.source.clone(),
     }
 }
 

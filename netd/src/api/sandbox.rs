@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use netd_api::v1::{self, sandbox_service_server::SandboxService};
 use tonic::{Request, Response, Status};
 
-use super::{Api, attach_request, convert};
+use super::{
+    Api,
+    attach_request::{self, MOST_SOURCE},
+    convert,
+};
 use crate::{
     domain::{Invalid, SandboxId},
     metrics::Verb,
     usecase::{Error, SandboxInfo, Work},
 };
-
-const MOST_SOURCE: usize = 64;
 
 #[tonic::async_trait]
 impl SandboxService for Api {

@@ -50,6 +50,8 @@ pub struct AttachSpec {
     pub no_default_route: bool,
     /// CLOCK_BOOTTIME, ns.
     pub issued_at: u64,
+    /// Who asks.
+    pub source: String,
 }
 
 /// An address and the pool it is from.
@@ -243,6 +245,7 @@ mod tests {
             dns: Dns::default(),
             no_default_route: false,
             issued_at: 1,
+            source: String::new(),
         }
     }
 

@@ -110,6 +110,9 @@ pub struct Endpoint {
     pub created_at: i64,
     /// CLOCK_BOOTTIME, ns, of the request that led to the present phase.
     pub issued_at: u64,
+    /// Who asked for it.
+    #[serde(default)]
+    pub source: String,
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
     pub sequence: u64,

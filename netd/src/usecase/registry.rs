@@ -167,6 +167,7 @@ impl Inner {
             dns: spec.dns.clone(),
             created_at: now_unix(),
             issued_at: spec.issued_at,
+            source: spec.source.clone(),
             sequence: self.next_sequence(),
         }))
     }

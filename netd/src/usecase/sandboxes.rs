@@ -54,7 +54,8 @@ impl Node {
         let mut counts = Synchronized::default();
         let mut unknown = Vec::new();
         for (endpoint, _) in self.registry.endpoints() {
-            let judged = network.as_ref().is_none_or(|n| *n == endpoint.network);
+            let judged = network.as_ref().is_none_or(|n| *n == endpoint.network)
+                && (!authoritative || endpoint.source == source);
             if endpoint.phase != Phase::Attached || !judged {
                 continue;
             }

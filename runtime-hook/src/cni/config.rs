@@ -25,6 +25,8 @@ pub const DEFAULT_NETWORK: &str = "default";
 pub struct Config {
     /// `cniVersion`.
     pub version: SpecVersion,
+    /// `name` of the network configuration.
+    pub name: String,
     /// `network`: netd's network; empty or missing: "default".
     pub network: String,
     /// `socket`: netd's; missing: `/run/netd/netd.sock`.
@@ -36,7 +38,7 @@ pub struct Config {
 impl Config {
     /// Reads the configuration; what is wrong is added to `reader`.
     pub fn read(root: &Node<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
-        read_name(root, reader);
+        let name = read_name(root, reader);
         let network = reader.string(root.get("network")).filter(|n| !n.is_empty());
         let socket = reader.string(root.get("socket"));
         let socket = socket.unwrap_or_else(|| netd_api::DEFAULT_SOCKET.into());
@@ -46,6 +48,7 @@ impl Config {
         let seconds = reader.number(root.get("timeout"), 1..=MOST_TIMEOUT);
         Self {
             version,
+            name,
             network: network.unwrap_or_else(|| DEFAULT_NETWORK.into()),
             socket: socket.into(),
             timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT)),
@@ -54,15 +57,16 @@ impl Config {
 }
 
 /// `name` is required, and of the same letters as a container id.
-fn read_name(root: &Node<'_>, reader: &mut Reader) {
-    let Some(name) = root.get("name") else {
-        return reader.add("name", "is required");
-    };
-    if let Some(name) = reader.string(Some(name))
-        && let Err(problem) = env::check_id(&name)
-    {
+fn read_name(root: &Node<'_>, reader: &mut Reader) -> String {
+    if root.get("name").is_none() {
+        reader.add("name", "is required");
+        return String::new();
+    }
+    let name = reader.string(root.get("name")).unwrap_or_default();
+    if let Err(problem) = env::check_id(&name) {
         reader.add("name", problem);
     }
+    name
 }
 
 /// A Unix socket's path: absolute, at most 107 bytes (unix(7)).

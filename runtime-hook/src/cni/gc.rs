@@ -10,13 +10,21 @@ use crate::json::{Node, Reader};
 /// The key of the list (CNI spec 1.1.0, section 2, "GC").
 const VALID: &str = "cni.dev/valid-attachments";
 
-/// Who the set comes from.
-const SOURCE: &str = "cni-gc";
+/// Who attaches, and whose set it is: GC judges what the network configuration of
+/// the same name attached, and nothing of other configurations or fronts.
+pub fn source(name: &str) -> String {
+    format!("cni/{name}")
+}
 
 /// Reads the list. It must be there: a missing one taken for an empty one would
 /// remove every pod's network. netd keeps or removes a sandbox as a whole, so one
 /// valid interface keeps all of its sandbox's.
-pub fn request(root: &Node<'_>, network: &str, reader: &mut Reader) -> SynchronizeRequest {
+pub fn request(
+    root: &Node<'_>,
+    name: &str,
+    network: &str,
+    reader: &mut Reader,
+) -> SynchronizeRequest {
     if root.get(VALID).is_none() {
         reader.add(VALID, "is required by GC");
     }
@@ -33,7 +41,7 @@ pub fn request(root: &Node<'_>, network: &str, reader: &mut Reader) -> Synchroni
     }
     let sandbox = |id| Sandbox { id, ..Sandbox::default() };
     SynchronizeRequest {
-        source: SOURCE.into(),
+        source: source(name),
         sandboxes: ids.into_iter().map(sandbox).collect(),
         network: network.to_owned(),
         authoritative: true,
@@ -47,9 +55,10 @@ mod tests {
 
     fn read(value: &Value) -> Result<Vec<String>, crate::error::HookError> {
         let mut reader = Reader::new();
-        let request = request(&Node::root(value), "default", &mut reader);
+        let request = request(&Node::root(value), "pods", "default", &mut reader);
         reader.finish()?;
         assert!(request.authoritative && request.network == "default");
+        assert_eq!(request.source, "cni/pods");
         Ok(request.sandboxes.into_iter().map(|s| s.id).collect())
     }
 

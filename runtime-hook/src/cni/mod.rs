@@ -143,6 +143,7 @@ fn add(
         dns: wishes.dns,
         no_default_route: false,
         issued_at,
+        source: gc::source(&config.name),
     };
     let endpoint = block_on(async {
         Client::connect(&config.socket, config.timeout).await?.attach(request).await
@@ -216,7 +217,7 @@ fn collect(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     version.needs("GC", SpecVersion::V110)?;
     let mut reader = Reader::new();
     let config = Config::read(root, version, &mut reader);
-    let request = gc::request(root, &config.network, &mut reader);
+    let request = gc::request(root, &config.name, &config.network, &mut reader);
     reader.finish()?;
     block_on(async {
         Client::connect(&config.socket, config.timeout).await?.synchronize(request).await

@@ -240,6 +240,7 @@ fn attach(pod: &PodSandbox, netns: &str, wanted: &Wanted) -> AttachRequest {
         mac: wanted.mac.clone(),
         no_default_route: true,
         issued_at: boottime(),
+        source: "nri".to_owned(),
         ..AttachRequest::default()
     }
 }

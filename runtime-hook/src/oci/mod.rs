@@ -116,6 +116,7 @@ fn requests(
         annotations: state.annotations.clone(),
         no_default_route: i > 0,
         issued_at,
+        source: "oci".to_owned(),
         ..AttachRequest::default()
     };
     let mut requests: Vec<AttachRequest> = networks.into_iter().enumerate().map(request).collect();

@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 /// What the hook asked.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a handful in a test
 pub enum Asked {
     Attach(AttachRequest),
     Detach(DetachRequest),

@@ -75,6 +75,7 @@ impl AttachArgs {
                 egress_burst: egress.1,
             }),
             no_default_route: self.no_default_route,
+            source: "cli".to_owned(),
             ..Default::default()
         }
     }
