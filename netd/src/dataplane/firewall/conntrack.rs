@@ -6,10 +6,7 @@ use std::net::IpAddr;
 
 use super::attributes::{each, find, nest, put};
 use crate::{
-    dataplane::{
-        DataplaneError,
-        netlink::{Batch, Socket},
-    },
+    dataplane::netlink::{Batch, Socket},
     domain::{PortMapping, Protocol, Wiring},
 };
 
@@ -43,26 +40,28 @@ struct Flow {
 }
 
 /// Ends flows to the endpoint's UDP host ports that began before they led to it.
-pub(super) fn forget_flows_past(s: &mut Socket, wiring: &Wiring) -> Result<(), DataplaneError> {
-    forget(s, wiring, |flow, pod| flow.answers != pod)
+pub(super) fn forget_flows_past(socket: &mut Socket, wiring: &Wiring) {
+    forget(socket, wiring, |flow, pod| flow.answers != pod);
 }
 
 /// Ends flows that lead through the endpoint's UDP host ports to it.
-pub(super) fn forget_flows_to(s: &mut Socket, wiring: &Wiring) -> Result<(), DataplaneError> {
-    forget(s, wiring, |flow, pod| flow.answers == pod && flow.to.0 != pod)
+pub(super) fn forget_flows_to(socket: &mut Socket, wiring: &Wiring) {
+    forget(socket, wiring, |flow, pod| flow.answers == pod && flow.to.0 != pod);
 }
 
-fn forget(
-    socket: &mut Socket,
-    wiring: &Wiring,
-    stale: impl Fn(&Flow, IpAddr) -> bool,
-) -> Result<(), DataplaneError> {
+/// A failure is logged and no more: new flows go where they should, and a kernel
+/// without ctnetlink has no way to end the old ones.
+fn forget(socket: &mut Socket, wiring: &Wiring, stale: impl Fn(&Flow, IpAddr) -> bool) {
     for mapping in wiring.port_mappings.iter().filter(|m| m.protocol == Protocol::Udp) {
         for pod in wiring.addresses.iter().map(|a| a.address.addr()) {
-            forget_port(socket, mapping, pod, &stale)?;
+            if let Err(error) = forget_port(socket, mapping, pod, &stale) {
+                tracing::warn!(
+                    endpoint = %wiring.host_ifname, port = mapping.host_port, %error,
+                    "old UDP flows of a host port may go on to where they went"
+                );
+            }
         }
     }
-    Ok(())
 }
 
 fn forget_port(
@@ -70,14 +69,10 @@ fn forget_port(
     mapping: &PortMapping,
     pod: IpAddr,
     stale: &impl Fn(&Flow, IpAddr) -> bool,
-) -> Result<(), DataplaneError> {
-    let failed = |what: &str, e: &dyn std::fmt::Display| DataplaneError::Kernel {
-        operation: format!("{what} UDP flows of host port {}", mapping.host_port),
-        errno: e.to_string(),
-    };
+) -> std::io::Result<()> {
     let bound = mapping.host_ip.filter(|ip| !ip.is_unspecified());
     let mut batch = Batch::new();
-    for body in list(socket, pod.is_ipv4(), mapping.host_port).map_err(|e| failed("listing", &e))? {
+    for body in list(socket, pod.is_ipv4(), mapping.host_port)? {
         let Some(flow) = read(&body) else { continue };
         // Kernels before 5.8 ignore the filter and give everything.
         if flow.to.1 == mapping.host_port
@@ -90,10 +85,10 @@ fn forget_port(
     if batch.is_empty() {
         return Ok(());
     }
-    let results = socket.batch(batch).map_err(|e| failed("ending", &e))?;
     // One that ended by itself meanwhile is fine.
-    let refusal = results.into_iter().filter_map(Result::err).find(|r| r.errno != libc::ENOENT);
-    refusal.map_or(Ok(()), |r| Err(failed("ending", &r)))
+    let mut refusals = socket.batch(batch)?.into_iter().filter_map(Result::err);
+    let refusal = refusals.find(|r| r.errno != libc::ENOENT);
+    refusal.map_or(Ok(()), |r| Err(std::io::Error::other(r)))
 }
 
 /// Every UDP flow to a port, as raw bodies.

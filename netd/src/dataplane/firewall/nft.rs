@@ -36,19 +36,31 @@ pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), Da
     drop(input);
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
-        return Err(refused(&output.stderr));
+        return Err(refused(&output.stderr, ruleset));
     }
     written.map_err(failed)
 }
 
-/// nft's words, not all of them: it quotes lines that can be very long.
-fn refused(stderr: &[u8]) -> DataplaneError {
+/// nft's words, each error with the line of the ruleset that it is about.
+fn refused(stderr: &[u8], ruleset: &str) -> DataplaneError {
+    /// Elements can make lines of words long.
     const MOST: usize = 512;
     let text = String::from_utf8_lossy(stderr);
-    let errors: Vec<&str> = text.lines().filter(|l| l.contains("Error")).collect();
+    let errors: Vec<String> =
+        text.lines().filter(|l| l.contains("Error")).map(|l| quoted(l, ruleset)).collect();
     let said = if errors.is_empty() { text.trim().to_owned() } else { errors.join("; ") };
     DataplaneError::Kernel {
         operation: "loading the nftables tables with nft".into(),
         errno: said.chars().take(MOST).collect(),
+    }
+}
+
+/// `/dev/stdin:14:4-15: Error: words` as `words: "line 14"`.
+fn quoted(error: &str, ruleset: &str) -> String {
+    let words = error.split_once("Error: ").map_or(error, |(_, words)| words);
+    let number = error.split(':').nth(1).and_then(|n| n.parse::<usize>().ok());
+    match number.and_then(|n| ruleset.lines().nth(n.saturating_sub(1))) {
+        Some(line) => format!("{words}: \"{}\"", line.trim()),
+        None => words.to_owned(),
     }
 }

@@ -33,7 +33,7 @@ pub enum Foreign {
 /// Listens to nftables' events in the namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Watcher {
-    socket: Socket,
+    pub(super) socket: Socket,
     own: OwnChanges,
 }
 
