@@ -12,6 +12,9 @@ pub struct Settings {
     pub underlay: Option<IfName>,
     /// The namespace to work on; `None`: that of the thread that starts the dataplane.
     pub host_netns: Option<Arc<OwnedFd>>,
+    /// Room for events that are not read yet, bytes; `None`: 16 MiB, which is enough
+    /// for some thousand attaches at once.
+    pub event_buffer: Option<i32>,
     /// Marks and programs of the firewall.
     pub firewall: FirewallSettings,
 }

@@ -119,6 +119,12 @@ impl Bed {
         Self { host, dataplane, drift, bridged, routed }
     }
 
+    /// A second process's dataplane on the same host.
+    pub fn another(&self) -> (Arc<Dataplane>, UnboundedReceiver<Drift>) {
+        let settings = Settings { host_netns: Some(self.host.0.clone()), ..Settings::default() };
+        Dataplane::start(settings).unwrap()
+    }
+
     pub async fn attach(&self, wiring: &Arc<Wiring>) -> Space {
         let pod = Space::new();
         self.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();

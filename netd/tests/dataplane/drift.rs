@@ -84,11 +84,7 @@ async fn what_is_there_before_the_start_is_watched_too() {
     let mut bed = Bed::new().await;
     let (bridged, routed) = (Arc::new(on_bridge(5)), Arc::new(on_route(6)));
     let pods = [bed.attach(&bridged).await, bed.attach(&routed).await];
-    let (dataplane, drift) = netd::dataplane::Dataplane::start(netd::dataplane::Settings {
-        host_netns: Some(bed.host.0.clone()),
-        ..Default::default()
-    })
-    .unwrap();
+    let (dataplane, drift) = bed.another();
     (bed.dataplane, bed.drift) = (dataplane, drift);
     for network in [&bed.bridged, &bed.routed] {
         let repairs = bed.dataplane.ensure_network(network.clone()).await.unwrap();
@@ -151,4 +147,28 @@ async fn settings_rules_and_the_underlay_are_watched() {
     bed.host.ip("link set up0 mtu 1400");
     assert!(bed.hears(|drift| *drift == Drift::Underlay).await, "MTU");
     assert_eq!(bed.dataplane.underlay_mtu().await.unwrap(), 1400);
+}
+
+#[tokio::test]
+async fn when_events_are_lost_everything_is_to_be_looked_at() {
+    let mut bed = Bed::new().await;
+    let settings = netd::dataplane::Settings {
+        host_netns: Some(bed.host.0.clone()),
+        event_buffer: Some(1),
+        ..Default::default()
+    };
+    let (_dataplane, drift) = netd::dataplane::Dataplane::start(settings).unwrap();
+    bed.drift = drift;
+    let lines: String = (1..5000u32)
+        .map(|n| format!("addr add 172.16.{}.{}/32 dev lo\n", n / 250, n % 250))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("batch");
+    std::fs::write(&file, lines).unwrap();
+    bed.host.ip(&format!("-batch {}", file.display()));
+    assert!(bed.hears(|drift| *drift == Drift::Everything).await);
+    // And it goes on listening.
+    bed.quiet().await;
+    bed.host.set_sysctl("ipv4/ip_forward", "0");
+    assert!(bed.hears(|drift| *drift == Drift::Sysctl).await);
 }

@@ -224,3 +224,43 @@ async fn bandwidth_limits_are_there_and_mended_and_leave_with_the_endpoint() {
     bed.dataplane.reap().await.unwrap();
     assert!(bed.host.run("ip", &format!("link show dev {ifb}")).is_err());
 }
+
+/// How long `bytes` take from one end to the other by TCP.
+fn transfer(from: &Space, at: std::net::IpAddr, to: &Space, bytes: usize) -> f64 {
+    use std::{io::Read, io::Write, net::TcpListener, net::TcpStream, time::Instant};
+    let listener = to.inside(|| TcpListener::bind((at, 0))).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
+        all.len()
+    });
+    let start = Instant::now();
+    let mut stream = from.inside(|| TcpStream::connect((at, port))).unwrap();
+    stream.write_all(&vec![7; bytes]).unwrap();
+    drop(stream);
+    assert_eq!(reader.join().unwrap(), bytes);
+    start.elapsed().as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bandwidth_limits_hold_in_each_direction() {
+    let bed = Bed::new().await;
+    for (n, bridged) in [(5, true), (6, false)] {
+        let make = if bridged { on_bridge } else { on_route };
+        let mut limited = make(n);
+        limited.bandwidth = Bandwidth {
+            ingress_rate: 8_000_000,
+            ingress_burst: 400_000,
+            egress_rate: 16_000_000,
+            egress_burst: 400_000,
+        };
+        let (limited, free) = (Arc::new(limited), Arc::new(make(n + 10)));
+        let (pod, peer) = (bed.attach(&limited).await, bed.attach(&free).await);
+        // 1 MB/s and 2 MB/s after a burst of 50 kB: 0.55 s and 0.43 s at the least.
+        let to = transfer(&peer, ip(&limited, false), &pod, 600_000);
+        let from = transfer(&pod, ip(&free, false), &peer, 900_000);
+        assert!((0.5..2.0).contains(&to), "to the pod: {to} s, bridged: {bridged}");
+        assert!((0.4..2.0).contains(&from), "from the pod: {from} s, bridged: {bridged}");
+    }
+}

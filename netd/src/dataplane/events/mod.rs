@@ -32,7 +32,7 @@ use super::{
 /// Multicast groups (uapi/linux/rtnetlink.h): links, neighbours, addresses, routes and
 /// settings of both families.
 const GROUPS: [u32; 8] = [1, 3, 5, 7, 9, 11, 24, 25];
-/// Room for the events of some hundred attaches, bytes.
+/// Room for events that are not read yet, bytes.
 const BUFFER: i32 = 16 << 20;
 
 /// Ends the thread when dropped.
@@ -91,7 +91,7 @@ impl Listener {
     ) -> Result<Self, DataplaneError> {
         let what = || failed("listening to the kernel's events");
         let events = Socket::open(Family::Route).map_err(what())?;
-        events.set_buffers(BUFFER).map_err(what())?;
+        events.set_buffers(shared.settings.event_buffer.unwrap_or(BUFFER)).map_err(what())?;
         events.subscribe(&GROUPS, true).map_err(what())?;
         let asking = Socket::open(Family::Route).map_err(what())?;
         let firewall = Watcher::open(own)?;
