@@ -7,6 +7,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Errors of the tests say what they were doing; stack traces would bury it.
 export RUST_LIB_BACKTRACE ?= 0
 
+include deploy/install.mk
+
 .PHONY: help setup build demo test bench lint clean-testbed
 
 help:

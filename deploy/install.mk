@@ -19,7 +19,7 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 # Where cargo puts what it builds.
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
-UNITS := netd.service netd.socket netd-hook.service
+UNITS := netd.service netd.socket netd-hook.service netd-nri.service
 
 .PHONY: install uninstall build-release
 
