@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::{
     DataplaneError,
+    events::Expected,
     kernel::{Kernel, failed, pod_socket, refused},
     message::{
         attr,
@@ -17,10 +18,11 @@ use super::{
     plan::{LinkChange, Op, Shaped, Side},
     sysctl,
 };
-use crate::domain::{Route, Wiring};
+use crate::domain::{Route, Wiring, WiringDriver};
 
-/// `IFLA_LINK`: in the answer to the making of a pair, the other end's index.
+/// In the answer to the making of a pair: the other end's index, and its namespace's id.
 const IFLA_LINK: u16 = 5;
+const IFLA_LINK_NETNSID: u16 = 37;
 /// Where a link message has its index, and where its attributes begin.
 const LINK_INDEX: usize = 4;
 const LINK_ATTRIBUTES: usize = 16;
@@ -46,6 +48,8 @@ pub struct Indexes {
     pub host: u32,
     /// The sandbox's end.
     pub pod: u32,
+    /// The host's id for the sandbox's namespace.
+    pub pod_netns: Option<i32>,
     /// The bridge.
     pub bridge: Option<u32>,
     /// The device that limits what the pod sends.
@@ -97,6 +101,7 @@ impl<'a> Applier<'a> {
         if made.is_empty() {
             return;
         }
+        self.kernel.shared.table.lock().forget(host);
         if let Err(e) = parking::park_made(self.kernel, host, &made) {
             tracing::warn!(interface = %host, "undoing an attach: {e}");
         }
@@ -111,17 +116,35 @@ impl<'a> Applier<'a> {
         if let Err(refusal) = result {
             return Err(self.not_made(what, &refusal));
         }
-        let (host, peer) = match answer.iter().find_map(ends) {
-            Some(both) => both,
+        let (host, pod, id) = match answer.iter().find_map(ends) {
+            Some(all) => all,
             // Kernels before 6.2 do not echo what they make.
             None => observe::link(&mut self.kernel.socket, Which::Name(name.as_str()))
                 .map_err(failed(format!("{name}: {what}")))?
-                .and_then(|link| Some((link.index, link.peer?)))
+                .and_then(|link| Some((link.index, link.peer?, link.peer_netns)))
                 .ok_or_else(|| self.vanished(what))?,
         };
-        (self.indexes.host, self.indexes.pod) = (host, peer);
+        self.indexes = Indexes { host, pod, pod_netns: id, ..self.indexes };
         self.made.push(host);
+        self.watch();
         Ok(())
+    }
+
+    /// From now on, what somebody else does to the endpoint is drift.
+    pub fn watch(&self) {
+        let (wiring, at) = (self.wiring, self.indexes);
+        let routed = wiring.driver == WiringDriver::Routed;
+        let addresses = wiring.addresses.iter().filter(|_| routed).map(|a| a.address.addr());
+        self.kernel.shared.table.lock().expect(Expected {
+            name: wiring.host_ifname.clone(),
+            host: at.host,
+            host_mac: wiring.host_mac.bytes(),
+            pod: at.pod_netns.map(|id| (id, at.pod)),
+            pod_mac: wiring.mac.bytes(),
+            mtu: wiring.mtu,
+            bridge: at.bridge,
+            addresses: addresses.collect(),
+        });
     }
 
     /// Says whose name was in the way.
@@ -296,9 +319,11 @@ fn alone(op: &Op) -> bool {
     matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
 }
 
-/// Both ends' indexes from the kernel's echo.
-fn ends(message: &Received) -> Option<(u32, u32)> {
+/// Both ends' indexes and the namespace's id, from the kernel's echo.
+fn ends(message: &Received) -> Option<(u32, u32, Option<i32>)> {
     let body = message.body();
-    let peer = attr::find(body.get(LINK_ATTRIBUTES..)?, IFLA_LINK)?;
-    Some((attr::u32_at(body, LINK_INDEX)?, attr::u32_at(peer, 0)?))
+    let attributes = body.get(LINK_ATTRIBUTES..)?;
+    let peer = attr::find(attributes, IFLA_LINK)?;
+    let id = attr::find(attributes, IFLA_LINK_NETNSID).and_then(|id| attr::u32_at(id, 0));
+    Some((attr::u32_at(body, LINK_INDEX)?, attr::u32_at(peer, 0)?, id.map(u32::cast_signed)))
 }

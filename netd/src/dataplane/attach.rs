@@ -98,6 +98,6 @@ fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(),
 /// Whether the bridge's index has changed since it was learnt.
 fn forget_bridge(kernel: &mut Kernel, wiring: &Wiring) -> Result<bool, DataplaneError> {
     let crate::domain::WiringDriver::Bridge(name) = &wiring.driver else { return Ok(false) };
-    let Some(before) = kernel.shared.bridges.forget(name) else { return Ok(false) };
+    let Some(before) = kernel.shared.bridges.lock().remove(name) else { return Ok(false) };
     Ok(kernel.bridge(wiring)? != Some(before))
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::{
     DataplaneError, Settings,
+    events::Table,
     message::link::Which,
     netlink::{Batch, Family, Refusal, Socket},
     netns::{self, Netns},
@@ -29,42 +30,13 @@ pub struct Shared {
     /// Setup.
     pub settings: Settings,
     /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
-    pub bridges: Bridges,
+    pub bridges: Mutex<HashMap<IfName, u32>>,
+    /// What was made, for the thread that listens.
+    pub table: Mutex<Table>,
     /// Links on their way out.
     pub lot: Lot,
     /// Ports of the threads' sockets: what they cause is no drift.
     pub ports: Mutex<Vec<u32>>,
-}
-
-/// Indexes of the networks' bridges.
-#[derive(Debug, Default)]
-pub struct Bridges(Mutex<(u64, HashMap<IfName, u32>)>);
-
-impl Bridges {
-    /// The index, if it is known.
-    pub fn get(&self, name: &IfName) -> Option<u32> {
-        self.0.lock().1.get(name).copied()
-    }
-
-    /// Remembers an index.
-    pub fn learn(&self, name: &IfName, index: u32) {
-        let mut inner = self.0.lock();
-        if inner.1.insert(name.clone(), index) != Some(index) {
-            inner.0 += 1;
-        }
-    }
-
-    /// Forgets an index; what it was.
-    pub fn forget(&self, name: &IfName) -> Option<u32> {
-        self.0.lock().1.remove(name)
-    }
-
-    /// The present version, and all of them if `version` is an older one.
-    pub fn newer_than(&self, version: u64) -> (u64, Vec<(IfName, u32)>) {
-        let inner = self.0.lock();
-        let news = inner.1.iter().filter(|_| inner.0 != version);
-        (inner.0, news.map(|(name, index)| (name.clone(), *index)).collect())
-    }
 }
 
 impl Kernel {
@@ -78,8 +50,8 @@ impl Kernel {
     /// The index of the bridge that the endpoint's host side is a port of.
     pub fn bridge(&mut self, wiring: &Wiring) -> Result<Option<u32>, DataplaneError> {
         let WiringDriver::Bridge(name) = &wiring.driver else { return Ok(None) };
-        if let Some(index) = self.shared.bridges.get(name) {
-            return Ok(Some(index));
+        if let Some(index) = self.shared.bridges.lock().get(name) {
+            return Ok(Some(*index));
         }
         let found = observe::link(&mut self.socket, Which::Name(name.as_str()))
             .map_err(failed(format!("looking for the bridge {name}")))?;
@@ -89,7 +61,7 @@ impl Kernel {
                 errno: "there is none; it is made again with its network".into(),
             });
         };
-        self.shared.bridges.learn(name, link.index);
+        self.shared.bridges.lock().insert(name.clone(), link.index);
         Ok(Some(link.index))
     }
 

@@ -58,7 +58,8 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Starts the threads. The receiver gets what may have been lost or changed by
-    /// somebody else, many times over; who reads it has to put that together.
+    /// somebody else, many times over; who reads it has to put that together. What an
+    /// earlier process made is watched once `repair` and `ensure_network` have seen it.
     ///
     /// # Errors
     /// No netlink, no permission, or no more threads.

@@ -207,6 +207,21 @@ impl Socket {
         Ok(())
     }
 
+    /// Lets only those messages in that the classic BPF `program` passes; it sees each
+    /// from its header on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn filter(&self, program: &mut [libc::sock_filter]) -> io::Result<()> {
+        let whole = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        let size = size_of_val(&whole) as u32;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+        let pointer = (&raw const whole).cast();
+        // SAFETY: the kernel copies the program, which lives through the call.
+        let result = unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, option, pointer, size) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Sends the batch and waits for every acknowledgement: one result a request that
     /// asks for one, in order (a request that doesn't gives `Ok` unless it was refused).
     ///
@@ -264,11 +279,32 @@ impl Socket {
         for _ in 0..TRIES {
             let mut batch = Batch::new();
             batch.route(message.clone(), libc::NLM_F_DUMP as u16);
-            if let Some(all) = self.dump_once(batch)? {
+            if let (all, true) = self.dump_once(batch)? {
                 return Ok(all);
             }
         }
         Err(io::Error::other("the kernel's tables change faster than they can be read"))
+    }
+
+    /// As [`Socket::dump`], for tables that hardly ever stand still: after some tries
+    /// it gives what all of them found, the newest last, some of it several times over.
+    /// What was there all the time is among it.
+    ///
+    /// # Errors
+    /// As for `dump`.
+    pub fn dump_moving(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<Received>> {
+        const TRIES: usize = 3;
+        let mut found = Vec::new();
+        for _ in 0..TRIES {
+            let mut batch = Batch::new();
+            batch.route(message.clone(), libc::NLM_F_DUMP as u16);
+            let (all, whole) = self.dump_once(batch)?;
+            if whole {
+                return Ok(all);
+            }
+            found.extend(all);
+        }
+        Ok(found)
     }
 
     /// As [`Socket::dump`] for an encoded request (netfilter).
@@ -278,11 +314,14 @@ impl Socket {
     pub fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
         let mut batch = Batch::new();
         batch.raw(kind, libc::NLM_F_DUMP as u16, body);
-        self.dump_once(batch)?
-            .ok_or_else(|| io::Error::other("the kernel's tables changed while they were read"))
+        match self.dump_once(batch)? {
+            (all, true) => Ok(all),
+            _ => Err(io::Error::other("the kernel's tables changed while they were read")),
+        }
     }
 
-    fn dump_once(&mut self, mut batch: Batch) -> io::Result<Option<Vec<Received>>> {
+    /// What was found, and whether nothing changed meanwhile.
+    fn dump_once(&mut self, mut batch: Batch) -> io::Result<(Vec<Received>, bool)> {
         let first = self.stamp(&mut batch);
         self.send(&batch.bytes)?;
         let (mut all, mut whole) = (Vec::new(), true);
@@ -293,7 +332,7 @@ impl Socket {
                 }
                 whole &= flags(&message.bytes) & libc::NLM_F_DUMP_INTR as u16 == 0;
                 match message.kind {
-                    NLMSG_DONE => return Ok(whole.then_some(all)),
+                    NLMSG_DONE => return Ok((all, whole)),
                     NLMSG_ERROR => {
                         if let Err(refusal) = outcome(&message.bytes) {
                             return Err(io::Error::from_raw_os_error(refusal.errno));

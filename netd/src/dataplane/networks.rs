@@ -2,6 +2,7 @@
 
 use super::{
     DataplaneError, Repair,
+    events::ExpectedBridge,
     kernel::{Kernel, failed, refused},
     message::{
         link::{self, Which},
@@ -29,7 +30,10 @@ pub fn ensure(kernel: &mut Kernel, network: &NetworkWiring) -> Result<Vec<Repair
             Some(index) => index,
             None => index_of(kernel, bridge)?,
         };
-        kernel.shared.bridges.learn(&bridge.name, index);
+        kernel.shared.bridges.lock().insert(bridge.name.clone(), index);
+        let (name, mac) = (bridge.name.clone(), bridge.mac.bytes());
+        let expected = ExpectedBridge { name, mac, mtu: network.mtu };
+        kernel.shared.table.lock().expect_bridge(index, expected);
         repairs.extend(links.iter().map(|op| op.repair(&bridge.name)));
         repairs.extend(sysctl::ensure(&sysctl::of_network(network))?);
         apply(kernel, network, bridge, index, &addresses)?;
@@ -105,7 +109,8 @@ fn apply(
 /// bridge is left alone.
 pub fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
-    kernel.shared.bridges.forget(&bridge.name);
+    kernel.shared.bridges.lock().remove(&bridge.name);
+    kernel.shared.table.lock().forget_bridge(&bridge.name);
     let actual = observe_network(kernel, bridge)?;
     let Some(device) = actual.device.filter(|device| device.kind == "bridge") else {
         return Ok(());

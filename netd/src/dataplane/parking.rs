@@ -9,7 +9,7 @@
 //! So there are many small groups, and attaches go on in between.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
 };
 
@@ -69,6 +69,8 @@ impl Lot {
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
 pub fn park(kernel: &mut Kernel, host: &IfName, limited: bool) -> Result<(), DataplaneError> {
     let ifb = ifb_name(host);
+    // What happens to it from here on is no loss.
+    kernel.shared.table.lock().forget(host);
     let names = [Some(host), limited.then_some(&ifb)];
     park_all(kernel, names.into_iter().flatten().map(|name| Which::Name(name.as_str())))
         .map_err(|e| e.of(host))
@@ -183,6 +185,9 @@ fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
 
 fn of_kind(kernel: &mut Kernel, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {
     let name = kind.to_string();
-    let all = kernel.socket.dump(link::get_all(Some(kind))).map_err(failed("listing links"))?;
-    Ok(all.iter().filter_map(observe::read_link).filter(|l| l.kind == name).collect())
+    let request = link::get_all(Some(kind));
+    let all = kernel.socket.dump_moving(&request).map_err(failed("listing links"))?;
+    let links = all.iter().filter_map(observe::read_link).filter(|link| link.kind == name);
+    let unique: HashMap<u32, ActualLink> = links.map(|link| (link.index, link)).collect();
+    Ok(unique.into_values().collect())
 }

@@ -35,6 +35,7 @@ pub fn repair(
         applier.undo();
         return Err(e);
     }
+    applier.watch();
     Ok(ops.iter().map(|op| op.repair(&wiring.host_ifname)).collect())
 }
 
@@ -56,14 +57,16 @@ fn examine(
 ) -> Result<Findings, DataplaneError> {
     if let WiringDriver::Bridge(name) = &wiring.driver {
         // Looked up anew: a repair is what follows when a bridge was replaced.
-        kernel.shared.bridges.forget(name);
+        kernel.shared.bridges.lock().remove(name);
     }
     let bridge = kernel.bridge(wiring)?;
     let mut pod = pod_socket(netns)?;
     let actual = observe_endpoint(kernel, netns, &mut pod, wiring)
         .map_err(failed(format!("{}: reading what is there", wiring.host_ifname)))?;
     let ops = plan_endpoint(wiring, bridge, &actual)?;
+    let pod_netns = actual.host.as_ref().and_then(|link| link.peer_netns);
     let indexes = Indexes {
+        pod_netns,
         host: actual.host.map_or(0, |link| link.index),
         pod: actual.pod.map_or(0, |link| link.index),
         bridge,

@@ -80,7 +80,7 @@ async fn damage_in_a_sandbox_is_heard_and_told_from_other_sandboxes() {
 }
 
 #[tokio::test]
-async fn what_is_there_before_the_start_is_watched_too() {
+async fn what_an_earlier_process_made_is_watched_once_it_is_adopted() {
     let mut bed = Bed::new().await;
     let (bridged, routed) = (Arc::new(on_bridge(5)), Arc::new(on_route(6)));
     let pods = [bed.attach(&bridged).await, bed.attach(&routed).await];
@@ -88,6 +88,10 @@ async fn what_is_there_before_the_start_is_watched_too() {
     (bed.dataplane, bed.drift) = (dataplane, drift);
     for network in [&bed.bridged, &bed.routed] {
         let repairs = bed.dataplane.ensure_network(network.clone()).await.unwrap();
+        assert!(repairs.is_empty(), "{repairs:?}");
+    }
+    for (pod, wiring) in pods.iter().zip([&bridged, &routed]) {
+        let repairs = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
         assert!(repairs.is_empty(), "{repairs:?}");
     }
     for (pod, wiring, damage) in [
@@ -160,7 +164,8 @@ async fn when_events_are_lost_everything_is_to_be_looked_at() {
     let (_dataplane, drift) = netd::dataplane::Dataplane::start(settings).unwrap();
     bed.drift = drift;
     let lines: String = (1..5000u32)
-        .map(|n| format!("addr add 172.16.{}.{}/32 dev lo\n", n / 250, n % 250))
+        .map(|n| format!("172.16.{}.{}/32", n / 250, n % 250))
+        .map(|ip| format!("addr add {ip} dev lo\naddr del {ip} dev lo\n"))
         .collect();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("batch");

@@ -4,6 +4,7 @@
 //! at the other end of our veths do. Nothing is polled and nothing is missed: when the
 //! kernel had to drop events, that is a [`Drift::Everything`].
 
+mod filter;
 mod parse;
 mod table;
 #[cfg(test)]
@@ -11,27 +12,25 @@ mod tests;
 
 use std::{io, os::fd::AsFd, sync::Arc};
 
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::InfoKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::table::Table;
+pub use self::table::{Expected, ExpectedBridge, Table};
 use super::{
     DataplaneError, Drift,
     firewall::{OwnChanges, Watcher},
     kernel::{Shared, failed},
-    message::{
-        link::{self, Which},
-        net,
-    },
-    netlink::{Batch, Family, Received, Socket},
+    netlink::{Family, Received, Socket},
     underlay,
     worker::go_home,
 };
 
-/// Multicast groups (uapi/linux/rtnetlink.h): links, neighbours, addresses, routes and
-/// settings of both families.
-const GROUPS: [u32; 8] = [1, 3, 5, 7, 9, 11, 24, 25];
+/// Multicast groups (uapi/linux/rtnetlink.h) to hear everywhere: links, neighbours,
+/// addresses and routes of both families. For each event of another namespace the
+/// kernel looks through all namespace ids: no group more than needed.
+const EVERYWHERE: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// Groups to hear on the host only: settings of both families.
+const ON_THE_HOST: [u32; 2] = [24, 25];
 /// Room for events that are not read yet, bytes.
 const BUFFER: i32 = 16 << 20;
 
@@ -42,15 +41,13 @@ pub struct Listening {
 }
 
 struct Listener {
-    events: Socket,
+    /// Everywhere, and on the host.
+    sockets: [Socket; 2],
     /// Asks; its answers don't get mixed up with events.
     asking: Socket,
     firewall: Watcher,
     shared: Arc<Shared>,
-    table: Table,
     drift: UnboundedSender<Drift>,
-    /// Of the bridges that the table knows.
-    version: u64,
 }
 
 /// Starts to listen on a thread of its own. Whatever happens after this returns is heard.
@@ -90,61 +87,33 @@ impl Listener {
         drift: UnboundedSender<Drift>,
     ) -> Result<Self, DataplaneError> {
         let what = || failed("listening to the kernel's events");
-        let events = Socket::open(Family::Route).map_err(what())?;
-        events.set_buffers(shared.settings.event_buffer.unwrap_or(BUFFER)).map_err(what())?;
-        events.subscribe(&GROUPS, true).map_err(what())?;
-        let asking = Socket::open(Family::Route).map_err(what())?;
-        let firewall = Watcher::open(own)?;
-        let table = Table::default();
-        let mut listener = Self { events, asking, firewall, shared, table, drift, version: 0 };
-        listener.learn().map_err(what())?;
+        let buffer = shared.settings.event_buffer.unwrap_or(BUFFER);
+        let hear = |groups: &[u32], everywhere| {
+            let socket = Socket::open(Family::Route)?;
+            socket.set_buffers(buffer)?;
+            socket.filter(&mut filter::program())?;
+            socket.subscribe(groups, everywhere)?;
+            Ok(socket)
+        };
+        let mut listener = Self {
+            sockets: [
+                hear(&EVERYWHERE, true).map_err(what())?,
+                hear(&ON_THE_HOST, false).map_err(what())?,
+            ],
+            asking: Socket::open(Family::Route).map_err(what())?,
+            firewall: Watcher::open(own)?,
+            shared,
+            drift,
+        };
+        listener.learn_underlay().map_err(what())?;
         Ok(listener)
-    }
-
-    /// Reads what is there.
-    fn learn(&mut self) -> io::Result<()> {
-        self.table = Table::default();
-        self.version = 0;
-        self.learn_bridges()?;
-        let dumps = [
-            link::get_all(Some(InfoKind::Veth)),
-            net::get_routes(AddressFamily::Inet, None),
-            net::get_routes(AddressFamily::Inet6, None),
-        ];
-        for dump in dumps {
-            self.learn_from(dump)?;
-        }
-        self.learn_underlay()
-    }
-
-    fn learn_from(&mut self, dump: RouteNetlinkMessage) -> io::Result<()> {
-        for message in super::observe::some_family(self.asking.dump(dump))? {
-            self.table.judge(&message, true);
-        }
-        Ok(())
     }
 
     fn learn_underlay(&mut self) -> io::Result<()> {
         let configured = self.shared.settings.underlay.clone();
         let found = underlay::find(&mut self.asking, configured.as_ref())?;
-        self.table.know_underlay(found.map(|link| (link.index, link.mtu)));
-        Ok(())
-    }
-
-    /// Takes over the bridges that were made or adopted meanwhile.
-    fn learn_bridges(&mut self) -> io::Result<()> {
-        let (version, bridges) = self.shared.bridges.newer_than(self.version);
-        self.version = version;
-        for (name, index) in bridges {
-            if self.table.know_bridge(name, index) {
-                let mut batch = Batch::new();
-                batch.route(link::get(Which::Index(index)), 0);
-                let (_, answer) = self.asking.exchange(batch)?;
-                for message in answer {
-                    self.table.judge(&message, true);
-                }
-            }
-        }
+        let known = found.map(|link| (link.index, link.mtu));
+        self.shared.table.lock().know_underlay(known);
         Ok(())
     }
 
@@ -169,7 +138,8 @@ impl Listener {
 
     /// Waits for events; `false`: it is over.
     fn wait(&self, end: &io::PipeReader) -> io::Result<bool> {
-        let fds = [end.as_fd(), self.events.as_fd(), self.firewall.as_fd()];
+        let [events, settings] = self.sockets.each_ref().map(AsFd::as_fd);
+        let fds = [end.as_fd(), events, settings, self.firewall.as_fd()];
         let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => Ok(true),
@@ -179,32 +149,28 @@ impl Listener {
     }
 
     fn hear(&mut self) {
-        loop {
-            match self.events.events_now() {
-                Ok(events) => self.judge(&events),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    // Lost some (ENOBUFS). Those that are left are older than what is
-                    // read now, which makes them harmless.
-                    tracing::warn!("events of the kernel were lost: {e}");
-                    if let Err(e) = self.learn() {
-                        tracing::error!("reading the kernel's links anew: {e}");
+        for i in 0..self.sockets.len() {
+            loop {
+                match self.sockets[i].events_now() {
+                    Ok(events) => self.judge(&events),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) => {
+                        tracing::warn!("events of the kernel were lost: {e}");
+                        self.react(&Drift::Underlay);
+                        self.tell(Drift::Everything);
                     }
-                    self.tell(Drift::Everything);
                 }
             }
         }
     }
 
     fn judge(&mut self, events: &[Received]) {
-        if let Err(e) = self.learn_bridges() {
-            tracing::warn!("reading the networks' bridges: {e}");
-        }
         for event in events {
             let own = event.port != 0 && self.shared.ports.lock().contains(&event.port);
             // Ports are numbered by namespace: a pod's process can have one of ours.
             let own = own && event.nsid.is_none();
-            for drift in self.table.judge(event, own) {
+            let found = self.shared.table.lock().judge(event, own);
+            for drift in found {
                 self.react(&drift);
                 self.tell(drift);
             }
@@ -213,7 +179,7 @@ impl Listener {
 
     fn react(&mut self, drift: &Drift) {
         match drift {
-            Drift::Network(name) => drop(self.shared.bridges.forget(name)),
+            Drift::Network(name) => drop(self.shared.bridges.lock().remove(name)),
             Drift::Underlay => {
                 if let Err(e) = self.learn_underlay() {
                     tracing::warn!("looking for the underlay's device: {e}");

@@ -28,20 +28,13 @@ pub struct LinkEvent {
     pub mtu: u32,
     pub mac: [u8; 6],
     pub master: Option<u32>,
-    pub peer: Option<u32>,
-    pub peer_netns: Option<i32>,
     pub group: u32,
 }
 
 impl LinkEvent {
-    /// The link has just been made.
-    pub fn is_new(&self) -> bool {
-        self.changed == u32::MAX
-    }
-
-    /// The event says that the link went up or down.
-    pub fn switched(&self) -> bool {
-        self.changed & UP != 0
+    /// The event says that the link went down.
+    pub fn went_down(&self) -> bool {
+        self.changed & UP != 0 && self.changed != u32::MAX && !self.up
     }
 }
 
@@ -63,10 +56,8 @@ pub fn link(body: &[u8]) -> Option<LinkEvent> {
             1 => event.mac = value.try_into().unwrap_or_default(),
             3 => event.name = text(value),
             4 => event.mtu = attr::u32_at(value, 0)?,
-            5 => event.peer = attr::u32_at(value, 0),
             10 => event.master = attr::u32_at(value, 0),
             27 => event.group = attr::u32_at(value, 0)?,
-            37 => event.peer_netns = attr::u32_at(value, 0).map(u32::cast_signed),
             _ => {}
         }
     }

@@ -1,90 +1,105 @@
-//! Which events mean that something of ours may be lost. Pure: knows only what earlier
-//! events (and a dump at the start) said.
+//! Which events mean that something of ours may be lost. Pure: knows what was made, and
+//! compares events with that.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::HashMap, net::IpAddr};
 
-use super::parse::{self, LinkEvent};
+use super::parse::{self, LinkEvent, NeighbourEvent, RouteEvent};
 use crate::{
-    dataplane::{Drift, naming::is_host_name, netlink::Received, parking::is_parked},
+    dataplane::{Drift, message::net::PROTOCOL_NUMBER, netlink::Received, parking::is_parked},
     domain::{
         IfName,
         wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6},
     },
 };
 
-/// Protocol number of our routes.
-pub const OUR_PROTOCOL: u8 = 110;
 const LOOPBACK: u32 = 1;
 const ALL_LINKS: i32 = -1;
 
-/// A link's settings as last heard of.
+/// What was made of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    name: String,
-    up: bool,
-    mtu: u32,
-    mac: [u8; 6],
-    master: Option<u32>,
+pub struct Expected {
+    /// Name and index of the host's end.
+    pub name: IfName,
+    pub host: u32,
+    pub host_mac: [u8; 6],
+    /// Namespace id and index of the sandbox's end.
+    pub pod: Option<(i32, u32)>,
+    pub pod_mac: [u8; 6],
+    pub mtu: u32,
+    /// The bridge's index; `None`: routed.
+    pub bridge: Option<u32>,
+    /// Routed: where the host routes lead to.
+    pub addresses: Vec<IpAddr>,
 }
 
-impl From<&LinkEvent> for Seen {
-    fn from(e: &LinkEvent) -> Self {
-        Self { name: e.name.clone(), up: e.up, mtu: e.mtu, mac: e.mac, master: e.master }
-    }
+/// A bridge that was made or adopted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedBridge {
+    pub name: IfName,
+    pub mac: [u8; 6],
+    pub mtu: u32,
 }
 
-impl Seen {
-    /// Coming up, or becoming a port, is no loss.
-    fn loses(&self, now: &Self) -> bool {
-        (self.up && !now.up)
-            || self.mtu != now.mtu
-            || self.mac != now.mac
-            || self.name != now.name
-            || (self.master.is_some() && self.master != now.master)
-    }
-}
-
-/// The host's end of an endpoint.
-#[derive(Debug)]
-struct HostSide {
-    name: IfName,
-    seen: Seen,
-    /// Namespace id and index of the other end.
-    pod: Option<(i32, u32)>,
-    /// Addresses that our host routes lead to by this link.
-    routes: Vec<IpAddr>,
-}
-
-/// The sandbox's end of an endpoint.
-#[derive(Debug)]
-struct PodSide {
-    host: u32,
-    /// Unknown for one that was there before us and that nothing was heard of yet.
-    seen: Option<Seen>,
-}
-
-/// What is known of the links.
+/// All that was made.
 #[derive(Debug, Default)]
 pub struct Table {
-    hosts: HashMap<u32, HostSide>,
-    pods: HashMap<(i32, u32), PodSide>,
-    bridges: HashMap<u32, (IfName, Option<Seen>)>,
-    routes: HashMap<IpAddr, u32>,
+    endpoints: HashMap<u32, Expected>,
+    names: HashMap<IfName, u32>,
+    pods: HashMap<(i32, u32), u32>,
+    addresses: HashMap<IpAddr, u32>,
+    bridges: HashMap<u32, ExpectedBridge>,
+    /// Index and MTU.
     underlay: Option<(u32, u32)>,
 }
 
 impl Table {
-    /// A network's bridge; whether that is news.
-    pub fn know_bridge(&mut self, name: IfName, index: u32) -> bool {
-        let known = self.bridges.get(&index).is_some_and(|(old, _)| *old == name);
-        if !known {
-            self.bridges.retain(|_, (old, _)| *old != name);
-            self.bridges.insert(index, (name, None));
+    /// From now on changes of this endpoint matter.
+    pub fn expect(&mut self, endpoint: Expected) {
+        let old = self.names.insert(endpoint.name.clone(), endpoint.host);
+        old.into_iter().for_each(|index| drop(self.forget_index(index)));
+        self.names.insert(endpoint.name.clone(), endpoint.host);
+        if let Some(pod) = endpoint.pod {
+            self.pods.insert(pod, endpoint.host);
         }
-        !known
+        for ip in &endpoint.addresses {
+            self.addresses.insert(*ip, endpoint.host);
+        }
+        self.endpoints.insert(endpoint.host, endpoint);
+    }
+
+    /// From now on they don't.
+    pub fn forget(&mut self, name: &IfName) {
+        if let Some(index) = self.names.get(name).copied() {
+            self.forget_index(index);
+        }
+    }
+
+    fn forget_index(&mut self, index: u32) -> Option<IfName> {
+        let endpoint = self.endpoints.remove(&index)?;
+        self.names.remove(&endpoint.name);
+        // Another one may have taken over since.
+        if let Some(pod) = endpoint.pod
+            && self.pods.get(&pod) == Some(&index)
+        {
+            self.pods.remove(&pod);
+        }
+        for ip in endpoint.addresses {
+            if self.addresses.get(&ip) == Some(&index) {
+                self.addresses.remove(&ip);
+            }
+        }
+        Some(endpoint.name)
+    }
+
+    /// From now on changes of this bridge matter.
+    pub fn expect_bridge(&mut self, index: u32, bridge: ExpectedBridge) {
+        self.bridges.retain(|_, old| old.name != bridge.name);
+        self.bridges.insert(index, bridge);
+    }
+
+    /// From now on they don't.
+    pub fn forget_bridge(&mut self, name: &IfName) {
+        self.bridges.retain(|_, old| old.name != *name);
     }
 
     /// The underlay's index and MTU.
@@ -95,7 +110,6 @@ impl Table {
     /// What an event means; `own`: one of our sockets on the host caused it.
     pub fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
         let body = event.body();
-        let one = |drift: Option<Drift>| drift.into_iter().collect();
         match (event.kind, event.nsid) {
             (parse::NEW_LINK | parse::DEL_LINK, nsid) => {
                 let Some(link) = parse::link(body) else { return Vec::new() };
@@ -118,7 +132,7 @@ impl Table {
             (parse::NEW_NEIGHBOUR | parse::DEL_NEIGHBOUR, nsid) => {
                 let gone = event.kind == parse::DEL_NEIGHBOUR;
                 one(parse::neighbour(body).and_then(|neighbour| match nsid {
-                    None => self.host_neighbour(&neighbour, gone, own),
+                    None => self.host_neighbour(&neighbour, own),
                     Some(id) => self.pod_neighbour(id, &neighbour, gone),
                 }))
             }
@@ -128,173 +142,120 @@ impl Table {
     }
 
     fn host_link(&mut self, link: &LinkEvent, own: bool) -> Option<Drift> {
-        let now = Seen::from(link);
         if let Some((index, mtu)) = self.underlay
             && index == link.index
             && mtu != link.mtu
         {
-            self.underlay = Some((index, link.mtu));
             return Some(Drift::Underlay);
         }
-        if let Some((name, seen)) = self.bridges.get_mut(&link.index) {
-            let before = seen.replace(now.clone());
-            let lost = before.is_some_and(|before| before.loses(&now)) && !own;
-            return lost.then(|| Drift::Network(name.clone()));
+        if let Some(bridge) = self.bridges.get(&link.index) {
+            let lost = link.went_down()
+                || (link.mtu, link.mac) != (bridge.mtu, bridge.mac)
+                || link.name != bridge.name.as_str();
+            return (lost && !own).then(|| Drift::Network(bridge.name.clone()));
         }
         if is_parked(link.group) {
             // On its way out; what happens to it from here on is no loss.
-            self.forget_host(link.index);
+            self.forget_index(link.index);
             return None;
         }
-        if let Some(side) = self.hosts.get_mut(&link.index) {
-            let lost = side.seen.loses(&now) && !own;
-            side.seen = now;
-            return lost.then(|| Drift::Endpoint(side.name.clone()));
-        }
-        let name: IfName = link.name.parse().ok().filter(is_host_name)?;
-        let pod = link.peer_netns.zip(link.peer);
-        if let Some(pod) = pod {
-            self.pods.insert(pod, PodSide { host: link.index, seen: None });
-        }
-        let side = HostSide { name, seen: now, pod, routes: Vec::new() };
-        self.hosts.insert(link.index, side);
-        None
+        let endpoint = self.endpoints.get(&link.index)?;
+        let lost = link.went_down()
+            || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
+            || link.master != endpoint.bridge
+            || link.name != endpoint.name.as_str();
+        (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 
     fn host_link_gone(&mut self, link: &LinkEvent, own: bool) -> Option<Drift> {
         if self.underlay.is_some_and(|(index, _)| index == link.index) {
-            self.underlay = None;
             return Some(Drift::Underlay);
         }
-        if let Some((name, _)) = self.bridges.remove(&link.index) {
-            return (!own).then_some(Drift::Network(name));
+        if let Some(bridge) = self.bridges.remove(&link.index) {
+            return (!own).then_some(Drift::Network(bridge.name));
         }
-        self.forget_host(link.index).filter(|_| !own).map(Drift::Endpoint)
+        self.forget_index(link.index).filter(|_| !own).map(Drift::Endpoint)
     }
 
-    fn forget_host(&mut self, index: u32) -> Option<IfName> {
-        let side = self.hosts.remove(&index)?;
-        if let Some(pod) = side.pod {
-            self.pods.remove(&pod);
-        }
-        for ip in side.routes {
-            if self.routes.get(&ip) == Some(&index) {
-                self.routes.remove(&ip);
-            }
-        }
-        Some(side.name)
-    }
-
-    fn pod_link(&mut self, id: i32, link: &LinkEvent) -> Vec<Drift> {
+    fn pod_link(&self, id: i32, link: &LinkEvent) -> Vec<Drift> {
         if link.index == LOOPBACK {
-            let down = link.switched() && !link.is_new() && !link.up;
-            return if down { self.all_in(id) } else { Vec::new() };
+            return if link.went_down() { self.all_in(id) } else { Vec::new() };
         }
-        let Some(pod) = self.pods.get_mut(&(id, link.index)) else { return Vec::new() };
-        let now = Seen::from(link);
-        let lost = match &pod.seen {
-            Some(before) => before.loses(&now),
-            // Its first event is its coming up, or it was there before us.
-            None => !(link.is_new() || link.switched() && link.up),
-        };
-        pod.seen = Some(now);
-        let host = pod.host;
-        if lost { self.endpoint(host).into_iter().collect() } else { Vec::new() }
-    }
-
-    fn endpoint(&self, host: u32) -> Option<Drift> {
-        self.hosts.get(&host).map(|side| Drift::Endpoint(side.name.clone()))
+        let lost = |e: &&Expected| link.went_down() || (link.mtu, link.mac) != (e.mtu, e.pod_mac);
+        let endpoint = self.pods.get(&(id, link.index)).and_then(|host| self.endpoints.get(host));
+        one(endpoint.filter(lost).map(|e| Drift::Endpoint(e.name.clone())))
     }
 
     fn pod_of(&self, id: i32, index: u32) -> Option<Drift> {
-        self.endpoint(self.pods.get(&(id, index))?.host)
+        let endpoint = self.endpoints.get(self.pods.get(&(id, index))?)?;
+        Some(Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    /// Every endpoint of a sandbox.
+    fn all_in(&self, id: i32) -> Vec<Drift> {
+        let here = self.pods.keys().filter(|(namespace, _)| *namespace == id);
+        here.filter_map(|(_, index)| self.pod_of(id, *index)).collect()
     }
 
     fn address_gone(&self, nsid: Option<i32>, body: &[u8]) -> Option<Drift> {
         let index = parse::address_link(body)?;
         match nsid {
             Some(id) => self.pod_of(id, index),
-            None => self.bridges.get(&index).map(|(name, _)| Drift::Network(name.clone())),
+            None => self.bridges.get(&index).map(|bridge| Drift::Network(bridge.name.clone())),
         }
     }
 
-    fn host_route(&mut self, route: &parse::RouteEvent, gone: bool, own: bool) -> Option<Drift> {
+    fn host_route(&self, route: &RouteEvent, gone: bool, own: bool) -> Option<Drift> {
         if route.is_default() {
             return Some(Drift::Underlay);
         }
-        let (ip, link) = (route.host()?, route.link?);
-        if route.protocol == OUR_PROTOCOL && !gone {
-            let side = self.hosts.get_mut(&link)?;
-            if self.routes.insert(ip, link) != Some(link) {
-                side.routes.push(ip);
-            }
-            return None;
-        }
         // Ours is gone, or another one stands in its place.
-        let ours = *self.routes.get(&ip)?;
-        if own { None } else { self.endpoint(ours) }
+        let endpoint = self.endpoints.get(self.addresses.get(&route.host()?)?)?;
+        let foreign = route.protocol != PROTOCOL_NUMBER;
+        let lost = if gone { route.link == Some(endpoint.host) } else { foreign };
+        (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 
-    fn pod_route(&self, id: i32, route: &parse::RouteEvent, gone: bool) -> Vec<Drift> {
+    fn pod_route(&self, id: i32, route: &RouteEvent, gone: bool) -> Vec<Drift> {
         /// `RTPROT_KERNEL`: comes and goes with an address.
         const KERNEL: u8 = 2;
-        let foreign = route.protocol != OUR_PROTOCOL && route.protocol != KERNEL;
+        let foreign = route.protocol != PROTOCOL_NUMBER && route.protocol != KERNEL;
         match route.link {
             // Another one in the place of ours leads out by any link.
             _ if !gone && foreign => self.all_in(id),
-            Some(link) if gone => self.pod_of(id, link).into_iter().collect(),
+            Some(link) if gone => one(self.pod_of(id, link)),
             _ => Vec::new(),
         }
     }
 
-    /// Every endpoint of a sandbox.
-    fn all_in(&self, id: i32) -> Vec<Drift> {
-        let here = self.pods.iter().filter(|((ns, _), _)| *ns == id);
-        here.filter_map(|(_, pod)| self.endpoint(pod.host)).collect()
+    /// Gone, or another one: either way ours may be lost.
+    fn host_neighbour(&self, neighbour: &NeighbourEvent, own: bool) -> Option<Drift> {
+        let endpoint = self.endpoints.get(&neighbour.link)?;
+        let ours = endpoint.addresses.contains(&neighbour.ip);
+        (ours && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 
-    fn host_neighbour(
-        &self,
-        neighbour: &parse::NeighbourEvent,
-        gone: bool,
-        own: bool,
-    ) -> Option<Drift> {
-        let side = self.hosts.get(&neighbour.link)?;
-        let routed = side.seen.master.is_none();
-        if own || !routed || link_local(neighbour.ip) || !self.routes.contains_key(&neighbour.ip) {
-            return None;
-        }
-        // One that is there and permanent may have another MAC: worth a look as well.
-        let _ = gone;
-        Some(Drift::Endpoint(side.name.clone()))
-    }
-
-    fn pod_neighbour(
-        &self,
-        id: i32,
-        neighbour: &parse::NeighbourEvent,
-        gone: bool,
-    ) -> Option<Drift> {
+    fn pod_neighbour(&self, id: i32, neighbour: &NeighbourEvent, gone: bool) -> Option<Drift> {
         if neighbour.ip != ROUTED_GATEWAY_V4 && neighbour.ip != ROUTED_GATEWAY_V6 {
             return None;
         }
-        let pod = self.pods.get(&(id, neighbour.link))?;
-        let side = self.hosts.get(&pod.host)?;
-        let right = !gone && neighbour.permanent && neighbour.mac == Some(side.seen.mac);
-        (!right && side.seen.master.is_none()).then(|| Drift::Endpoint(side.name.clone()))
+        let endpoint = self.endpoints.get(self.pods.get(&(id, neighbour.link))?)?;
+        let right = !gone && neighbour.permanent && neighbour.mac == Some(endpoint.host_mac);
+        let routed = endpoint.bridge.is_none();
+        (!right && routed).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 
     fn netconf(&self, body: &[u8]) -> Option<Drift> {
         match parse::forwarding_off(body)? {
             ALL_LINKS => Some(Drift::Sysctl),
             index => {
-                let (name, _) = self.bridges.get(&u32::try_from(index).ok()?)?;
-                Some(Drift::Network(name.clone()))
+                let bridge = self.bridges.get(&u32::try_from(index).ok()?)?;
+                Some(Drift::Network(bridge.name.clone()))
             }
         }
     }
 }
 
-fn link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6))
+fn one(drift: Option<Drift>) -> Vec<Drift> {
+    drift.into_iter().collect()
 }

@@ -1,14 +1,16 @@
 //! What events mean, without a kernel.
 #![allow(clippy::unwrap_used)]
 
-use super::{parse, table::Table};
+use super::{Expected, ExpectedBridge, Table, parse};
 use crate::dataplane::{Drift, netlink::Received, parking::FIRST_GROUP};
 
 const HOST: u32 = 40;
 const POD: u32 = 2;
+const BRIDGE: u32 = 7;
 const NSID: i32 = 3;
 const NEW: u32 = u32::MAX;
 const UP: u32 = 1;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut all = ((value.len() + 4) as u16).to_ne_bytes().to_vec();
@@ -32,14 +34,12 @@ fn event(kind: u16, nsid: Option<i32>, body: &[&[u8]]) -> Received {
 fn link(nsid: Option<i32>, index: u32, flags: u32, changed: u32, more: &[&[u8]]) -> Received {
     let mut header = vec![0; 4];
     [index, flags, changed].iter().for_each(|n| header.extend_from_slice(&n.to_ne_bytes()));
-    let mac = attr(1, &[2, 0, 0, 0, 0, 9]);
+    let mac = attr(1, &MAC);
     event(parse::NEW_LINK, nsid, &[&[&header[..], &mac], more].concat())
 }
 
 fn host(flags: u32, changed: u32, mtu: u32, more: &[&[u8]]) -> Received {
-    let fixed =
-        [attr(3, b"nd0123456789ab\0"), number(4, mtu), number(5, POD), number(37, NSID as u32)]
-            .concat();
+    let fixed = [attr(3, b"nd0123456789ab\0"), number(4, mtu)].concat();
     link(None, HOST, flags, changed, &[&[&fixed[..]], more].concat())
 }
 
@@ -58,15 +58,22 @@ fn neighbour(kind: u16, nsid: Option<i32>, index: u32, state: u8, ip: [u8; 4]) -
     let mut header = vec![2, 0, 0, 0];
     header.extend_from_slice(&index.to_ne_bytes());
     header.extend_from_slice(&[state, 0, 0, 1]);
-    event(kind, nsid, &[&header, &attr(1, &ip), &attr(2, &[2, 0, 0, 0, 0, 9])])
+    event(kind, nsid, &[&header, &attr(1, &ip), &attr(2, &MAC)])
 }
 
-/// A table that knows one endpoint, up on both ends.
-fn table(more: &[&[u8]]) -> Table {
+/// A table that knows one endpoint.
+fn table(bridge: Option<u32>) -> Table {
     let mut table = Table::default();
-    assert_eq!(table.judge(&host(UP, NEW, 1400, more), false), []);
-    let up = link(Some(NSID), POD, UP, UP, &[&number(4, 1400)]);
-    assert_eq!(table.judge(&up, false), []);
+    table.expect(Expected {
+        name: "nd0123456789ab".parse().unwrap(),
+        host: HOST,
+        host_mac: MAC,
+        pod: Some((NSID, POD)),
+        pod_mac: MAC,
+        mtu: 1400,
+        bridge,
+        addresses: if bridge.is_none() { vec!["10.0.0.5".parse().unwrap()] } else { vec![] },
+    });
     table
 }
 
@@ -76,27 +83,29 @@ fn ours() -> Vec<Drift> {
 
 #[test]
 fn going_down_or_changing_is_a_loss_and_coming_up_is_none() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     assert_eq!(t.judge(&host(UP, 0, 1400, &[]), false), [], "nothing changed");
     assert_eq!(t.judge(&host(UP, 0, 1300, &[]), false), ours(), "MTU");
     assert_eq!(t.judge(&host(UP, 0, 1400, &[]), true), [], "put right by us");
     assert_eq!(t.judge(&host(0, UP, 1400, &[]), false), ours(), "down");
+    let renamed = link(None, HOST, UP, 0, &[&attr(3, b"x0\0"), &number(4, 1400)]);
+    assert_eq!(t.judge(&renamed, false), ours(), "renamed");
     assert_eq!(t.judge(&host(UP, UP, 1400, &[]), false), [], "up");
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[])), false), ours(), "gone");
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[])), false), [], "gone already");
 }
 
 #[test]
-fn leaving_the_bridge_is_a_loss_and_joining_is_none() {
-    let mut t = table(&[]);
-    let port = number(10, 7);
-    assert_eq!(t.judge(&host(UP, 0, 1400, &[&port]), false), []);
+fn leaving_the_bridge_is_a_loss() {
+    let mut t = table(Some(BRIDGE));
+    assert_eq!(t.judge(&host(UP, 0, 1400, &[&number(10, BRIDGE)]), false), []);
+    assert_eq!(t.judge(&host(UP, 0, 1400, &[&number(10, 9)]), false), ours());
     assert_eq!(t.judge(&host(UP, 0, 1400, &[]), false), ours());
 }
 
 #[test]
 fn parked_links_are_nobodys_loss() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     let group = number(27, FIRST_GROUP);
     assert_eq!(t.judge(&host(0, UP, 1400, &[&group]), true), []);
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[&group])), false), []);
@@ -106,7 +115,7 @@ fn parked_links_are_nobodys_loss() {
 
 #[test]
 fn events_of_a_sandbox_lead_to_its_endpoint() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     let address =
         |index: u32| event(parse::DEL_ADDRESS, Some(NSID), &[&[0; 4], &index.to_ne_bytes()]);
     assert_eq!(t.judge(&address(POD), false), ours());
@@ -124,20 +133,47 @@ fn events_of_a_sandbox_lead_to_its_endpoint() {
 }
 
 #[test]
-fn a_sandbox_that_was_there_before_us_is_looked_at_on_its_first_change() {
-    let mut t = Table::default();
-    t.judge(&host(UP, 0, 1400, &[]), true);
-    let changed = link(Some(NSID), POD, UP, 0, &[&number(4, 1300)]);
-    assert_eq!(t.judge(&changed, false), ours());
-    assert_eq!(t.judge(&changed, false), [], "now it is known");
+fn the_sandbox_side_is_compared_with_what_was_made() {
+    let mut t = table(None);
+    let pod = |flags, changed, mtu| link(Some(NSID), POD, flags, changed, &[&number(4, mtu)]);
+    assert_eq!(t.judge(&pod(UP, 0, 1400), false), []);
+    assert_eq!(t.judge(&pod(0, 0, 1400), false), [], "not yet up while it is being made");
+    assert_eq!(t.judge(&pod(UP, 0, 1300), false), ours());
+    assert_eq!(t.judge(&pod(0, UP, 1400), false), ours());
+    assert_eq!(t.judge(&gone(pod(0, NEW, 1400)), false), ours());
+}
+
+#[test]
+fn an_endpoint_that_was_made_anew_is_known_by_its_new_links_only() {
+    let mut t = table(None);
+    let again = Expected {
+        name: "nd0123456789ab".parse().unwrap(),
+        host: HOST + 1,
+        host_mac: MAC,
+        pod: Some((NSID, POD + 1)),
+        pod_mac: MAC,
+        mtu: 1400,
+        bridge: None,
+        addresses: vec!["10.0.0.5".parse().unwrap()],
+    };
+    t.expect(again.clone());
+    assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[])), false), []);
+    assert_eq!(t.judge(&host(0, UP, 1400, &[]), false), []);
+    let gone_route = |by: u32| {
+        let (to, by) = (attr(1, &[10, 0, 0, 5]), number(4, by));
+        route(parse::DEL_ROUTE, None, 32, 110, &[&to, &by])
+    };
+    assert_eq!(t.judge(&gone_route(HOST), false), [], "by the old link");
+    assert_eq!(t.judge(&gone_route(HOST + 1), false), ours());
+    t.forget(&again.name);
+    assert_eq!(t.judge(&gone_route(HOST + 1), false), []);
 }
 
 #[test]
 fn host_routes_are_watched_by_what_we_made() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     let to = attr(1, &[10, 0, 0, 5]);
     let by = number(4, HOST);
-    assert_eq!(t.judge(&route(parse::NEW_ROUTE, None, 32, 110, &[&to, &by]), true), []);
     let foreign = route(parse::NEW_ROUTE, None, 32, 3, &[&to, &number(4, 9)]);
     assert_eq!(t.judge(&foreign, false), ours());
     let gone = route(parse::DEL_ROUTE, None, 32, 110, &[&to, &by]);
@@ -152,27 +188,27 @@ fn host_routes_are_watched_by_what_we_made() {
 fn permanent_neighbours_are_watched_on_routed_endpoints_only() {
     let gateway = [169, 254, 1, 1];
     let (permanent, stale) = (0x80, 0x04);
-    let mut routed = table(&[]);
+    let mut routed = table(None);
     let pod = |kind, state| neighbour(kind, Some(NSID), POD, state, gateway);
     assert_eq!(routed.judge(&pod(parse::NEW_NEIGHBOUR, permanent), false), []);
     assert_eq!(routed.judge(&pod(parse::NEW_NEIGHBOUR, stale), false), ours());
     assert_eq!(routed.judge(&pod(parse::DEL_NEIGHBOUR, permanent), false), ours());
     let other = neighbour(parse::DEL_NEIGHBOUR, Some(NSID), POD, stale, [10, 0, 0, 1]);
     assert_eq!(routed.judge(&other, false), []);
-    let mut bridged = table(&[&number(10, 7)]);
+    let mut bridged = table(Some(BRIDGE));
     assert_eq!(bridged.judge(&pod(parse::DEL_NEIGHBOUR, permanent), false), []);
 }
 
 #[test]
 fn bridges_and_settings_are_watched() {
     let mut t = Table::default();
-    assert!(t.know_bridge("cni0".parse().unwrap(), 7));
-    assert!(!t.know_bridge("cni0".parse().unwrap(), 7));
+    let name = "cni0".parse().unwrap();
+    t.expect_bridge(BRIDGE, ExpectedBridge { name, mac: MAC, mtu: 1400 });
     let network = vec![Drift::Network("cni0".parse().unwrap())];
-    let bridge = |flags, mtu| link(None, 7, flags, 0, &[&attr(3, b"cni0\0"), &number(4, mtu)]);
+    let bridge = |flags, mtu| link(None, BRIDGE, flags, 0, &[&attr(3, b"cni0\0"), &number(4, mtu)]);
     assert_eq!(t.judge(&bridge(UP, 1400), true), []);
     assert_eq!(t.judge(&bridge(UP, 1300), false), network);
-    let address = event(parse::DEL_ADDRESS, None, &[&[0; 4], &7u32.to_ne_bytes()]);
+    let address = event(parse::DEL_ADDRESS, None, &[&[0; 4], &BRIDGE.to_ne_bytes()]);
     assert_eq!(t.judge(&address, false), network);
     let off = |index: i32| {
         let (which, forwarding) = (number(1, index as u32), number(2, 0));
@@ -186,7 +222,7 @@ fn bridges_and_settings_are_watched() {
 
 #[test]
 fn a_bridge_ports_own_messages_are_no_links() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     let mut port = gone(host(UP, 0, 1400, &[]));
     const AF_BRIDGE: u8 = 7;
     port.bytes[16] = AF_BRIDGE;
@@ -195,7 +231,7 @@ fn a_bridge_ports_own_messages_are_no_links() {
 
 #[test]
 fn junk_is_passed_over() {
-    let mut t = table(&[]);
+    let mut t = table(None);
     for kind in 0..=100 {
         for length in 0..40 {
             for nsid in [None, Some(NSID)] {

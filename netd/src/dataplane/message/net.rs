@@ -16,7 +16,8 @@ use netlink_packet_route::{
 use crate::domain::{Mac, Route};
 
 /// Marks netd's own routes (`ip route` shows `proto 110`).
-pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(110);
+pub const PROTOCOL_NUMBER: u8 = 110;
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(PROTOCOL_NUMBER);
 
 /// The family of an address.
 pub fn family(ip: IpAddr) -> AddressFamily {
