@@ -31,9 +31,9 @@ lint: ## formatting, clippy
 test: setup lint build ## everything: lint, unit tests, end-to-end tests
 	$(CARGO) test --workspace --no-fail-fast
 
-bench: setup ## ADD and DEL against Debian's CNI plugins (release build)
-	$(CARGO) build --release -p netd -p runtime-hook
-	$(CARGO) run -q --release -p netd-tests --bin netd-bench
+bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release build)
+	$(CARGO) build --release -p netd-tests --bin netd-bench
+	@target/release/netd-bench
 
 clean-testbed: ## delete what setup fetched
 	rm -rf .testbed

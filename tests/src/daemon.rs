@@ -25,6 +25,8 @@ pub struct DaemonConfig {
     pub top: String,
     /// `[[network]]` tables.
     pub networks: String,
+    /// What is logged.
+    pub filter: &'static str,
 }
 
 /// The pools that most tests use.
@@ -36,7 +38,12 @@ impl DaemonConfig {
     /// One dual-stack network `default`, with `driver` "bridge" or "routed".
     pub fn with_driver(driver: &str) -> Self {
         let networks = network("default", driver, &[V4_POOL, V6_POOL]);
-        Self { top: String::new(), networks }
+        Self { top: String::new(), networks, filter: "info,netd=debug" }
+    }
+
+    /// As the default, logging no more than a node in use does.
+    pub fn quiet() -> Self {
+        Self { filter: "info", ..Self::default() }
     }
 
     /// One more network.
@@ -85,8 +92,8 @@ impl Daemon {
         let here = directory.display();
         let text = format!(
             "node = \"{}\"\nstate_dir = \"{here}/state\"\nrun_dir = \"{here}/run\"\n{}\n\
-             [log]\nformat = \"json\"\nfilter = \"info,netd=debug\"\n{}",
-            host.name, config.top, config.networks
+             [log]\nformat = \"json\"\nfilter = \"{}\"\n{}",
+            host.name, config.top, config.filter, config.networks
         );
         fs::write(directory.join("netd.toml"), text)?;
         let log = host.directory().join("netd.log");
