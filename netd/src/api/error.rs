@@ -6,7 +6,7 @@
 //! | NOT_FOUND | no such network, endpoint, sandbox | no |
 //! | ALREADY_EXISTS | the name, address, port, interface is another's | no |
 //! | FAILED_PRECONDITION | detached since, in use, differs from the kernel | no |
-//! | RESOURCE_EXHAUSTED | a pool is full | when an endpoint has gone |
+//! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
 //! | UNAVAILABLE | the store is out of reach, a removal is under way | yes (RetryInfo) |
 //! | UNIMPLEMENTED | this kernel can't do it | no |
@@ -90,6 +90,7 @@ fn dataplane(error: &DataplaneError) -> Row {
         DataplaneError::InterfaceExists { .. } => {
             field(Code::AlreadyExists, "INTERFACE_EXISTS", "interface")
         }
+        DataplaneError::BridgeFull { .. } => row(Code::ResourceExhausted, "BRIDGE_FULL"),
         DataplaneError::PortTaken { .. } => {
             field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
         }

@@ -150,6 +150,9 @@ impl<'a> Applier<'a> {
     /// Says whose name was in the way.
     fn not_made(&mut self, what: &str, refusal: &Refusal) -> DataplaneError {
         let host = &self.wiring.host_ifname;
+        if let (libc::EXFULL, WiringDriver::Bridge(bridge)) = (refusal.errno, &self.wiring.driver) {
+            return DataplaneError::BridgeFull { bridge: bridge.clone() };
+        }
         if refusal.errno != libc::EEXIST {
             return refused(format!("{host}: {what}"), refusal);
         }

@@ -71,8 +71,8 @@ fn links(
     let start = Instant::now();
     let first = links_once(kernel, netns, wiring);
     let retry = match &first {
-        // The name of a link that is on its way out, on the host or in the sandbox.
-        Err(DataplaneError::InterfaceExists { .. }) => {
+        // The name, or the last port, of a link that is on its way out.
+        Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
             helpers.reaper.begin(parking::reap).wait()?;
             true
         }

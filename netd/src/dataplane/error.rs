@@ -37,6 +37,12 @@ pub enum DataplaneError {
         /// "the sandbox" or "the host".
         place: &'static str,
     },
+    /// A Linux bridge takes 1,023 ports (BR_MAX_PORTS).
+    #[error("bridge {bridge} is full: it takes 1023 ports; use another network, or one with driver \"routed\"")]
+    BridgeFull {
+        /// The bridge.
+        bridge: IfName,
+    },
     /// A host port that another endpoint holds.
     #[error("host port {port} is already mapped to another endpoint")]
     PortTaken {

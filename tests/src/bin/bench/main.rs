@@ -29,8 +29,8 @@ struct Node {
 
 impl Node {
     fn start(bed: &Bed, name: &'static str, driver: Driver) -> Result<Self> {
-        let host = bed.host(name)?;
         let word = if driver == Driver::Bridge { "bridge" } else { "routed" };
+        let host = bed.host(&format!("netd-{word}"))?;
         // As the peer: one family, one network.
         let networks = format!(
             "[[network]]\nname = \"default\"\ndriver = \"{word}\"\n\
