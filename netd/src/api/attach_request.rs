@@ -12,13 +12,11 @@ use netd_api::v1;
 use crate::{
     domain::{
         AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
-        PortMapping, Protocol, SandboxId,
+        PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,
     },
     usecase::now_boot,
 };
 
-/// The interface of a pod's primary endpoint (containerd's CRI reads this one's address).
-pub const DEFAULT_IFNAME: &str = "eth0";
 /// Entries of labels, and of annotations.
 const MOST_ENTRIES: usize = 4096;
 /// Bytes of labels and annotations together; Kubernetes allows 256 KiB of annotations.

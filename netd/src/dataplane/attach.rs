@@ -45,7 +45,7 @@ pub fn attach(
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
         (linked, ruled) => {
             if linked.is_ok() {
-                parking::park(kernel, &wiring.host_ifname, wiring.bandwidth.egress_rate > 0)?;
+                parking::park(kernel, wiring)?;
             }
             if ruled.is_ok() {
                 let elements = wiring.clone();

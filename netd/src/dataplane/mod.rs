@@ -134,12 +134,25 @@ impl Dataplane {
     /// # Errors
     /// `Kernel`.
     pub async fn park(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        let elements = wiring.clone();
+        self.cut_off(wiring.clone(), move |k| parking::park(k, &wiring)).await
+    }
+
+    /// As [`Dataplane::park`], but looks first, and leaves a device alone that has the
+    /// endpoint's name and is not its own.
+    ///
+    /// # Errors
+    /// `Kernel`, `Io`.
+    pub async fn park_if_ours(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.cut_off(wiring.clone(), move |k| parking::park_if_ours(k, &wiring)).await
+    }
+
+    async fn cut_off(
+        &self,
+        elements: Arc<Wiring>,
+        park: impl FnOnce(&mut Kernel) -> Result<(), DataplaneError> + Send + 'static,
+    ) -> Result<(), DataplaneError> {
         let ruled = self.helpers.rules.call(move |rules| rules.remove(&elements));
-        let parked = self
-            .links
-            .call(move |k| parking::park(k, &wiring.host_ifname, wiring.bandwidth.egress_rate > 0));
-        let (ruled, parked) = tokio::join!(ruled, parked);
+        let (ruled, parked) = tokio::join!(ruled, self.links.call(park));
         parked.and(ruled)
     }
 
@@ -164,7 +177,19 @@ impl Dataplane {
         self.repairs.call(move |k| networks::ensure(k, &network)).await
     }
 
-    /// Removes a network's bridge; a missing one is fine.
+    /// A device that has the name of the network's bridge and that netd did not make, in
+    /// words; `None`: there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn in_the_way(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Option<String>, DataplaneError> {
+        self.repairs.call(move |k| networks::in_the_way(k, &network)).await
+    }
+
+    /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.
     ///
     /// # Errors
     /// `Kernel`.

@@ -105,14 +105,30 @@ fn apply(
     Ok(())
 }
 
-/// Removes a network's bridge. A missing one is fine; a device of the name that is no
-/// bridge is left alone.
+/// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
+/// is made from their name.
+pub fn in_the_way(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+) -> Result<Option<String>, DataplaneError> {
+    let Some(bridge) = &network.bridge else { return Ok(None) };
+    let device = observe_network(kernel, bridge)?.device;
+    let foreign = device.filter(|d| d.kind != "bridge" || d.mac != Some(bridge.mac));
+    Ok(foreign.map(|d| match d.kind.as_str() {
+        "" => "a device".to_owned(),
+        kind => format!("a device of kind {kind}"),
+    }))
+}
+
+/// Removes a network's bridge. A missing one is fine; a device of the name that netd
+/// did not make is left alone.
 pub fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
     kernel.shared.bridges.lock().remove(&bridge.name);
     kernel.shared.table.lock().forget_bridge(&bridge.name);
     let actual = observe_network(kernel, bridge)?;
-    let Some(device) = actual.device.filter(|device| device.kind == "bridge") else {
+    let Some(device) = actual.device.filter(|d| d.kind == "bridge" && d.mac == Some(bridge.mac))
+    else {
         return Ok(());
     };
     let what = format!("{}: removing the bridge", bridge.name);

@@ -25,7 +25,7 @@ use super::{
     observe,
     plan::ActualLink,
 };
-use crate::domain::IfName;
+use crate::domain::{IfName, Wiring};
 
 /// The first link group of parked links: "nd" and a number, nobody else's in all likelihood.
 pub const FIRST_GROUP: u32 = 0x6e64_0000;
@@ -67,13 +67,36 @@ impl Lot {
 }
 
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
-pub fn park(kernel: &mut Kernel, host: &IfName, limited: bool) -> Result<(), DataplaneError> {
+pub fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     // What happens to it from here on is no loss.
     kernel.shared.table.lock().forget(host);
-    let names = [Some(host), limited.then_some(&ifb)];
+    let names = [Some(host), (wiring.bandwidth.egress_rate > 0).then_some(&ifb)];
     park_all(kernel, names.into_iter().flatten().map(|name| Which::Name(name.as_str())))
         .map_err(|e| e.of(host))
+}
+
+/// As [`park`], but only a veth with the endpoint's MAC, and a device that limits.
+pub fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let host = &wiring.host_ifname;
+    let ifb = ifb_name(host);
+    let mut ours = Vec::new();
+    for (name, kind, mac) in [(host, "veth", Some(wiring.host_mac)), (&ifb, "ifb", None)] {
+        let found = observe::link(&mut kernel.socket, Which::Name(name.as_str()));
+        let found = found.map_err(failed(format!("{name}: looking for the link")))?;
+        let own = |l: &ActualLink| l.kind == kind && (mac.is_none() || l.mac == mac);
+        match found {
+            Some(link) if own(&link) => ours.push(link.index),
+            Some(link) => tracing::warn!(interface = %name, kind = link.kind,
+                "this device has the name of a pod's link and is not netd's; left alone"),
+            None => {}
+        }
+    }
+    match ours.is_empty() {
+        true => Ok(()),
+        false => park_made(kernel, host, &ours),
+    }
 }
 
 /// Parks the links with these indexes.

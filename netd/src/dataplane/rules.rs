@@ -28,11 +28,14 @@ impl Rules {
         self.firewall.own_changes()
     }
 
-    /// Makes the tables hold `state`, if they don't already.
+    /// Makes the tables hold `state`, if they don't already. What was repaired: nothing
+    /// if only the wishes have changed since the tables were made.
     pub fn replace(&mut self, state: FirewallState) -> Result<Vec<Repair>, DataplaneError> {
-        let same = self.firewall.intact(&state)?;
+        let mut same = self.firewall.intact(&state)?;
         if !same {
+            let changed_by_others = !self.intact()?;
             self.firewall.replace(&state)?;
+            same = !changed_by_others;
         }
         self.networks = state.networks;
         self.endpoints = state.endpoints.into_iter().map(|w| (w.host_ifname.clone(), w)).collect();

@@ -98,6 +98,9 @@ pub struct Endpoint {
     pub netns: NetnsId,
     /// What the kernel has to hold.
     pub wiring: Wiring,
+    /// The MTU was asked for: it does not follow the network's.
+    #[serde(default)]
+    pub fixed_mtu: bool,
     /// Who the pod is.
     pub pod: PodIdentity,
     /// The pod's labels.

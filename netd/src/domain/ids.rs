@@ -129,7 +129,15 @@ pub struct EndpointKey {
     pub ifname: IfName,
 }
 
+/// The interface of a pod's primary endpoint (containerd's CRI reads this one's address).
+pub const DEFAULT_IFNAME: &str = "eth0";
+
 impl EndpointKey {
+    /// The primary endpoint of a sandbox, as runtimes name it.
+    pub fn usual(sandbox: SandboxId) -> Self {
+        Self { sandbox, ifname: IfName(DEFAULT_IFNAME.to_owned()) }
+    }
+
     /// The host side's interface name: stable, and unlike any other endpoint's
     /// for all practical purposes (48 bits of FNV-1a, checked on use).
     pub fn host_ifname(&self) -> IfName {

@@ -13,6 +13,11 @@ pub const TOMBSTONES: &str = "/netd/v1/node/tombstones/";
 /// Everything under here is void after a reboot and is written without fsync.
 pub const VOLATILE: &str = "/netd/v1/node/";
 
+/// Written and removed to see whether durable keys can be written again.
+pub const PROBE_DURABLE: &str = "/netd/v1/probe";
+/// As [`PROBE_DURABLE`], of volatile keys.
+pub const PROBE_VOLATILE: &str = "/netd/v1/node/probe";
+
 /// The key of a network.
 pub fn network(name: &NetworkName) -> String {
     format!("{NETWORKS}{name}")
@@ -21,6 +26,12 @@ pub fn network(name: &NetworkName) -> String {
 /// The key of an endpoint.
 pub fn endpoint(key: &EndpointKey) -> String {
     format!("{ENDPOINTS}{key}")
+}
+
+/// The endpoint of a key that [`endpoint`] made.
+pub fn endpoint_of(key: &str) -> Option<EndpointKey> {
+    let (sandbox, ifname) = key.strip_prefix(ENDPOINTS)?.split_once('/')?;
+    Some(EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? })
 }
 
 /// The key of an address; its value is the endpoint's key as text.

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
+use tracing::Instrument as _;
+
 use super::{
     Node,
     error::{Error, Result},
+    queue::Target,
+    reconcile::netns_is_gone,
     records,
     registry::Work,
 };
@@ -12,7 +16,7 @@ use crate::{
     dataplane::Netns,
     domain::{AttachSpec, Endpoint, EndpointKey, Phase},
     metrics::{Step, Verb},
-    store::{Outcome, keys},
+    store::{Outcome, Store as _, keys},
 };
 
 /// How often other addresses are tried when the store says that one is held.
@@ -27,7 +31,8 @@ impl Node {
     /// its addresses are given back as soon as its link is gone.
     pub async fn attach(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
         let node = self.clone();
-        let work = tokio::spawn(async move { node.attach_to_the_end(spec).await });
+        let work = async move { node.attach_to_the_end(spec).await };
+        let work = tokio::spawn(work.in_current_span());
         work.await.map_err(|e| Error::Internal(format!("attach: {e}")))?
     }
 
@@ -35,6 +40,8 @@ impl Node {
         let start = Instant::now();
         let _lock = self.locks.lock(&spec.key).await;
         let netns = Arc::new(Netns::open(&spec.netns_path)?);
+        self.metrics.step(Verb::Attach, Step::Validate, start.elapsed());
+        let validated = Instant::now();
         if let Some(endpoint) = self.attached_before(&spec, &netns).await? {
             return Ok(endpoint);
         }
@@ -43,7 +50,7 @@ impl Node {
             return Err(Error::Detached(spec.key));
         }
         let endpoint = self.claim(&spec, &netns).await?;
-        self.metrics.step(Verb::Attach, Step::IpamStore, start.elapsed());
+        self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
         tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
@@ -58,24 +65,29 @@ impl Node {
         spec: &AttachSpec,
         netns: &Arc<Netns>,
     ) -> Result<Option<Arc<Endpoint>>> {
-        let Some((endpoint, work)) = self.registry.endpoint(&spec.key) else { return Ok(None) };
-        if endpoint.phase == Phase::Detaching {
-            self.wait_released(&spec.key).await?;
-            return Ok(None);
-        }
-        if endpoint.netns != netns.id() {
-            return Err(Error::Elsewhere {
-                key: spec.key.clone(),
-                path: endpoint.netns_path.display().to_string(),
-                have: endpoint.netns,
-                asked: netns.id(),
-            });
-        }
-        if work != Work::Attached {
-            // Cut off midway by a crash, or failed since: complete it now.
+        let Some((endpoint, _)) = self.registry.endpoint(&spec.key) else { return Ok(None) };
+        if endpoint.phase == Phase::Attached && endpoint.netns == netns.id() {
+            // It may have been cut off midway by a crash, have failed since, or have been
+            // made in another namespace whose inode this one has now: nobody waits long
+            // for a repeated attach, so look.
             self.repair_locked(&endpoint, netns.clone()).await?;
+            return Ok(Some(endpoint));
         }
-        Ok(Some(endpoint))
+        if endpoint.phase == Phase::Attached {
+            if !netns_is_gone(&endpoint) {
+                return Err(Error::Elsewhere {
+                    key: spec.key.clone(),
+                    path: endpoint.netns_path.display().to_string(),
+                    have: endpoint.netns,
+                    asked: netns.id(),
+                });
+            }
+            tracing::warn!(endpoint = %spec.key, netns = %endpoint.netns_path.display(),
+                "its namespace is gone and it is attached in another one: detaching the old");
+            self.begin_detach(&endpoint, endpoint.issued_at).await?;
+        }
+        self.wait_released(&spec.key).await?;
+        Ok(None)
     }
 
     /// Chooses addresses and records the intent; the store decides who holds them.
@@ -86,6 +98,7 @@ impl Node {
             match self.store.commit(records::attach(&endpoint)?).await? {
                 Outcome::Committed(_) => {
                     reservation.endpoint = None;
+                    self.registry.set_work(&spec.key, Work::Attaching);
                     self.registry.exhume(&spec.key);
                     return Ok(endpoint);
                 }
@@ -121,6 +134,8 @@ impl Node {
                 if let Err(undo) = self.begin_detach(endpoint, endpoint.issued_at).await {
                     tracing::error!(endpoint = %endpoint.key, error = %undo,
                         "the failed attach is not undone yet; it is tried again");
+                    self.registry.unwanted(&endpoint.key);
+                    self.queue.later(Target::Endpoint(endpoint.key.clone()), 0);
                 }
                 Err(error.into())
             }

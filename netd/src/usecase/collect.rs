@@ -6,71 +6,111 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Node, error::Result, now_boot, now_unix, reconcile::own_netns};
+use super::{Node, error::Result, now_boot, now_unix, reconcile::netns_is_gone};
 use crate::{
-    domain::{EndpointKey, Phase},
-    store::{Change, Txn, keys},
+    domain::{Endpoint, EndpointKey, Phase},
+    store::{Change, Store as _, Txn, keys},
 };
 
 /// Since when each endpoint's namespace has been seen to be gone.
 type Missing = HashMap<EndpointKey, Instant>;
 
+/// A runtime removes a sandbox's namespace right after the detach of its primary
+/// endpoint; so long is waited before its other endpoints are looked at, each time.
+const ORPHANS: Duration = Duration::from_millis(500);
+/// How often they are, before they are left to the usual interval.
+const ORPHAN_LOOKS: u32 = 20;
+
 impl Node {
     /// Looks for garbage at the configured interval, for ever.
     pub(super) async fn collect_forever(self: Arc<Self>) {
         let mut missing = Missing::new();
+        let mut looks = 0u32;
         loop {
-            self.collect_once(&mut missing, Instant::now()).await;
+            let orphans = self.collect_once(&mut missing, Instant::now()).await;
             if let Err(error) = self.forget_tombstones().await {
                 tracing::warn!(%error, "old tombstones could not be removed");
             }
-            tokio::time::sleep(self.config.gc.interval).await;
+            looks = if orphans { looks } else { 0 };
+            let wait = match looks {
+                0 => self.config.gc.interval,
+                _ => self.config.gc.interval.min(ORPHANS),
+            };
+            looks = looks.saturating_sub(1);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.orphans.notified() => {
+                    looks = ORPHAN_LOOKS;
+                    tokio::time::sleep(self.config.gc.interval.min(ORPHANS)).await;
+                }
+            }
         }
     }
 
     /// An endpoint is garbage when its namespace is gone, no live sandbox has it, and
-    /// the grace period has passed since both became so.
-    async fn collect_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) {
+    /// the grace period has passed since both became so. One whose sandbox's primary
+    /// endpoint was detached is garbage as soon as the namespace is gone. Whether there
+    /// are some that only wait for that.
+    async fn collect_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();
+        let mut orphans = false;
         for (endpoint, _) in self.registry.endpoints() {
             let key = &endpoint.key;
-            if endpoint.phase != Phase::Attached
-                || self.registry.is_known(&key.sandbox)
-                || own_netns(&endpoint).is_some()
-            {
+            if endpoint.phase != Phase::Attached {
+                continue;
+            }
+            let orphan = self.registry.primary_is_gone(&key.sandbox);
+            orphans |= orphan;
+            let wanted = !orphan && self.registry.is_known(&key.sandbox);
+            if wanted || !netns_is_gone(&endpoint) {
                 continue;
             }
             let since = missing.get(key).copied().unwrap_or(now);
-            if now.duration_since(since) < self.config.gc.grace {
+            if !orphan && now.duration_since(since) < self.config.gc.grace {
                 still.insert(key.clone(), since);
                 continue;
             }
-            tracing::warn!(endpoint = %key, netns = %endpoint.netns_path.display(),
-                "its namespace is gone and nobody detached it: collecting it");
-            match self.detach(key.sandbox.clone(), Some(key.ifname.clone()), now_boot()).await {
-                Ok(_) => self.metrics.collected(1),
-                Err(error) => {
-                    tracing::warn!(endpoint = %key, %error, "could not be collected");
-                    still.insert(key.clone(), since);
-                }
+            if let Err(error) = self.collect_one(&endpoint).await {
+                tracing::warn!(endpoint = %key, %error, "could not be collected");
+                still.insert(key.clone(), since);
             }
         }
         *missing = still;
+        orphans
+    }
+
+    /// Detaches `endpoint`, unless another one has its key by now.
+    async fn collect_one(&self, endpoint: &Endpoint) -> Result<()> {
+        let key = &endpoint.key;
+        let _lock = self.locks.lock(key).await;
+        let Some((now, _)) = self.registry.endpoint(key) else { return Ok(()) };
+        if now.phase != Phase::Attached || now.sequence != endpoint.sequence {
+            return Ok(());
+        }
+        tracing::warn!(endpoint = %key, netns = %endpoint.netns_path.display(),
+            "its namespace is gone and nobody detached it: collecting it");
+        self.begin_detach(&now, now_boot()).await?;
+        self.metrics.collected(1);
+        Ok(())
     }
 
     async fn forget_tombstones(&self) -> Result<()> {
         const CHUNK: usize = 256;
         let ttl = i64::try_from(self.config.tombstone_ttl.as_secs()).unwrap_or(i64::MAX);
-        let old = self.registry.old_tombstones(now_unix().saturating_sub(ttl));
-        for chunk in old.chunks(CHUNK) {
+        loop {
+            // Asked for again each time: one may have been replaced by a newer one.
+            let _ending = self.endings.lock().await;
+            let mut old = self.registry.old_tombstones(now_unix().saturating_sub(ttl));
+            old.truncate(CHUNK);
+            if old.is_empty() {
+                return Ok(());
+            }
             let delete = |key: &EndpointKey| Change::Delete { key: keys::tombstone(key) };
-            let changes = chunk.iter().map(delete).collect();
+            let changes = old.iter().map(delete).collect();
             self.store.commit(Txn { compares: vec![], changes }).await?;
-            for key in chunk {
+            for key in &old {
                 self.registry.exhume(key);
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(())
     }
 }

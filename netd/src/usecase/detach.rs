@@ -6,15 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     Node,
     error::{Error, Result},
     records,
-    registry::Work,
+    registry::{Work, is_primary},
 };
 use crate::{
     domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone},
     metrics::{Step, Verb},
+    store::Store as _,
 };
 
 /// How many endpoints are given back in one transaction.
@@ -35,12 +38,16 @@ impl Node {
         issued_at: u64,
     ) -> Result<u32> {
         let node = self.clone();
-        let work = tokio::spawn(async move {
+        let work = async move {
             let keys = match ifname {
                 Some(ifname) => vec![EndpointKey { sandbox, ifname }],
                 None => {
                     let all = node.registry.of_sandbox(&sandbox);
-                    all.iter().map(|e| e.key.clone()).collect()
+                    let mut keys: Vec<_> = all.iter().map(|e| e.key.clone()).collect();
+                    // Of a sandbox that is not known, a late attach of its first interface
+                    // is refused.
+                    keys.extend(keys.is_empty().then(|| EndpointKey::usual(sandbox)));
+                    keys
                 }
             };
             let (mut removed, mut failed) = (0, None);
@@ -51,18 +58,21 @@ impl Node {
                 }
             }
             failed.map_or(Ok(removed), Err)
-        });
+        };
+        let work = tokio::spawn(work.in_current_span());
         work.await.map_err(|e| Error::Internal(format!("detach: {e}")))?
     }
 
     async fn detach_one(&self, key: &EndpointKey, issued_at: u64) -> Result<bool> {
         let start = Instant::now();
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.registry.endpoint(key) else {
+        let Some((endpoint, _)) = self.registry.endpoint(key) else {
+            let _ending = self.endings.lock().await;
             self.refuse_late_attaches(key, issued_at).await?;
             return Ok(false);
         };
-        if endpoint.phase == Phase::Detaching && work != Work::ParkFailed {
+        if endpoint.phase == Phase::Detaching {
+            self.detach_again(key, issued_at).await?;
             return Ok(false);
         }
         self.begin_detach(&endpoint, issued_at).await?;
@@ -72,13 +82,14 @@ impl Node {
         Ok(true)
     }
 
-    /// Nothing is there: remember only that it is not wanted.
+    /// Nothing is there: remember only that it is not wanted. The caller holds `endings`.
     async fn refuse_late_attaches(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
-        if self.registry.tombstone(key).is_some_and(|t| t.issued_at >= issued_at) {
+        let old = self.registry.tombstone(key);
+        if old.as_ref().is_some_and(|t| t.issued_at >= issued_at) {
             return Ok(());
         }
         let mut tombstone = self.registry.empty_tombstone(key, issued_at);
-        if let Some(old) = self.registry.tombstone(key) {
+        if let Some(old) = old {
             // Still the last to be used again.
             tombstone.addresses = old.addresses;
             tombstone.network = old.network;
@@ -89,32 +100,71 @@ impl Node {
         Ok(())
     }
 
+    /// It is on its way out already: attaches issued before this detach are refused
+    /// too, and what could not be parked is tried again. The caller holds the key's lock,
+    /// so no new link can have its name; the reaper may be done with it at any moment.
+    async fn detach_again(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
+        let ending = self.endings.lock().await;
+        let Some((endpoint, work)) = self.registry.endpoint(key) else {
+            return self.refuse_late_attaches(key, issued_at).await;
+        };
+        if issued_at > endpoint.issued_at {
+            let mut later = Endpoint::clone(&endpoint);
+            later.issued_at = issued_at;
+            self.store.commit(records::update(&later)?).await?;
+            self.registry.replace(Arc::new(later));
+        }
+        drop(ending);
+        if work == Work::ParkFailed {
+            let parked = self.park(&endpoint, false).await;
+            self.reap.notify_one();
+            return parked;
+        }
+        Ok(())
+    }
+
     /// Records that the endpoint is to go, and parks its link. The caller holds the
     /// key's lock. Addresses stay held until the link is out of the kernel.
     pub(super) async fn begin_detach(&self, endpoint: &Endpoint, issued_at: u64) -> Result<()> {
         let mut ending = endpoint.clone();
         ending.phase = Phase::Detaching;
         ending.issued_at = issued_at;
-        self.health.forget(&format!("endpoint/{}", ending.key));
+        let ours = self.registry.endpoint(&ending.key).is_some_and(|(_, w)| w == Work::Attached);
         self.store.commit(records::update(&ending)?).await?;
+        self.health.forget(&format!("endpoint/{}", ending.key));
         let ending = Arc::new(ending);
         self.registry.update(ending.clone(), Work::Parking);
-        let parked = self.park(&ending).await;
+        self.leave_siblings(&ending);
+        let parked = self.park(&ending, ours).await;
         self.reap.notify_one();
         parked
     }
 
-    async fn park(&self, endpoint: &Endpoint) -> Result<()> {
-        match self.dataplane.park(Arc::new(endpoint.wiring.clone())).await {
-            Ok(()) => {
-                self.registry.set_work(&endpoint.key, Work::Parked);
-                Ok(())
-            }
-            Err(error) => {
-                self.registry.set_work(&endpoint.key, Work::ParkFailed);
-                Err(error.into())
-            }
+    /// A sandbox ends with its primary endpoint, or its last: no runtime's word of
+    /// before keeps what is left of it from collection.
+    fn leave_siblings(&self, ending: &Endpoint) {
+        let sandbox = &ending.key.sandbox;
+        let rest = self.registry.of_sandbox(sandbox);
+        let left = rest.iter().any(|e| e.phase == Phase::Attached);
+        if is_primary(ending) || !left {
+            self.registry.forget_sandbox(sandbox);
         }
+        if left {
+            self.orphans.notify_one();
+        }
+    }
+
+    /// `ours`: the link was seen to be this endpoint's. Else it is looked at first:
+    /// somebody else's device may be what kept the endpoint from being made.
+    async fn park(&self, endpoint: &Endpoint, ours: bool) -> Result<()> {
+        let wiring = Arc::new(endpoint.wiring.clone());
+        let parked = match ours {
+            true => self.dataplane.park(wiring).await,
+            false => self.dataplane.park_if_ours(wiring).await,
+        };
+        let work = if parked.is_ok() { Work::Parked } else { Work::ParkFailed };
+        self.registry.set_work(&endpoint.key, work);
+        parked.map_err(Into::into)
     }
 
     /// Takes parked links out of the kernel and gives addresses back, for ever.
@@ -122,7 +172,8 @@ impl Node {
         loop {
             self.reap.notified().await;
             while let Err(error) = self.reap_once().await {
-                self.health.bad("reaper", format!("links can't be removed: {error}"));
+                // It keeps no new pod from its network.
+                self.health.advise("reaper", format!("links can't be removed: {error}"));
                 tokio::time::sleep(RETRY).await;
             }
             self.health.good("reaper");
@@ -135,7 +186,7 @@ impl Node {
         for (endpoint, work) in self.registry.detaching() {
             match work {
                 Work::Parked => parked.push(endpoint),
-                Work::ParkFailed => match self.park(&endpoint).await {
+                Work::ParkFailed => match self.park(&endpoint, false).await {
                     Ok(()) => parked.push(endpoint),
                     Err(error) => failed = Some(error),
                 },
@@ -157,8 +208,12 @@ impl Node {
     }
 
     async fn give_back(&self, gone: &[Arc<Endpoint>]) -> Result<()> {
+        let _ending = self.endings.lock().await;
+        // Read again: a second detach may have been recorded meanwhile.
+        let now = gone.iter().filter_map(|e| Some(self.registry.endpoint(&e.key)?.0));
+        let now = now.filter(|e| e.phase == Phase::Detaching);
         let ended: Vec<(Arc<Endpoint>, Tombstone)> =
-            gone.iter().map(|e| (e.clone(), self.registry.make_tombstone(e))).collect();
+            now.map(|e| (e.clone(), self.registry.make_tombstone(&e))).collect();
         self.store.commit(records::release(&ended)?).await?;
         for (endpoint, tombstone) in ended {
             self.registry.released(&endpoint, tombstone);

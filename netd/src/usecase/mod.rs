@@ -6,7 +6,10 @@
 //!   with free addresses, host ports, and how far the kernel's side is;
 //! - the dataplane: nothing that could not be read from the kernel again.
 //!
-//! Work on one endpoint is serialised by its key's lock; nothing else waits.
+//! Work on one endpoint is serialised by its key's lock, work on networks by one lock
+//! for all of them, and what changes tombstones or the record of an endpoint on its way
+//! out by `endings`: the reaper has no key's lock, because an attach may hold it while
+//! it waits for the reaper. Locks are taken in this order: a key's, `endings`.
 
 mod attach;
 mod collect;
@@ -15,6 +18,7 @@ mod error;
 mod health;
 mod locks;
 mod networks;
+mod observed;
 mod ports;
 mod queue;
 mod reconcile;
@@ -25,13 +29,17 @@ mod startup;
 mod views;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::Notify;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
-use crate::{config::Config, dataplane::Dataplane, metrics::Metrics, store::Store};
+use crate::{
+    config::Config, dataplane::Dataplane, domain::NetworkName, metrics::Metrics, store::Store,
+};
 
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};
@@ -46,15 +54,21 @@ pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    store: Arc<dyn Store>,
+    store: Arc<observed::Observed>,
     dataplane: Arc<Dataplane>,
     registry: Arc<Registry>,
-    health: Health,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
     queue: Queue,
     /// Set when start is over: what is made before is no drift.
     started: AtomicBool,
+    /// Networks that were changed by request: what that takes in the kernel is no drift.
+    changed: Mutex<HashSet<NetworkName>>,
     locks: locks::KeyLocks,
+    topology: AsyncMutex<()>,
+    endings: AsyncMutex<()>,
+    /// Rung when a sandbox lost its primary endpoint and still has others.
+    orphans: Notify,
     /// Rung when there is something to reap.
     reap: Notify,
     /// Rung after addresses were given back.
@@ -69,16 +83,22 @@ impl Node {
         dataplane: Arc<Dataplane>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let health = Arc::new(Health::default());
+        let store = observed::Observed::new(store, metrics.clone(), health.clone());
         Arc::new(Self {
             config,
-            store,
+            store: Arc::new(store),
             dataplane,
             registry: Arc::default(),
-            health: Health::default(),
+            health,
             metrics,
             queue: Queue::default(),
             started: AtomicBool::new(false),
+            changed: Mutex::default(),
             locks: locks::KeyLocks::default(),
+            topology: AsyncMutex::default(),
+            endings: AsyncMutex::default(),
+            orphans: Notify::new(),
             reap: Notify::new(),
             released: Notify::new(),
         })

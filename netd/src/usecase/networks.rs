@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::{
     Node,
     error::{Error, Result},
+    queue::Target,
     records,
 };
 use crate::{
     domain::{Network, NetworkName},
-    store::{Change, Compare, Outcome, Txn, keys},
+    store::{Change, Compare, Outcome, Store as _, Txn, keys},
 };
 
 impl Node {
@@ -17,8 +18,10 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NetworkExists`] for another of that name, or with overlapping pools,
-    /// or on the same bridge.
+    /// or on the same bridge, or when the bridge's name is a device of somebody else's.
+    /// Nothing of it is left then.
     pub async fn create_network(&self, network: Network) -> Result<()> {
+        let _topology = self.topology.lock().await;
         if let Some(state) = self.registry.network(&network.name) {
             if *state.network == network {
                 return Ok(());
@@ -26,68 +29,122 @@ impl Node {
             let text = format!("network \"{}\" exists with other settings", network.name);
             return Err(Error::NetworkExists(text));
         }
-        self.refuse_clash(&network)?;
-        let key = keys::network(&network.name);
+        let networks = self.registry.networks();
+        if let Some(text) = clash(&network, networks.iter().map(|s| &*s.network)) {
+            return Err(Error::NetworkExists(text));
+        }
+        let mtu = match network.mtu {
+            Some(mtu) => mtu,
+            None => self.dataplane.underlay_mtu().await?,
+        };
+        let wiring = Arc::new(network.wiring(mtu));
+        if let Some(what) = self.dataplane.in_the_way(wiring.clone()).await? {
+            let text = format!(
+                "bridge {}: the host has {what} of that name, which is not netd's; name another bridge",
+                network.bridge
+            );
+            return Err(Error::NetworkExists(text));
+        }
+        let name = network.name.clone();
+        let key = keys::network(&name);
         let txn = Txn {
             compares: vec![Compare::Absent(key.clone())],
             changes: vec![Change::Put { key, value: records::encode(&network)?, lease: 0 }],
         };
         if let Outcome::Conflict(_) = self.store.commit(txn).await? {
-            let text = format!("network \"{}\" is being created by someone else", network.name);
+            let text = format!("network \"{name}\" is being created by someone else");
             return Err(Error::NetworkExists(text));
         }
-        self.adopt_network(network).await
-    }
-
-    /// Puts a recorded network into force.
-    pub(super) async fn adopt_network(&self, network: Network) -> Result<()> {
-        let mtu = match network.mtu {
-            Some(mtu) => mtu,
-            None => self.dataplane.underlay_mtu().await?,
-        };
-        let name = network.name.clone();
-        let wiring = Arc::new(network.wiring(mtu));
+        self.changed.lock().insert(name.clone());
         self.registry.put_network(Arc::new(network), wiring);
-        self.mend_network(&name).await?;
-        self.mend_firewall().await
+        let made = match self.mend_network_locked(&name).await {
+            Ok(()) => self.mend_firewall().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            self.take_back(&name).await;
+            return Err(error);
+        }
+        tracing::info!(network = %name, "network created");
+        Ok(())
     }
 
-    fn refuse_clash(&self, network: &Network) -> Result<()> {
-        for state in self.registry.networks() {
-            let other = &state.network;
-            if let Some((mine, theirs)) = network.conflict(other) {
-                let text =
-                    format!("pool {mine} overlaps with {theirs} of network \"{}\"", other.name);
-                return Err(Error::NetworkExists(text));
-            }
-            let both = network.wiring(1500).bridge.zip(state.wiring.bridge.clone());
-            if both.is_some_and(|(a, b)| a.name == b.name) {
-                let text =
-                    format!("bridge {} belongs to network \"{}\"", network.bridge, other.name);
-                return Err(Error::NetworkExists(text));
-            }
+    /// Takes back a network that was recorded and can't be made. What can't be taken
+    /// back stays recorded, is shown as not ready, and is tried again.
+    async fn take_back(&self, name: &NetworkName) {
+        if let Err(error) = self.remove(name).await {
+            tracing::warn!(network = %name, %error,
+                "the network can't be made, nor taken back; trying on");
+            self.queue.later(Target::Network(name.clone()), 0);
+            self.queue.later(Target::Firewall, 0);
         }
-        Ok(())
     }
 
     /// Deletes a network without endpoints; nothing happens when it is not there.
     ///
     /// # Errors
-    /// [`Error::NetworkInUse`].
+    /// [`Error::NetworkInUse`]; or it could not be removed, and is still there.
     pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {
+        let _topology = self.topology.lock().await;
+        if self.registry.network(name).is_none() {
+            return Ok(());
+        }
+        self.remove(name).await?;
+        tracing::info!(network = %name, "network deleted");
+        Ok(())
+    }
+
+    /// Out of the kernel first, then out of the store: whatever breaks off in between,
+    /// the network is still known and can be made or deleted again. The caller holds
+    /// `topology`.
+    async fn remove(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
         // From here on no attach finds it.
         let endpoints = self.registry.retire_network(name);
         if endpoints > 0 {
             return Err(Error::NetworkInUse { name: name.clone(), endpoints });
         }
-        let changes = vec![Change::Delete { key: keys::network(name) }];
-        if let Err(error) = self.store.commit(Txn { compares: vec![], changes }).await {
+        let removed = match self.dataplane.remove_network(state.wiring.clone()).await {
+            Ok(()) => {
+                let changes = vec![Change::Delete { key: keys::network(name) }];
+                let gone = self.store.commit(Txn { compares: vec![], changes }).await;
+                gone.map(drop).map_err(Error::from)
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = removed {
             self.registry.put_network(state.network, state.wiring);
-            return Err(error.into());
+            self.changed.lock().insert(name.clone());
+            self.queue.soon(Target::Network(name.clone()));
+            return Err(error);
         }
+        self.changed.lock().remove(name);
         self.health.forget(&format!("network/{name}"));
-        self.dataplane.remove_network(state.wiring).await?;
-        self.mend_firewall().await
+        for pool in &state.network.pools {
+            self.metrics.remove_pool(name, pool.subnet);
+        }
+        if let Err(error) = self.mend_firewall().await {
+            tracing::warn!(network = %name, %error, "its rules are still there; trying again");
+            self.queue.later(Target::Firewall, 0);
+        }
+        Ok(())
     }
+}
+
+/// Why `network` can't be beside `others`, if it can't; one of its own name is no other.
+pub(super) fn clash<'a>(
+    network: &Network,
+    others: impl IntoIterator<Item = &'a Network>,
+) -> Option<String> {
+    others.into_iter().filter(|other| other.name != network.name).find_map(|other| {
+        if let Some((mine, theirs)) = network.conflict(other) {
+            return Some(format!(
+                "pool {mine} overlaps with {theirs} of network \"{}\"",
+                other.name
+            ));
+        }
+        let (mine, theirs) = (network.wiring(1500).bridge?, other.wiring(1500).bridge?);
+        let text = || format!("bridge {} belongs to network \"{}\"", mine.name, other.name);
+        (mine.name == theirs.name).then(text)
+    })
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     dataplane::{DataplaneError, Drift, Netns, Repair},
     domain::{Endpoint, EndpointKey, NetworkName, Phase},
+    store::Store as _,
 };
 
 impl Node {
@@ -93,9 +94,12 @@ impl Node {
     /// Puts one endpoint right. One whose namespace is gone is left to collection.
     async fn mend_endpoint(&self, key: &EndpointKey) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, _)) = self.registry.endpoint(key) else { return Ok(()) };
+        let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(()) };
         if endpoint.phase != Phase::Attached {
             return Ok(());
+        }
+        if work == Work::Unwanted {
+            return self.begin_detach(&endpoint, endpoint.issued_at).await;
         }
         let Some(netns) = own_netns(&endpoint) else {
             tracing::debug!(endpoint = %key, "its namespace is gone");
@@ -112,11 +116,13 @@ impl Node {
     ) -> Result<Vec<Repair>> {
         let wiring = Arc::new(endpoint.wiring.clone());
         let component = format!("endpoint/{}", endpoint.key);
+        let was_right =
+            self.registry.endpoint(&endpoint.key).is_some_and(|(_, w)| w == Work::Attached);
         match self.dataplane.repair(netns, wiring).await {
             Ok(repairs) => {
                 self.registry.set_work(&endpoint.key, Work::Attached);
                 self.health.forget(&component);
-                self.count(&endpoint.key, &repairs);
+                self.count(&endpoint.key, &repairs, was_right);
                 Ok(repairs)
             }
             Err(error) => {
@@ -130,28 +136,36 @@ impl Node {
         }
     }
 
-    pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair]) {
-        if !self.started.load(Ordering::Relaxed) {
-            for repair in repairs {
-                tracing::info!(object = %what, kind = repair.kind.name(), detail = repair.detail,
-                    "made");
-            }
-            return;
-        }
+    /// `drift`: it was right before, so somebody else changed it.
+    fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
+        let drift = drift && self.started.load(Ordering::Relaxed);
         for repair in repairs {
-            tracing::warn!(object = %what, kind = repair.kind.name(), detail = repair.detail,
-                "put back");
-            self.metrics.drift_repaired(repair.kind.name(), 1);
+            let (kind, detail) = (repair.kind.name(), &repair.detail);
+            if drift {
+                tracing::warn!(object = %what, kind, detail, "put back");
+                self.metrics.drift_repaired(kind, 1);
+            } else {
+                tracing::info!(object = %what, kind, detail, "made");
+            }
         }
     }
 
+    /// Puts one network right.
     pub(super) async fn mend_network(&self, name: &NetworkName) -> Result<()> {
+        // Not while it is being created or deleted: a bridge could be made after it.
+        let _topology = self.topology.lock().await;
+        self.mend_network_locked(name).await
+    }
+
+    /// As [`Node::mend_network`]; the caller holds `topology`.
+    pub(super) async fn mend_network_locked(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
         match self.dataplane.ensure_network(state.wiring).await {
             Ok(repairs) => {
                 self.health.good(&component);
-                self.count(name, &repairs);
+                let drift = !self.changed.lock().remove(name);
+                self.count(name, &repairs, drift);
                 if !repairs.is_empty() {
                     // A bridge that was made again has lost its ports.
                     for (endpoint, _) in self.registry.endpoints() {
@@ -162,8 +176,13 @@ impl Node {
                 }
                 Ok(())
             }
-            Err(error) => {
+            // The node is there for the networks of its configuration.
+            Err(error) if self.config.networks.iter().any(|n| n.name == *name) => {
                 self.health.bad(&component, &error);
+                Err(error.into())
+            }
+            Err(error) => {
+                self.health.advise(&component, &error);
                 Err(error.into())
             }
         }
@@ -174,7 +193,7 @@ impl Node {
         match self.dataplane.replace_firewall(move || registry.firewall()).await {
             Ok(repairs) => {
                 self.health.good("firewall");
-                self.count(&"firewall", &repairs);
+                self.count(&"firewall", &repairs, true);
                 Ok(())
             }
             Err(error) => {
@@ -184,37 +203,49 @@ impl Node {
         }
     }
 
-    /// Networks and endpoints without an MTU of their own follow the underlay's.
+    /// Networks and endpoints without an MTU of their own follow the underlay's. Looks
+    /// at all of them, so that one that failed is done when this is called again.
     pub(super) async fn follow_underlay(&self) -> Result<()> {
         let mtu = self.dataplane.underlay_mtu().await?;
-        for state in self.registry.networks() {
-            let old = state.wiring.mtu;
-            if state.network.mtu.is_some() || old == mtu {
-                continue;
-            }
-            let name = state.network.name.clone();
-            tracing::info!(network = %name, from = old, to = mtu, "the underlay's MTU changed");
-            let wiring = Arc::new(state.network.wiring(mtu));
-            self.registry.put_network(state.network.clone(), wiring);
-            self.queue.soon(Target::Network(name.clone()));
-            for (endpoint, _) in self.registry.endpoints() {
-                if endpoint.network == name && endpoint.wiring.mtu == old {
-                    self.change_mtu(&endpoint.key, mtu).await?;
+        let mut failed = None;
+        let mut follow = std::collections::HashSet::new();
+        {
+            let _topology = self.topology.lock().await;
+            for state in self.registry.networks() {
+                if state.network.mtu.is_some() {
+                    continue;
                 }
+                let name = state.network.name.clone();
+                if state.wiring.mtu != mtu {
+                    tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
+                        "the underlay's MTU changed");
+                    let wiring = Arc::new(state.network.wiring(mtu));
+                    self.registry.put_network(state.network.clone(), wiring);
+                    self.changed.lock().insert(name.clone());
+                    self.queue.soon(Target::Network(name.clone()));
+                }
+                follow.insert(name);
             }
         }
-        Ok(())
+        for (endpoint, _) in self.registry.endpoints() {
+            if follow.contains(&endpoint.network) && !endpoint.fixed_mtu {
+                failed = self.change_mtu(&endpoint.key, mtu).await.err().or(failed);
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn change_mtu(&self, key: &EndpointKey, mtu: u32) -> Result<()> {
         let _lock = self.locks.lock(key).await;
         let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(()) };
-        if endpoint.phase != Phase::Attached {
+        if endpoint.phase != Phase::Attached || endpoint.wiring.mtu == mtu {
             return Ok(());
         }
         let mut changed = Endpoint::clone(&endpoint);
         changed.wiring.mtu = mtu;
         self.store.commit(records::update(&changed)?).await?;
+        // What the kernel has is right no more, and nobody else's doing.
+        let work = if work == Work::Attached { Work::Attaching } else { work };
         self.registry.update(Arc::new(changed), work);
         self.queue.soon(Target::Endpoint(key.clone()));
         Ok(())
@@ -262,5 +293,15 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
             tracing::warn!(endpoint = %endpoint.key, %error, "its namespace can't be opened");
             None
         }
+    }
+}
+
+/// Whether the namespace is gone for certain: nothing is at its path, or another one.
+/// That it can't be looked at (out of descriptors, no permission) is not enough.
+pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
+    use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
+    match std::fs::metadata(&endpoint.netns_path) {
+        Ok(m) => m.dev() != endpoint.netns.dev || m.ino() != endpoint.netns.inode,
+        Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     dataplane::FirewallState,
     domain::{
         AttachSpec, Endpoint, EndpointKey, IfName, NetnsId, Network, NetworkName, NetworkWiring,
-        Phase, SandboxId, Tombstone, attach::Assigned,
+        Phase, SandboxId, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME,
     },
     ipam::{NetworkAllocator, PoolUsage},
 };
@@ -25,12 +25,16 @@ use crate::{
 /// How far the kernel's side of an endpoint is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
+    /// Chosen; the store does not have it yet, and nothing may be made of it.
+    Reserved,
     /// Being made or repaired.
     Attaching,
     /// The kernel matches, as far as is known.
     Attached,
     /// It could not be made; it is tried again.
     Failed(String),
+    /// Its attach failed and the store could not be told: it is to be detached.
+    Unwanted,
     /// On its way out of packets' reach.
     Parking,
     /// Out of packets' reach, not yet out of the kernel.
@@ -121,7 +125,7 @@ impl Inner {
         let endpoint = endpoint.inspect_err(|_| {
             self.ports.give_back(&spec.key, &spec.port_mappings);
         })?;
-        self.insert(endpoint.clone(), Work::Attaching);
+        self.insert(endpoint.clone(), Work::Reserved);
         Ok(endpoint)
     }
 
@@ -161,6 +165,7 @@ impl Inner {
             netns_path: spec.netns_path.clone(),
             netns,
             wiring,
+            fixed_mtu: spec.mtu.is_some(),
             pod: spec.pod.clone(),
             labels: spec.labels.clone(),
             annotations: spec.annotations.clone(),
@@ -332,6 +337,13 @@ impl Registry {
         self.inner.lock().insert(endpoint, work);
     }
 
+    /// Replaces a record after the store has it; how far it is stays as it is by now.
+    pub fn replace(&self, endpoint: Arc<Endpoint>) {
+        if let Some(held) = self.inner.lock().endpoints.get_mut(&endpoint.key) {
+            held.endpoint = endpoint;
+        }
+    }
+
     /// Notes how far an endpoint is.
     pub fn set_work(&self, key: &EndpointKey, work: Work) {
         let mut inner = self.inner.lock();
@@ -341,6 +353,15 @@ impl Registry {
         if work == Work::Parked {
             // Its rules are gone; only the link and the addresses are still there.
             inner.ports.give_back(key, &endpoint.wiring.port_mappings);
+        }
+    }
+
+    /// Its attach failed. If the store could not be told, it has to be told again.
+    pub fn unwanted(&self, key: &EndpointKey) {
+        let mut inner = self.inner.lock();
+        let held = inner.endpoints.get_mut(key);
+        if let Some(held) = held.filter(|h| h.endpoint.phase == Phase::Attached) {
+            held.work = Work::Unwanted;
         }
     }
 
@@ -416,13 +437,39 @@ impl Registry {
         self.inner.lock().sources.values().any(|set| set.contains(sandbox))
     }
 
-    /// What the firewall has to hold: endpoints that are attached or may be.
+    /// No source knows the sandbox any more, whatever it said before.
+    pub fn forget_sandbox(&self, sandbox: &SandboxId) {
+        for set in self.inner.lock().sources.values_mut() {
+            set.remove(sandbox);
+        }
+    }
+
+    /// Whether something of the sandbox was detached, and what is left of it are
+    /// additional endpoints only.
+    pub fn primary_is_gone(&self, sandbox: &SandboxId) -> bool {
+        let rest = self.of_sandbox(sandbox);
+        if rest.iter().any(|e| e.phase == Phase::Attached && is_primary(e)) {
+            return false;
+        }
+        rest.iter().any(|e| e.phase == Phase::Detaching)
+            || self.inner.lock().tombstones.keys().any(|key| key.sandbox == *sandbox)
+    }
+
+    /// What the firewall has to hold: endpoints that are attached or may be. Asked for
+    /// on the firewall's thread, and what is only reserved is left out: it may never be.
     pub fn firewall(&self) -> FirewallState {
         let inner = self.inner.lock();
         let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
-        let held = inner.endpoints.values().map(|h| &h.endpoint);
-        let wanted = held.filter(|e| e.phase == Phase::Attached);
+        let held = inner.endpoints.values().filter(|h| h.work != Work::Reserved);
+        let wanted = held.map(|h| &h.endpoint).filter(|e| e.phase == Phase::Attached);
         let endpoints = wanted.map(|e| Arc::new(e.wiring.clone())).collect();
         FirewallState { networks, endpoints }
     }
+}
+
+/// Whether a sandbox ends with this endpoint: the interface that runtimes ask for, or
+/// the one that leads out.
+pub fn is_primary(endpoint: &Endpoint) -> bool {
+    let leads_out = endpoint.wiring.routes.iter().any(|r| r.destination.prefix_len() == 0);
+    endpoint.key.ifname.as_str() == DEFAULT_IFNAME || leads_out
 }

@@ -5,12 +5,15 @@ use std::{
     sync::Arc,
 };
 
+use tracing::Instrument as _;
+
 use super::{
     Node,
     error::{Error, Result},
     now_boot, records,
 };
 use crate::domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
+use crate::store::Store as _;
 
 /// A sandbox as a runtime describes it.
 #[derive(Debug, Clone)]
@@ -83,10 +86,18 @@ impl Node {
     }
 
     /// Adds what a runtime learned after the attach to every endpoint of a sandbox.
+    /// Goes on to its end even if the caller goes away: memory follows the store.
     ///
     /// # Errors
     /// [`Error::NoSandbox`] when it has no endpoint.
-    pub async fn annotate(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
+    pub async fn annotate(self: &Arc<Self>, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
+        let node = self.clone();
+        let work = async move { node.annotate_to_the_end(info).await };
+        let work = tokio::spawn(work.in_current_span());
+        work.await.map_err(|e| Error::Internal(format!("annotate: {e}")))?
+    }
+
+    async fn annotate_to_the_end(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
         let keys: Vec<EndpointKey> =
             self.registry.of_sandbox(&info.id).iter().map(|e| e.key.clone()).collect();
         let mut changed = Vec::new();
@@ -102,7 +113,7 @@ impl Node {
         info: &SandboxInfo,
     ) -> Result<Option<Arc<Endpoint>>> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(None) };
+        let Some((endpoint, _)) = self.registry.endpoint(key) else { return Ok(None) };
         if endpoint.phase != Phase::Attached {
             return Ok(None);
         }
@@ -117,7 +128,7 @@ impl Node {
         }
         self.store.commit(records::update(&next)?).await?;
         let next = Arc::new(next);
-        self.registry.update(next.clone(), work);
+        self.registry.replace(next.clone());
         Ok(Some(next))
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{
     Node,
     error::Result,
+    networks::clash,
     queue::Target,
     records,
     registry::{Loaded, Work},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     dataplane::Drift,
     domain::{Endpoint, IfName, Network, Tombstone},
-    store::{Change, Txn, keys},
+    store::{Change, Store as _, Txn, keys},
 };
 
 /// What was found at start.
@@ -61,7 +62,7 @@ impl Node {
         for network in networks {
             self.place(network).await;
         }
-        self.load_endpoints(&mut startup).await?;
+        let unread = self.load_endpoints(&mut startup).await?;
         for state in self.registry.networks() {
             let name = state.network.name.clone();
             if self.mend_network(&name).await.is_err() {
@@ -71,13 +72,18 @@ impl Node {
         if self.mend_firewall().await.is_err() {
             self.queue.later(Target::Firewall, 0);
         }
+        // The underlay may have changed while no netd was running.
+        if self.follow_underlay().await.is_err() {
+            self.queue.later(Target::Underlay, 0);
+        }
         self.adopt_endpoints().await;
-        startup.strays = self.remove_strays().await;
+        startup.strays = self.remove_strays(unread).await;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
         tokio::spawn(self.clone().reap_forever());
         tokio::spawn(self.clone().collect_forever());
+        tokio::spawn(self.clone().probe_forever());
         self.health.good("reaper");
         self.reap.notify_one();
         Ok(startup)
@@ -92,17 +98,59 @@ impl Node {
                 Err(error) => self.quarantine(startup, &entry.key, &error),
             }
         }
-        for wanted in &self.config.networks {
+        let mut changes = Vec::new();
+        for wanted in self.acceptable(&networks) {
             match networks.iter_mut().find(|n| n.name == wanted.name) {
                 Some(there) if there == wanted => continue,
                 Some(there) => *there = wanted.clone(),
                 None => networks.push(wanted.clone()),
             }
             let key = keys::network(&wanted.name);
-            let changes = vec![Change::Put { key, value: records::encode(wanted)?, lease: 0 }];
+            changes.push(Change::Put { key, value: records::encode(wanted)?, lease: 0 });
+        }
+        if !changes.is_empty() {
             self.store.commit(Txn { compares: vec![], changes }).await?;
         }
         Ok(networks)
+    }
+
+    /// The configured networks that can be beside the stored ones. One that can't leaves
+    /// its stored self in place, which may be in another one's way in turn.
+    fn acceptable(&self, stored: &[Network]) -> Vec<&Network> {
+        let mut wanted: Vec<&Network> = self.config.networks.iter().collect();
+        loop {
+            let stays = |n: &&Network| !wanted.iter().any(|w| w.name == n.name);
+            let staying: Vec<&Network> = stored.iter().filter(stays).collect();
+            let refused = wanted
+                .iter()
+                .enumerate()
+                .find_map(|(i, network)| Some((i, clash(network, staying.iter().copied())?)));
+            let Some((i, text)) = refused else { return wanted };
+            self.not_taken(wanted.remove(i), stored, &text);
+        }
+    }
+
+    /// A configured network that can't be beside a stored one. The stored ones have the
+    /// endpoints, so they go on as they are.
+    fn not_taken(&self, wanted: &Network, stored: &[Network], clash: &str) {
+        let text = format!(
+            "as configured, {clash}, which is stored; change the configuration, or delete the \
+             other network (`netd network delete`) and start netd again"
+        );
+        let name = &wanted.name;
+        if stored.iter().any(|n| n.name == *name) {
+            // A name of its own: the network itself works.
+            self.health.advise(&format!("configuration/{name}"), text);
+        } else {
+            self.health.bad(&format!("network/{name}"), text);
+        }
+    }
+
+    async fn probe_forever(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(super::observed::PROBE).await;
+            self.store.probe().await;
+        }
     }
 
     /// Registers a network whatever else happens; its wiring is made afterwards.
@@ -118,12 +166,18 @@ impl Node {
         self.registry.put_network(Arc::new(network), wiring);
     }
 
-    async fn load_endpoints(&self, startup: &mut Startup) -> Result<()> {
+    /// The host interfaces of endpoints whose records can't be read.
+    async fn load_endpoints(&self, startup: &mut Startup) -> Result<Vec<IfName>> {
         let mut loaded = Loaded::default();
+        let mut unread = Vec::new();
         for entry in self.store.list(keys::ENDPOINTS).await?.entries {
             match records::decode::<Endpoint>(&entry) {
                 Ok(endpoint) => loaded.endpoints.push(endpoint),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+                Err(error) => {
+                    self.quarantine(startup, &entry.key, &error);
+                    let key = keys::endpoint_of(&entry.key);
+                    unread.extend(key.map(|key| key.host_ifname()));
+                }
             }
         }
         for entry in self.store.list(keys::TOMBSTONES).await?.entries {
@@ -146,7 +200,7 @@ impl Node {
         self.registry.load(loaded);
         startup.detaching = self.registry.detaching().len();
         self.health.good("store");
-        Ok(())
+        Ok(unread)
     }
 
     /// An unreadable record removes nothing: what it may hold stays held.
@@ -174,7 +228,8 @@ impl Node {
 
     /// Removes links of netd's that no record knows: an attach that was cut off and
     /// rolled back, or a record lost with a reboot of something else's making.
-    async fn remove_strays(&self) -> usize {
+    /// Links of unreadable records (`unread`) are left alone.
+    async fn remove_strays(&self, unread: Vec<IfName>) -> usize {
         let links = match self.dataplane.host_links().await {
             Ok(links) => links,
             Err(error) => {
@@ -183,7 +238,8 @@ impl Node {
             }
         };
         let recorded = self.registry.endpoints();
-        let known: HashSet<&IfName> = recorded.iter().map(|(e, _)| &e.wiring.host_ifname).collect();
+        let recorded = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
+        let known: HashSet<&IfName> = recorded.chain(&unread).collect();
         let mut removed = 0;
         for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {

@@ -150,7 +150,9 @@ impl Node {
         for (_, work) in self.registry.endpoints() {
             counts.endpoints += 1;
             match work {
-                Work::Attaching | Work::Failed(_) => counts.attaching += 1,
+                Work::Reserved | Work::Attaching | Work::Failed(_) | Work::Unwanted => {
+                    counts.attaching += 1;
+                }
                 Work::Parking | Work::Parked | Work::ParkFailed => counts.detaching += 1,
                 Work::Attached => {}
             }
