@@ -432,7 +432,7 @@ fn sequence(bytes: &[u8]) -> u32 {
     u32::from_ne_bytes(field(bytes, 8))
 }
 
-fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
+pub(super) fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
     let mut all = Vec::new();
     while rest.len() >= HEADER {
         let length = u32::from_ne_bytes(field(rest, 0)) as usize;
@@ -449,7 +449,7 @@ fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
 }
 
 /// Reads an acknowledgement: errno, and the text of an extended one.
-fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
+pub(super) fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
     let errno = -i32::from_ne_bytes(field(bytes, HEADER));
     if errno == 0 {
         return Ok(());

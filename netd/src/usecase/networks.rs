@@ -54,16 +54,7 @@ impl Node {
 
     fn refuse_clash(&self, network: &Network) -> Result<()> {
         for state in self.registry.networks() {
-            let other = &state.network;
-            if let Some((mine, theirs)) = network.conflict(other) {
-                let text =
-                    format!("pool {mine} overlaps with {theirs} of network \"{}\"", other.name);
-                return Err(Error::NetworkExists(text));
-            }
-            let both = network.wiring(1500).bridge.zip(state.wiring.bridge.clone());
-            if both.is_some_and(|(a, b)| a.name == b.name) {
-                let text =
-                    format!("bridge {} belongs to network \"{}\"", network.bridge, other.name);
+            if let Some(text) = network.clash(&state.network) {
                 return Err(Error::NetworkExists(text));
             }
         }

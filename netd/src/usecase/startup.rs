@@ -8,12 +8,13 @@ use super::{
     Node,
     error::Result,
     queue::Target,
+    recorded::{self, Quarantine},
     records,
     registry::{Loaded, Work},
 };
 use crate::{
     dataplane::Drift,
-    domain::{Endpoint, IfName, Network, Tombstone},
+    domain::{IfName, Network},
     store::{Change, Txn, keys},
 };
 
@@ -24,28 +25,10 @@ pub struct Startup {
     pub endpoints: usize,
     /// Of those, on their way out.
     pub detaching: usize,
-    /// Records that can't be read: named in the log, left as they are.
+    /// Records that can't be read or can't be right: named in the log, left as they are.
     pub quarantined: usize,
     /// Links of netd's without a record, removed.
     pub strays: usize,
-}
-
-/// Rebuilds a registry from decoded records, as at start, and uses it: for fuzzing.
-pub(crate) fn rebuild(
-    networks: Vec<Network>,
-    endpoints: Vec<Endpoint>,
-    tombstones: Vec<Tombstone>,
-) {
-    let registry = super::Registry::default();
-    for network in networks {
-        let wiring = Arc::new(network.wiring(1500));
-        registry.put_network(Arc::new(network), wiring);
-    }
-    registry.load(Loaded { endpoints, tombstones, held: vec![] });
-    for (endpoint, _) in registry.endpoints() {
-        let tombstone = registry.make_tombstone(&endpoint);
-        registry.released(&endpoint, tombstone);
-    }
 }
 
 impl Node {
@@ -57,11 +40,12 @@ impl Node {
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>, drift: UnboundedReceiver<Drift>) -> Result<Startup> {
         let mut startup = Startup::default();
-        let networks = self.load_networks(&mut startup).await?;
+        let mut refused = Quarantine::default();
+        let networks = self.load_networks(&mut refused).await?;
         for network in networks {
             self.place(network).await;
         }
-        self.load_endpoints(&mut startup).await?;
+        self.load_endpoints(&mut startup, &mut refused).await?;
         for state in self.registry.networks() {
             let name = state.network.name.clone();
             if self.mend_network(&name).await.is_err() {
@@ -72,7 +56,8 @@ impl Node {
             self.queue.later(Target::Firewall, 0);
         }
         self.adopt_endpoints().await;
-        startup.strays = self.remove_strays().await;
+        startup.quarantined = refused.records;
+        startup.strays = self.remove_strays(&refused).await;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
@@ -83,24 +68,26 @@ impl Node {
         Ok(startup)
     }
 
-    /// Stored networks, with the configuration's put in where they may be.
-    async fn load_networks(&self, startup: &mut Startup) -> Result<Vec<Network>> {
-        let mut networks: Vec<Network> = Vec::new();
+    /// The configuration's networks, and the stored ones that go with them.
+    async fn load_networks(&self, refused: &mut Quarantine) -> Result<Vec<Network>> {
+        let mut networks = self.config.networks.clone();
+        let mut recorded = HashSet::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {
-            match records::decode(&entry) {
-                Ok(network) => networks.push(network),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+            match recorded::network(&entry) {
+                Ok(stored) if networks.contains(&stored) => drop(recorded.insert(stored.name)),
+                Ok(stored) if networks.iter().any(|n| n.name == stored.name) => {}
+                Ok(stored) => networks.push(stored),
+                Err(error) => self.quarantine(refused, &entry.key, &error),
             }
         }
-        for wanted in &self.config.networks {
-            match networks.iter_mut().find(|n| n.name == wanted.name) {
-                Some(there) if there == wanted => continue,
-                Some(there) => *there = wanted.clone(),
-                None => networks.push(wanted.clone()),
-            }
+        for wanted in self.config.networks.iter().filter(|n| !recorded.contains(&n.name)) {
             let key = keys::network(&wanted.name);
             let changes = vec![Change::Put { key, value: records::encode(wanted)?, lease: 0 }];
             self.store.commit(Txn { compares: vec![], changes }).await?;
+        }
+        let (networks, clashing) = recorded::without_clashes(networks);
+        for (network, why) in clashing {
+            self.quarantine(refused, &keys::network(&network.name), &why);
         }
         Ok(networks)
     }
@@ -118,18 +105,21 @@ impl Node {
         self.registry.put_network(Arc::new(network), wiring);
     }
 
-    async fn load_endpoints(&self, startup: &mut Startup) -> Result<()> {
+    async fn load_endpoints(&self, startup: &mut Startup, refused: &mut Quarantine) -> Result<()> {
         let mut loaded = Loaded::default();
         for entry in self.store.list(keys::ENDPOINTS).await?.entries {
-            match records::decode::<Endpoint>(&entry) {
+            match recorded::endpoint(&entry) {
                 Ok(endpoint) => loaded.endpoints.push(endpoint),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+                Err(error) => {
+                    refused.devices.extend(recorded::device(&entry.key));
+                    self.quarantine(refused, &entry.key, &error);
+                }
             }
         }
         for entry in self.store.list(keys::TOMBSTONES).await?.entries {
-            match records::decode::<Tombstone>(&entry) {
+            match recorded::tombstone(&entry) {
                 Ok(tombstone) => loaded.tombstones.push(tombstone),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+                Err(error) => self.quarantine(refused, &entry.key, &error),
             }
         }
         for entry in self.store.list(keys::ADDRESSES).await?.entries {
@@ -139,7 +129,7 @@ impl Node {
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
                 Some(held) => loaded.held.push(held),
-                None => self.quarantine(startup, &entry.key, "not an address"),
+                None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
         startup.endpoints = loaded.endpoints.len();
@@ -149,11 +139,11 @@ impl Node {
         Ok(())
     }
 
-    /// An unreadable record removes nothing: what it may hold stays held.
-    fn quarantine(&self, startup: &mut Startup, key: &str, error: &str) {
-        tracing::error!(key, error, "unreadable record; left as it is, what it holds stays held");
-        startup.quarantined += 1;
-        let text = format!("{} unreadable records, e.g. {key}: {error}", startup.quarantined);
+    /// A refused record changes nothing: what it may hold stays held.
+    fn quarantine(&self, refused: &mut Quarantine, key: &str, error: &str) {
+        tracing::error!(key, error, "record refused; left as it is, what it holds stays held");
+        refused.records += 1;
+        let text = format!("{} refused records, e.g. {key}: {error}", refused.records);
         self.health.advise("records", text);
     }
 
@@ -174,7 +164,7 @@ impl Node {
 
     /// Removes links of netd's that no record knows: an attach that was cut off and
     /// rolled back, or a record lost with a reboot of something else's making.
-    async fn remove_strays(&self) -> usize {
+    async fn remove_strays(&self, refused: &Quarantine) -> usize {
         let links = match self.dataplane.host_links().await {
             Ok(links) => links,
             Err(error) => {
@@ -183,7 +173,8 @@ impl Node {
             }
         };
         let recorded = self.registry.endpoints();
-        let known: HashSet<&IfName> = recorded.iter().map(|(e, _)| &e.wiring.host_ifname).collect();
+        let known = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
+        let known: HashSet<&IfName> = known.chain(&refused.devices).collect();
         let mut removed = 0;
         for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {
