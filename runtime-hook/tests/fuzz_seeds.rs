@@ -60,7 +60,7 @@ fn pod() -> PodSandbox {
             r#"[{"network":"blue","interface":"eth1","addresses":["10.1.0.9"]}]"#.to_owned(),
         )]
         .into(),
-        linux: Some(LinuxPodSandbox { namespaces: vec![namespace], ..Default::default() }),
+        linux: Some(LinuxPodSandbox { namespaces: vec![namespace] }),
         ..Default::default()
     }
 }

@@ -145,7 +145,9 @@ fn routes_stay_in_a_family_that_the_endpoint_has() {
         e.wiring.routes[0].gateway = Some("10.1.0.1".parse().unwrap());
     });
     assert_eq!(mixed, ["wiring.routes[0]"]);
-    let missing = damaged(Driver::Bridge, |e| drop(e.wiring.addresses.pop()));
+    let missing = damaged(Driver::Bridge, |e| {
+        e.wiring.addresses.pop();
+    });
     assert!(missing.iter().all(|f| f.starts_with("wiring.routes[")), "{missing:?}");
 }
 
