@@ -9,7 +9,7 @@ export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
 
-.PHONY: help setup build demo test bench lint clean-testbed
+.PHONY: help setup build demo test bench fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -34,6 +34,14 @@ test: setup lint build ## everything: lint, unit tests, end-to-end tests
 bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release build)
 	$(CARGO) build --release -p netd-tests --bin netd-bench
 	@target/release/netd-bench
+
+# Seconds a target.
+FUZZ_SECONDS ?= 20
+
+# Not part of `test`: the instrumented build compiles every dependency again, which takes
+# longer than all tests do. Those replay the seeds (tests/fuzz_seeds.rs).
+fuzz: ## each fuzz target for FUZZ_SECONDS (20); what crashes is kept in fuzz/artifacts
+	CARGO="$(CARGO)" FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
 
 clean-testbed: ## delete what setup fetched
 	rm -rf .testbed

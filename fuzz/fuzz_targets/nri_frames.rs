@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| runtime_hook::nri::fuzz(input));
+fuzz_target!(|input: &[u8]| runtime_hook::nri::fuzzing::fuzz(input));

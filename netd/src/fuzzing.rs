@@ -3,30 +3,32 @@
 use netd_api::v1;
 use prost::Message as _;
 
-use crate::{
-    api,
-    domain::{Endpoint, Network, Tombstone},
-    usecase,
-};
+use crate::{api, dataplane, usecase};
 
-/// Stored records: newline-separated, each tried as every kind; what decodes is loaded
-/// into a registry as at start.
+/// Stored records: newline-separated, each tried as every kind; what is taken is loaded
+/// into a registry as at start, and used.
 pub fn records(bytes: &[u8]) {
-    let (mut networks, mut endpoints, mut tombstones) = (vec![], vec![], vec![]);
-    for record in bytes.split(|b| *b == b'\n') {
-        networks.extend(serde_json::from_slice::<Network>(record));
-        endpoints.extend(serde_json::from_slice::<Endpoint>(record));
-        tombstones.extend(serde_json::from_slice::<Tombstone>(record));
-    }
-    usecase::rebuild(networks, endpoints, tombstones);
+    usecase::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
 }
 
-/// gRPC requests that carry the most.
+/// What the kernel says on netlink sockets.
+pub fn netlink(bytes: &[u8]) {
+    dataplane::fuzzing::netlink(bytes);
+}
+
+/// gRPC requests that carry the most. What passes is recorded, read back, and taken.
 pub fn requests(bytes: &[u8]) {
-    if let Ok(request) = v1::AttachRequest::decode(bytes) {
-        let _ = api::check_attach(request);
+    if let Ok(request) = v1::AttachRequest::decode(bytes)
+        && let Ok(spec) = api::check_attach(request)
+    {
+        usecase::fuzzing::attach(spec);
     }
-    if let Ok(request) = v1::CreateNetworkRequest::decode(bytes) {
-        let _ = api::check_network(request.network);
+    if let Ok(request) = v1::CreateNetworkRequest::decode(bytes)
+        && let Ok(network) = api::check_network(request.network)
+    {
+        usecase::fuzzing::network(network);
+    }
+    if let Ok(request) = v1::AnnotateRequest::decode(bytes) {
+        let _ = api::check_sandbox(request.sandbox);
     }
 }

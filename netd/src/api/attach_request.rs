@@ -195,30 +195,16 @@ fn host_ip(text: &str, field: &str, bad: &mut Invalid) -> Option<IpAddr> {
 }
 
 fn bandwidth(wire: v1::Bandwidth, bad: &mut Invalid) -> Bandwidth {
-    /// The kernel's token bucket counts its burst in 32 bits of bytes.
-    const MOST_BURST: u64 = (u32::MAX as u64) * 8;
-    let sides = [
-        ("ingress", wire.ingress_rate, wire.ingress_burst),
-        ("egress", wire.egress_rate, wire.egress_burst),
-    ];
-    for (side, rate, burst) in sides {
-        if (rate == 0) != (burst == 0) {
-            let text = format!("rate {rate} with burst {burst}: give both, or neither");
-            bad.add(format!("bandwidth.{side}_burst"), text);
-        }
-        if burst > MOST_BURST {
-            bad.add(format!("bandwidth.{side}_burst"), format!("{burst} is above {MOST_BURST}"));
-        }
-        if rate != 0 && rate < 8 {
-            bad.add(format!("bandwidth.{side}_rate"), format!("{rate} is below 8 bits a second"));
-        }
-    }
-    Bandwidth {
+    let bandwidth = Bandwidth {
         ingress_rate: wire.ingress_rate,
         ingress_burst: wire.ingress_burst,
         egress_rate: wire.egress_rate,
         egress_burst: wire.egress_burst,
+    };
+    if let Err(inner) = bandwidth.check() {
+        bad.nest("bandwidth", inner);
     }
+    bandwidth
 }
 
 fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {

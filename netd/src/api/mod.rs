@@ -24,6 +24,7 @@ use crate::usecase::Node;
 pub(crate) use attach_request::attach as check_attach;
 pub(crate) use network_request::network as check_network;
 pub use peer::accept;
+pub(crate) use sandbox::sandbox as check_sandbox;
 
 /// Serves a node's API.
 #[derive(Debug, Clone)]

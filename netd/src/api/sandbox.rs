@@ -64,7 +64,11 @@ impl SandboxService for Api {
     }
 }
 
-fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
+/// Checks what is to be known of a sandbox.
+///
+/// # Errors
+/// Every field that is wrong.
+pub fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
     let wire = wire.ok_or_else(|| Invalid::field("sandbox", "missing"))?;
     let mut bad = Invalid::new();
     let id = bad.take("sandbox.id", wire.id.parse::<SandboxId>());

@@ -38,7 +38,9 @@ pub enum DataplaneError {
         place: &'static str,
     },
     /// A Linux bridge takes 1,023 ports (BR_MAX_PORTS).
-    #[error("bridge {bridge} is full: it takes 1023 ports; use another network, or one with driver \"routed\"")]
+    #[error(
+        "bridge {bridge} is full: it takes 1023 ports; use another network, or one with driver \"routed\""
+    )]
     BridgeFull {
         /// The bridge.
         bridge: IfName,

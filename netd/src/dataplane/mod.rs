@@ -14,6 +14,7 @@ pub mod error;
 mod events;
 pub mod firewall;
 pub mod floor;
+pub(crate) mod fuzzing;
 mod kernel;
 mod message;
 mod naming;

@@ -155,6 +155,7 @@ impl Socket {
         };
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; the descriptor is owned from here on.
+        #[allow(clippy::disallowed_methods)] // this is its place
         let fd = unsafe {
             let raw = libc::socket(libc::AF_NETLINK, kind, protocol);
             if raw < 0 {
@@ -471,7 +472,7 @@ fn sequence(bytes: &[u8]) -> u32 {
     u32::from_ne_bytes(field(bytes, 8))
 }
 
-fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
+pub(super) fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
     let mut all = Vec::new();
     while rest.len() >= HEADER {
         let length = u32::from_ne_bytes(field(rest, 0)) as usize;
@@ -488,8 +489,9 @@ fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
 }
 
 /// Reads an acknowledgement: errno, and the text of an extended one.
-fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
-    let errno = -i32::from_ne_bytes(field(bytes, HEADER));
+pub(super) fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
+    // The least number has no opposite.
+    let errno = i32::from_ne_bytes(field(bytes, HEADER)).checked_neg().unwrap_or(libc::EIO);
     if errno == 0 {
         return Ok(());
     }
@@ -510,4 +512,35 @@ fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
         }
     }
     Err(Refusal { errno, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(errno: i32) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        bytes.extend_from_slice(&errno.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn whatever_errno_an_answer_has_it_is_read() {
+        assert_eq!(outcome(&answer(0)), Ok(()));
+        let errno = |n| outcome(&answer(n)).map_err(|refusal| refusal.errno);
+        assert_eq!(errno(-libc::ENODEV), Err(libc::ENODEV));
+        assert_eq!(errno(i32::MIN), Err(libc::EIO));
+    }
+
+    #[test]
+    fn a_datagram_is_cut_up_to_the_first_message_that_does_not_fit() {
+        let mut bytes = 16u32.to_ne_bytes().to_vec();
+        bytes.resize(HEADER, 7);
+        let one = bytes.clone();
+        bytes.extend_from_slice(&[0xff; HEADER]);
+        let all = cut(&bytes, Some(3));
+        assert_eq!(all.len(), 1);
+        assert_eq!((&all[0].bytes, all[0].nsid), (&one, Some(3)));
+        assert!(cut(&[0; HEADER], None).is_empty());
+    }
 }

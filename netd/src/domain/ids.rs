@@ -94,6 +94,19 @@ fn check_ifname(s: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Hex digits after the prefix of an endpoint's devices on the host.
+const DEVICE_DIGITS: usize = 12;
+
+impl IfName {
+    /// Whether this is a name of the kind that netd gives to endpoints' devices on the
+    /// host: `nd` (the host side) or `ni` (what limits the pod) and 12 hex digits.
+    pub fn is_endpoint_device(&self) -> bool {
+        let digits = self.0.strip_prefix("nd").or_else(|| self.0.strip_prefix("ni"));
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        digits.is_some_and(|d| d.len() == DEVICE_DIGITS && d.bytes().all(hex))
+    }
+}
+
 /// A network's name: a DNS label, 1 to 63 of `[a-z0-9-]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -289,5 +302,9 @@ mod tests {
         let key = EndpointKey { sandbox: "abc".parse().unwrap(), ifname: "eth0".parse().unwrap() };
         assert_eq!(key.host_ifname(), key.host_ifname());
         assert_eq!(key.host_ifname().as_str().len(), 14);
+        assert!(key.host_ifname().is_endpoint_device());
+        for other in ["cni0", "nd0", "nd0123456789aB", "nd0123456789abc", "eth0"] {
+            assert!(!other.parse::<IfName>().unwrap().is_endpoint_device(), "{other}");
+        }
     }
 }

@@ -168,7 +168,13 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
             format!("{subnet}: prefix length {len} is not in {shortest}..={longest}"),
         );
     }
-    let ip = subnet.addr();
+    if let Some(what) = unusable(subnet.addr()) {
+        bad.add("subnet", format!("{subnet} is {what}; pods can't have it"));
+    }
+}
+
+/// What kind of range `ip` is of, if pods can't have addresses of it.
+pub(super) fn unusable(ip: IpAddr) -> Option<&'static str> {
     let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -183,9 +189,7 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
         (matches!(ip, IpAddr::V4(v4) if v4.octets()[0] >= 240), "a reserved range"),
         (zero, "an unspecified range"),
     ];
-    if let Some((_, what)) = kind.iter().find(|(hit, _)| *hit) {
-        bad.add("subnet", format!("{subnet} is {what}; pods can't have it"));
-    }
+    kind.into_iter().find(|(hit, _)| *hit).map(|(_, what)| what)
 }
 
 /// First and last address of `subnet` that a host may have: without the network
@@ -250,6 +254,9 @@ impl Network {
             Some(name) => name,
             None => default_bridge(&name).map_err(|e| Invalid::field("bridge", e))?,
         };
+        if bridge.is_endpoint_device() {
+            bad.add("bridge", format!("{bridge}: such names are those of endpoints' devices"));
+        }
         bad.into_result()?;
         Ok(Self {
             bridge,
@@ -260,6 +267,19 @@ impl Network {
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
         })
+    }
+
+    /// Why the two can't be on one node: pools that overlap, or the same bridge.
+    pub fn clash(&self, other: &Network) -> Option<String> {
+        if let Some((mine, theirs)) = self.conflict(other) {
+            return Some(format!(
+                "pool {mine} overlaps with {theirs} of network \"{}\"",
+                other.name
+            ));
+        }
+        let bridges = self.driver == Driver::Bridge && other.driver == Driver::Bridge;
+        (bridges && self.bridge == other.bridge)
+            .then(|| format!("bridge {} belongs to network \"{}\"", self.bridge, other.name))
     }
 
     /// Whether any pool overlaps with one of `other`'s; the two subnets if so.

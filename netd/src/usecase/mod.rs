@@ -15,6 +15,7 @@ mod attach;
 mod collect;
 mod detach;
 mod error;
+pub(crate) mod fuzzing;
 mod health;
 mod locks;
 mod networks;
@@ -22,6 +23,7 @@ mod observed;
 mod ports;
 mod queue;
 mod reconcile;
+mod recorded;
 mod records;
 mod registry;
 mod sandboxes;
@@ -47,7 +49,6 @@ pub use queue::{Queue, Target};
 pub use registry::{Registry, Work};
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
-pub(crate) use startup::rebuild;
 pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
 
 /// One node's network: everything a request or an event leads to.

@@ -136,15 +136,6 @@ pub(super) fn clash<'a>(
     network: &Network,
     others: impl IntoIterator<Item = &'a Network>,
 ) -> Option<String> {
-    others.into_iter().filter(|other| other.name != network.name).find_map(|other| {
-        if let Some((mine, theirs)) = network.conflict(other) {
-            return Some(format!(
-                "pool {mine} overlaps with {theirs} of network \"{}\"",
-                other.name
-            ));
-        }
-        let (mine, theirs) = (network.wiring(1500).bridge?, other.wiring(1500).bridge?);
-        let text = || format!("bridge {} belongs to network \"{}\"", mine.name, other.name);
-        (mine.name == theirs.name).then(text)
-    })
+    let mut others = others.into_iter().filter(|other| other.name != network.name);
+    others.find_map(|other| network.clash(other))
 }

@@ -1,21 +1,16 @@
 //! Records as stored: JSON, so that a person can read them at 3 a.m.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::error::{Error, Result};
 use crate::{
     domain::{Endpoint, Tombstone},
-    store::{Change, Compare, Entry, Txn, keys},
+    store::{Change, Compare, Txn, keys},
 };
 
 /// Encodes a record.
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
-}
-
-/// Decodes a record; the error names its key.
-pub fn decode<T: DeserializeOwned>(entry: &Entry) -> std::result::Result<T, String> {
-    serde_json::from_slice(&entry.value).map_err(|e| format!("record {}: {e}", entry.key))
 }
 
 fn put(key: String, value: Vec<u8>) -> Change {

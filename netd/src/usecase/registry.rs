@@ -190,7 +190,10 @@ impl Registry {
         let names: Vec<_> = inner.networks.keys().cloned().collect();
         for name in names {
             let Some(state) = inner.networks.get(&name).cloned() else { continue };
-            let here = loaded.endpoints.iter().filter(|e| e.network == name);
+            // One whose network was refused may have an address of any other.
+            let homeless = |e: &Endpoint| !inner.networks.contains_key(&e.network);
+            let here = |e: &&Endpoint| e.network == name || homeless(e);
+            let here = loaded.endpoints.iter().filter(here);
             let mut last: Vec<&Endpoint> = here.clone().collect();
             last.sort_by_key(|e| std::cmp::Reverse(e.sequence));
             let last: Vec<IpAddr> = [true, false]

@@ -9,12 +9,13 @@ use super::{
     error::Result,
     networks::clash,
     queue::Target,
+    recorded::{self, Quarantine},
     records,
     registry::{Loaded, Work},
 };
 use crate::{
     dataplane::Drift,
-    domain::{Endpoint, IfName, Network, Tombstone},
+    domain::{IfName, Network},
     store::{Change, Store as _, Txn, keys},
 };
 
@@ -31,24 +32,6 @@ pub struct Startup {
     pub strays: usize,
 }
 
-/// Rebuilds a registry from decoded records, as at start, and uses it: for fuzzing.
-pub(crate) fn rebuild(
-    networks: Vec<Network>,
-    endpoints: Vec<Endpoint>,
-    tombstones: Vec<Tombstone>,
-) {
-    let registry = super::Registry::default();
-    for network in networks {
-        let wiring = Arc::new(network.wiring(1500));
-        registry.put_network(Arc::new(network), wiring);
-    }
-    registry.load(Loaded { endpoints, tombstones, held: vec![] });
-    for (endpoint, _) in registry.endpoints() {
-        let tombstone = registry.make_tombstone(&endpoint);
-        registry.released(&endpoint, tombstone);
-    }
-}
-
 impl Node {
     /// Loads the store, makes the networks and rules, adopts or completes every
     /// endpoint, removes strays, and starts the loops. Trouble with one network or
@@ -58,11 +41,12 @@ impl Node {
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>, drift: UnboundedReceiver<Drift>) -> Result<Startup> {
         let mut startup = Startup::default();
-        let networks = self.load_networks(&mut startup).await?;
+        let mut refused = Quarantine::default();
+        let networks = self.load_networks(&mut refused).await?;
         for network in networks {
             self.place(network).await;
         }
-        let unread = self.load_endpoints(&mut startup).await?;
+        self.load_endpoints(&mut startup, &mut refused).await?;
         for state in self.registry.networks() {
             let name = state.network.name.clone();
             if self.mend_network(&name).await.is_err() {
@@ -77,7 +61,8 @@ impl Node {
             self.queue.later(Target::Underlay, 0);
         }
         self.adopt_endpoints().await;
-        startup.strays = self.remove_strays(unread).await;
+        startup.quarantined = refused.records;
+        startup.strays = self.remove_strays(&refused).await;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
@@ -90,13 +75,17 @@ impl Node {
     }
 
     /// Stored networks, with the configuration's put in where they may be.
-    async fn load_networks(&self, startup: &mut Startup) -> Result<Vec<Network>> {
-        let mut networks: Vec<Network> = Vec::new();
+    async fn load_networks(&self, refused: &mut Quarantine) -> Result<Vec<Network>> {
+        let mut stored = Vec::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {
-            match records::decode(&entry) {
-                Ok(network) => networks.push(network),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+            match recorded::network(&entry) {
+                Ok(network) => stored.push(network),
+                Err(error) => self.quarantine(refused, &entry.key, &error),
             }
+        }
+        let (mut networks, clashing) = recorded::without_clashes(stored);
+        for (network, why) in clashing {
+            self.quarantine(refused, &keys::network(&network.name), &why);
         }
         let mut changes = Vec::new();
         for wanted in self.acceptable(&networks) {
@@ -166,24 +155,21 @@ impl Node {
         self.registry.put_network(Arc::new(network), wiring);
     }
 
-    /// The host interfaces of endpoints whose records can't be read.
-    async fn load_endpoints(&self, startup: &mut Startup) -> Result<Vec<IfName>> {
+    async fn load_endpoints(&self, startup: &mut Startup, refused: &mut Quarantine) -> Result<()> {
         let mut loaded = Loaded::default();
-        let mut unread = Vec::new();
         for entry in self.store.list(keys::ENDPOINTS).await?.entries {
-            match records::decode::<Endpoint>(&entry) {
+            match recorded::endpoint(&entry) {
                 Ok(endpoint) => loaded.endpoints.push(endpoint),
                 Err(error) => {
-                    self.quarantine(startup, &entry.key, &error);
-                    let key = keys::endpoint_of(&entry.key);
-                    unread.extend(key.map(|key| key.host_ifname()));
+                    refused.devices.extend(recorded::device(&entry.key));
+                    self.quarantine(refused, &entry.key, &error);
                 }
             }
         }
         for entry in self.store.list(keys::TOMBSTONES).await?.entries {
-            match records::decode::<Tombstone>(&entry) {
+            match recorded::tombstone(&entry) {
                 Ok(tombstone) => loaded.tombstones.push(tombstone),
-                Err(error) => self.quarantine(startup, &entry.key, &error),
+                Err(error) => self.quarantine(refused, &entry.key, &error),
             }
         }
         for entry in self.store.list(keys::ADDRESSES).await?.entries {
@@ -193,21 +179,21 @@ impl Node {
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
                 Some(held) => loaded.held.push(held),
-                None => self.quarantine(startup, &entry.key, "not an address"),
+                None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
         startup.endpoints = loaded.endpoints.len();
         self.registry.load(loaded);
         startup.detaching = self.registry.detaching().len();
         self.health.good("store");
-        Ok(unread)
+        Ok(())
     }
 
-    /// An unreadable record removes nothing: what it may hold stays held.
-    fn quarantine(&self, startup: &mut Startup, key: &str, error: &str) {
-        tracing::error!(key, error, "unreadable record; left as it is, what it holds stays held");
-        startup.quarantined += 1;
-        let text = format!("{} unreadable records, e.g. {key}: {error}", startup.quarantined);
+    /// A refused record changes nothing: what it may hold stays held.
+    fn quarantine(&self, refused: &mut Quarantine, key: &str, error: &str) {
+        tracing::error!(key, error, "record refused; left as it is, what it holds stays held");
+        refused.records += 1;
+        let text = format!("{} refused records, e.g. {key}: {error}", refused.records);
         self.health.advise("records", text);
     }
 
@@ -228,8 +214,8 @@ impl Node {
 
     /// Removes links of netd's that no record knows: an attach that was cut off and
     /// rolled back, or a record lost with a reboot of something else's making.
-    /// Links of unreadable records (`unread`) are left alone.
-    async fn remove_strays(&self, unread: Vec<IfName>) -> usize {
+    /// Links of refused records are left alone.
+    async fn remove_strays(&self, refused: &Quarantine) -> usize {
         let links = match self.dataplane.host_links().await {
             Ok(links) => links,
             Err(error) => {
@@ -239,7 +225,7 @@ impl Node {
         };
         let recorded = self.registry.endpoints();
         let recorded = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
-        let known: HashSet<&IfName> = recorded.chain(&unread).collect();
+        let known: HashSet<&IfName> = recorded.chain(&refused.devices).collect();
         let mut removed = 0;
         for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {

@@ -25,6 +25,8 @@ pub mod capabilities;
 pub mod check;
 pub mod config;
 pub mod env;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gc;
 pub mod result;
 pub mod version;

@@ -21,6 +21,8 @@ use tokio::net::UnixStream;
 
 mod backoff;
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod messages;
 pub mod netd;
 pub mod networks;
@@ -140,28 +142,6 @@ async fn terminated() {
             signal.recv().await;
         }
         Err(_) => std::future::pending().await,
-    }
-}
-
-/// For fuzzing: bytes from the runtime through both decoders and every message.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
-    use prost::Message as _;
-    let mut mux = codec::mux::Decoder::default();
-    let mut ttrpc = codec::ttrpc::Decoder::default();
-    // What is refused ends the connection.
-    let _ = mux.push(bytes, |_, data| ttrpc.push(data, |_| {}));
-    codec::ttrpc::Decoder::default().push(bytes, |_| {});
-    let _ = messages::Request::decode(bytes);
-    let _ = messages::SynchronizeRequest::decode(bytes);
-    let _ = messages::StateChangeEvent::decode(bytes);
-    if let Ok(request) = messages::PodRequest::decode(bytes)
-        && let Some(pod) = request.pod
-    {
-        let _ = pods::sandbox(&pod);
-        for value in pod.annotations.values() {
-            let _ = networks::parse(value);
-        }
     }
 }
 

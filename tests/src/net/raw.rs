@@ -27,6 +27,7 @@ pub struct Raw {
 
 impl Raw {
     /// Opens it on `interface` of the namespace.
+    #[allow(clippy::disallowed_methods)] // a packet socket, not netlink
     pub fn open(net: &Namespace, interface: &str) -> Result<Self> {
         net.run(|| {
             let all = i32::from(u16::try_from(libc::ETH_P_ALL)?.to_be());

@@ -116,6 +116,13 @@ fn question(v4: bool, port: u16) -> Vec<u8> {
     body
 }
 
+/// For fuzzing: reads a flow, and the request that would end it.
+pub(super) fn fuzz(body: &[u8]) {
+    if read(body).is_some() {
+        deletion(body);
+    }
+}
+
 /// A request that deletes the flow that `body` describes, and no other.
 fn deletion(body: &[u8]) -> Vec<u8> {
     let mut out = body.get(..2).unwrap_or_default().to_vec();

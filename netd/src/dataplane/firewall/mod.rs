@@ -17,6 +17,7 @@ mod attributes;
 mod conntrack;
 mod elements;
 mod foreign;
+mod fuzzing;
 mod inspect;
 mod memory;
 mod message;
@@ -31,6 +32,7 @@ mod watch;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub(super) use fuzzing::{fuzz, fuzz_state};
 pub use own::OwnChanges;
 pub use watch::{Foreign, Watcher};
 

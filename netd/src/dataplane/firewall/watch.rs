@@ -98,7 +98,7 @@ impl AsFd for Watcher {
 }
 
 /// Whether an event is of one of our tables.
-fn touches_us(event: &Received) -> bool {
+pub(super) fn touches_us(event: &Received) -> bool {
     let body = event.body();
     let ours = [Layer::Inet, Layer::Arp, Layer::Bridge];
     event.kind >> 8 == SUBSYSTEM

@@ -79,6 +79,7 @@ fn v6(ip: IpAddr) -> Ipv6Addr {
 }
 
 /// A raw socket on the namespace's eth0.
+#[allow(clippy::disallowed_methods)] // a packet socket, not netlink
 fn raw() -> OwnedFd {
     // SAFETY: plain system calls; the address outlives the call and is of the size given.
     unsafe {

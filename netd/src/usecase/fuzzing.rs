@@ -1,0 +1,135 @@
+//! For fuzzing: what start does with stored records, without a store and a kernel.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Registry, recorded, records,
+    registry::{Loaded, Work},
+};
+use crate::{
+    dataplane,
+    domain::{
+        AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName,
+        PodIdentity, Pool, Tombstone, network::NetworkOptions,
+    },
+    store::{Entry, keys},
+};
+
+/// Loads the records, each tried as every kind under the key that it claims, and does
+/// with the registry what a running netd does.
+pub(crate) fn rebuild<'a>(records: impl Iterator<Item = &'a [u8]>) {
+    let mut entries = BTreeMap::new();
+    for value in records {
+        for key in claimed_keys(value) {
+            entries.insert(key, value);
+        }
+    }
+    let (registry, loaded) = read(entries);
+    registry.load(loaded);
+    dataplane::fuzzing::state(&registry.firewall());
+    attach_everywhere(&registry);
+    for (endpoint, _) in registry.endpoints() {
+        dataplane::fuzzing::plan(&endpoint.wiring);
+        registry.of_sandbox(&endpoint.key.sandbox);
+        registry.set_work(&endpoint.key, Work::Parked);
+        let tombstone = registry.make_tombstone(&endpoint);
+        registry.released(&endpoint, tombstone);
+    }
+    assert!(registry.endpoints().is_empty(), "an endpoint could not be released");
+    attach_everywhere(&registry);
+}
+
+fn claimed_keys(value: &[u8]) -> Vec<String> {
+    let network = serde_json::from_slice::<Network>(value).map(|n| keys::network(&n.name));
+    let endpoint = serde_json::from_slice::<Endpoint>(value).map(|e| keys::endpoint(&e.key));
+    let tombstone = serde_json::from_slice::<Tombstone>(value).map(|t| keys::tombstone(&t.key));
+    [network, endpoint, tombstone].into_iter().flatten().collect()
+}
+
+fn read(entries: BTreeMap<String, &[u8]>) -> (Registry, Loaded) {
+    let (registry, mut loaded, mut networks) = (Registry::default(), Loaded::default(), vec![]);
+    for (key, value) in entries {
+        let entry = entry(key, value);
+        networks.extend(recorded::network(&entry));
+        loaded.endpoints.extend(recorded::endpoint(&entry));
+        loaded.tombstones.extend(recorded::tombstone(&entry));
+    }
+    for network in recorded::without_clashes(networks).0 {
+        place(&registry, network);
+    }
+    (registry, loaded)
+}
+
+/// A network that a caller asked for, with an endpoint on it.
+pub(crate) fn network(network: Network) {
+    let value = records::encode(&network).unwrap_or_default();
+    let entry = entry(keys::network(&network.name), &value);
+    assert_eq!(recorded::network(&entry).as_ref(), Ok(&network));
+    let registry = Registry::default();
+    place(&registry, network);
+    dataplane::fuzzing::state(&registry.firewall());
+    attach_everywhere(&registry);
+}
+
+/// An endpoint that a caller asked for, on a network of each driver.
+pub(crate) fn attach(spec: AttachSpec) {
+    for driver in [Driver::Bridge, Driver::Routed] {
+        let Some(network) = dual_stack(spec.network.clone(), driver) else { continue };
+        let registry = Registry::default();
+        place(&registry, network);
+        let Ok(endpoint) = registry.reserve(&spec, NetnsId { dev: 1, inode: 1 }) else { continue };
+        let value = records::encode(&*endpoint).unwrap_or_default();
+        let entry = entry(keys::endpoint(&endpoint.key), &value);
+        assert_eq!(recorded::endpoint(&entry).as_ref(), Ok(&*endpoint));
+        dataplane::fuzzing::plan(&endpoint.wiring);
+        dataplane::fuzzing::state(&registry.firewall());
+    }
+}
+
+fn dual_stack(name: NetworkName, driver: Driver) -> Option<Network> {
+    let pool = |subnet: &str| Pool::new(subnet.parse().ok()?, None, (None, None), vec![]).ok();
+    let pools = vec![pool("10.1.0.0/16")?, pool("10.2.0.0/24")?, pool("fd00:1::/64")?];
+    Network::new(name, pools, NetworkOptions { driver, ..Default::default() }).ok()
+}
+
+fn place(registry: &Registry, network: Network) {
+    let wiring = Arc::new(network.wiring(network.mtu.unwrap_or(1500)));
+    registry.put_network(Arc::new(network), wiring);
+}
+
+fn entry(key: String, value: &[u8]) -> Entry {
+    Entry { key, value: value.to_vec(), create_revision: 1, mod_revision: 1, lease: 0 }
+}
+
+/// One more endpoint on each network: its record must be one that would be taken back.
+fn attach_everywhere(registry: &Registry) {
+    for state in registry.networks() {
+        let Some(spec) = spec(&state.network) else { continue };
+        let reserved = registry.reserve(&spec, NetnsId { dev: 1, inode: 1 });
+        if let Ok(endpoint) = reserved {
+            assert_eq!(endpoint.check(), Ok(()), "an attach makes a record that is refused");
+            registry.drop_reservation(&endpoint, &[]);
+        }
+    }
+}
+
+fn spec(network: &Network) -> Option<AttachSpec> {
+    let key = EndpointKey { sandbox: "fuzz".parse().ok()?, ifname: "eth9".parse().ok()? };
+    Some(AttachSpec {
+        key,
+        netns_path: "/run/netns/fuzz".into(),
+        network: network.name.clone(),
+        pod: PodIdentity::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        addresses: vec![],
+        mac: None,
+        mtu: None,
+        port_mappings: vec![],
+        bandwidth: Bandwidth::default(),
+        dns: Dns::default(),
+        no_default_route: false,
+        issued_at: 1,
+        source: String::new(),
+    })
+}

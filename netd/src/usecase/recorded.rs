@@ -1,0 +1,131 @@
+//! Records read back: decoded, compared with the key they stand under, checked. What
+//! fails is refused as a whole: half a record is acted upon by nobody.
+
+use std::collections::HashSet;
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    domain::{Endpoint, EndpointKey, IfName, Network, Tombstone},
+    store::{Entry, keys},
+};
+
+fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, String> {
+    serde_json::from_slice(&entry.value).map_err(|e| e.to_string())
+}
+
+/// What stands under another's key would be two records of one thing.
+fn same_key(entry: &Entry, own: &str) -> Result<(), String> {
+    if entry.key == own { Ok(()) } else { Err(format!("is a record of {own}")) }
+}
+
+/// A network's record.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn network(entry: &Entry) -> Result<Network, String> {
+    let network: Network = decode(entry)?;
+    same_key(entry, &keys::network(&network.name))?;
+    Ok(network)
+}
+
+/// An endpoint's record.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn endpoint(entry: &Entry) -> Result<Endpoint, String> {
+    let endpoint: Endpoint = decode(entry)?;
+    same_key(entry, &keys::endpoint(&endpoint.key))?;
+    endpoint.check().map_err(|bad| bad.to_string())?;
+    Ok(endpoint)
+}
+
+/// A tombstone.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
+    let tombstone: Tombstone = decode(entry)?;
+    same_key(entry, &keys::tombstone(&tombstone.key))?;
+    tombstone.check().map_err(|bad| bad.to_string())?;
+    Ok(tombstone)
+}
+
+/// The device on the host that an endpoint's record is about, whatever the record says.
+pub fn device(key: &str) -> Option<IfName> {
+    let (sandbox, ifname) = key.strip_prefix(keys::ENDPOINTS)?.split_once('/')?;
+    let key = EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? };
+    Some(key.host_ifname())
+}
+
+/// The networks that can be on one node, the first ones first; the others, with why.
+pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, String)>) {
+    let (mut kept, mut refused): (Vec<Network>, Vec<_>) = (Vec::new(), Vec::new());
+    for network in networks {
+        match kept.iter().find_map(|earlier| network.clash(earlier)) {
+            Some(why) => refused.push((network, why)),
+            None => kept.push(network),
+        }
+    }
+    (kept, refused)
+}
+
+/// What was refused at start.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    /// How many records.
+    pub records: usize,
+    /// Devices of endpoints among them: no strays.
+    pub devices: HashSet<IfName>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str, value: &str) -> Entry {
+        Entry {
+            key: key.into(),
+            value: value.into(),
+            create_revision: 1,
+            mod_revision: 1,
+            lease: 0,
+        }
+    }
+
+    const TOMBSTONE: &str = r#"{"key":{"sandbox":"a","ifname":"eth0"},"issued_at":1,
+        "released_at":1,"network":null,"addresses":[],"sequence":1}"#;
+
+    #[test]
+    fn a_record_under_another_ones_key_is_refused() {
+        let right = entry("/netd/v1/node/tombstones/a/eth0", TOMBSTONE);
+        assert_eq!(tombstone(&right).unwrap().sequence, 1);
+        let wrong = entry("/netd/v1/node/tombstones/b/eth0", TOMBSTONE);
+        let error = tombstone(&wrong).unwrap_err();
+        assert_eq!(error, "is a record of /netd/v1/node/tombstones/a/eth0");
+    }
+
+    #[test]
+    fn the_device_of_a_refused_record_follows_from_its_key() {
+        let key = EndpointKey { sandbox: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() };
+        assert_eq!(device(&keys::endpoint(&key)), Some(key.host_ifname()));
+        assert_eq!(device("/netd/v1/node/endpoints/a"), None);
+        assert_eq!(device("/netd/v1/networks/a/eth0"), None);
+    }
+
+    #[test]
+    fn of_two_networks_that_clash_the_first_is_kept() {
+        let network = |name: &str, subnet: &str| {
+            let pool =
+                crate::domain::Pool::new(subnet.parse().unwrap(), None, (None, None), vec![]);
+            Network::new(name.parse().unwrap(), vec![pool.unwrap()], Default::default()).unwrap()
+        };
+        let all = [("a", "10.1.0.0/16"), ("b", "10.1.2.0/24"), ("c", "10.2.0.0/16")];
+        let (kept, refused) = without_clashes(all.map(|(n, s)| network(n, s)).to_vec());
+        let names: Vec<_> = kept.iter().map(|n| n.name.as_str()).collect();
+        assert_eq!(names, ["a", "c"]);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].1.contains("10.1.0.0/16"), "{}", refused[0].1);
+    }
+}
