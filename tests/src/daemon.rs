@@ -1,5 +1,7 @@
 //! netd as built, on a host of the bed.
 
+mod calls;
+
 use std::{
     fs,
     path::{Path, PathBuf},

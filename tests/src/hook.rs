@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netd_api::v1::AttachRequest;
 use serde_json::{Value, json};
 
 use crate::{containerd::Containerd, daemon::Daemon, host::Host, namespace::Namespace, paths};
@@ -169,6 +170,27 @@ impl Sandbox {
         sandbox.config["runtimeConfig"] = json!({"portMappings": mappings.collect::<Vec<_>>()});
         sandbox.add(host)?;
         Ok(sandbox)
+    }
+
+    /// What attaches it to `default` over gRPC.
+    pub fn request(&self) -> AttachRequest {
+        AttachRequest {
+            sandbox_id: self.id.clone(),
+            netns_path: self.netns.display().to_string(),
+            ..AttachRequest::default()
+        }
+    }
+
+    /// Takes the namespace away behind everybody's back: no DEL.
+    pub fn vanish(&mut self) {
+        self.net = Namespace::of(&self.netns);
+    }
+
+    /// Another namespace at the same path, as when a runtime made it anew.
+    pub fn replace_namespace(&mut self) -> Result<()> {
+        self.vanish();
+        self.net = Namespace::create(&self.netns)?;
+        Ok(())
     }
 
     /// A call about this sandbox.

@@ -28,3 +28,9 @@ pub fn until<T>(
         pause(Duration::from_millis(10));
     }
 }
+
+/// CLOCK_BOOTTIME in nanoseconds, as `issued_at` counts.
+pub fn boottime() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    Ok(u64::try_from(std::time::Duration::from(now).as_nanos())?)
+}

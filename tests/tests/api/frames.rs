@@ -1,0 +1,146 @@
+//! Peers that send anything but honest gRPC: netd goes on serving the others.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use netd_api::v1::AttachRequest;
+use testbed::case;
+use tonic::Code;
+
+use crate::node::Node;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// A reproducible stream of bytes (xorshift64).
+struct Noise(u64);
+
+impl Noise {
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut next = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0.to_le_bytes()
+        };
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| next()).collect();
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+impl Node {
+    fn dial(&self) -> Result<UnixStream> {
+        let stream = UnixStream::connect(self.netd.socket())?;
+        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+        Ok(stream)
+    }
+
+    fn serves(&mut self) -> Result<()> {
+        self.netd.service().check_alive()?;
+        ensure!(self.netd.status()?.ready);
+        let pod = self.bare("check")?;
+        self.netd.attach(pod.request())?;
+        self.detach(&pod)?;
+        self.nothing_left()
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn noise_in_place_of_http_does_not_disturb() -> Result<()> {
+    case(|bed| {
+        let mut node = Node::start(bed)?;
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        for round in 0..200 {
+            let mut stream = node.dial()?;
+            // Half of them begin as HTTP/2 does.
+            if round % 2 == 0 {
+                stream.write_all(&[PREFACE, SETTINGS].concat())?;
+            }
+            // netd may hang up before all is written.
+            let _ = stream.write_all(&noise.bytes(1 + round * 17));
+        }
+        node.serves()
+    })
+}
+
+#[test]
+fn frames_that_lie_or_stop_halfway_do_not_disturb() -> Result<()> {
+    case(|bed| {
+        let mut node = Node::start(bed)?;
+        let cases: Vec<Vec<u8>> = vec![
+            vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1],
+            frame(1, 4, 0, b"headers on stream 0"),
+            frame(0, 1, 1, b"data on an idle stream"),
+            frame(9, 4, 1, b"a continuation of nothing"),
+            frame(4, 0, 0, b"12345"),
+            frame(8, 0, 0, &[0, 0, 0, 0]),
+            frame(6, 0, 0, b"short"),
+            frame(5, 4, 1, b"a push from a client"),
+            frame(1, 5, 1, &[0xff; 64]),
+            frame(200, 0, 1, b"an unknown kind"),
+            // Headers that never end.
+            frame(1, 0, 1, &[0x82]),
+            // Half a frame.
+            vec![0, 1, 0, 0],
+        ];
+        let mut held = Vec::new();
+        for case in &cases {
+            let mut stream = node.dial()?;
+            stream.write_all(&[PREFACE, SETTINGS, case].concat())?;
+            held.push(stream);
+        }
+        node.serves()?;
+        for mut stream in held {
+            let mut answer = [0; 512];
+            let _ = stream.read(&mut answer);
+        }
+        node.serves()
+    })
+}
+
+#[test]
+fn a_message_of_five_mebibytes_is_refused_with_a_clear_code() -> Result<()> {
+    case(|bed| {
+        let mut node = Node::start(bed)?;
+        let pod = node.bare("pod")?;
+        let huge = [("k".to_owned(), "x".repeat(5 << 20))].into();
+        let outcome = node.netd.attach(AttachRequest { annotations: huge, ..pod.request() });
+        let code = outcome.err().map(|status| status.code());
+        let right = [Code::OutOfRange, Code::ResourceExhausted, Code::InvalidArgument];
+        ensure!(code.is_some_and(|code| right.contains(&code)), "{code:?}");
+        node.serves()
+    })
+}
+
+#[test]
+fn a_thousand_connections_that_say_nothing_do_not_lock_anybody_out() -> Result<()> {
+    case(|bed| {
+        let mut node = Node::start(bed)?;
+        let mut idle = Vec::new();
+        for number in 0..1000 {
+            let mut stream = node.dial()?;
+            if number % 2 == 0 {
+                stream.write_all(&[PREFACE, SETTINGS].concat())?;
+            }
+            idle.push(stream);
+        }
+        node.serves()?;
+        drop(idle);
+        node.serves()
+    })
+}

@@ -1,0 +1,9 @@
+//! The gRPC API and what speaks it: order and repetition of calls, watches, hostile
+//! peers, reflection, the command line.
+
+mod cli;
+mod fencing;
+mod frames;
+mod node;
+mod reflection;
+mod watches;
