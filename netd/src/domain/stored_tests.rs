@@ -52,6 +52,7 @@ fn endpoint(driver: Driver, no_default_route: bool) -> Endpoint {
         netns_path: spec.netns_path,
         netns: NetnsId { dev: 4, inode: 7 },
         wiring,
+        fixed_mtu: false,
         pod: spec.pod,
         labels: spec.labels,
         annotations: spec.annotations,
