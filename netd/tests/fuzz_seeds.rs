@@ -93,6 +93,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         labels: spec.labels,
         annotations: spec.annotations,
         dns: spec.dns,
+        fixed_mtu: false,
         created_at: 1_700_000_000,
         issued_at: spec.issued_at,
         source: spec.source,
