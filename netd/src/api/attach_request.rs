@@ -20,9 +20,12 @@ use crate::{
 /// Entries of labels, and of annotations.
 const MOST_ENTRIES: usize = 4096;
 /// Bytes of labels and annotations together; Kubernetes allows 256 KiB of annotations.
+/// Counted as they are stored, so that no record is larger than the store takes (1 MiB).
 const MOST_TEXT: usize = 512 << 10;
 const MOST_PORTS: usize = 1024;
 const MOST_DNS: usize = 64;
+/// Bytes of a DNS word; a domain name has at most 253 (RFC 1035, 2.3.4).
+const MOST_DNS_WORD: usize = 256;
 const MOST_PATH: usize = 4096;
 /// Bytes of who asks.
 pub const MOST_SOURCE: usize = 512;
@@ -211,13 +214,17 @@ fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
     let lists =
         [("nameservers", &wire.nameservers), ("search", &wire.search), ("options", &wire.options)];
     for (name, list) in lists {
-        if list.len() > MOST_DNS || list.iter().any(|w| w.len() > MOST_WORD) {
-            let text = format!("at most {MOST_DNS} entries of {MOST_WORD} bytes");
+        let long = |w: &String| w.len() > MOST_DNS_WORD || w.contains(char::is_control);
+        if list.len() > MOST_DNS || list.iter().any(long) {
+            let text = format!(
+                "at most {MOST_DNS} entries of {MOST_DNS_WORD} bytes, without control characters"
+            );
             bad.add(format!("dns.{name}"), text);
         }
     }
-    if wire.domain.len() > MOST_WORD {
-        bad.add("dns.domain", format!("at most {MOST_WORD} bytes"));
+    if wire.domain.len() > MOST_DNS_WORD || wire.domain.contains(char::is_control) {
+        let text = format!("at most {MOST_DNS_WORD} bytes, without control characters");
+        bad.add("dns.domain", text);
     }
     Dns {
         nameservers: wire.nameservers,
@@ -251,12 +258,22 @@ pub fn texts(
         if map.len() > MOST_ENTRIES {
             bad.add(name, format!("{} entries; at most {MOST_ENTRIES}", map.len()));
         }
-        total += map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        total += map.iter().map(|(k, v)| stored(k) + stored(v)).sum::<usize>();
     }
     if total > MOST_TEXT {
         bad.add("annotations", format!("{total} bytes with the labels; at most {MOST_TEXT}"));
     }
     (labels.into_iter().collect(), annotations.into_iter().collect())
+}
+
+/// Bytes of `text` as JSON, where a control character takes six.
+fn stored(text: &str) -> usize {
+    let one = |b: u8| match b {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(one).sum()
 }
 
 #[cfg(test)]
@@ -322,6 +339,44 @@ mod tests {
         ] {
             assert!(fields.contains(&field), "{field} is missing in {fields:?}");
         }
+    }
+
+    #[test]
+    fn the_largest_request_that_is_taken_fits_into_a_record() {
+        use crate::store::rules::VALUE_MOST;
+        let most = |what: &str, n: usize| what.repeat(n);
+        let port = |n: u32| v1::PortMapping {
+            host_port: n,
+            container_port: n,
+            host_ip: format!("2001:db8:1111:2222:3333:4444:5555:{n:x}"),
+            ..Default::default()
+        };
+        let words = vec![most("\"", MOST_DNS_WORD); MOST_DNS];
+        let dns = v1::Dns {
+            nameservers: words.clone(),
+            search: words.clone(),
+            options: words,
+            domain: String::new(),
+        };
+        let pod = |c: &str| v1::PodIdentity {
+            namespace: most(c, MOST_WORD),
+            name: most(c, MOST_WORD),
+            uid: most(c, MOST_WORD),
+        };
+        let large = |c: &str, n: usize| v1::AttachRequest {
+            annotations: [("a".to_owned(), most(c, n))].into(),
+            port_mappings: (60000..60000 + MOST_PORTS as u32).map(port).collect(),
+            pod: Some(pod(c)),
+            dns: Some(dns.clone()),
+            source: most(c, MOST_SOURCE),
+            ..request()
+        };
+        let spec = attach(large("\u{1}", MOST_TEXT / 6 - 1)).unwrap();
+        let all = (&spec.annotations, &spec.port_mappings, &spec.pod, &spec.dns, &spec.source);
+        // The ports are in the record once, the netns path and the rest are small.
+        let size = serde_json::to_vec(&all).unwrap().len() + 8 * MOST_PATH;
+        assert!(size < VALUE_MOST, "{size}");
+        assert!(attach(large("\u{1}", MOST_TEXT / 6 + 1)).is_err());
     }
 
     #[test]

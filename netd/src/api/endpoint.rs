@@ -2,16 +2,17 @@
 
 use netd_api::v1::{self, endpoint_service_server::EndpointService};
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::{
     Api,
     attach_request::{attach, endpoint_key},
-    convert,
+    convert, peer,
     watch::{self, Change, Outgoing},
 };
 use crate::{
     domain::{Endpoint, EndpointKey, IfName, Invalid, SandboxId},
-    metrics::Verb,
+    metrics::{Verb, code_name},
     store::keys,
     usecase::{EndpointFilter, Error, Work, now_boot},
 };
@@ -25,19 +26,21 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::AttachRequest>,
     ) -> Result<Response<v1::AttachResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let spec = attach(request.into_inner()).map_err(Error::from)?;
             let endpoint = self.node.attach(spec).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
             Ok(Response::new(v1::AttachResponse { endpoint }))
         };
-        self.counted(Verb::Attach, done.await)
+        self.counted(Verb::Attach, span, done).await
     }
 
     async fn detach(
         &self,
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -58,13 +61,14 @@ impl EndpointService for Api {
             let removed = self.node.detach(sandbox, ifname, issued_at).await?;
             Ok(Response::new(v1::DetachResponse { removed }))
         };
-        self.counted(Verb::Detach, done.await)
+        self.counted(Verb::Detach, span, done).await
     }
 
     async fn check(
         &self,
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let request = request.into_inner();
             let key = key(&request.sandbox_id, &request.interface)?;
@@ -73,7 +77,7 @@ impl EndpointService for Api {
             let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
             Ok(Response::new(v1::CheckResponse { endpoint }))
         };
-        self.counted(Verb::Check, done.await)
+        self.counted(Verb::Check, span, done).await
     }
 
     async fn get_endpoint(
@@ -108,14 +112,12 @@ impl EndpointService for Api {
             pod_namespace: request.pod_namespace,
             pod_name: request.pod_name,
         };
-        // Read first: a watch from it may repeat what the list shows, never miss it.
-        let revision = self.node.store_revision().await?;
-        let page = self.node.page(after.as_ref(), size, &filter);
-        let endpoints = page.endpoints.iter().map(|(e, work)| convert::endpoint(e, Some(work)));
+        let page = self.node.page(after.as_ref(), size, &filter).await?;
+        let endpoints = page.endpoints.iter().map(|(e, work)| convert::endpoint(e, work.as_ref()));
         Ok(Response::new(v1::ListEndpointsResponse {
             endpoints: endpoints.collect(),
             next_page_token: page.next.map(|key| key.to_string()).unwrap_or_default(),
-            revision,
+            revision: page.revision,
         }))
     }
 
@@ -140,10 +142,21 @@ impl EndpointService for Api {
 }
 
 impl Api {
-    /// Counts an operation by its outcome.
-    pub(super) fn counted<T>(&self, verb: Verb, result: Result<T, Status>) -> Result<T, Status> {
+    /// Does an operation within `span`, which names the caller in the log, and counts it
+    /// by its outcome.
+    pub(super) async fn counted<T>(
+        &self,
+        verb: Verb,
+        span: tracing::Span,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let result = work.instrument(span.clone()).await;
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.node.metrics().operation(verb, code);
+        if let Err(status) = &result {
+            let (operation, code) = (verb.name(), code_name(code));
+            span.in_scope(|| tracing::info!(operation, code, error = status.message(), "refused"));
+        }
         result
     }
 }

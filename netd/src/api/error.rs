@@ -114,8 +114,13 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let row = table(&error);
         let mut details = ErrorDetails::new();
-        details.set_error_info(row.reason, ERROR_DOMAIN, HashMap::new());
-        let message = error.to_string();
+        let hint = hint(&error).map(|hint| ("hint".to_owned(), hint.to_owned()));
+        details.set_error_info(
+            row.reason,
+            ERROR_DOMAIN,
+            hint.into_iter().collect::<HashMap<_, _>>(),
+        );
+        let message = shown(&error);
         match (&error, row.field) {
             (Error::Invalid(invalid), _) => add_violations(&mut details, invalid),
             (_, Some(field)) => {
@@ -133,10 +138,68 @@ impl From<Error> for Status {
     }
 }
 
+/// Statuses travel in headers, of which HTTP/2 peers take some 16 KiB. A hostile request
+/// can be wrong in thousands of places.
+fn shown(error: &Error) -> String {
+    const MOST_BYTES: usize = 4 << 10;
+    let mut text = match error {
+        Error::Invalid(invalid) if invalid.violations.len() > MOST_VIOLATIONS => {
+            let violations = invalid.violations[..MOST_VIOLATIONS].to_vec();
+            let more = invalid.violations.len() - MOST_VIOLATIONS;
+            format!("{}; and {more} more", Invalid { violations })
+        }
+        error => error.to_string(),
+    };
+    if text.len() > MOST_BYTES {
+        text.truncate(text.floor_char_boundary(MOST_BYTES));
+        text.push_str("...");
+    }
+    text
+}
+
+/// So many are named.
+const MOST_VIOLATIONS: usize = 32;
+
+/// What to do, where the message does not say it: in ErrorInfo's metadata, as "hint".
+fn hint(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NoEndpoint(_) | Error::NoSandbox(_) => {
+            Some("netd endpoint list shows those there are")
+        }
+        Error::NetworkExists(_) => Some("netd network list shows those there are"),
+        Error::WrongNetns { .. } => {
+            Some("detach the endpoint and attach it in the namespace that the sandbox has now")
+        }
+        Error::Differs { .. } => {
+            Some("netd puts this back within a second; if it stays, see netd status and its log")
+        }
+        Error::Detached(_) => Some("attach anew if the sandbox is still wanted"),
+        Error::HostNameTaken { .. } => Some("detach that endpoint, or use another sandbox id"),
+        Error::PortTaken { .. } | Error::Dataplane(DataplaneError::PortTaken { .. }) => {
+            Some("use another host port, or detach the endpoint that holds it")
+        }
+        Error::Dataplane(DataplaneError::NetnsGone { .. }) => {
+            Some("the sandbox may have ended; make it before it is attached")
+        }
+        Error::Dataplane(DataplaneError::NotANetns { .. }) => {
+            Some("give the path of a network namespace, e.g. /run/netns/NAME or /proc/PID/ns/net")
+        }
+        Error::Dataplane(DataplaneError::InterfaceExists { .. }) => {
+            Some("remove or rename that interface, or ask for another name")
+        }
+        Error::Dataplane(DataplaneError::Kernel { .. } | DataplaneError::Io { .. }) => {
+            Some("netd doctor looks for causes; netd's log has more: journalctl -u netd")
+        }
+        Error::Store(StoreError::Unavailable(_) | StoreError::Failed { .. }) => {
+            Some("nothing was changed; netd status shows when the store works again")
+        }
+        Error::Internal(_) => Some("a fault of netd's: journalctl -u netd has the details"),
+        _ => None,
+    }
+}
+
 fn add_violations(details: &mut ErrorDetails, invalid: &Invalid) {
-    /// A hostile request can be wrong in thousands of places; statuses travel in headers.
-    const MOST: usize = 32;
-    for v in invalid.violations.iter().take(MOST) {
+    for v in invalid.violations.iter().take(MOST_VIOLATIONS) {
         details.add_bad_request_violation(&v.field, &v.problem);
     }
 }
@@ -160,6 +223,13 @@ mod tests {
         let status = Status::from(Error::from(StoreError::Unavailable("gone".into())));
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_error_details().retry_info().is_some());
+    }
+
+    #[test]
+    fn what_to_do_travels_as_a_hint() {
+        let gone = DataplaneError::PortTaken { port: "80/tcp".into() };
+        let details = Status::from(Error::from(gone)).get_error_details();
+        assert!(details.error_info().unwrap().metadata["hint"].contains("another host port"));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use netd_api::v1::{self, network_service_server::NetworkService};
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
 use super::{
-    Api, convert, network_request,
+    Api, convert, network_request, peer,
     watch::{self, Change, Outgoing},
 };
 use crate::{
@@ -20,18 +21,20 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::CreateNetworkRequest>,
     ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let network =
                 network_request::network(request.into_inner().network).map_err(Error::from)?;
             let name = network.name.clone();
             let node = self.node.clone();
             // Goes on to its end even if the caller goes away.
-            let work = tokio::spawn(async move { node.create_network(network).await });
+            let work =
+                tokio::spawn(async move { node.create_network(network).await }.in_current_span());
             work.await.map_err(|e| Error::Internal(e.to_string()))??;
             let network = Some(convert::network_status(&self.node.network(&name)?));
             Ok(Response::new(v1::CreateNetworkResponse { network }))
         };
-        self.counted(Verb::CreateNetwork, done.await)
+        self.counted(Verb::CreateNetwork, span, done).await
     }
 
     async fn get_network(
@@ -55,14 +58,16 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::DeleteNetworkRequest>,
     ) -> Result<Response<v1::DeleteNetworkResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let name = name(&request.into_inner().name)?;
             let node = self.node.clone();
-            let work = tokio::spawn(async move { node.delete_network(&name).await });
+            let work =
+                tokio::spawn(async move { node.delete_network(&name).await }.in_current_span());
             work.await.map_err(|e| Error::Internal(e.to_string()))??;
             Ok(Response::new(v1::DeleteNetworkResponse {}))
         };
-        self.counted(Verb::DeleteNetwork, done.await)
+        self.counted(Verb::DeleteNetwork, span, done).await
     }
 
     type WatchNetworksStream = Outgoing<v1::WatchNetworksResponse>;

@@ -1,5 +1,7 @@
 //! NodeService.
 
+use std::sync::{Arc, OnceLock};
+
 use netd_api::v1::{self, node_service_server::NodeService};
 use tonic::{Request, Response, Status};
 
@@ -21,8 +23,8 @@ pub struct Capability {
 pub struct Facts {
     /// The kernel's release.
     pub kernel: String,
-    /// What was probed at start.
-    pub capabilities: Vec<Capability>,
+    /// What was tried after start; empty until that is done.
+    pub capabilities: Arc<OnceLock<Vec<Capability>>>,
     /// Seconds since the Unix epoch.
     pub started_at: i64,
 }
@@ -43,11 +45,12 @@ impl NodeService for Api {
         let drift = KINDS
             .iter()
             .map(|kind| v1::DriftCount { kind: (*kind).to_owned(), repaired: metrics.drift(kind) });
-        let capabilities = self.facts.capabilities.iter().map(|c| v1::Capability {
-            name: c.name.clone(),
-            available: c.available,
-            detail: c.detail.clone(),
-        });
+        let capabilities =
+            self.facts.capabilities.get().into_iter().flatten().map(|c| v1::Capability {
+                name: c.name.clone(),
+                available: c.available,
+                detail: c.detail.clone(),
+            });
         Ok(Response::new(v1::GetStatusResponse {
             ready: *self.node.health().watch().borrow(),
             components: parts

@@ -1,7 +1,8 @@
-//! Who is at the other end of the Unix socket: in the log, for every connection.
+//! Who is at the other end of the Unix socket: in the log, with all that a call did.
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
+use tonic::{Request, transport::server::UdsConnectInfo};
 
 /// Accepts connections for ever; each one's peer goes to the log.
 pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
@@ -18,4 +19,19 @@ pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Unix
         }
         Ok(stream)
     })
+}
+
+/// A span for a call that changes something: every line within says who asked for it.
+/// Credentials are those of the moment when the peer connected (unix(7), SO_PEERCRED).
+pub fn span<T>(request: &Request<T>) -> tracing::Span {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    match peer {
+        Some(peer) => tracing::info_span!(
+            "call",
+            pid = peer.pid().unwrap_or(0),
+            uid = peer.uid(),
+            gid = peer.gid()
+        ),
+        None => tracing::info_span!("call"),
+    }
 }

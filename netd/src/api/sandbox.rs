@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api,
     attach_request::{self, MOST_SOURCE},
-    convert,
+    convert, peer,
 };
 use crate::{
     domain::{Invalid, SandboxId},
@@ -22,6 +22,7 @@ impl SandboxService for Api {
         &self,
         request: Request<v1::SynchronizeRequest>,
     ) -> Result<Response<v1::SynchronizeResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -46,13 +47,14 @@ impl SandboxService for Api {
                 removed: counts.removed,
             }))
         };
-        self.counted(Verb::Synchronize, done.await)
+        self.counted(Verb::Synchronize, span, done).await
     }
 
     async fn annotate(
         &self,
         request: Request<v1::AnnotateRequest>,
     ) -> Result<Response<v1::AnnotateResponse>, Status> {
+        let span = peer::span(&request);
         let done = async {
             let info = sandbox(request.into_inner().sandbox).map_err(Error::from)?;
             let endpoints = self.node.annotate(info).await?;
@@ -60,7 +62,7 @@ impl SandboxService for Api {
                 endpoints.iter().map(|e| convert::endpoint(e, Some(&Work::Attached))).collect();
             Ok(Response::new(v1::AnnotateResponse { endpoints }))
         };
-        self.counted(Verb::Annotate, done.await)
+        self.counted(Verb::Annotate, span, done).await
     }
 }
 

@@ -4,7 +4,11 @@ mod gauges;
 mod listener;
 mod notify;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::RoutesBuilder;
@@ -97,7 +101,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         "started"
     );
     serve_observers(&node, &metrics, stop.clone()).await?;
-    let facts = Facts { kernel: kernel_release(), capabilities: capabilities(), started_at };
+    let capabilities = Arc::default();
+    let facts = Facts { kernel: kernel_release(), capabilities, started_at };
+    probe_kernel(facts.capabilities.clone());
     let api = Api::new(node.clone(), facts);
     tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
     serve_api(&api, &node, listener, stop).await
@@ -139,7 +145,14 @@ async fn serve_api(
     api.add_to(&mut routes).map_err(|status| ServeError::Grpc(status.to_string()))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
-    tokio::spawn(report_health(reporter, node.health().watch()));
+    let mut ready = node.health().watch();
+    // Before anybody can ask: the reporter begins with "serving".
+    tell_health(&reporter, &mut ready).await;
+    tokio::spawn(async move {
+        while ready.changed().await.is_ok() {
+            tell_health(&reporter, &mut ready).await;
+        }
+    });
     let server = tonic::transport::Server::builder()
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(api::accept(listener), stopped(stop.clone()));
@@ -154,21 +167,16 @@ async fn serve_api(
     }
 }
 
-async fn report_health(
-    reporter: tonic_health::server::HealthReporter,
-    mut ready: watch::Receiver<bool>,
+async fn tell_health(
+    reporter: &tonic_health::server::HealthReporter,
+    ready: &mut watch::Receiver<bool>,
 ) {
-    loop {
-        let status = match *ready.borrow_and_update() {
-            true => tonic_health::ServingStatus::Serving,
-            false => tonic_health::ServingStatus::NotServing,
-        };
-        reporter.set_service_status("", status).await;
-        reporter.set_service_status("netd.v1", status).await;
-        if ready.changed().await.is_err() {
-            return;
-        }
-    }
+    let status = match *ready.borrow_and_update() {
+        true => tonic_health::ServingStatus::Serving,
+        false => tonic_health::ServingStatus::NotServing,
+    };
+    reporter.set_service_status("", status).await;
+    reporter.set_service_status("netd.v1", status).await;
 }
 
 /// Becomes true on SIGTERM or SIGINT.
@@ -200,6 +208,16 @@ fn kernel_release() -> String {
     release.map(|text| text.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned())
 }
 
-fn capabilities() -> Vec<Capability> {
-    Vec::new()
+/// Tries the kernel's features behind the start's back.
+fn probe_kernel(found: Arc<OnceLock<Vec<Capability>>>) {
+    tokio::task::spawn_blocking(move || {
+        let all = crate::doctor::capabilities().into_iter();
+        let all = all.map(|(name, available, detail)| Capability {
+            name: name.to_owned(),
+            available,
+            detail,
+        });
+        // Nobody else sets it.
+        let _ = found.set(all.collect());
+    });
 }

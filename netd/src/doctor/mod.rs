@@ -28,6 +28,8 @@ use crate::{
 use finding::{Finding, Report};
 use netd_api::DEFAULT_SOCKET;
 
+pub(crate) use kernel::capabilities;
+
 /// Arguments of `netd doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

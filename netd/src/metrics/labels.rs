@@ -43,9 +43,15 @@ pub enum Step {
 
 macro_rules! label {
     ($name:ident { $($variant:ident => $text:literal),* $(,)? }) => {
+        impl $name {
+            /// As in metrics and the log.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-                encoder.write_str(match self { $(Self::$variant => $text),* })
+                encoder.write_str(self.name())
             }
         }
     };

@@ -298,21 +298,6 @@ impl Registry {
         self.inner.lock().by_host.get(ifname).cloned()
     }
 
-    /// Up to `limit` endpoints that `keep` likes, after `after`, in key order.
-    pub fn page(
-        &self,
-        after: Option<&EndpointKey>,
-        limit: usize,
-        keep: impl Fn(&Endpoint) -> bool,
-    ) -> Vec<(Arc<Endpoint>, Work)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let inner = self.inner.lock();
-        let range = (after.map_or(Unbounded, Excluded), Unbounded);
-        let held = inner.endpoints.range::<EndpointKey, _>(range).map(|(_, h)| h);
-        let liked = held.filter(|h| keep(&h.endpoint)).take(limit);
-        liked.map(|h| (h.endpoint.clone(), h.work.clone())).collect()
-    }
-
     /// Every endpoint of a sandbox.
     pub fn of_sandbox(&self, sandbox: &SandboxId) -> Vec<Arc<Endpoint>> {
         let inner = self.inner.lock();
@@ -325,7 +310,8 @@ impl Registry {
 
     /// Every endpoint.
     pub fn endpoints(&self) -> Vec<(Arc<Endpoint>, Work)> {
-        self.page(None, usize::MAX, |_| true)
+        let inner = self.inner.lock();
+        inner.endpoints.values().map(|h| (h.endpoint.clone(), h.work.clone())).collect()
     }
 
     /// Those being removed.

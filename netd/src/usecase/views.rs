@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Health, Node,
     error::{Error, Result},
+    records,
     registry::{NetworkState, Work},
 };
 use crate::{
@@ -51,14 +52,20 @@ impl EndpointFilter {
     }
 }
 
-/// One page of endpoints.
+/// One page of endpoints, as the store has them.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// In key order.
-    pub endpoints: Vec<(Arc<Endpoint>, Work)>,
+    /// In the order of their keys as text; with how far each is, if that is known.
+    pub endpoints: Vec<(Endpoint, Option<Work>)>,
     /// More come after this one.
     pub next: Option<EndpointKey>,
+    /// A watch from it sees every change of what is listed, and none before.
+    pub revision: Revision,
 }
+
+/// A page's records are not larger together, unless one alone is; bytes. gRPC clients
+/// refuse messages above 4 MiB unless told otherwise.
+const MOST_PAGE_BYTES: usize = 2 << 20;
 
 /// How many there are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,14 +89,6 @@ impl Node {
     /// The store, for watches.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
-    }
-
-    /// A revision of the store at or before what a list made now shows.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn store_revision(&self) -> Result<Revision> {
-        Ok(self.store.list(keys::NETWORKS).await?.revision)
     }
 
     /// Which parts work.
@@ -134,13 +133,38 @@ impl Node {
         self.registry.endpoint(key).ok_or_else(|| Error::NoEndpoint(key.clone()))
     }
 
-    /// A page of at most `size` endpoints after `after`.
-    pub fn page(&self, after: Option<&EndpointKey>, size: usize, filter: &EndpointFilter) -> Page {
-        let mut endpoints = self.registry.page(after, size + 1, |e| filter.likes(e));
-        let more = endpoints.len() > size;
-        endpoints.truncate(size);
-        let last = endpoints.last().map(|(e, _)| e.key.clone());
-        Page { endpoints, next: last.filter(|_| more) }
+    /// A page of at most `size` endpoints after `after`. From the store and not from
+    /// memory, which follows it: so records and revision belong together.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn page(
+        &self,
+        after: Option<&EndpointKey>,
+        size: usize,
+        filter: &EndpointFilter,
+    ) -> Result<Page> {
+        let snapshot = self.store.list(keys::ENDPOINTS).await?;
+        let after = after.map(keys::endpoint).unwrap_or_default();
+        let mut page = Page { endpoints: Vec::new(), next: None, revision: snapshot.revision };
+        let mut bytes = 0;
+        for entry in snapshot.entries.iter().filter(|e| e.key > after) {
+            // Unreadable records are reported at start.
+            let Ok(endpoint) = records::decode::<Endpoint>(entry) else { continue };
+            if !filter.likes(&endpoint) {
+                continue;
+            }
+            bytes += entry.value.len();
+            let full = page.endpoints.len() >= size || bytes > MOST_PAGE_BYTES;
+            if let Some((last, _)) = page.endpoints.last().filter(|_| full) {
+                page.next = Some(last.key.clone());
+                break;
+            }
+            let held = self.registry.endpoint(&endpoint.key);
+            let work = held.filter(|(e, _)| e.sequence == endpoint.sequence).map(|(_, w)| w);
+            page.endpoints.push((endpoint, work));
+        }
+        Ok(page)
     }
 
     /// How many there are of what.

@@ -17,6 +17,7 @@ mod lock;
 mod memory;
 mod open;
 mod record;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -14,6 +14,7 @@ use super::{
     lease::Leases,
     lock::Lock,
     memory::{HistoryLimit, Memory},
+    stamp::Stamp,
     writer::Writer,
 };
 use crate::store::{Revision, StoreError, rules::Class};
@@ -98,26 +99,47 @@ fn open_volatile(
     boot_id: &str,
     durable: Revision,
 ) -> Result<(KvFile, Content), StoreError> {
-    if !is_missing(path)? {
-        let (file, content) = KvFile::open(path, Class::Volatile)?;
-        if content.boot_id == boot_id {
-            return Ok((file, content));
-        }
-        // Closed before it is replaced.
-        drop(file);
-        let past = durable.max(content.revision);
-        tracing::info!(path = %path.display(), "machine was rebooted: endpoints are void");
-        return make_volatile(path, boot_id, next_boot(past));
+    let stamp = Stamp::read(path);
+    let past = stamp.as_ref().map_or(durable, |stamp| stamp.base.max(durable));
+    if is_missing(path)? {
+        let at = if past == 0 { 0 } else { next_boot(past) };
+        return make_volatile(path, boot_id, at);
     }
-    let at = if durable == 0 { 0 } else { next_boot(durable) };
-    make_volatile(path, boot_id, at)
+    match KvFile::open(path, Class::Volatile) {
+        Ok((file, content)) if content.boot_id == boot_id => {
+            if stamp.is_none_or(|stamp| stamp.boot_id != boot_id) {
+                Stamp { boot_id: boot_id.to_owned(), base: content.revision }.write(path)?;
+            }
+            Ok((file, content))
+        }
+        Ok((file, content)) => {
+            // Closed before it is replaced.
+            drop(file);
+            tracing::info!(path = %path.display(), "machine was rebooted: endpoints are void");
+            make_volatile(path, boot_id, next_boot(past.max(content.revision)))
+        }
+        Err(error) if stamp.is_some_and(|stamp| stamp.boot_id != boot_id) => {
+            // It is not synced, so this is how a power cut may leave it.
+            tracing::warn!(%error, "machine was rebooted: the damaged file is made anew");
+            make_volatile(path, boot_id, next_boot(past))
+        }
+        Err(error) => Err(error),
+    }
 }
 
+/// The old file goes first: at no moment does a damaged one lie beside a stamp of this boot.
 fn make_volatile(
     path: &Path,
     boot_id: &str,
     at: Revision,
 ) -> Result<(KvFile, Content), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io_failed(path, "removing the file of another boot", &e));
+        }
+        _ => {}
+    }
+    Stamp { boot_id: boot_id.to_owned(), base: at }.write(path)?;
     KvFile::make(path, Class::Volatile, boot_id, at)?;
     KvFile::open(path, Class::Volatile)
 }

@@ -50,6 +50,29 @@ async fn a_reboot_voids_endpoints_keeps_networks_and_goes_on_with_higher_revisio
 }
 
 #[tokio::test]
+async fn a_file_damaged_by_a_power_cut_is_made_anew_in_the_next_boot_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |boot: &str| EmbeddedOptions { boot_id: boot.into(), ..options(dir.path()) };
+    drop(open(dir.path()));
+    // A boot without durable changes: only the stamp knows how far revisions got.
+    let store = EmbeddedStore::open(of("boot-2")).unwrap();
+    let last = commit(&store, [put(&volatile("e"), b"2")]).await;
+    drop(store);
+    let file = dir.path().join("run/endpoints.redb");
+    for junk in [vec![], b"junk".repeat(5000)] {
+        std::fs::write(&file, &junk).unwrap();
+        assert!(matches!(EmbeddedStore::open(of("boot-2")), Err(StoreError::Failed { .. })));
+        assert_eq!(std::fs::read(&file).unwrap(), junk, "left for people to look at");
+    }
+    let store = EmbeddedStore::open(of("boot-3")).unwrap();
+    assert_eq!(value(&store, &volatile("e")).await, None);
+    assert!(commit(&store, [put(&volatile("e"), b"3")]).await > last);
+    drop(store);
+    let store = EmbeddedStore::open(of("boot-3")).unwrap();
+    assert_eq!(value(&store, &volatile("e")).await.as_deref(), Some(b"3".as_slice()));
+}
+
+#[tokio::test]
 async fn a_run_directory_emptied_by_the_reboot_gives_no_revision_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

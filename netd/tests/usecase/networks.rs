@@ -1,0 +1,127 @@
+//! Networks that can't be, and those that can.
+
+use netd::{
+    domain::{Network, Pool, network::NetworkOptions},
+    store::keys,
+    usecase::Error,
+};
+
+use super::{
+    audit::audit,
+    bed::{Bed, key, spec},
+    space::Space,
+};
+
+fn network(name: &str, subnet: &str, bridge: &str) -> Network {
+    let pool = Pool::new(subnet.parse().unwrap(), None, (None, None), vec![]).unwrap();
+    let options = NetworkOptions { bridge: Some(bridge.parse().unwrap()), ..Default::default() };
+    Network::new(name.parse().unwrap(), vec![pool], options).unwrap()
+}
+
+#[test]
+fn a_network_whose_bridge_is_somebody_elses_is_refused_and_not_recorded() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    bed.host.ip("link add taken0 type ifb");
+    bed.host.ip("link add taken1 type bridge");
+    for bridge in ["taken0", "taken1"] {
+        let before = bed.host.ip(&format!("-d addr show {bridge}"));
+        let refused = netd.run(netd.node.create_network(network("blue", "10.1.0.0/24", bridge)));
+        assert!(matches!(refused, Err(Error::NetworkExists(_))), "{refused:?}");
+        assert!(netd.node.network(&"blue".parse().unwrap()).is_err());
+        let key = keys::network(&"blue".parse().unwrap());
+        assert_eq!(netd.run(netd.node.store().get(&key)).unwrap(), None);
+        assert_eq!(bed.host.ip(&format!("-d addr show {bridge}")), before);
+    }
+    assert_eq!(netd.node.health().ready(), Ok(()));
+}
+
+#[test]
+fn a_network_is_there_or_not_whatever_fails_and_its_making_is_no_drift() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    let name = "blue".parse().unwrap();
+    let blue = || network("blue", "10.1.0.0/24", "blue0");
+    bed.faults.after(0, 1);
+    netd.run(netd.node.create_network(blue())).unwrap_err();
+    assert!(netd.node.network(&name).is_err());
+    netd.run(netd.node.create_network(blue())).unwrap();
+    bed.faults.after(0, 1);
+    netd.run(netd.node.delete_network(&name)).unwrap_err();
+    assert!(netd.node.network(&name).is_ok());
+    netd.until("the bridge is back", |_| bed.host.run("ip", "link show blue0").is_ok());
+    netd.run(netd.node.delete_network(&name)).unwrap();
+    bed.host.run("ip", "link show blue0").unwrap_err();
+    for kind in ["link", "address", "firewall", "sysctl"] {
+        assert_eq!(netd.node.metrics().drift(kind), 0, "{kind}");
+    }
+    bed.host.ip("link del cni0");
+    netd.until("drift is counted", |node| node.metrics().drift("link") > 0);
+}
+
+#[test]
+fn networks_created_at_the_same_time_do_not_overlap() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    let create = |n: usize| {
+        let node = netd.node.clone();
+        let network = network(&format!("n{n}"), "10.1.0.0/24", &format!("br{n}"));
+        netd.spawn(async move { node.create_network(network).await.is_ok() })
+    };
+    let all: Vec<_> = (0..8).map(create).collect();
+    let made = all.into_iter().map(|work| netd.run(work).unwrap());
+    assert_eq!(made.filter(|made| *made).count(), 1);
+}
+
+#[test]
+fn a_configured_network_that_overlaps_with_a_stored_one_is_not_taken_and_says_so() {
+    let mut bed = Bed::new();
+    let pod = Space::new();
+    let netd = bed.start();
+    netd.attach(spec(&key("s1", "eth0"), &pod, "small")).unwrap();
+    drop(netd);
+    let pools = |default: &str| {
+        format!("[[network]]\nname = \"default\"\n[[network.pool]]\nsubnet = \"{default}\"\n")
+    };
+    bed.networks = pools("10.99.0.0/16");
+    let netd = bed.start();
+    let parts = netd.node.health().parts();
+    let said: Vec<_> = parts.iter().filter_map(|p| p.problem.as_deref()).collect();
+    assert!(said.len() == 1 && said[0].contains("10.99.0.0/29"), "{said:?}");
+    let default = netd.node.network(&"default".parse().unwrap()).unwrap();
+    assert_eq!(default.state.network.pools[0].subnet.to_string(), "10.88.0.0/24");
+    netd.run(netd.node.check(&key("s1", "eth0"), None)).unwrap();
+    assert_eq!(audit(&bed, &netd).len(), 1);
+    drop(netd);
+    bed.networks = pools("10.77.0.0/16");
+    let netd = bed.start();
+    assert!(netd.node.health().parts().iter().all(|p| p.problem.is_none()));
+}
+
+#[test]
+fn an_endpoint_follows_its_networks_mtu_unless_it_asked_for_one() {
+    let bed = Bed::new();
+    let (follows, fixed) = (Space::new(), Space::new());
+    let netd = bed.start();
+    netd.attach(spec(&key("follows", "eth0"), &follows, "default")).unwrap();
+    let mut small = spec(&key("fixed", "eth0"), &fixed, "default");
+    small.mtu = Some(1300);
+    netd.attach(small).unwrap();
+    drop(netd);
+    bed.host.ip("link add up0 type bridge");
+    bed.host.ip("link set up0 mtu 1400");
+    bed.host.ip("addr add 192.0.2.2/24 dev up0");
+    bed.host.ip("link set up0 up");
+    bed.host.ip("route add default via 192.0.2.1");
+    // While no netd was running; and again while one is, with a store that fails at first.
+    let netd = bed.start();
+    let mtu = |pod: &Space| {
+        pod.ip("link show eth0").split(' ').skip_while(|w| *w != "mtu").nth(1).unwrap().to_owned()
+    };
+    netd.until("1400", |_| mtu(&follows) == "1400");
+    bed.faults.after(0, 1);
+    bed.host.ip("link set up0 mtu 1350");
+    netd.until("1350", |_| mtu(&follows) == "1350");
+    assert_eq!(mtu(&fixed), "1300");
+    assert_eq!(netd.node.metrics().drift("link"), 0);
+}

@@ -1,0 +1,85 @@
+//! A store that fails when told to.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use netd::store::{Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
+
+/// Which commits fail: shared by all stores of a bed.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Commits that still succeed; below zero: none fails.
+    good: AtomicI64,
+    /// Commits that fail after those.
+    bad: AtomicI64,
+}
+
+impl Faults {
+    /// After `good` commits that succeed, `bad` fail.
+    pub fn after(&self, good: i64, bad: i64) {
+        self.good.store(good, SeqCst);
+        self.bad.store(bad, SeqCst);
+    }
+
+    /// None fails from now on.
+    pub fn none(&self) {
+        self.after(0, 0);
+    }
+
+    fn strikes(&self) -> bool {
+        if self.bad.load(SeqCst) <= 0 || self.good.fetch_sub(1, SeqCst) > 0 {
+            return false;
+        }
+        self.bad.fetch_sub(1, SeqCst) > 0
+    }
+}
+
+#[derive(Debug)]
+pub struct Failing {
+    pub inner: Arc<dyn Store>,
+    pub faults: Arc<Faults>,
+}
+
+#[async_trait]
+impl Store for Failing {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        if self.faults.strikes() {
+            return Err(StoreError::Failed { path: "test".into(), reason: "no space".into() });
+        }
+        self.inner.commit(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.inner.watch(prefix, after).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.inner.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.revoke(lease).await
+    }
+}
