@@ -43,5 +43,8 @@ FUZZ_SECONDS ?= 20
 fuzz: ## each fuzz target for FUZZ_SECONDS (20); what crashes is kept in fuzz/artifacts
 	CARGO="$(CARGO)" FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
 
+deny: ## licences, sources, duplicates and advisories of the dependencies
+	@CARGO="$(CARGO)" .ci/deny
+
 clean-testbed: ## delete what setup fetched
 	rm -rf .testbed

@@ -15,7 +15,7 @@ sancov="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 
 # With --target, build scripts and macros are left without the flags: they don't link.
 RUSTFLAGS="--cfg fuzzing $sancov -Ccodegen-units=1" \
-	"${CARGO:-cargo}" build --locked --release --bins --target "$triple" --target-dir target
+	"${CARGO:-cargo}" build --release --bins --target "$triple" --target-dir target
 
 [ $# -gt 0 ] || set -- $(ls fuzz_targets | sed 's/\.rs$//')
 work=${FUZZ_DIR:-$(mktemp -d)}

@@ -16,6 +16,7 @@ use netd::{
 };
 use netd_api::v1;
 use prost::Message as _;
+use serde_json::{Value, json};
 
 fn folder(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "fuzz", "seeds", target].iter().collect()
@@ -48,6 +49,83 @@ fn seeds_of_grpc_requests_are_taken() {
 #[test]
 fn seeds_of_netlink_messages_are_taken() {
     replay("netlink_messages", fuzzing::netlink);
+}
+
+/// What a damaged record may say in the place of any value.
+fn hostile() -> Vec<Value> {
+    let texts = [
+        "",
+        "/",
+        "eth0",
+        "lo",
+        "nd0123456789ab",
+        "attached",
+        "bridge",
+        "a\"b",
+        "0.0.0.0",
+        "::",
+        "255.255.255.255",
+        "10.1.0.5",
+        "fd00:1::5",
+        "::ffff:10.1.0.5",
+        "fe80::1",
+        "224.0.0.1",
+        "0.0.0.0/0",
+        "::/0",
+        "10.0.0.0/8",
+        "10.1.0.5/32",
+        "ffff::/16",
+        "fd00::/125",
+        "10.1.0.5/99",
+    ];
+    let numbers = [0, 1, 65535, u64::from(u32::MAX), i64::MAX as u64, u64::MAX];
+    let mut all = vec![Value::Null, json!(-1), json!(i64::MIN), json!(true), json!([]), json!({})];
+    all.extend(texts.map(Value::from));
+    all.extend(numbers.map(Value::from));
+    all
+}
+
+/// Calls `each` with every version of `root` in which one value, inner or outer, is
+/// another one, or is there twice in its list.
+fn one_wrong(root: &Value, each: &mut dyn FnMut(&Value)) {
+    fn walk(root: &Value, at: &str, each: &mut dyn FnMut(&Value)) {
+        let Some(here) = root.pointer(at) else { return };
+        let mut change = |value: Value| {
+            let mut changed = root.clone();
+            *changed.pointer_mut(at).unwrap() = value;
+            each(&changed);
+        };
+        hostile().into_iter().for_each(&mut change);
+        match here {
+            Value::Array(list) => {
+                change(Value::Array([list.as_slice(), list].concat()));
+                (0..list.len()).for_each(|i| walk(root, &format!("{at}/{i}"), each));
+            }
+            Value::Object(fields) => {
+                fields.keys().for_each(|key| walk(root, &format!("{at}/{key}"), each));
+            }
+            _ => {}
+        }
+    }
+    walk(root, "", each);
+}
+
+#[test]
+fn whatever_one_value_of_a_stored_record_is_start_survives_it() {
+    let mut tried = 0;
+    for (_, seed) in records() {
+        let lines: Vec<&[u8]> = seed.split(|b| *b == b'\n').collect();
+        for (i, line) in lines.iter().enumerate() {
+            one_wrong(&serde_json::from_slice(line).unwrap(), &mut |record| {
+                let record = record.to_string().into_bytes();
+                let mut all = lines.clone();
+                all[i] = &record;
+                fuzzing::records(&all.join(&b'\n'));
+                tried += 1;
+            });
+        }
+    }
+    assert!(tried > 5_000, "{tried}");
 }
 
 fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {

@@ -12,7 +12,8 @@ use super::{
     network::{MIN_MTU_V6, unusable},
 };
 
-/// Largest `sequence` of a record: the next ones still fit, for as long as it takes.
+/// Largest `sequence` of a record; a node that attaches a million endpoints a second
+/// gets there after 290,000 years.
 pub const LAST_SEQUENCE: u64 = i64::MAX as u64;
 /// Smallest MTU of an Ethernet device (`ETH_MIN_MTU`).
 const MIN_MTU: u32 = 68;

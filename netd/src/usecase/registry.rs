@@ -17,7 +17,7 @@ use crate::{
     dataplane::FirewallState,
     domain::{
         AttachSpec, Endpoint, EndpointKey, IfName, NetnsId, Network, NetworkName, NetworkWiring,
-        Phase, SandboxId, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME,
+        Phase, SandboxId, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME, stored::LAST_SEQUENCE,
     },
     ipam::{NetworkAllocator, PoolUsage},
 };
@@ -90,7 +90,8 @@ pub struct Loaded {
 
 impl Inner {
     fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
+        // Only a damaged record brings it to the end; then releases lose their order.
+        self.sequence = (self.sequence + 1).min(LAST_SEQUENCE);
         self.sequence
     }
 
