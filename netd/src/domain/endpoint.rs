@@ -113,6 +113,9 @@ pub struct Endpoint {
     /// Who asked for it.
     #[serde(default)]
     pub source: String,
+    /// The MTU was asked for; else it follows the network's.
+    #[serde(default)]
+    pub own_mtu: bool,
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
     pub sequence: u64,

@@ -39,6 +39,9 @@ impl Node {
             let keys = match ifname {
                 Some(ifname) => vec![EndpointKey { sandbox, ifname }],
                 None => {
+                    // First the fence: an attach either sees it or is in the list.
+                    let every = EndpointKey::every(sandbox.clone());
+                    node.refuse_late_attaches(&every, issued_at).await?;
                     let all = node.registry.of_sandbox(&sandbox);
                     all.iter().map(|e| e.key.clone()).collect()
                 }

@@ -184,21 +184,22 @@ impl Node {
         }
     }
 
-    /// Networks and endpoints without an MTU of their own follow the underlay's.
+    /// Networks without an MTU of their own follow the underlay's, and endpoints without
+    /// one their network's; also what changed while netd was not there.
     pub(super) async fn follow_underlay(&self) -> Result<()> {
-        let mtu = self.dataplane.underlay_mtu().await?;
+        let underlay = self.dataplane.underlay_mtu().await?;
         for state in self.registry.networks() {
-            let old = state.wiring.mtu;
-            if state.network.mtu.is_some() || old == mtu {
-                continue;
+            let (name, old) = (state.network.name.clone(), state.wiring.mtu);
+            let mtu = state.network.mtu.unwrap_or(underlay);
+            if old != mtu {
+                tracing::info!(network = %name, from = old, to = mtu, "the underlay's MTU changed");
+                let wiring = Arc::new(state.network.wiring(mtu));
+                self.registry.put_network(state.network.clone(), wiring);
+                self.queue.soon(Target::Network(name.clone()));
             }
-            let name = state.network.name.clone();
-            tracing::info!(network = %name, from = old, to = mtu, "the underlay's MTU changed");
-            let wiring = Arc::new(state.network.wiring(mtu));
-            self.registry.put_network(state.network.clone(), wiring);
-            self.queue.soon(Target::Network(name.clone()));
             for (endpoint, _) in self.registry.endpoints() {
-                if endpoint.network == name && endpoint.wiring.mtu == old {
+                let follows = endpoint.network == name && !endpoint.own_mtu;
+                if follows && endpoint.wiring.mtu != mtu {
                     self.change_mtu(&endpoint.key, mtu).await?;
                 }
             }

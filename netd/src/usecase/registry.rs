@@ -168,6 +168,7 @@ impl Inner {
             created_at: now_unix(),
             issued_at: spec.issued_at,
             source: spec.source.clone(),
+            own_mtu: spec.mtu.is_some(),
             sequence: self.next_sequence(),
         }))
     }
@@ -382,6 +383,13 @@ impl Registry {
     /// The tombstone of a key.
     pub fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
         self.inner.lock().tombstones.get(key).cloned()
+    }
+
+    /// Whether the endpoint, or its whole sandbox, was detached after `issued_at`.
+    pub fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
+        let tombstones = &self.inner.lock().tombstones;
+        let later = |key| tombstones.get(key).is_some_and(|t| issued_at < t.issued_at);
+        later(key) || later(&EndpointKey::every(key.sandbox.clone()))
     }
 
     /// Removes a key's tombstone.

@@ -72,6 +72,8 @@ impl Node {
             self.queue.later(Target::Firewall, 0);
         }
         self.adopt_endpoints().await;
+        // The underlay may have changed since the endpoints were recorded.
+        self.queue.soon(Target::Underlay);
         startup.strays = self.remove_strays().await;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));

@@ -9,10 +9,7 @@ use std::{
 use super::parse::{self, LinkEvent};
 use crate::{
     dataplane::{Drift, naming::is_host_name, netlink::Received, parking::is_parked},
-    domain::{
-        IfName,
-        wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6},
-    },
+    domain::IfName,
 };
 
 /// Protocol number of our routes.
@@ -275,7 +272,8 @@ impl Table {
         neighbour: &parse::NeighbourEvent,
         gone: bool,
     ) -> Option<Drift> {
-        if neighbour.ip != ROUTED_GATEWAY_V4 && neighbour.ip != ROUTED_GATEWAY_V6 {
+        // Next hops of routed endpoints are link-local; nobody else is that there.
+        if !link_local(neighbour.ip) {
             return None;
         }
         let pod = self.pods.get(&(id, neighbour.link))?;
@@ -296,5 +294,8 @@ impl Table {
 }
 
 fn link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if Ipv6Addr::is_unicast_link_local(&v6))
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => Ipv6Addr::is_unicast_link_local(&v6),
+    }
 }
