@@ -35,6 +35,14 @@ pub struct Api {
 
 pub use node::{Capability, Facts};
 
+/// Full names of netd's services.
+pub const SERVICES: [&str; 4] = [
+    netd_api::v1::network_service_server::SERVICE_NAME,
+    netd_api::v1::endpoint_service_server::SERVICE_NAME,
+    netd_api::v1::sandbox_service_server::SERVICE_NAME,
+    netd_api::v1::node_service_server::SERVICE_NAME,
+];
+
 /// A request holds at most this much, bytes; 10,000 labels fit.
 const MOST_BYTES: usize = 4 << 20;
 

@@ -9,6 +9,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
 use crate::{
+    domain::Invalid,
     store::{Entry, Event, Store, Watched},
     usecase::Error,
 };
@@ -79,8 +80,12 @@ where
     R: DeserializeOwned,
     F: Fn(Change<R>) -> Option<T>,
 {
+    if after < 0 {
+        let wrong = format!("{after} is no revision; 0 begins with what there is");
+        return Err(Error::from(Invalid::field("after_revision", wrong)).into());
+    }
     let mut from = after;
-    if after <= 0 {
+    if after == 0 {
         let snapshot = store.list(prefix).await.map_err(Error::from)?;
         from = snapshot.revision;
         for entry in &snapshot.entries {

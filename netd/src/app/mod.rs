@@ -175,8 +175,9 @@ async fn tell_health(
         true => tonic_health::ServingStatus::Serving,
         false => tonic_health::ServingStatus::NotServing,
     };
-    reporter.set_service_status("", status).await;
-    reporter.set_service_status("netd.v1", status).await;
+    for service in ["", "netd.v1"].into_iter().chain(api::SERVICES) {
+        reporter.set_service_status(service, status).await;
+    }
 }
 
 /// Becomes true on SIGTERM or SIGINT.

@@ -21,6 +21,15 @@ fn shown(value: &str) -> String {
 
 macro_rules! string_id {
     ($name:ident, $check:path) => {
+        string_id!($name, $check, parse);
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(s: String) -> Result<Self, NameError> {
+                s.parse()
+            }
+        }
+    };
+    ($name:ident, $check:path, parse) => {
         impl $name {
             /// The text itself.
             pub fn as_str(&self) -> &str {
@@ -33,12 +42,6 @@ macro_rules! string_id {
                 $check(s)
                     .map(|()| Self(s.to_owned()))
                     .map_err(|rule| NameError(format!("\"{}\": {rule}", shown(s))))
-            }
-        }
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-            fn try_from(s: String) -> Result<Self, NameError> {
-                s.parse()
             }
         }
         impl From<$name> for String {
@@ -80,7 +83,23 @@ fn check_sandbox(s: &str) -> Result<(), &'static str> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IfName(String);
-string_id!(IfName, check_ifname);
+string_id!(IfName, check_ifname, parse);
+
+impl IfName {
+    /// Stands for every interface of a sandbox in a [`super::Tombstone`]. No request
+    /// can name it.
+    pub fn every() -> Self {
+        Self("*".to_owned())
+    }
+}
+
+/// As records have it: also [`IfName::every`], which requests can't name.
+impl TryFrom<String> for IfName {
+    type Error = NameError;
+    fn try_from(s: String) -> Result<Self, NameError> {
+        if s == "*" { Ok(Self::every()) } else { s.parse() }
+    }
+}
 
 fn check_ifname(s: &str) -> Result<(), &'static str> {
     match s {
@@ -146,9 +165,9 @@ pub struct EndpointKey {
 pub const DEFAULT_IFNAME: &str = "eth0";
 
 impl EndpointKey {
-    /// The primary endpoint of a sandbox, as runtimes name it.
-    pub fn usual(sandbox: SandboxId) -> Self {
-        Self { sandbox, ifname: IfName(DEFAULT_IFNAME.to_owned()) }
+    /// Stands for every endpoint of a sandbox in a [`super::Tombstone`].
+    pub fn every(sandbox: SandboxId) -> Self {
+        Self { sandbox, ifname: IfName::every() }
     }
 
     /// The host side's interface name: stable, and unlike any other endpoint's

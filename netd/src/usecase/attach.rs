@@ -45,8 +45,7 @@ impl Node {
         if let Some(endpoint) = self.attached_before(&spec, &netns).await? {
             return Ok(endpoint);
         }
-        let tombstone = self.registry.tombstone(&spec.key);
-        if tombstone.is_some_and(|t| spec.issued_at < t.issued_at) {
+        if self.registry.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
         let endpoint = self.claim(&spec, &netns).await?;
@@ -95,6 +94,10 @@ impl Node {
         for _ in 0..TRIES {
             let endpoint = self.registry.reserve(spec, netns.id())?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
+            // Once more: a detach of the whole sandbox looks for reservations.
+            if self.registry.is_fenced(&spec.key, spec.issued_at) {
+                return Err(Error::Detached(spec.key.clone()));
+            }
             match self.store.commit(records::attach(&endpoint)?).await? {
                 Outcome::Committed(_) => {
                     reservation.endpoint = None;

@@ -42,12 +42,13 @@ impl Node {
             let keys = match ifname {
                 Some(ifname) => vec![EndpointKey { sandbox, ifname }],
                 None => {
+                    // First the fence: an attach either sees it or is in the list.
+                    let every = EndpointKey::every(sandbox.clone());
+                    let ending = node.endings.lock().await;
+                    node.refuse_late_attaches(&every, issued_at).await?;
+                    drop(ending);
                     let all = node.registry.of_sandbox(&sandbox);
-                    let mut keys: Vec<_> = all.iter().map(|e| e.key.clone()).collect();
-                    // Of a sandbox that is not known, a late attach of its first interface
-                    // is refused.
-                    keys.extend(keys.is_empty().then(|| EndpointKey::usual(sandbox)));
-                    keys
+                    all.iter().map(|e| e.key.clone()).collect()
                 }
             };
             let (mut removed, mut failed) = (0, None);

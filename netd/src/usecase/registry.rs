@@ -395,6 +395,13 @@ impl Registry {
         self.inner.lock().tombstones.get(key).cloned()
     }
 
+    /// Whether the endpoint, or its whole sandbox, was detached after `issued_at`.
+    pub fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
+        let tombstones = &self.inner.lock().tombstones;
+        let later = |key| tombstones.get(key).is_some_and(|t| issued_at < t.issued_at);
+        later(key) || later(&EndpointKey::every(key.sandbox.clone()))
+    }
+
     /// Removes a key's tombstone.
     pub fn exhume(&self, key: &EndpointKey) {
         self.inner.lock().tombstones.remove(key);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Health, Node,
     error::{Error, Result},
-    records,
+    recorded,
     registry::{NetworkState, Work},
 };
 use crate::{
@@ -150,7 +150,7 @@ impl Node {
         let mut bytes = 0;
         for entry in snapshot.entries.iter().filter(|e| e.key > after) {
             // Unreadable records are reported at start.
-            let Ok(endpoint) = records::decode::<Endpoint>(entry) else { continue };
+            let Ok(endpoint) = recorded::endpoint(entry) else { continue };
             if !filter.likes(&endpoint) {
                 continue;
             }

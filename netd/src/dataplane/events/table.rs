@@ -6,10 +6,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::parse::{self, LinkEvent, NeighbourEvent, RouteEvent};
 use crate::{
     dataplane::{Drift, message::net::PROTOCOL_NUMBER, netlink::Received, parking::is_parked},
-    domain::{
-        IfName,
-        wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6},
-    },
+    domain::IfName,
 };
 
 const LOOPBACK: u32 = 1;
@@ -236,7 +233,8 @@ impl Table {
     }
 
     fn pod_neighbour(&self, id: i32, neighbour: &NeighbourEvent, gone: bool) -> Option<Drift> {
-        if neighbour.ip != ROUTED_GATEWAY_V4 && neighbour.ip != ROUTED_GATEWAY_V6 {
+        // Next hops of routed endpoints are link-local; nobody else is that there.
+        if !link_local(neighbour.ip) {
             return None;
         }
         let endpoint = self.endpoints.get(self.pods.get(&(id, neighbour.link))?)?;
@@ -258,4 +256,11 @@ impl Table {
 
 fn one(drift: Option<Drift>) -> Vec<Drift> {
     drift.into_iter().collect()
+}
+
+fn link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }

@@ -9,10 +9,7 @@ use super::{
 };
 use crate::{
     dataplane::DataplaneError,
-    domain::{
-        Mac, Wiring, WiringDriver,
-        wiring::{ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6},
-    },
+    domain::{Mac, Wiring, WiringDriver},
 };
 
 /// The steps from `actual` to `desired`; none when all is right. `bridge` is the
@@ -186,11 +183,8 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
         }
     }
     if desired.driver == WiringDriver::Routed {
-        for address in &desired.addresses {
-            let gateway = match address.address {
-                IpNet::V4(_) => ROUTED_GATEWAY_V4,
-                IpNet::V6(_) => ROUTED_GATEWAY_V6,
-            };
+        // Not the well-known next hop: additional interfaces have one of their own.
+        for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
             if !actual.pod_neighbours.contains(&(gateway, desired.host_mac)) {
                 ops.push(Op::PodNeighbour(gateway));
             }

@@ -1,0 +1,83 @@
+//! A host firewall that drops forwarded packets. In nftables a drop is final, in
+//! whichever table: netd can't undo it, so it has to say it.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use testbed::{case, net::probe, paths};
+
+use crate::node::Node;
+
+const STRICT: &str = "nft 'add table inet strict
+    add chain inet strict passing { type filter hook forward priority 0; policy drop; }'";
+
+impl Node {
+    /// What doctor finds about firewalls: (severity, what, all of it), and whether it
+    /// ended with success.
+    fn firewall_findings(&self) -> Result<(Vec<(String, String)>, bool)> {
+        let output = self
+            .host
+            .net
+            .command(paths::built("netd")?)
+            .args(["doctor", "-o", "json", "--containerd", "/bin/false"])
+            .arg("--containerd-config")
+            .arg(self.host.directory().join("none.toml"))
+            .env("NETD_CONFIG", self.host.directory().join("netd/netd.toml"))
+            .env("NETD_SOCKET", self.netd.socket())
+            .output()?;
+        let json: Value = serde_json::from_slice(&output.stdout)?;
+        let all = json["findings"].as_array().context("no findings")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let firewall = all.iter().filter(|finding| finding["check"] == "firewall");
+        let found = firewall.map(|finding| (text(&finding["severity"]), finding.to_string()));
+        Ok((found.collect(), output.status.success()))
+    }
+}
+
+#[test]
+fn doctor_names_a_chain_that_drops_what_netd_accepts() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed)?;
+        let outside = bed.host("outside")?;
+        let (one, two) = (node.attached("one")?, node.attached("two")?);
+        let (found, _) = node.firewall_findings()?;
+        ensure!(found.iter().all(|(severity, _)| severity == "ok"), "{found:?}");
+
+        node.host.net.sh(STRICT)?;
+        ensure!(probe::ping(&one.net, outside.v4.into()).is_err(), "a drop elsewhere is final");
+        // What is bridged, and what is for the host itself, is not forwarded.
+        probe::ping(&one.net, two.v6()?)?;
+        probe::ping(&one.net, node.host.v4.into())?;
+        let (found, success) = node.firewall_findings()?;
+        let named = found.iter().any(|(severity, text)| {
+            severity == "fail" && text.contains("passing") && text.contains("inet strict")
+        });
+        ensure!(named && !success, "{found:?}");
+        // New pods come up all the same: the rules are the administrator's.
+        node.attached("three")?;
+        ensure!(node.netd.status()?.ready);
+
+        // The remedy that doctor gives.
+        node.host.net.sh("nft add rule inet strict passing iifname cni0 accept
+             nft add rule inet strict passing oifname cni0 accept")?;
+        probe::ping(&one.net, outside.v4.into())?;
+        let (found, _) = node.firewall_findings()?;
+        ensure!(found.iter().all(|(severity, _)| severity != "fail"), "{found:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn routed_pods_behind_a_dropping_firewall_are_named_too() -> Result<()> {
+    case(|bed| {
+        let node = Node::start_with(bed, &testbed::DaemonConfig::with_driver("routed"))?;
+        let (one, two) = (node.attached("one")?, node.attached("two")?);
+        node.host.net.sh(STRICT)?;
+        ensure!(probe::ping(&one.net, two.v4()?).is_err(), "routed pods are forwarded");
+        let (found, success) = node.firewall_findings()?;
+        ensure!(!success && found.iter().any(|(_, text)| text.contains("strict")), "{found:?}");
+        node.host.net.sh("nft add rule inet strict passing iifname 'nd*' accept
+             nft add rule inet strict passing oifname 'nd*' accept")?;
+        probe::ping(&one.net, two.v4()?)?;
+        Ok(())
+    })
+}
