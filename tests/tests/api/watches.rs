@@ -142,7 +142,8 @@ fn a_revision_that_is_too_old_or_still_to_come_is_out_of_range() -> Result<()> {
                 refused("before the restart", Err::<(), _>(status), compacted)?;
             }
         }
-        let negative = Watch::open(&node.netd, -1).and_then(|mut watch| block_on(watch.0.message()));
+        let negative =
+            Watch::open(&node.netd, -1).and_then(|mut watch| block_on(watch.0.message()));
         let invalid = (Code::InvalidArgument, "INVALID_FIELD");
         refused("-1", negative, invalid)
     })
