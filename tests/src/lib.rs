@@ -4,6 +4,7 @@
 //! even when the test was killed.
 
 pub mod bed;
+pub mod bundle;
 pub mod containerd;
 pub mod cri;
 pub mod daemon;

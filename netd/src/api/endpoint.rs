@@ -136,8 +136,8 @@ impl EndpointService for Api {
             let (r#type, revision) = (change.kind.into(), change.revision);
             Some(v1::WatchEndpointsResponse { r#type, revision, endpoint })
         };
-        let store = self.node.store();
-        Ok(Response::new(watch::records(store, keys::ENDPOINTS, after, message)))
+        let source = self.watched(keys::ENDPOINTS);
+        Ok(Response::new(watch::records(source, after, message)))
     }
 }
 

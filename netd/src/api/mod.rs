@@ -31,6 +31,8 @@ pub(crate) use sandbox::sandbox as check_sandbox;
 pub struct Api {
     pub(crate) node: Arc<Node>,
     pub(crate) facts: Arc<node::Facts>,
+    /// Becomes true when netd is to end: watches end then.
+    stop: tokio::sync::watch::Receiver<bool>,
 }
 
 pub use node::{Capability, Facts};
@@ -47,9 +49,10 @@ pub const SERVICES: [&str; 4] = [
 const MOST_BYTES: usize = 4 << 20;
 
 impl Api {
-    /// The API of `node`.
-    pub fn new(node: Arc<Node>, facts: Facts) -> Self {
-        Self { node, facts: Arc::new(facts) }
+    /// The API of `node`. Watches, which have no end of their own, end when `stop`
+    /// becomes true.
+    pub fn new(node: Arc<Node>, facts: Facts, stop: tokio::sync::watch::Receiver<bool>) -> Self {
+        Self { node, facts: Arc::new(facts), stop }
     }
 
     /// Adds every service, reflection (v1 and v1alpha) among them.

@@ -86,8 +86,8 @@ impl NetworkService for Api {
             let (r#type, revision) = (change.kind.into(), change.revision);
             Some(v1::WatchNetworksResponse { r#type, revision, network })
         };
-        let store = self.node.store();
-        Ok(Response::new(watch::records(store, keys::NETWORKS, after, message)))
+        let source = self.watched(keys::NETWORKS);
+        Ok(Response::new(watch::records(source, after, message)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use netd_api::v1::EventType;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
@@ -29,11 +29,25 @@ pub struct Change<R> {
 /// history then decides whether it can go on.
 const AHEAD: usize = 256;
 
-/// Follows the records under `prefix` after `after` (0: from what there is), each
+/// What is watched, and until when.
+pub struct Source {
+    pub store: Arc<dyn Store>,
+    pub prefix: &'static str,
+    /// Becomes true when netd is to end.
+    pub stop: Receiver<bool>,
+}
+
+impl super::Api {
+    /// The records under `prefix`, until netd ends.
+    pub(super) fn watched(&self, prefix: &'static str) -> Source {
+        Source { store: self.node.store(), prefix, stop: self.stop.clone() }
+    }
+}
+
+/// Follows the records of `source` after `after` (0: from what there is), each
 /// change turned into a message; `None` leaves one out.
 pub fn records<R, T>(
-    store: Arc<dyn Store>,
-    prefix: &'static str,
+    source: Source,
     after: i64,
     message: impl Fn(Change<R>) -> Option<T> + Send + Sync + 'static,
 ) -> Outgoing<T>
@@ -44,7 +58,7 @@ where
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let outgoing = Sender { sender, message };
-        if let Err(status) = follow(store, prefix, after, &outgoing).await {
+        if let Err(status) = follow(source, after, &outgoing).await {
             // The reader may be gone; then there is nobody to tell.
             let _ = outgoing.sender.send(Err(status)).await;
         }
@@ -70,12 +84,7 @@ impl<T, F> Sender<T, F> {
     }
 }
 
-async fn follow<R, T, F>(
-    store: Arc<dyn Store>,
-    prefix: &str,
-    after: i64,
-    out: &Sender<T, F>,
-) -> Result<(), Status>
+async fn follow<R, T, F>(source: Source, after: i64, out: &Sender<T, F>) -> Result<(), Status>
 where
     R: DeserializeOwned,
     F: Fn(Change<R>) -> Option<T>,
@@ -84,6 +93,7 @@ where
         let wrong = format!("{after} is no revision; 0 begins with what there is");
         return Err(Error::from(Invalid::field("after_revision", wrong)).into());
     }
+    let Source { store, prefix, mut stop } = source;
     let mut from = after;
     if after == 0 {
         let snapshot = store.list(prefix).await.map_err(Error::from)?;
@@ -104,6 +114,8 @@ where
         let next = tokio::select! {
             next = watch.next() => next,
             () = out.sender.closed() => return Ok(()),
+            // An error means that the sender is gone, and so is the runtime.
+            _ = stop.wait_for(|stop| *stop) => None,
         };
         match next {
             Some(Ok(Watched::Changes { events, .. })) => {

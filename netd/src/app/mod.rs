@@ -104,7 +104,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let capabilities = Arc::default();
     let facts = Facts { kernel: kernel_release(), capabilities, started_at };
     probe_kernel(facts.capabilities.clone());
-    let api = Api::new(node.clone(), facts);
+    let api = Api::new(node.clone(), facts, stop.clone());
     tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
     serve_api(&api, &node, listener, stop).await
 }
@@ -162,7 +162,7 @@ async fn serve_api(
     };
     tokio::select! {
         served = server => served.map_err(|e| ServeError::Grpc(e.to_string())),
-        // Watches never end by themselves.
+        // Calls that take longer, and connections that say nothing.
         () = deadline => Ok(()),
     }
 }

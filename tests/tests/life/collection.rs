@@ -110,8 +110,7 @@ fn cni_gc_removes_only_what_its_own_configuration_attached() -> Result<()> {
         node.netd.attach(by_hand.request())?;
         let mut call = valid.call("GC");
         let mut config = valid.config.clone();
-        config["cni.dev/valid-attachments"] =
-            json!([{"containerID": valid.id, "ifname": "eth0"}]);
+        config["cni.dev/valid-attachments"] = json!([{"containerID": valid.id, "ifname": "eth0"}]);
         call.stdin = config.to_string().into_bytes();
         call.variables.retain(|(name, _)| name == "CNI_PATH");
         call.execute(&node.host)?.ok()?;

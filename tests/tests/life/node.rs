@@ -18,7 +18,7 @@ pub struct Node {
 
 pub fn config(driver: &str) -> DaemonConfig {
     let mut config = DaemonConfig::with_driver(driver);
-    config.networks += "[gc]\ngrace = \"2s\"\ninterval = \"200ms\"\nunsafe_short_grace = true\n";
+    config.networks += "[gc]\ngrace = \"2s\"\ninterval = \"1s\"\nunsafe_short_grace = true\n";
     config
 }
 

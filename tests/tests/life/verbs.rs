@@ -64,9 +64,7 @@ fn check_sees_every_kind_of_damage_or_it_is_mended() -> Result<()> {
         node.finds("another MTU", in_pod("ip link set eth0 mtu 1300"))?;
         node.finds("another MAC", in_pod("ip link set eth0 address 02:00:00:00:00:99"))?;
         node.finds("a lost bridge", |node| node.host.net.sh("ip link delete cni0").map(drop))?;
-        node.finds("a lost table", |node| {
-            node.host.net.sh("nft delete table inet netd").map(drop)
-        })
+        node.finds("a lost table", |node| node.host.net.sh("nft delete table inet netd").map(drop))
     })
 }
 
