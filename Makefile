@@ -38,8 +38,8 @@ bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release 
 # Seconds a target.
 FUZZ_SECONDS ?= 20
 
-# Not part of `test`: the instrumented build compiles every dependency again, which takes
-# longer than all tests do. Those replay the seeds (tests/fuzz_seeds.rs).
+# Not part of `test`: the instrumented build compiles every dependency again, six minutes
+# of processor time. `test` replays the seeds instead (*/tests/fuzz_seeds.rs).
 fuzz: ## each fuzz target for FUZZ_SECONDS (20); what crashes is kept in fuzz/artifacts
 	CARGO="$(CARGO)" FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
 

@@ -19,11 +19,7 @@ pub fn host_name(ifb: &str) -> Option<IfName> {
 
 /// Whether the name is one that netd gives to host sides.
 pub fn is_host_name(name: &IfName) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    const DIGITS: usize = 12;
-    name.as_str()
-        .strip_prefix(HOST)
-        .is_some_and(|rest| rest.len() == DIGITS && rest.bytes().all(hex))
+    name.as_str().starts_with(HOST) && name.is_endpoint_device()
 }
 
 fn swap(name: &str, from: &str, to: &str) -> Option<IfName> {

@@ -165,6 +165,7 @@ fn check_bridged(one: &WiredAddress, field: &str, bad: &mut Invalid) {
     if !lengths.contains(&net.prefix_len()) {
         let (shortest, longest) = (lengths.start(), lengths.end());
         bad.add(field, format!("{net}: the prefix length is not in {shortest}..={longest}"));
+        return;
     }
     let edge = net.addr() == net.network()
         || (matches!(net, IpNet::V4(_)) && net.addr() == net.broadcast());

@@ -116,6 +116,7 @@ fn addresses_are_one_a_family_with_a_fitting_prefix_and_gateway() {
     let set = |text: &str, driver| {
         damaged(driver, |e| e.wiring.addresses[0].address = text.parse().unwrap())
     };
+    // The last one is the gateway.
     for wrong in ["10.1.0.5/32", "10.1.0.5/7", "10.1.0.0/16", "10.1.255.255/16", "10.1.0.1/16"] {
         assert_eq!(set(wrong, Driver::Bridge), ["wiring.addresses[0]"], "{wrong}");
     }

@@ -107,6 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_would_make_netd_act_on_another_device_is_refused() {
+        let seed = include_str!("../../../fuzz/seeds/stored_records/bridge.json");
+        let good = seed.lines().nth(1).unwrap();
+        let key = "/netd/v1/node/endpoints/s1/eth0";
+        let host = endpoint(&entry(key, good)).unwrap().wiring.host_ifname.to_string();
+        let error = endpoint(&entry(key, &good.replace(&host, "eth0"))).unwrap_err();
+        assert!(error.starts_with("wiring.host_ifname: eth0"), "{error}");
+        assert_eq!(device(key).unwrap().as_str(), host);
+    }
+
+    #[test]
     fn the_device_of_a_refused_record_follows_from_its_key() {
         let key = EndpointKey { sandbox: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() };
         assert_eq!(device(&keys::endpoint(&key)), Some(key.host_ifname()));
