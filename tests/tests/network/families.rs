@@ -11,7 +11,7 @@ use testbed::{
 use crate::node::Node;
 
 fn only(driver: &str, subnet: &str) -> DaemonConfig {
-    DaemonConfig { networks: String::new(), top: String::new() }.and_network(
+    DaemonConfig { networks: String::new(), ..DaemonConfig::default() }.and_network(
         "default",
         driver,
         &[subnet],

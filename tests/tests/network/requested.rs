@@ -62,7 +62,7 @@ fn args_of_the_configuration_ask_for_addresses_and_a_mac() -> Result<()> {
 const SMALL: &str = "10.99.0.0/29";
 
 fn small() -> DaemonConfig {
-    DaemonConfig { networks: String::new(), top: String::new() }.and_network(
+    DaemonConfig { networks: String::new(), ..DaemonConfig::default() }.and_network(
         "default",
         "bridge",
         &[SMALL],
