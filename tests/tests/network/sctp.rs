@@ -43,6 +43,7 @@ fn init(from: u16, to: u16) -> Vec<u8> {
     packet
 }
 
+#[allow(clippy::disallowed_methods)] // no netlink socket
 /// Sends an IP payload over a raw socket inside `net`; the kernel makes the IP header.
 fn send(net: &Namespace, to: Ipv4Addr, packet: &[u8]) -> Result<()> {
     net.run(|| {

@@ -13,7 +13,17 @@ use crate::store::StoreError;
 /// lets go of the lock when the process dies, however it does.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// By itself the lock would last as long as a child that was just forked, and has
+    /// not executed its program yet, holds a copy of the descriptor.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(%error, "unlocking the store");
+        }
+    }
 }
 
 impl Lock {
@@ -36,7 +46,7 @@ impl Lock {
             .open(&path)
             .map_err(|e| io_failed(&path, "opening the lock file", &e))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => {
                 Err(StoreError::InUse { path: path.display().to_string() })
             }
