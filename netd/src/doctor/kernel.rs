@@ -107,8 +107,11 @@ pub(super) fn check() -> Vec<Finding> {
     }
 }
 
+/// What came of trying a feature: the program that failed, and how.
+type Tried = Result<(), (&'static str, ExecError)>;
+
 /// What came of trying each of [`FEATURES`]; or why none could be tried.
-fn try_all() -> Result<Vec<Result<(), (&'static str, ExecError)>>, &'static str> {
+fn try_all() -> Result<Vec<Tried>, &'static str> {
     let tried = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok::<_, nix::Error>(FEATURES.iter().map(attempt).collect::<Vec<_>>())
