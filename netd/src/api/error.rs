@@ -151,7 +151,8 @@ fn shown(error: &Error) -> String {
         error => error.to_string(),
     };
     if text.len() > MOST_BYTES {
-        text.truncate(text.floor_char_boundary(MOST_BYTES));
+        let end = (0..=MOST_BYTES).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
         text.push_str("...");
     }
     text

@@ -72,7 +72,7 @@ impl Process {
         let end = Instant::now() + Duration::from_secs(5);
         while !done(&self.node) {
             assert!(Instant::now() < end, "not in five seconds: {what}");
-            std::thread::sleep(Duration::from_millis(5));
+            pause(Duration::from_millis(5));
         }
     }
 
@@ -143,7 +143,7 @@ unsafe_short_grace = true
                 Ok(store) => return store,
                 // A killed one's last commit may still be under way.
                 Err(e) if Instant::now() > end => panic!("{e}"),
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                Err(_) => pause(Duration::from_millis(5)),
             }
         }
     }
@@ -163,6 +163,12 @@ unsafe_short_grace = true
         });
         Process { node, runtime: Some(runtime) }
     }
+}
+
+/// Nothing waits on the test's own thread.
+#[allow(clippy::disallowed_methods)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 pub fn key(sandbox: &str, ifname: &str) -> EndpointKey {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     audit::audit,
-    bed::{Bed, key, spec},
+    bed::{Bed, key, pause, spec},
     space::Space,
 };
 
@@ -19,7 +19,7 @@ fn what_is_left_of_a_sandbox_goes_at_once_though_a_runtime_still_lists_it() {
     let known: HashSet<_> = [key("s1", "eth0").sandbox].into();
     netd.run(netd.node.synchronize("nri", known.clone(), None, false)).unwrap();
     netd.detach(&key("s1", "eth0")).unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    pause(Duration::from_millis(400));
     assert_eq!(audit(&bed, &netd).len(), 1, "its namespace is still there");
     // Said again after the detach.
     netd.run(netd.node.synchronize("nri", known, None, false)).unwrap();
@@ -40,6 +40,6 @@ fn a_sandbox_that_a_runtime_lists_or_whose_namespace_is_there_is_kept() {
     netd.run(netd.node.synchronize("nri", known, None, false)).unwrap();
     drop((listed, lost));
     netd.until("the lost one is collected", |node| node.counts().endpoints == 2);
-    std::thread::sleep(Duration::from_millis(500));
+    pause(Duration::from_millis(500));
     assert_eq!(netd.node.counts().endpoints, 2);
 }

@@ -12,7 +12,7 @@ use netd::{
 
 use super::{
     audit::audit,
-    bed::{Bed, Process, key, spec},
+    bed::{Bed, Process, key, pause, spec},
     space::Space,
 };
 
@@ -123,7 +123,7 @@ impl World {
             let work = async move { node.detach(key.sandbox, None, now_boot()).await.map(drop) };
             self.netd().spawn(work);
         }
-        std::thread::sleep(Duration::from_micros(self.dice.below(4000)));
+        pause(Duration::from_micros(self.dice.below(4000)));
         self.bed.faults.none();
         self.netd = None;
         self.netd = Some(self.bed.start());

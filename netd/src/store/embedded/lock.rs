@@ -4,6 +4,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    time::Duration,
 };
 
 use super::failure::io_failed;
@@ -45,7 +46,7 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|e| io_failed(&path, "opening the lock file", &e))?;
-        match file.try_lock() {
+        match try_for_a_while(&file) {
             Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => {
                 Err(StoreError::InUse { path: path.display().to_string() })
@@ -53,4 +54,19 @@ impl Lock {
             Err(TryLockError::Error(e)) => Err(io_failed(&path, "locking", &e)),
         }
     }
+}
+
+/// A program that was being started when its netd died holds netd's descriptors for a
+/// moment, until its exec: no other netd, so it is waited for. Only at start.
+#[allow(clippy::disallowed_methods)]
+fn try_for_a_while(file: &File) -> Result<(), TryLockError> {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
