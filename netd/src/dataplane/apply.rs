@@ -1,6 +1,9 @@
 //! Carries a plan out: steps become batches, in the host's namespace and the sandbox's.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use super::{
     DataplaneError,
@@ -23,6 +26,9 @@ use crate::domain::{Route, Wiring, WiringDriver};
 /// In the answer to the making of a pair: the other end's index, and its namespace's id.
 const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
+/// `IFLA_OPERSTATE`, and `IF_OPER_UP` as its value.
+const IFLA_OPERSTATE: u16 = 16;
+const OPERSTATE_UP: u8 = 6;
 /// Where a link message has its index, and where its attributes begin.
 const LINK_INDEX: usize = 4;
 const LINK_ATTRIBUTES: usize = 16;
@@ -91,6 +97,35 @@ impl<'a> Applier<'a> {
                 run => self.batch(run)?,
             }
         }
+        Ok(())
+    }
+
+    /// Waits until packets pass the host's side. A link that got its carrier drops what
+    /// is sent through it until the kernel's link watcher has looked at it, in its own
+    /// time (net/core/link_watch.c); likewise the bridge with its first port. Asking for
+    /// the link makes the kernel look, from 6.8 on; before, we ask until it has.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn settle(&mut self) -> Result<(), DataplaneError> {
+        const LOOKS: usize = 50;
+        const PAUSE: Duration = Duration::from_micros(200);
+        for _ in 0..LOOKS {
+            let mut batch = Batch::new();
+            for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
+                batch.route(link::get(Which::Index(index)), 0);
+            }
+            let asked = self.kernel.socket.exchange(batch);
+            let what = format!("{}: look whether it carries packets", self.wiring.host_ifname);
+            let (_, links) = asked.map_err(failed(what))?;
+            if links.iter().all(carries) {
+                return Ok(());
+            }
+            #[allow(clippy::disallowed_methods)] // this thread's only work is this endpoint
+            std::thread::sleep(PAUSE);
+        }
+        // Somebody set the bridge down, say: drift, and mended as such.
+        tracing::debug!(interface = %self.wiring.host_ifname, "it has no carrier yet");
         Ok(())
     }
 
@@ -320,6 +355,13 @@ impl<'a> Applier<'a> {
 /// Steps whose outcome the next ones need.
 fn alone(op: &Op) -> bool {
     matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
+}
+
+/// Whether a link's operational state is up (RFC 2863).
+fn carries(message: &Received) -> bool {
+    let state =
+        message.body().get(LINK_ATTRIBUTES..).and_then(|all| attr::find(all, IFLA_OPERSTATE));
+    state.and_then(|state| state.first()) == Some(&OPERSTATE_UP)
 }
 
 /// Both ends' indexes and the namespace's id, from the kernel's echo.

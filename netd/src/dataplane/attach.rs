@@ -88,7 +88,7 @@ fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(),
     let bridge = kernel.bridge(wiring)?;
     let indexes = Indexes { bridge, ..Indexes::default() };
     let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
-    let result = applier.apply(&ops);
+    let result = applier.apply(&ops).and_then(|()| applier.settle());
     if result.is_err() {
         applier.undo();
     }
