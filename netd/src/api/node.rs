@@ -51,6 +51,11 @@ impl NodeService for Api {
                 available: c.available,
                 detail: c.detail.clone(),
             });
+        let forwarding = match self.node.foreign_forward_drops().await {
+            Ok(drops) => Some(forwarding(&drops)),
+            // Not known; the firewall's component says what is wrong.
+            Err(_) => None,
+        };
         Ok(Response::new(v1::GetStatusResponse {
             ready: *self.node.health().watch().borrow(),
             components: parts
@@ -66,7 +71,7 @@ impl NodeService for Api {
             started_at: self.facts.started_at,
             node: self.node.config().node.clone(),
             kernel: self.facts.kernel.clone(),
-            capabilities: capabilities.collect(),
+            capabilities: capabilities.chain(forwarding).collect(),
             networks: number(counts.networks),
             endpoints: number(counts.endpoints),
             attaching: number(counts.attaching),
@@ -76,4 +81,18 @@ impl NodeService for Api {
             store: self.node.store().kind().to_owned(),
         }))
     }
+}
+
+/// Whether pods' packets pass other people's rules as far as their policies tell. A drop
+/// in one table is final, whatever netd's table says: nothing that netd could mend.
+fn forwarding(drops: &[String]) -> v1::Capability {
+    let detail = match drops {
+        [] => String::new(),
+        chains => format!(
+            "{}: pods reach nothing outside their bridge, and routed pods nobody, unless rules \
+             there accept it: see `netd doctor`",
+            chains.join(", ")
+        ),
+    };
+    v1::Capability { name: "forwarding".to_owned(), available: drops.is_empty(), detail }
 }

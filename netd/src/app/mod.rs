@@ -105,8 +105,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let facts = Facts { kernel: kernel_release(), capabilities, started_at };
     probe_kernel(facts.capabilities.clone());
     let api = Api::new(node.clone(), facts, stop.clone());
-    tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
-    serve_api(&api, &node, listener, stop).await
+    let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
+    let served = serve_api(&api, &node, listener, stop.clone()).await;
+    if *stop.borrow() {
+        // With nothing to drain, netd could be gone before it has said that it stops.
+        let _ = notifier.await;
+    }
+    served
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {

@@ -81,6 +81,15 @@ pub struct NodeCounts {
 }
 
 impl Node {
+    /// Chains of other firewalls that drop forwarded packets by policy: pods' traffic
+    /// needs rules there.
+    ///
+    /// # Errors
+    /// The kernel's chains can't be read.
+    pub async fn foreign_forward_drops(&self) -> Result<Vec<String>> {
+        Ok(self.dataplane.foreign_forward_drops().await?)
+    }
+
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config

@@ -41,6 +41,10 @@ fn doctor_names_a_chain_that_drops_what_netd_accepts() -> Result<()> {
         let one = node.attached("one")?;
         let (found, _) = node.firewall_findings()?;
         ensure!(found.iter().all(|(severity, _)| severity == "ok"), "{found:?}");
+        let capabilities = node.netd.status()?.capabilities;
+        let available =
+            capabilities.iter().any(|found| found.name == "forwarding" && found.available);
+        ensure!(available, "{capabilities:?}");
 
         node.host.net.sh(STRICT)?;
         ensure!(probe::ping(&one.net, outside.v4.into()).is_err(), "a drop elsewhere is final");
@@ -53,7 +57,11 @@ fn doctor_names_a_chain_that_drops_what_netd_accepts() -> Result<()> {
         ensure!(named && !success, "{found:?}");
         // New pods come up all the same: the rules are the administrator's.
         node.attached("three")?;
-        ensure!(node.netd.status()?.ready);
+        let status = node.netd.status()?;
+        let forwarding = status.capabilities.iter().find(|found| found.name == "forwarding");
+        let forwarding = forwarding.context("status says nothing about forwarding")?;
+        ensure!(!forwarding.available && forwarding.detail.contains("passing"), "{forwarding:?}");
+        ensure!(status.ready, "{:?}", status.components);
 
         // The remedy that doctor gives.
         node.host.net.sh("nft add rule inet strict passing iifname cni0 accept

@@ -55,6 +55,29 @@ fn a_network_made_at_run_time_serves_pods_and_lasts_over_restarts() -> Result<()
 }
 
 #[test]
+fn what_netd_makes_and_removes_itself_is_no_drift() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed)?;
+        for (name, driver) in [("blue", Driver::Bridge), ("red", Driver::Routed)] {
+            let subnet = if name == "blue" { "10.77.0.0/24" } else { "10.78.0.0/24" };
+            node.netd.create_network(network(name, driver, &[subnet]))?;
+            let pods = [node.to("one", name)?, node.to("two", name)?];
+            for pod in &pods {
+                pod.del(&node.host)?;
+            }
+            testbed::wait::until(std::time::Duration::from_secs(5), "it is deleted", || {
+                Ok(node.netd.delete_network(name)?)
+            })?;
+        }
+        // Whoever looks at late events has had the time to.
+        testbed::wait::pause(std::time::Duration::from_millis(500));
+        let drift = node.netd.status()?.drift;
+        ensure!(drift.iter().all(|count| count.repaired == 0), "{drift:?}");
+        node.nothing_left()
+    })
+}
+
+#[test]
 fn a_network_in_use_is_not_deleted_and_one_that_is_not_there_is() -> Result<()> {
     case(|bed| {
         let node = Node::start(bed)?;
