@@ -100,7 +100,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Waits until packets pass the host's side. A link that got its carrier drops what
+    /// Waits until packets pass both sides. A link that got its carrier drops what
     /// is sent through it until the kernel's link watcher has looked at it, in its own
     /// time (net/core/link_watch.c); likewise the bridge with its first port. Asking for
     /// the link makes the kernel look, from 6.8 on; before, we ask until it has.
@@ -115,9 +115,13 @@ impl<'a> Applier<'a> {
             for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
                 batch.route(link::get(Which::Index(index)), 0);
             }
-            let asked = self.kernel.socket.exchange(batch);
-            let what = format!("{}: look whether it carries packets", self.wiring.host_ifname);
-            let (_, links) = asked.map_err(failed(what))?;
+            let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
+            let (_, mut links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
+            if let Some(pod) = &mut self.pod {
+                let mut batch = Batch::new();
+                batch.route(link::get(Which::Index(self.indexes.pod)), 0);
+                links.extend(pod.exchange(batch).map_err(failed(what()))?.1);
+            }
             if links.iter().all(carries) {
                 return Ok(());
             }

@@ -27,12 +27,12 @@ impl Watch {
     /// Events up to and with the first that `last` accepts.
     fn until(
         &mut self,
-        last: impl Fn(&WatchEndpointsResponse) -> bool,
+        mut last: impl FnMut(&WatchEndpointsResponse) -> bool,
     ) -> Result<Vec<WatchEndpointsResponse>> {
         let mut events = Vec::new();
         loop {
             events.push(self.next()?);
-            if events.last().is_some_and(&last) {
+            if events.last().is_some_and(&mut last) {
                 return Ok(events);
             }
         }
@@ -88,8 +88,13 @@ fn a_resumed_watch_has_every_change_since_and_nothing_from_before() -> Result<()
             node.detach(&pod)?;
             names.push(pod.id.clone());
         }
-        let last = names.last().context("no pod")?.clone();
-        let events = Watch::open(&node.netd, revision)?.until(removed(&last))?;
+        // Links are removed in whatever order the kernel gets done with them.
+        let mut gone = 0;
+        let all_gone = |event: &WatchEndpointsResponse| {
+            gone += usize::from(event.r#type() == EventType::Removed);
+            gone == names.len()
+        };
+        let events = Watch::open(&node.netd, revision)?.until(all_gone)?;
         ensure!(events.iter().all(|event| event.revision > revision), "{events:?}");
         ensure!(events.iter().all(|event| sandbox(event) != before.id), "{events:?}");
         for name in &names {
