@@ -29,6 +29,7 @@ mod rules;
 mod sysctl;
 mod types;
 mod underlay;
+mod wire;
 mod worker;
 
 use std::sync::Arc;
