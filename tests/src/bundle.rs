@@ -5,12 +5,13 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{daemon::Daemon, host::Host, paths, service::Service};
+use crate::{daemon::Daemon, host::Host, paths, service::Service, wait};
 
 /// A bundle whose hooks are netd's. Its container runs a shell script.
 #[derive(Debug)]
@@ -54,13 +55,17 @@ impl Bundle {
 
     /// SIGKILL for the container; `runc run` ends after its poststop hooks.
     pub fn kill(&self, id: &str) -> Result<()> {
-        let output = Command::new("/usr/sbin/runc")
-            .arg("--root")
-            .arg(&self.root)
-            .args(["kill", id, "KILL"])
-            .output()
-            .context("runc kill")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // Its network is there before runc has written down that it is.
+        wait::until(Duration::from_secs(5), "runc knows the container", || {
+            let output = Command::new("/usr/sbin/runc")
+                .arg("--root")
+                .arg(&self.root)
+                .args(["kill", id, "KILL"])
+                .output()
+                .context("runc kill")?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        })?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! called, errors become statuses. Nothing else.
 
 mod attach_request;
+mod authority;
 mod convert;
 mod endpoint;
 mod error;

@@ -1,11 +1,13 @@
 //! Who is at the other end of the Unix socket: in the log, with all that a call did.
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{Request, transport::server::UdsConnectInfo};
 
+use super::authority::Tolerant;
+
 /// Accepts connections for ever; each one's peer goes to the log.
-pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Tolerant>> {
     UnixListenerStream::new(listener).map(|accepted| {
         let stream = accepted?;
         match stream.peer_cred() {
@@ -17,7 +19,7 @@ pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Unix
             ),
             Err(error) => tracing::warn!(%error, "the peer's credentials can't be read"),
         }
-        Ok(stream)
+        Ok(Tolerant::new(stream))
     })
 }
 

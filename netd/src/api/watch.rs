@@ -25,6 +25,9 @@ pub struct Change<R> {
     pub key: String,
 }
 
+/// A prefix that no record has: its list is the store's revision alone.
+const NOTHING: &str = "/netd/v1/nothing/";
+
 /// A slow reader makes netd wait for this many messages and no more; the store's
 /// history then decides whether it can go on.
 const AHEAD: usize = 256;
@@ -108,6 +111,12 @@ where
         if !out.send(synced).await {
             return Ok(());
         }
+    }
+    // A revision of a store that was there before this one: waiting for it would lose
+    // everything until then.
+    if after > 0 && after > store.list(NOTHING).await.map_err(Error::from)?.revision {
+        let text = format!("revision {after} is still to come; list again and watch from there");
+        return Err(Error::Compacted(text).into());
     }
     let mut watch = store.watch(prefix, from).await.map_err(Error::from)?;
     loop {

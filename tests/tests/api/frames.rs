@@ -144,3 +144,61 @@ fn a_thousand_connections_that_say_nothing_do_not_lock_anybody_out() -> Result<(
         node.serves()
     })
 }
+
+/// A call of the health service, `:authority` as a literal that is remembered.
+fn check_of(authority: &[u8]) -> Vec<u8> {
+    let text = |text: &[u8]| [&[text.len() as u8], text].concat();
+    let mut block = vec![0x83, 0x86, 0x44];
+    block.extend(text(b"/grpc.health.v1.Health/Check"));
+    block.push(0x41);
+    block.extend(text(authority));
+    block.push(0x5f);
+    block.extend(text(b"application/grpc"));
+    block.push(0x40);
+    block.extend([text(b"te"), text(b"trailers")].concat());
+    block
+}
+
+/// Kinds of the frames that come for a stream, until it ends.
+fn kinds(stream: &mut UnixStream, number: u32) -> Result<Vec<u8>> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut kinds = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        let [a, b, c, kind, flags, w, x, y, z] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload)?;
+        if u32::from_be_bytes([w, x, y, z]) != number {
+            continue;
+        }
+        kinds.push(kind);
+        // The end of the stream, or RST_STREAM.
+        if (kind <= 1 && flags & 1 == 1) || kind == 3 {
+            return Ok(kinds);
+        }
+    }
+}
+
+/// So do Python's, Java's and older Go's clients over a Unix socket.
+#[test]
+fn a_client_that_names_the_sockets_path_as_authority_is_served() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed)?;
+        let socket = node.netd.socket().display().to_string();
+        for authority in [socket.as_str(), "%2Frun%2Fnetd.sock", "localhost"] {
+            let mut stream = node.dial()?;
+            let empty = [0; 5];
+            stream.write_all(&[PREFACE, SETTINGS].concat())?;
+            // The second time, all literals come from the table: the last is 62.
+            let again = [0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
+            for (number, block) in [(1, check_of(authority.as_bytes())), (3, again.to_vec())] {
+                stream.write_all(&frame(1, 4, number, &block))?;
+                stream.write_all(&frame(0, 1, number, &empty))?;
+                let kinds = kinds(&mut stream, number)?;
+                ensure!(kinds.contains(&0), "{authority}, call {number}: {kinds:?}");
+            }
+        }
+        Ok(())
+    })
+}
