@@ -103,7 +103,9 @@ impl<'a> Applier<'a> {
     /// Waits until packets pass both sides. A link that got its carrier drops what
     /// is sent through it until the kernel's link watcher has looked at it, in its own
     /// time (net/core/link_watch.c); likewise the bridge with its first port. Asking for
-    /// the link makes the kernel look, from 6.8 on; before, we ask until it has.
+    /// the link makes the kernel look, from 6.8 on; before, we ask until it has. And
+    /// IPv6 takes packets to an address only when its workqueue has been at it, also
+    /// without DAD (addrconf_dad_start in net/ipv6/addrconf.c).
     ///
     /// # Errors
     /// The socket's.
@@ -121,8 +123,11 @@ impl<'a> Applier<'a> {
                 let mut batch = Batch::new();
                 batch.route(link::get(Which::Index(self.indexes.pod)), 0);
                 links.extend(pod.exchange(batch).map_err(failed(what()))?.1);
+                if !at_home(pod, self.wiring).map_err(failed(what()))? {
+                    links.clear();
+                }
             }
-            if links.iter().all(carries) {
+            if !links.is_empty() && links.iter().all(carries) {
                 return Ok(());
             }
             #[allow(clippy::disallowed_methods)] // this thread's only work is this endpoint
@@ -359,6 +364,21 @@ impl<'a> Applier<'a> {
 /// Steps whose outcome the next ones need.
 fn alone(op: &Op) -> bool {
     matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
+}
+
+/// Whether the sandbox takes packets to its IPv6 addresses.
+fn at_home(pod: &mut Socket, wiring: &Wiring) -> std::io::Result<bool> {
+    let addresses = wiring.addresses.iter().map(|a| a.address.addr());
+    let mut batch = Batch::new();
+    for ip in addresses.filter(std::net::IpAddr::is_ipv6) {
+        batch.route(net::way_to(ip), 0);
+    }
+    if batch.is_empty() {
+        return Ok(true);
+    }
+    let (_, answers) = pod.exchange(batch)?;
+    let here = |answer: &Received| answer.route().is_some_and(|route| net::is_here(&route));
+    Ok(!answers.is_empty() && answers.iter().all(here))
 }
 
 /// Whether a link's operational state is up (RFC 2863).

@@ -57,6 +57,21 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
     message
 }
 
+/// Asks which way packets to `ip` would take.
+pub fn way_to(ip: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader { kind: RouteType::Unspec, ..RouteHeader::default() };
+    message.header.address_family = family(ip);
+    message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(ip))];
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Whether the answer to [`way_to`] is "here".
+pub fn is_here(answer: &RouteNetlinkMessage) -> bool {
+    matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+}
+
 /// A route out of the link `index`.
 pub fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
     let destination = route.destination.trunc();
