@@ -175,7 +175,7 @@ fn page_token(token: &str) -> Option<EndpointKey> {
 
 /// What is known of an endpoint whose record is gone: its key.
 fn removed(key: &str) -> Option<v1::Endpoint> {
-    let key = page_token(key.strip_prefix(keys::ENDPOINTS)?)?;
+    let key = keys::endpoint_of(key)?;
     Some(v1::Endpoint {
         sandbox_id: key.sandbox.to_string(),
         interface: key.ifname.to_string(),

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    domain::{Endpoint, EndpointKey, IfName, Network, Tombstone},
+    domain::{Endpoint, IfName, Network, Tombstone},
     store::{Entry, keys},
 };
 
@@ -53,9 +53,7 @@ pub fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
 
 /// The device on the host that an endpoint's record is about, whatever the record says.
 pub fn device(key: &str) -> Option<IfName> {
-    let (sandbox, ifname) = key.strip_prefix(keys::ENDPOINTS)?.split_once('/')?;
-    let key = EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? };
-    Some(key.host_ifname())
+    keys::endpoint_of(key).map(|key| key.host_ifname())
 }
 
 /// The networks that can be on one node, the first ones first; the others, with why.
@@ -83,6 +81,7 @@ pub struct Quarantine {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::domain::EndpointKey;
 
     fn entry(key: &str, value: &str) -> Entry {
         Entry {

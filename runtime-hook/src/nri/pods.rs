@@ -7,7 +7,6 @@
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use netd_api::v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox};
-use nix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
@@ -17,6 +16,7 @@ use super::{
     networks::{self, PRIMARY_INTERFACE, Wanted},
     options::Policy,
 };
+use crate::clock::boottime_ns;
 
 /// Annotation by which a pod says whose plugin makes its eth0: `netd` or `other`.
 pub const PRIMARY_ANNOTATION: &str = "netd.io/primary";
@@ -239,7 +239,7 @@ fn attach(pod: &PodSandbox, netns: &str, wanted: &Wanted) -> AttachRequest {
         addresses: wanted.addresses.clone(),
         mac: wanted.mac.clone(),
         no_default_route: true,
-        issued_at: boottime(),
+        issued_at: boottime_ns(),
         source: "nri".to_owned(),
         ..AttachRequest::default()
     }
@@ -249,12 +249,6 @@ fn detach(sandbox: &str, interface: &str) -> DetachRequest {
     DetachRequest {
         sandbox_id: sandbox.to_owned(),
         interface: interface.to_owned(),
-        issued_at: boottime(),
+        issued_at: boottime_ns(),
     }
-}
-
-/// CLOCK_BOOTTIME in ns; 0 ("on arrival") if the kernel has no such clock.
-fn boottime() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-    now.ok().and_then(|d| u64::try_from(d.as_nanos()).ok()).unwrap_or(0)
 }
