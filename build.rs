@@ -4,11 +4,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "netd/v1/network.proto",
     "netd/v1/endpoint.proto",
     "netd/v1/sandbox.proto",
     "netd/v1/node.proto",
+    "netd/tunnel/v1/tunnel.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

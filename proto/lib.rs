@@ -6,6 +6,15 @@ pub mod v1 {
     tonic::include_proto!("netd.v1");
 }
 
+/// Messages, clients and servers of package `netd.tunnel.v1`: between netd and netd-tunnel.
+pub mod tunnel {
+    /// Version 1.
+    pub mod v1 {
+        #![allow(clippy::all, clippy::unwrap_used, missing_docs)]
+        tonic::include_proto!("netd.tunnel.v1");
+    }
+}
+
 /// The encoded `FileDescriptorSet` of the API, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netd.v1.bin"));
 

@@ -24,6 +24,8 @@ runc:runc
 ping:iputils-ping
 ethtool:ethtool
 cc:gcc
+protoc:protobuf-compiler
+/usr/include/google/protobuf/struct.proto:libprotobuf-dev
 /usr/lib/x86_64-linux-gnu/libc.so:libc6-dev
 /usr/lib/cni/bridge:containernetworking-plugins
 /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring

@@ -1,0 +1,1 @@
+//! Userspace tunnels of the udp and wireguard backends.
