@@ -1,6 +1,7 @@
 //! netd: the node's pod network daemon.
 //!
-//! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `dataplane`} -> `domain`.
+//! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `overlay`,
+//! `dataplane`} -> `domain`.
 
 pub mod api;
 pub mod app;
@@ -14,5 +15,6 @@ pub mod fuzzing;
 pub mod ipam;
 pub mod logging;
 pub mod metrics;
+pub mod overlay;
 pub mod store;
 pub mod usecase;

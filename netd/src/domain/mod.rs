@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod error;
 pub mod ids;
 pub mod network;
+pub mod overlay;
 pub mod stored;
 pub mod wiring;
 
