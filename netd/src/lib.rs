@@ -17,4 +17,5 @@ pub mod logging;
 pub mod metrics;
 pub mod overlay;
 pub mod store;
+pub mod tunnel;
 pub mod usecase;

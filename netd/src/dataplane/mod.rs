@@ -22,6 +22,7 @@ pub mod netlink;
 pub mod netns;
 mod networks;
 mod observe;
+mod overlay;
 mod parking;
 pub mod plan;
 mod repair;

@@ -178,3 +178,28 @@ pub enum TunnelPeer {
     /// On this device.
     Udp(IfName, UdpPeer),
 }
+
+/// Everything the kernel has to hold for the overlay; what of netd's own it holds beyond
+/// that is removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OverlayState {
+    /// In the order they are made.
+    pub devices: Vec<OverlayDevice>,
+    /// Neighbours, forwarding entries, routes.
+    pub objects: std::collections::HashSet<OverlayObject>,
+    /// Of the kernel's WireGuard devices.
+    pub wireguard: Vec<(IfName, WireguardPeer)>,
+}
+
+/// A change of what the kernel has to hold, where the rest is as it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OverlayChange {
+    /// Made before anything is removed.
+    pub add: Vec<OverlayObject>,
+    /// What is not there is fine.
+    pub remove: Vec<OverlayObject>,
+    /// Set whole, by name.
+    pub set_wireguard: Vec<(IfName, WireguardPeer)>,
+    /// By public key.
+    pub remove_wireguard: Vec<(IfName, [u8; 32])>,
+}

@@ -12,6 +12,9 @@
 //! - `usecase/overlay/`: what is programmed, by comparing that with the kernel.
 
 pub mod backend;
+pub mod desired;
+pub mod flannel;
+pub mod membership;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
 pub mod keys;
 pub mod rules;
 

@@ -1,0 +1,1 @@
+//! The overlay's devices, routes, neighbours and forwarding entries.

@@ -1,0 +1,1 @@
+//! flannel's words: `<prefix>/config`, lease keys and values, `subnet.env`.

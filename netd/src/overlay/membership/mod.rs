@@ -1,0 +1,1 @@
+//! This node's leases, and what is known of the others'.
