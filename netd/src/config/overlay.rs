@@ -119,7 +119,7 @@ fn etcd_section(mut s: Section<'_>, endpoints: Vec<String>) -> Etcd {
         s.bad("endpoints", "certificates are of no use to http; write https://...");
     }
     let prefix = prefix.unwrap_or_else(|| "/coreos.com/network".to_owned());
-    let netd_prefix = netd_prefix.unwrap_or_else(|| "/netd/v1/cluster".to_owned());
+    let netd_prefix = netd_prefix.unwrap_or_else(|| "/netd/v1".to_owned());
     if prefix.starts_with(&format!("{netd_prefix}/")) || netd_prefix == prefix {
         s.bad("netd_prefix", format!("{prefix}, flannel's prefix, must not lie in it"));
     }

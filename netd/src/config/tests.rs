@@ -270,7 +270,7 @@ fn etcd_endpoints_make_the_node_part_of_a_cluster_and_its_default_network_leased
     let c = parse("[etcd]\nendpoints = [\"http://10.0.0.1:2379\"]").unwrap();
     let overlay = c.overlay.unwrap();
     assert_eq!(overlay.etcd.prefix, "/coreos.com/network");
-    assert_eq!(overlay.etcd.netd_prefix, "/netd/v1/cluster");
+    assert_eq!(overlay.etcd.netd_prefix, "/netd/v1");
     assert_eq!(overlay.lease_ttl.as_secs(), 86400);
     assert_eq!(overlay.tunnel_socket.to_str(), Some("/run/netd/tunnel.sock"));
     assert_eq!(overlay.subnet_file.unwrap().to_str(), Some("/run/flannel/subnet.env"));

@@ -311,6 +311,12 @@ impl Network {
         Self::new(self.name.clone(), pools, options)
     }
 
+    /// The MTU of its endpoints, bytes, on an underlay whose device has `underlay`.
+    pub fn effective_mtu(&self, underlay: u32) -> u32 {
+        let leased = self.leased.as_ref().and_then(|leased| leased.mtu);
+        self.mtu.or(leased).unwrap_or(underlay)
+    }
+
     /// Every address range of the network, on this node and on others; none twice.
     pub fn ranges(&self) -> Vec<IpNet> {
         let cluster = self.leased.iter().flat_map(|l| l.cluster.iter().copied());

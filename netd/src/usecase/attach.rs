@@ -15,6 +15,7 @@ use super::{
 use crate::{
     dataplane::Netns,
     domain::{AttachSpec, Endpoint, EndpointKey, Phase},
+    ipam::IpamError,
     metrics::{Step, Verb},
     store::{Outcome, Store as _, keys},
 };
@@ -92,7 +93,7 @@ impl Node {
     /// Chooses addresses and records the intent; the store decides who holds them.
     async fn claim(&self, spec: &AttachSpec, netns: &Netns) -> Result<Arc<Endpoint>> {
         for _ in 0..TRIES {
-            let endpoint = self.registry.reserve(spec, netns.id())?;
+            let endpoint = self.reserve(spec, netns).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
             // Once more: a detach of the whole sandbox looks for reservations.
             if self.registry.is_fenced(&spec.key, spec.issued_at) {
@@ -120,6 +121,22 @@ impl Node {
         }
         let text = format!("{TRIES} addresses in a row are held by others in the store");
         Err(Error::Internal(text))
+    }
+
+    /// Chooses addresses; where the node's subnets are full and the cluster has others,
+    /// from another one.
+    async fn reserve(&self, spec: &AttachSpec, netns: &Netns) -> Result<Arc<Endpoint>> {
+        let reserved = self.registry.reserve(spec, netns.id());
+        let Some(overlay) = self.overlay.get() else { return reserved };
+        let full = matches!(
+            &reserved,
+            Err(Error::Ipam { source: IpamError::PoolFull { .. }, .. } | Error::NoSubnet { .. })
+        );
+        if full && overlay.one_more(self, &spec.network).await {
+            return self.registry.reserve(spec, netns.id());
+        }
+        overlay.top_up(self, &spec.network);
+        reserved
     }
 
     /// The kernel's side. What is recorded but can't be made is detached again.

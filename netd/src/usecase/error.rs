@@ -99,6 +99,17 @@ pub enum Error {
         /// Why.
         source: IpamError,
     },
+    /// The network's pools are leased, and the node has no lease yet.
+    #[error("network \"{network}\": this node has no subnet of the cluster yet: {why}")]
+    NoSubnet {
+        /// The network.
+        network: NetworkName,
+        /// What is missing.
+        why: String,
+    },
+    /// Asked about a cluster that the node is no part of.
+    #[error("this node is no part of a cluster: set etcd.endpoints in its configuration")]
+    NoOverlay,
     /// The kernel's side.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),

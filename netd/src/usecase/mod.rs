@@ -20,6 +20,7 @@ mod health;
 mod locks;
 mod networks;
 mod observed;
+pub mod overlay;
 mod ports;
 mod queue;
 mod reconcile;
@@ -32,7 +33,7 @@ mod views;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -74,6 +75,10 @@ pub struct Node {
     reap: Notify,
     /// Rung after addresses were given back.
     released: Notify,
+    /// Rung after a network got other pools.
+    pools_changed: Notify,
+    /// This node's part of the cluster; not set: it has none.
+    overlay: OnceLock<Arc<overlay::Overlay>>,
 }
 
 impl Node {
@@ -102,6 +107,8 @@ impl Node {
             orphans: Notify::new(),
             reap: Notify::new(),
             released: Notify::new(),
+            pools_changed: Notify::new(),
+            overlay: OnceLock::new(),
         })
     }
 }

@@ -35,7 +35,7 @@ impl Node {
         }
         let mtu = match network.mtu {
             Some(mtu) => mtu,
-            None => self.dataplane.underlay_mtu().await?,
+            None => network.effective_mtu(self.dataplane.underlay_mtu().await?),
         };
         let wiring = Arc::new(network.wiring(mtu));
         if let Some(what) = self.dataplane.in_the_way(wiring.clone()).await? {

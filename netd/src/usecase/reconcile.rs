@@ -37,7 +37,11 @@ impl Node {
                     }
                 }
                 Drift::Firewall => self.queue.soon(Target::Firewall),
-                Drift::Underlay => self.queue.soon(Target::Underlay),
+                Drift::Underlay => {
+                    self.queue.soon(Target::Underlay);
+                    self.queue.soon(Target::Overlay);
+                }
+                Drift::Overlay => self.queue.soon(Target::Overlay),
                 Drift::Sysctl => {
                     for state in self.registry.networks() {
                         self.queue.soon(Target::Network(state.network.name.clone()));
@@ -71,6 +75,7 @@ impl Node {
             Target::Network(name) => self.mend_network(name).await,
             Target::Firewall => self.mend_firewall().await,
             Target::Underlay => self.follow_underlay().await,
+            Target::Overlay => self.mend_overlay(failures).await,
             Target::Everything => self.mend_everything().await,
         };
         if let Err(error) = result {
@@ -79,8 +84,19 @@ impl Node {
         }
     }
 
+    /// What could not be done is shown by the overlay itself, and tried again.
+    async fn mend_overlay(self: &Arc<Self>, failures: u32) -> Result<()> {
+        if let Ok(overlay) = self.overlay()
+            && !overlay.mend(self).await
+        {
+            self.queue.later(Target::Overlay, failures);
+        }
+        Ok(())
+    }
+
     async fn mend_everything(&self) -> Result<()> {
         self.queue.soon(Target::Underlay);
+        self.queue.soon(Target::Overlay);
         for state in self.registry.networks() {
             self.queue.soon(Target::Network(state.network.name.clone()));
         }
@@ -137,7 +153,7 @@ impl Node {
     }
 
     /// `drift`: it was right before, so somebody else changed it.
-    fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
+    pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
         let drift = drift && self.started.load(Ordering::Relaxed);
         for repair in repairs {
             let (kind, detail) = (repair.kind.name(), &repair.detail);
@@ -203,12 +219,13 @@ impl Node {
         }
     }
 
-    /// Networks and endpoints without an MTU of their own follow the underlay's. Looks
-    /// at all of them, so that one that failed is done when this is called again.
+    /// Networks and endpoints without an MTU of their own follow the underlay's, or the
+    /// overlay's. Looks at all of them, so that one that failed is done when this is
+    /// called again.
     pub(super) async fn follow_underlay(&self) -> Result<()> {
-        let mtu = self.dataplane.underlay_mtu().await?;
+        let underlay = self.dataplane.underlay_mtu().await?;
         let mut failed = None;
-        let mut follow = std::collections::HashSet::new();
+        let mut follow = std::collections::HashMap::new();
         {
             let _topology = self.topology.lock().await;
             for state in self.registry.networks() {
@@ -216,20 +233,21 @@ impl Node {
                     continue;
                 }
                 let name = state.network.name.clone();
+                let mtu = state.network.effective_mtu(underlay);
                 if state.wiring.mtu != mtu {
                     tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
-                        "the underlay's MTU changed");
+                        "the MTU changed");
                     let wiring = Arc::new(state.network.wiring(mtu));
                     self.registry.put_network(state.network.clone(), wiring);
                     self.changed.lock().insert(name.clone());
                     self.queue.soon(Target::Network(name.clone()));
                 }
-                follow.insert(name);
+                follow.insert(name, mtu);
             }
         }
         for (endpoint, _) in self.registry.endpoints() {
-            if follow.contains(&endpoint.network) && !endpoint.fixed_mtu {
-                failed = self.change_mtu(&endpoint.key, mtu).await.err().or(failed);
+            if let Some(mtu) = follow.get(&endpoint.network).filter(|_| !endpoint.fixed_mtu) {
+                failed = self.change_mtu(&endpoint.key, *mtu).await.err().or(failed);
             }
         }
         failed.map_or(Ok(()), Err)

@@ -114,6 +114,10 @@ impl Inner {
     fn reserve(&mut self, spec: &AttachSpec, netns: NetnsId) -> Result<Arc<Endpoint>> {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
+        if state.network.pools.is_empty() {
+            let why = "its lease is waited for; `netd status` says what for".to_owned();
+            return Err(Error::NoSubnet { network: spec.network.clone(), why });
+        }
         let host = spec.key.host_ifname();
         if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
             return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
