@@ -146,9 +146,7 @@ impl EtcdCluster {
 
     /// Waits until all members that run (and are not paused) answer with a leader.
     pub fn wait_healthy(&mut self) -> Result<()> {
-        let running: Vec<usize> =
-            (0..self.members.len()).filter(|member| self.runs(*member)).collect();
-        for member in running {
+        for member in self.running() {
             let ask = || self.ctl_of(member, &["endpoint", "health"]).map(drop);
             wait::until(HEALTHY_WITHIN, &format!("member {member} of etcd is healthy"), ask)?;
         }
@@ -157,8 +155,7 @@ impl EtcdCluster {
 
     /// The member that leads; waits for one to be elected.
     pub fn leader(&self) -> Result<usize> {
-        let running: Vec<usize> =
-            (0..self.members.len()).filter(|member| self.runs(*member)).collect();
+        let running = self.running();
         let ask = || -> Result<usize> {
             for member in &running {
                 // One that is paused answers nothing.
@@ -177,10 +174,21 @@ impl EtcdCluster {
         self.status(member)?["header"]["revision"].as_i64().context("a status without a revision")
     }
 
-    /// Makes etcd forget its history up to the current revision; answers that one.
+    /// Makes all members that run forget their history before the current revision, which
+    /// has to be above 1; answers that one. None may be paused.
     pub fn compact(&self) -> Result<i64> {
         let revision = self.revision(self.leader()?)?;
         self.ctl(&["compaction", "--physical", &revision.to_string()])?;
+        // The others follow a little later.
+        let before = format!("--rev={}", (revision - 1).max(1));
+        for member in self.running() {
+            wait::until(HEALTHY_WITHIN, &format!("member {member} has compacted"), || match self
+                .ctl_of(member, &["get", "--consistency=s", &before, "k"])
+            {
+                Err(error) if error.to_string().contains("compacted") => Ok(()),
+                other => bail!("the history is there: {other:?}"),
+            })?;
+        }
         Ok(revision)
     }
 
@@ -207,8 +215,8 @@ impl EtcdCluster {
 
     /// Runs etcdctl with all running members' endpoints; answers what it printed.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
-        let running = (0..self.members.len()).filter(|member| self.runs(*member));
-        let endpoints: Vec<String> = running.map(|member| self.endpoint(member)).collect();
+        let endpoints: Vec<String> =
+            self.running().into_iter().map(|member| self.endpoint(member)).collect();
         self.etcdctl(&endpoints.join(","), self.members.len().saturating_sub(1), arguments)
     }
 
@@ -304,6 +312,10 @@ impl EtcdCluster {
 
     fn runs(&self, member: usize) -> bool {
         self.members.get(member).is_some_and(Option::is_some)
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|member| self.runs(*member)).collect()
     }
 
     fn slot(&mut self, member: usize) -> Result<&mut Option<Service>> {

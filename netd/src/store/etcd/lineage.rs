@@ -22,6 +22,7 @@ pub(super) struct Mark {
     cluster: Option<u64>,
     revision: Revision,
     index: u64,
+    peak: Revision,
 }
 
 /// All that was seen of etcd's data.
@@ -38,8 +39,8 @@ pub(super) struct Lineage {
 
 impl Lineage {
     pub fn mark(&self) -> Mark {
-        let Self { epoch, cluster, revision, index, .. } = *self;
-        Mark { epoch, cluster, revision, index }
+        let Self { epoch, cluster, revision, index, peak } = *self;
+        Mark { epoch, cluster, revision, index, peak }
     }
 
     pub fn epoch(&self) -> u64 {
@@ -68,10 +69,10 @@ impl Lineage {
         self.seen(now.revision);
     }
 
-    /// Whether what follows `after`, a revision of `epoch`, can still be told when
-    /// etcd is at `now`. A revision that nobody has seen yet may be waited for.
-    pub fn can_resume(&self, epoch: u64, after: Revision, now: Revision) -> bool {
-        epoch == self.epoch && (after <= now || after > self.peak)
+    /// Whether what follows `after`, a revision of `epoch`, can still be told: etcd, asked
+    /// after `mark`, was at `now`. A revision that nobody had seen yet may be waited for.
+    pub fn can_resume(&self, mark: Mark, epoch: u64, after: Revision, now: Revision) -> bool {
+        epoch == self.epoch && (after <= now || after > mark.peak)
     }
 }
 
@@ -96,7 +97,11 @@ mod tests {
             assert_eq!(next(&mut lineage, now), 0);
         }
         assert_eq!(next(&mut lineage, Sighting { index: None, ..at(7, 11, 0) }), 0);
-        assert!(lineage.can_resume(0, 9, 11) && lineage.can_resume(0, 12, 11));
+        let mark = lineage.mark();
+        assert!(lineage.can_resume(mark, 0, 9, 11) && lineage.can_resume(mark, 0, 12, 11));
+        // Reached by somebody else while the answer was on its way.
+        lineage.seen(12);
+        assert!(lineage.can_resume(mark, 0, 12, 11));
     }
 
     #[test]
@@ -105,8 +110,9 @@ mod tests {
             let mut lineage = Lineage::default();
             next(&mut lineage, at(7, 10, 12));
             assert_eq!(next(&mut lineage, now), 1, "{now:?}");
-            assert!(!lineage.can_resume(0, 5, now.revision));
-            assert!(lineage.can_resume(1, 5, now.revision));
+            let mark = lineage.mark();
+            assert!(!lineage.can_resume(mark, 0, 5, now.revision));
+            assert!(lineage.can_resume(mark, 1, 5, now.revision));
             assert_eq!(next(&mut lineage, now), 1, "told once");
         }
     }
@@ -131,7 +137,8 @@ mod tests {
         lineage.seen(100);
         next(&mut lineage, at(7, 90, 9));
         assert_eq!(lineage.epoch(), 1);
-        assert!(!lineage.can_resume(1, 100, 90), "named by a list before");
-        assert!(lineage.can_resume(1, 101, 90), "never seen");
+        let mark = lineage.mark();
+        assert!(!lineage.can_resume(mark, 1, 100, 90), "named by a list before");
+        assert!(lineage.can_resume(mark, 1, 101, 90), "never seen");
     }
 }

@@ -204,7 +204,7 @@ impl Follower {
             answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
         let mut lineage = self.members.lineage.lock();
         lineage.judge(mark, Sighting { cluster, revision, index });
-        match lineage.can_resume(self.epoch, self.after, revision) {
+        match lineage.can_resume(mark, self.epoch, self.after, revision) {
             true => Ok(at),
             false => Err(End::Compacted),
         }
