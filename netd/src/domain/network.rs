@@ -174,7 +174,7 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
 }
 
 /// What kind of range `ip` is of, if pods can't have addresses of it.
-pub(super) fn unusable(ip: IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
     let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
