@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subnets, flannel};
 use crate::domain::Endpoint;
 
 /// The record of one address under netd's own prefix: which pod has it, and where.
@@ -55,20 +54,4 @@ impl Published {
             labels,
         }
     }
-}
-
-/// The key of an address below `prefix`, netd's own: under the subnet that it is in, so
-/// that a node's own are one range, and an address is found without reading any other.
-pub fn key(prefix: &str, subnets: &Subnets, ip: IpAddr) -> String {
-    format!("{}{ip}", range(prefix, subnets))
-}
-
-/// Where the addresses of a lease's subnets are.
-pub fn range(prefix: &str, subnets: &Subnets) -> String {
-    format!("{}{}/", all(prefix), flannel::key::name(subnets))
-}
-
-/// Where the addresses of all nodes are.
-pub fn all(prefix: &str) -> String {
-    format!("{prefix}/endpoints/")
 }

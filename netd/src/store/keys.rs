@@ -113,4 +113,20 @@ impl ClusterKeys {
     pub fn owner(&self, name: &str) -> String {
         format!("{}/cluster/owners/{name}", self.netd)
     }
+
+    /// Endpoints of all nodes.
+    pub fn endpoints(&self) -> String {
+        format!("{}/endpoints/", self.netd)
+    }
+
+    /// Endpoints with addresses of a lease, by its name: a node's own are one range, and
+    /// an address is found without reading any other.
+    pub fn endpoints_of(&self, name: &str) -> String {
+        format!("{}/endpoints/{name}/", self.netd)
+    }
+
+    /// The endpoint that has an address of this lease.
+    pub fn endpoint_at(&self, name: &str, ip: std::net::IpAddr) -> String {
+        format!("{}/endpoints/{name}/{ip}", self.netd)
+    }
 }

@@ -30,7 +30,8 @@ impl Overlay {
             && self.settings.pod_cidr.is_empty()
             && is_low(&node.registry.usage(name))
         {
-            self.membership.more();
+            // Fixed ones were excluded.
+            let _ = self.membership.more();
         }
     }
 
@@ -41,7 +42,9 @@ impl Overlay {
         }
         let pools = || node.registry.network(name).map_or(0, |n| n.network.pools.len());
         let before = pools();
-        self.membership.more();
+        if self.membership.more().is_err() {
+            return false;
+        }
         let grown = async {
             loop {
                 let changed = node.pools_changed.notified();
@@ -74,7 +77,7 @@ impl Overlay {
             match node.retire_pools(name, &going).await {
                 Ok(true) => {
                     tracing::info!(subnets = ?going, "empty for long: given back");
-                    self.membership.give_back(&[*subnets]);
+                    self.membership.give_back(vec![*subnets]);
                     empty.remove(subnets);
                     // One at a time: what is free now is another question.
                     return;

@@ -37,7 +37,7 @@ use crate::{
         desired::Desired,
         membership::{Membership, OwnSubnets, Update},
     },
-    store::Store,
+    store::{Revision, Store, keys::ClusterKeys},
     tunnel::TunnelClient,
 };
 
@@ -76,10 +76,10 @@ pub struct OverlayParts {
 #[derive(Debug, Clone)]
 struct Peer {
     lease: Arc<Lease>,
-    /// The netd node's name; `None`: it runs flannel.
-    node: Option<String>,
-    /// Seconds since the Unix epoch.
-    since: Option<u64>,
+    /// Of two that contradict each other the older one counts, on every node.
+    created: Revision,
+    /// When this node first saw it, seconds since the Unix epoch.
+    since: u64,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +91,7 @@ struct State {
     unreadable: BTreeMap<String, String>,
     /// `None`: not known well enough to program anything.
     desired: Option<Desired>,
-    /// Whether all peers are known, from the store or from the disk: what is beyond
-    /// them is a leftover.
+    /// Whether all peers are known: what is beyond them is a leftover.
     complete: bool,
     /// Whether it was all made true since this node's facts changed: from then on what
     /// is missing is somebody else's doing.
@@ -120,6 +119,10 @@ impl Overlay {
             state: AsyncMutex::default(),
             own_changed: Notify::new(),
         })
+    }
+
+    fn keys(&self) -> ClusterKeys {
+        ClusterKeys::new(&self.settings.etcd.prefix, &self.settings.etcd.netd_prefix)
     }
 
     /// Follows the cluster's news for ever. What was remembered is in force before this

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Overlay, State, command};
 use crate::{
     dataplane::{OverlayReport, OverlaySubject, Repair},
-    domain::overlay::OverlayChange,
+    domain::overlay::{OverlayChange, OverlayState, TunnelPeer},
     overlay::desired::Delta,
     usecase::Node,
 };
@@ -35,9 +35,9 @@ impl Overlay {
 
     /// Compares the whole with what is there; whether it is as it has to be then.
     pub(super) async fn compare(&self, node: &Arc<Node>, state: &mut State) -> bool {
+        let Some(desired) = &state.desired else { return true };
         // Before all peers are known, what is beyond them may be one of them.
-        let Some(desired) = state.desired.as_ref().filter(|_| state.complete) else { return true };
-        let wanted = Arc::new(desired.state());
+        let wanted = Arc::new(OverlayState { partial: !state.complete, ..desired.state() });
         // The tunnels first: they make devices that the rest needs.
         state.tunnel_problem = self.all_tunnels(desired).await.err();
         let drift = state.settled;
@@ -126,7 +126,7 @@ impl Overlay {
             Err(why) => node.health.advise("overlay/command", format!("PostStartupCommand: {why}")),
         }
         // Commands for peers that were there before; later ones come with their leases.
-        let commands: Vec<_> = state.desired.iter().flat_map(|d| d.commands()).collect();
+        let commands: Vec<_> = state.desired.iter().flat_map(|d| d.commands().cloned()).collect();
         for peer in commands {
             if let Err(why) = command::run(&peer).await {
                 node.health.advise("overlay/command", why);
@@ -137,8 +137,8 @@ impl Overlay {
     async fn all_tunnels(&self, desired: &crate::overlay::desired::Desired) -> Result<(), String> {
         for device in &desired.local_plan().tunnels {
             self.tunnel.configure(device).await.map_err(|e| e.to_string())?;
-            let peers = desired.tunnels().filter(|peer| peer.device() == &device.name);
-            let peers: Vec<_> = peers.cloned().collect();
+            let here = |peer: &TunnelPeer| peer.device() == &device.name;
+            let peers: Vec<_> = desired.tunnels().filter(here).collect();
             self.tunnel.replace_peers(&device.name, peers).await.map_err(|e| e.to_string())?;
         }
         Ok(())

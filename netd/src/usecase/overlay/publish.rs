@@ -11,10 +11,7 @@ use std::{
 use super::Overlay;
 use crate::{
     domain::{Endpoint, Phase},
-    overlay::{
-        Subnets,
-        published::{self, Published},
-    },
+    overlay::{membership::OwnSubnets, published::Published},
     store::{Change, LeaseId, Store, StoreError, Txn, Watched, keys},
     usecase::{Node, records},
 };
@@ -51,8 +48,7 @@ async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<
     tokio::pin!(changed);
     // From here on no change is missed.
     changed.as_mut().enable();
-    let own: Vec<Subnets> =
-        overlay.state.lock().await.own.iter().map(|own| own.subnets).collect();
+    let own = overlay.state.lock().await.own.clone();
     let (Some(lease), false) = (overlay.membership.status().lease, own.is_empty()) else {
         // A lease may come without the subnets changing.
         let _ = tokio::time::timeout(Duration::from_secs(5), changed).await;
@@ -61,7 +57,7 @@ async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<
     let store = node.store();
     let revision = store.list(keys::PROBE_VOLATILE).await?.revision;
     let mut watch = store.watch(keys::ENDPOINTS, revision).await?;
-    let mut there = listed(overlay, &own).await?;
+    let mut there = listed(overlay, &own, lease).await?;
     loop {
         let wanted = wanted(overlay, node, &own);
         update(overlay, lease, &mut there, wanted).await?;
@@ -83,13 +79,17 @@ async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<
 }
 
 /// What is published of this node's subnets.
-async fn listed(overlay: &Overlay, own: &[Subnets]) -> Result<Records, StoreError> {
+async fn listed(
+    overlay: &Overlay,
+    own: &[OwnSubnets],
+    lease: LeaseId,
+) -> Result<Records, StoreError> {
     let mut all = Records::new();
-    for subnets in own {
-        let range = published::range(&overlay.settings.etcd.netd_prefix, subnets);
+    for own in own {
+        let range = overlay.keys().endpoints_of(&own.key);
         for entry in overlay.store.list(&range).await?.entries {
             // One that is bound to an earlier lease would end with it.
-            let value = if entry.lease == 0 { vec![] } else { entry.value };
+            let value = if entry.lease == lease { entry.value } else { vec![] };
             all.insert(entry.key, value);
         }
     }
@@ -97,8 +97,8 @@ async fn listed(overlay: &Overlay, own: &[Subnets]) -> Result<Records, StoreErro
 }
 
 /// What is to be published of this node's subnets.
-fn wanted(overlay: &Overlay, node: &Node, own: &[Subnets]) -> Records {
-    let prefix = &overlay.settings.etcd.netd_prefix;
+fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
+    let keys = overlay.keys();
     let mut all = Records::new();
     for (endpoint, _) in node.registry.endpoints() {
         if endpoint.phase != Phase::Attached || endpoint.network != overlay.settings.network {
@@ -106,9 +106,9 @@ fn wanted(overlay: &Overlay, node: &Node, own: &[Subnets]) -> Records {
         }
         let Ok(value) = record(node, &endpoint) else { continue };
         for ip in endpoint.ips() {
-            let holds = |s: &&Subnets| s.iter().any(|net| net.contains(&ip));
-            if let Some(subnets) = own.iter().find(holds) {
-                all.insert(published::key(prefix, subnets, ip), value.clone());
+            let holds = |own: &&OwnSubnets| own.subnets.iter().any(|net| net.contains(&ip));
+            if let Some(own) = own.iter().find(holds) {
+                all.insert(keys.endpoint_at(&own.key, ip), value.clone());
             }
         }
     }

@@ -2,11 +2,20 @@
 
 use std::{io::Write as _, path::Path};
 
-use crate::overlay::{Local, flannel::subnet_env::SubnetEnv};
+use crate::overlay::{Local, flannel::subnet_env::{Half, SubnetEnv}};
 
 /// What it says, from this node's facts.
 pub(super) fn contents(local: &Local, mtu: u32, masquerade: bool) -> String {
-    SubnetEnv::of(&local.cluster, local.subnets.first(), mtu, masquerade).render()
+    let first = local.subnets.first();
+    let v4 = local.cluster.v4.zip(first.and_then(|s| s.v4));
+    let v6 = local.cluster.v6.zip(first.and_then(|s| s.v6));
+    let env = SubnetEnv {
+        v4: v4.map(|(range, subnet)| Half { network: range.network, subnet }),
+        v6: v6.map(|(range, subnet)| Half { network: range.network, subnet }),
+        mtu,
+        ip_masq: masquerade,
+    };
+    env.render()
 }
 
 /// Writes it by rename, so that nobody reads half of it; nothing is written when it says

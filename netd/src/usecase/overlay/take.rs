@@ -81,7 +81,7 @@ impl Overlay {
                 node.health.advise("overlay/lost", text);
             }
             Update::Peers(updates) => {
-                for update in updates {
+                for update in oldest_first(updates) {
                     self.note_peer(state, update, then);
                 }
             }
@@ -90,8 +90,13 @@ impl Overlay {
                 state.complete = true;
             }
             Update::Behind { since, why } => {
-                let text = format!("behind since {since} (Unix time): {why}; what was known is in force");
+                let since = humantime::format_rfc3339_seconds(
+                    std::time::UNIX_EPOCH + std::time::Duration::from_secs(since),
+                );
+                let text = format!("behind since {since}: {why}; what was known is in force");
                 node.health.advise("etcd", text);
+                // Started without it: what is remembered has to do.
+                then.whole |= !state.complete;
             }
             Update::CaughtUp => node.health.good("etcd"),
         }
@@ -99,12 +104,12 @@ impl Overlay {
 
     fn note_peer(&self, state: &mut State, update: PeerUpdate, then: &mut Consequence) {
         match update {
-            PeerUpdate::Set { key, lease, node, since, .. } => {
+            PeerUpdate::Set { key, lease, created, since, .. } => {
                 state.unreadable.remove(&key);
                 if let Some(desired) = state.desired.as_mut() {
                     then.deltas.push(desired.set(&key, Lease::clone(&lease)));
                 }
-                state.peers.insert(key, Peer { lease, node, since });
+                state.peers.insert(key, Peer { lease, created, since });
             }
             PeerUpdate::Removed { key } => {
                 state.unreadable.remove(&key);
@@ -129,7 +134,11 @@ impl Overlay {
             Ok(local) => local,
             Err(error) => return self.cannot(node, &error),
         };
-        let desired = match Desired::new(local.clone()) {
+        let made = match &state.desired {
+            Some(before) => before.with_local(local.clone()),
+            None => first(local.clone(), state),
+        };
+        let desired = match made {
             Ok(desired) => desired,
             Err(problem) => return self.cannot(node, &LocalError::Backend(problem)),
         };
@@ -141,16 +150,6 @@ impl Overlay {
         let mtu = desired.local_plan().mtu;
         state.desired = Some(desired);
         state.settled = false;
-        for (key, peer) in &state.peers {
-            if let Some(desired) = state.desired.as_mut() {
-                desired.set(key, Lease::clone(&peer.lease));
-            }
-        }
-        for (key, why) in &state.unreadable {
-            if let Some(desired) = state.desired.as_mut() {
-                desired.refuse(key, PeerProblem::new("lease", why.clone()));
-            }
-        }
         let given = self.give_out(node, &local, mtu).await;
         self.compare(node, state).await && given
     }
@@ -189,4 +188,30 @@ impl Overlay {
         let rest = if more > 0 { format!(", and {more} more: `netd node list`") } else { String::new() };
         node.health.advise("overlay/leases", format!("{key}: {first}{rest}"));
     }
+}
+
+/// What follows from all that is known.
+fn first(local: Local, state: &State) -> Result<Desired, PeerProblem> {
+    let mut desired = Desired::new(local)?;
+    let mut peers: Vec<_> = state.peers.iter().collect();
+    peers.sort_by_key(|(_, peer)| peer.created);
+    for (key, peer) in peers {
+        desired.set(key, Lease::clone(&peer.lease));
+    }
+    for (key, why) in &state.unreadable {
+        desired.refuse(key, PeerProblem::new("lease", why.clone()));
+    }
+    Ok(desired)
+}
+
+/// Of leases that contradict each other the older one counts, on every node; those that
+/// come later are newer.
+fn oldest_first(mut updates: Vec<PeerUpdate>) -> Vec<PeerUpdate> {
+    // What goes makes room first.
+    updates.sort_by_key(|update| match update {
+        PeerUpdate::Removed { .. } => 0,
+        PeerUpdate::Set { created, .. } => *created,
+        PeerUpdate::Refused { .. } => i64::MAX,
+    });
+    updates
 }

@@ -11,7 +11,9 @@ use crate::{
     domain::overlay::{Hop, OverlayObject},
     overlay::{
         LeaseAttrs, Subnets,
-        published::{self, Published},
+        desired::{Desired, PeerState},
+        flannel,
+        published::Published,
     },
     store::Store as _,
     usecase::{Error, Node, Result},
@@ -81,17 +83,18 @@ impl Node {
 impl Overlay {
     /// Every node that is known.
     pub async fn cluster(&self, node: &Node) -> ClusterView {
+        let owners = self.membership.list().await.owners;
         let state = self.state.lock().await;
         let own = state.own.iter().map(|own| self.own_view(node, &state, own));
         let mut nodes: Vec<NodeView> = own.collect();
         for (key, peer) in &state.peers {
             nodes.push(NodeView {
                 subnets: peer.lease.subnets,
-                node: peer.node.clone().unwrap_or_default(),
+                node: owners.get(key).map(|owner| owner.node.clone()).unwrap_or_default(),
                 attrs: peer.lease.attrs.clone(),
                 local: false,
                 reservation: peer.lease.reservation,
-                since: peer.since.and_then(|s| i64::try_from(s).ok()).unwrap_or(0),
+                since: i64::try_from(peer.since).unwrap_or(0),
                 problem: problem(&state, key),
             });
         }
@@ -146,7 +149,7 @@ impl Overlay {
 
     /// `None`: no pod has the address.
     async fn published(&self, subnets: &Subnets, ip: IpAddr) -> Option<Result<Published, String>> {
-        let key = published::key(&self.settings.etcd.netd_prefix, subnets, ip);
+        let key = self.keys().endpoint_at(&flannel::key::name(subnets), ip);
         match self.store.get(&key).await {
             Ok(entry) => {
                 let entry = entry?;
@@ -172,8 +175,9 @@ impl Overlay {
         let state = self.state.lock().await;
         let Some(desired) = &state.desired else { return };
         view.mtu = desired.local_plan().mtu;
-        let routes = desired.objects_for(ip).filter_map(|object| match object {
-            OverlayObject::Route(route) => Some(route),
+        let objects = objects_for(desired, ip);
+        let routes = objects.iter().filter_map(|object| match object {
+            OverlayObject::Route(route) if route.destination.contains(&ip) => Some(route),
             _ => None,
         });
         let narrowest = routes.max_by_key(|route| route.destination.prefix_len());
@@ -194,13 +198,22 @@ fn problem(state: &State, key: &str) -> Option<String> {
     if let Some(why) = state.unreadable.get(key) {
         return Some(format!("its key can't be read any more, the lease before it is in force: {why}"));
     }
-    if let Some(problem) = desired.problem(key) {
+    if let Some(PeerState::Problem(problem)) = desired.peer(key).map(|peer| peer.state) {
         return Some(problem.to_string());
     }
-    let refused = |object: &OverlayObject| {
-        state.refused.get(&OverlaySubject::Object(object.clone()))
-    };
-    desired.objects_of(key).find_map(refused).cloned().or_else(|| state.tunnel_problem.clone())
+    if state.refused.is_empty() {
+        return state.tunnel_problem.clone();
+    }
+    let plan = desired.peer_plan(key).unwrap_or_default();
+    let refused = |object| state.refused.get(&OverlaySubject::Object(object)).cloned();
+    plan.objects.into_iter().find_map(refused).or_else(|| state.tunnel_problem.clone())
+}
+
+/// What leads to an address: its lease's objects, and those for the whole cluster.
+fn objects_for(desired: &Desired, ip: IpAddr) -> Vec<OverlayObject> {
+    let key = desired.lookup(ip).map(|(key, _)| key);
+    let plan = key.and_then(|key| desired.peer_plan(key)).unwrap_or_default();
+    plan.objects.into_iter().chain(desired.local_plan().objects.iter().cloned()).collect()
 }
 
 /// What the kernel does otherwise than netd wants.
@@ -260,6 +273,6 @@ impl Overlay {
 
     /// The cluster's store and where all nodes' endpoints are in it.
     pub fn endpoints(&self) -> (Arc<dyn crate::store::Store>, String) {
-        (self.store.clone(), published::all(&self.settings.etcd.netd_prefix))
+        (self.store.clone(), self.keys().endpoints())
     }
 }
