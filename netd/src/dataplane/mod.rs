@@ -5,8 +5,9 @@
 //! `setns`. Every operation is idempotent.
 //!
 //! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
-//! plan out. Blocking work is done by threads: attaches, repairs, the reaper, the
-//! firewall and the events have one each.
+//! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
+//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
+//! events have one each.
 
 mod apply;
 mod attach;
@@ -40,12 +41,16 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::{
     attach::Helpers,
     kernel::{Kernel, Shared, failed},
+    overlay::Overlay,
     rules::Rules,
     worker::Worker,
 };
 pub use error::DataplaneError;
 pub use firewall::{FirewallSettings, FirewallState};
 pub use netns::Netns;
+pub use overlay::{
+    DeviceCounters, KernelRoute, OverlayReport, OverlaySubject, UnderlayChoice, UnderlayFound,
+};
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};
@@ -55,6 +60,7 @@ use crate::domain::{IfName, NetworkWiring, Wiring};
 pub struct Dataplane {
     links: Worker<Kernel>,
     repairs: Worker<Kernel>,
+    overlay: Worker<Overlay>,
     helpers: Helpers,
     _listening: events::Listening,
 }
@@ -80,11 +86,16 @@ impl Dataplane {
         let rules =
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?;
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
+        let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
+        let state = shared.clone();
+        let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
+        let quiet = overlay.begin(|overlay| Ok(overlay.port())).wait()?;
         let dataplane = Self {
-            links: kernel("netd-links")?,
-            repairs: kernel("netd-repairs")?,
+            links,
+            repairs,
+            overlay,
             helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
-            _listening: events::listen(shared.clone(), own, drift)?,
+            _listening: events::listen(shared.clone(), quiet, own, drift)?,
         };
         Ok((Arc::new(dataplane), receiver))
     }

@@ -47,6 +47,8 @@ impl Node {
                         self.queue.soon(Target::Network(state.network.name.clone()));
                     }
                 }
+                // This node has no overlay yet.
+                Drift::Overlay => {}
                 Drift::Everything => self.queue.soon(Target::Everything),
             }
         }

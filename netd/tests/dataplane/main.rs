@@ -4,5 +4,6 @@
 mod bed;
 mod drift;
 mod mending;
+mod overlay;
 mod paths;
 mod wiring;

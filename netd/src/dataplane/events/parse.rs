@@ -3,11 +3,12 @@
 
 use std::net::IpAddr;
 
-use crate::dataplane::message::attr;
+use crate::dataplane::message::attr::{self, ip};
 
 /// Message types (uapi/linux/rtnetlink.h).
 pub const NEW_LINK: u16 = 16;
 pub const DEL_LINK: u16 = 17;
+pub const NEW_ADDRESS: u16 = 20;
 pub const DEL_ADDRESS: u16 = 21;
 pub const NEW_ROUTE: u16 = 24;
 pub const DEL_ROUTE: u16 = 25;
@@ -35,6 +36,11 @@ impl LinkEvent {
     /// The event says that the link went down.
     pub fn went_down(&self) -> bool {
         self.changed & UP != 0 && self.changed != u32::MAX && !self.up
+    }
+
+    /// The event says that the link came up.
+    pub fn came_up(&self) -> bool {
+        self.changed & UP != 0 && self.changed != u32::MAX && self.up
     }
 }
 
@@ -150,11 +156,4 @@ pub fn forwarding_off(body: &[u8]) -> Option<i32> {
     let off = attr::u32_at(attr::find(attributes, FORWARDING)?, 0)? == 0;
     let index = attr::u32_at(attr::find(attributes, IFINDEX)?, 0)?;
     off.then_some(index.cast_signed())
-}
-
-fn ip(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
-    }
 }

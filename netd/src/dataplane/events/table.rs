@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::parse::{self, LinkEvent, NeighbourEvent, RouteEvent};
+use super::{
+    overlay::OverlayTable,
+    parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
+};
 use crate::{
     dataplane::{Drift, message::net::PROTOCOL_NUMBER, netlink::Received, parking::is_parked},
     domain::IfName,
@@ -47,6 +50,8 @@ pub struct Table {
     bridges: HashMap<u32, ExpectedBridge>,
     /// Index and MTU.
     underlay: Option<(u32, u32)>,
+    /// What was made of the overlay.
+    pub overlay: OverlayTable,
 }
 
 impl Table {
@@ -106,6 +111,15 @@ impl Table {
 
     /// What an event means; `own`: one of our sockets on the host caused it.
     pub fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
+        let mut found = self.judge_endpoints(event, own);
+        let moved = found.contains(&Drift::Underlay) && self.overlay.knows_underlay();
+        if event.nsid.is_none() && (moved || self.overlay.is_hurt(event, own)) {
+            found.push(Drift::Overlay);
+        }
+        found
+    }
+
+    fn judge_endpoints(&mut self, event: &Received, own: bool) -> Vec<Drift> {
         let body = event.body();
         match (event.kind, event.nsid) {
             (parse::NEW_LINK | parse::DEL_LINK, nsid) => {
