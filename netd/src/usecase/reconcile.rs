@@ -47,8 +47,6 @@ impl Node {
                         self.queue.soon(Target::Network(state.network.name.clone()));
                     }
                 }
-                // This node has no overlay yet.
-                Drift::Overlay => {}
                 Drift::Everything => self.queue.soon(Target::Everything),
             }
         }

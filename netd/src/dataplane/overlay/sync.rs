@@ -35,7 +35,7 @@ pub type Kinds = Vec<InfoKind>;
 impl Overlay {
     /// See [`crate::dataplane::Dataplane::sync_overlay`].
     pub(super) fn sync(&mut self, wanted: &OverlayState) -> Result<OverlayReport, DataplaneError> {
-        let strays = self.strays(wanted)?;
+        let strays = if wanted.partial { vec![] } else { self.strays(wanted)? };
         let mut report = self.sync_once(wanted)?;
         // Last: what led over them leads elsewhere by now.
         for device in &strays {
@@ -71,7 +71,9 @@ impl Overlay {
         let overlay: Vec<u32> = devices.iter().map(|device| device.index).collect();
         let plan = diff(&objects, &held, &foreign, &overlay);
         self.apply(Deed::Set, &plan.set, &links.names, &mut report)?;
-        self.apply(Deed::Remove, &plan.remove, &links.names, &mut report)?;
+        if !wanted.partial {
+            self.apply(Deed::Remove, &plan.remove, &links.names, &mut report)?;
+        }
         Ok(report)
     }
 

@@ -57,10 +57,10 @@ impl Overlay {
         let public = self.settings.public_ip.map(IpAddr::V4);
         let public = public.or(self.settings.public_ipv6.map(IpAddr::V6));
         match (&node.config.underlay, self.settings.can_reach, public) {
-            (Some(name), _, _) => UnderlayChoice::Named(name.clone()),
-            (None, Some(ip), _) => UnderlayChoice::Reaching(ip),
+            (Some(name), _, _) => UnderlayChoice::Name(name.clone()),
+            (None, Some(ip), _) => UnderlayChoice::Reaches(ip),
             // The device that has the address; another one if it is a router's in front.
-            (None, None, Some(ip)) => UnderlayChoice::Having(ip),
+            (None, None, Some(ip)) => UnderlayChoice::Address(ip),
             (None, None, None) => UnderlayChoice::DefaultRoute,
         }
     }

@@ -12,7 +12,7 @@ use super::Overlay;
 use crate::{
     domain::{Endpoint, Phase},
     overlay::{membership::OwnSubnets, published::Published},
-    store::{Change, LeaseId, Store, StoreError, Txn, Watched, keys},
+    store::{Change, LeaseId, StoreError, Txn, Watched, keys},
     usecase::{Node, records},
 };
 

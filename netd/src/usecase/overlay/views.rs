@@ -15,7 +15,7 @@ use crate::{
         flannel,
         published::Published,
     },
-    store::Store as _,
+
     usecase::{Error, Node, Result},
 };
 
@@ -225,8 +225,8 @@ fn difference(view: &RouteView) -> Option<String> {
     let Some(kernel) = &view.kernel else {
         return Some("the kernel has no route to it".to_owned());
     };
-    let device = kernel.device.to_string();
-    if !view.device.is_empty() && device != view.device {
+    let device = &kernel.device;
+    if !view.device.is_empty() && *device != view.device {
         return Some(format!("the kernel sends it out by {device}, not {}", view.device));
     }
     let gateway = kernel.gateway.map(|ip| ip.to_string()).unwrap_or_default();
@@ -252,9 +252,9 @@ impl Overlay {
         match node.dataplane.device_counters(names).await {
             Ok(counters) => {
                 let traffic = counters.into_iter().map(|c| DeviceTraffic {
-                    device: c.name.to_string(),
-                    bytes: [c.rx_bytes, c.tx_bytes],
-                    packets: [c.rx_packets, c.tx_packets],
+                    device: c.device.to_string(),
+                    bytes: [c.received_bytes, c.sent_bytes],
+                    packets: [c.received_packets, c.sent_packets],
                 });
                 node.metrics.elsewhere().set_devices(backend, traffic.collect());
             }
