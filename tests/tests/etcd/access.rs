@@ -178,6 +178,27 @@ fn who_may_not_is_told_why() -> Result<()> {
     })
 }
 
+/// A user who is given to an etcd that knows none, until it does.
+#[test]
+fn a_user_before_there_are_any() -> Result<()> {
+    case(|bed| {
+        let cluster = EtcdCluster::start(&bed.directory().join("etcd"), 1)?;
+        let store = user(&cluster, "root", "top")?;
+        block_on(async {
+            let after = write(&store, "/t/a", "1").await?;
+            let mut watch = store.watch("/t/", after).await?;
+            for command in ["user add root:top", "user grant-role root root", "auth enable"] {
+                cluster.ctl(&command.split(' ').collect::<Vec<_>>())?;
+            }
+            let (first, second) =
+                (write(&store, "/t/a", "2").await, write(&store, "/t/a", "3").await);
+            ensure!(second.is_ok(), "{first:?}, then {second:?}");
+            until(&mut watch, "/t/a", "3").await?;
+            Ok(())
+        })
+    })
+}
+
 /// Nobody there, and somebody who answers no packet: an error in time that says who.
 #[test]
 fn out_of_reach() -> Result<()> {

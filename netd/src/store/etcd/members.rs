@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     EtcdOptions,
-    failure::{Failure, Miss, judge},
+    failure::{Failure, Miss, Why, judge},
     lineage::Lineage,
     meters::{Meters, Rpc},
 };
@@ -131,7 +131,8 @@ impl Members {
                 }
             }
         }
-        Err(Failure::Unavailable(format!("etcd did not {}: {}", rpc.name(), missed.join("; "))))
+        let why = missed.join("; ");
+        Err(Failure::Unavailable(format!("etcd gave no answer ({}): {why}", rpc.name())))
     }
 
     /// Sends a request to one member, at most for the request timeout.
@@ -158,7 +159,14 @@ impl Members {
     }
 
     fn named(&self, at: usize, text: &str) -> String {
-        format!("{}: {text}", self.endpoint(at))
+        let endpoint = self.endpoint(at);
+        // TLS tells a client whose certificate is not taken only after it has connected,
+        // and the alert may get lost with the connection.
+        let hint = match endpoint.starts_with("https:") && text.contains("connection closed") {
+            true => " (is the client's certificate one that etcd takes?)",
+            false => "",
+        };
+        format!("{endpoint}: {text}{hint}")
     }
 
     async fn attempt<T, F>(
@@ -185,7 +193,7 @@ impl Members {
             Err(_) => Err(Miss::Unknown(silent(limits.answer))),
         };
         self.meters.record(rpc, start.elapsed(), answer.is_err());
-        if let Err(Miss::NotDone(_) | Miss::Unknown(_)) = answer {
+        if let Err(Miss::NotDone(_) | Miss::Unknown(_) | Miss::Refused(Why::Setup, _)) = answer {
             member.forget(number);
         }
         answer
@@ -195,21 +203,32 @@ impl Members {
         if let (number, Some(client)) = &*member.client.lock() {
             return Ok((*number, client.clone()));
         }
-        let options = self.options.connect_options().map_err(|e| Miss::NotDone(e.to_string()))?;
-        let start = Instant::now();
-        // Connects with the first request, which is to log in if there is a user.
-        let made = Client::connect([&member.endpoint], Some(options)).await;
-        if self.options.user.is_some() {
-            self.meters.record(Rpc::Authenticate, start.elapsed(), made.is_err());
-        }
-        let client = made.map_err(|error| match judge(error) {
-            Miss::Unknown(text) => Miss::NotDone(text),
-            other => other,
-        })?;
+        let client = match self.connect(member, true).await {
+            // As other clients of etcd, which netd's configuration may be copied from.
+            Err(Miss::Refused(Why::Setup, text)) if text.contains("is not enabled") => {
+                self.connect(member, false).await?
+            }
+            made => made?,
+        };
         let mut slot = member.client.lock();
         slot.0 += 1;
         slot.1 = Some(client.clone());
         Ok((slot.0, client))
+    }
+
+    /// Connects, truly so only if there is a user to log in; else the first request does.
+    async fn connect(&self, member: &Member, with_user: bool) -> Result<Client, Miss> {
+        let not_done = |error: StoreError| Miss::NotDone(error.to_string());
+        let options = self.options.connect_options(with_user).map_err(not_done)?;
+        let start = Instant::now();
+        let made = Client::connect([&member.endpoint], Some(options)).await;
+        if with_user && self.options.user.is_some() {
+            self.meters.record(Rpc::Authenticate, start.elapsed(), made.is_err());
+        }
+        made.map_err(|error| match judge(error) {
+            Miss::Unknown(text) => Miss::NotDone(text),
+            other => other,
+        })
     }
 
     /// A stream of this member has failed: its connection may be dead.

@@ -27,7 +27,7 @@ pub struct EtcdOptions {
     /// For `https` endpoints; `None` trusts the system's authorities and shows no
     /// certificate.
     pub tls: Option<EtcdTls>,
-    /// Name and password, if etcd asks for them.
+    /// Name and password; not used with an etcd that asks nobody for them.
     pub user: Option<(String, String)>,
     /// The longest that one request may take, all members tried.
     pub request_timeout: Duration,
@@ -74,7 +74,7 @@ impl EtcdOptions {
         if self.user.as_ref().is_some_and(|(name, _)| name.is_empty()) {
             return wrong("etcd", "the user's name is empty; give one, or no user");
         }
-        self.connect_options().map(drop)
+        self.connect_options(true).map(drop)
     }
 
     fn check_endpoint(&self, endpoint: &str) -> Result<(), StoreError> {
@@ -96,8 +96,8 @@ impl EtcdOptions {
         }
     }
 
-    /// What a new connection is made with. Reads the certificates.
-    pub(super) fn connect_options(&self) -> Result<ConnectOptions, StoreError> {
+    /// What a new connection is made with, with or without the user. Reads the certificates.
+    pub(super) fn connect_options(&self, with_user: bool) -> Result<ConnectOptions, StoreError> {
         let members = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX).max(1);
         let mut options = ConnectOptions::new()
             .with_connect_timeout(self.request_timeout / members)
@@ -107,7 +107,7 @@ impl EtcdOptions {
             // A member without a leader refuses at once instead of waiting for one.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some((name, password)) = &self.user {
+        if let Some((name, password)) = self.user.as_ref().filter(|_| with_user) {
             options = options.with_user(name, password);
         }
         if self.endpoints.iter().any(|e| e.starts_with("https:")) {
