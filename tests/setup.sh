@@ -156,6 +156,8 @@ unpack containerd-2.1 containerd 2.1.9 forky sid
 unpack containerd-1.7 containerd 1.7.24 trixie
 # The store of many nodes: etcd, etcdctl, etcdutl.
 unpack etcd "etcd-server etcd-client" 3.5.16 trixie
+# The plugins that netd is compared with, besides Debian 12's (1.1.1).
+unpack cni-1.9 containernetworking-plugins 1.9.1 forky sid
 # sh, nc, wget, httpd for the test image.
 unpack busybox busybox-static 1: bookworm
 say "ready"
