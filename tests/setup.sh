@@ -148,6 +148,10 @@ rm -f "$bed"/apt/*/updated
 install_packages
 unpack containerd-2.1 containerd 2.1.9 forky sid
 unpack containerd-1.7 containerd 1.7.24 trixie
+# dockerd, its client and its proxy; a package of its own each since 26.
+unpack docker-20.10 docker.io 20.10.24 bookworm
+unpack docker-28.5 docker.io 28.5.2 forky sid
+unpack docker-28.5-cli docker-cli 28.5.2 forky sid
 # sh, nc, wget, httpd for the test image.
 unpack busybox busybox-static 1: bookworm
 say "ready"
