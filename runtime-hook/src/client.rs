@@ -28,7 +28,7 @@ use crate::{error::HookError, refusal::Refusal};
 pub struct Client {
     socket: PathBuf,
     deadline: Duration,
-    link: Mutex<Link>,
+    link: Mutex<Option<Link>>,
 }
 
 impl Client {
@@ -43,8 +43,13 @@ impl Client {
             operation: "connect",
             after: deadline,
         };
-        let link = Mutex::new(opened.map_err(|_| late())??);
+        let link = Mutex::new(Some(opened.map_err(|_| late())??));
         Ok(Self { socket: socket.to_owned(), deadline, link })
+    }
+
+    /// Connects with the first call; `deadline` is for every call each.
+    pub fn lazy(socket: &Path, deadline: Duration) -> Self {
+        Self { socket: socket.to_owned(), deadline, link: Mutex::new(None) }
     }
 
     /// Makes an endpoint, or answers the one there is.
@@ -142,7 +147,7 @@ impl Client {
     }
 
     /// One call within the deadline, which netd is told too.
-    async fn call<Q, A, F, M>(
+    pub(crate) async fn call<Q, A, F, M>(
         &self,
         operation: &'static str,
         message: Q,
@@ -172,10 +177,12 @@ impl Client {
     /// The connection; a new one if netd closed the last one (it was restarted).
     async fn link(&self) -> Result<Link, HookError> {
         let mut link = self.link.lock().await;
-        if link.0.is_closed() {
-            *link = Link::open(&self.socket).await?;
+        if let Some(open) = link.as_ref().filter(|link| !link.0.is_closed()) {
+            return Ok(open.clone());
         }
-        Ok(link.clone())
+        let opened = Link::open(&self.socket).await?;
+        *link = Some(opened.clone());
+        Ok(opened)
     }
 
     fn failed(&self, operation: &'static str, status: &Status) -> HookError {
@@ -207,7 +214,7 @@ fn no_endpoint(operation: &str) -> HookError {
 /// One HTTP/2 connection. tonic's own channel adds a worker task, a buffer and a
 /// reconnecting layer, which a process of one call has no use for.
 #[derive(Clone)]
-struct Link(SendRequest<Body>);
+pub(crate) struct Link(SendRequest<Body>);
 
 impl Link {
     async fn open(socket: &Path) -> Result<Self, HookError> {
@@ -237,7 +244,7 @@ fn refused_because(error: &io::Error) -> String {
 /// A broken connection. It hides its cause from tonic, which would make up a status
 /// code that looks like netd's own, and tells it in its text.
 #[derive(Debug)]
-struct Broken(hyper::Error);
+pub(crate) struct Broken(hyper::Error);
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

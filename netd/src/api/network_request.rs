@@ -88,14 +88,16 @@ fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
     Pool::new(subnet, gateway, (start, end), reserved)
 }
 
-fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
+/// An address that may be missing.
+pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
     if text.is_empty() {
         return None;
     }
     bad.take(field, parse(text, "an IP address"))
 }
 
-fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+/// Reads a text; `what` it should have been is in the error.
+pub fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     let shown: String = text.chars().take(64).collect();
     text.parse().map_err(|_| format!("{shown:?} is not {what}"))
 }

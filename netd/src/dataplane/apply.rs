@@ -188,6 +188,7 @@ impl<'a> Applier<'a> {
             mtu: wiring.mtu,
             bridge: at.bridge,
             addresses: addresses.collect(),
+            awaited: wiring.is_handed(),
         });
     }
 

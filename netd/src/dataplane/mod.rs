@@ -16,6 +16,7 @@ mod events;
 pub mod firewall;
 pub mod floor;
 pub(crate) mod fuzzing;
+mod handover;
 mod kernel;
 mod message;
 mod naming;
@@ -47,6 +48,7 @@ use self::{
 };
 pub use error::DataplaneError;
 pub use firewall::{FirewallSettings, FirewallState};
+pub use handover::Seen;
 pub use netns::Netns;
 pub use overlay::{
     DeviceCounters, KernelRoute, OverlayReport, OverlaySubject, UnderlayChoice, UnderlayFound,
@@ -128,6 +130,55 @@ impl Dataplane {
         let linked = self.repairs.call(move |k| repair::repair(k, &netns, &wiring));
         let (ruled, linked) = tokio::join!(ruled, linked);
         ruled.and(linked)
+    }
+
+    /// Makes the pair of an endpoint whose sandbox's side a runtime will move; it waits on
+    /// the host. A pair that is there is made anew. On failure nothing is left.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn hand(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
+        let helpers = self.helpers.clone();
+        self.links.call(move |k| handover::hand(k, &helpers, &wiring)).await
+    }
+
+    /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
+    /// is not there, drift of the endpoint says when to look again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn look(
+        &self,
+        netns: Option<Arc<Netns>>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Seen, DataplaneError> {
+        self.repairs.call(move |k| handover::look(k, netns.as_deref(), &wiring)).await
+    }
+
+    /// What happens to the endpoint's link from here on is no loss.
+    ///
+    /// # Errors
+    /// The thread has died.
+    pub async fn forget(&self, ifname: &IfName) -> Result<(), DataplaneError> {
+        let ifname = ifname.clone();
+        let forget = move |k: &mut Kernel| {
+            k.shared.table.lock().forget(&ifname);
+            Ok(())
+        };
+        self.links.call(forget).await
+    }
+
+    /// Replaces the firewall's elements of an endpoint by those of `wiring`.
+    ///
+    /// # Errors
+    /// As for [`firewall::Firewall::replace`]; the old ones may be gone then.
+    pub async fn change_rules(
+        &self,
+        old: Arc<Wiring>,
+        wiring: Arc<Wiring>,
+    ) -> Result<(), DataplaneError> {
+        let change = move |rules: &mut Rules| rules.remove(&old).and_then(|()| rules.add(wiring));
+        self.helpers.rules.call(change).await
     }
 
     /// What differs, in words; changes nothing.

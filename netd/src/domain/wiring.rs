@@ -69,6 +69,14 @@ pub struct Wiring {
     pub bandwidth: Bandwidth,
 }
 
+impl Wiring {
+    /// The sandbox's side has its name for the time on the host: a runtime moves it.
+    pub fn is_handed(&self) -> bool {
+        let digits = |name: &IfName| name.as_str().get(2..).map(str::to_owned);
+        self.ifname.is_endpoint_device() && digits(&self.ifname) == digits(&self.host_ifname)
+    }
+}
+
 /// The bridge of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeWiring {

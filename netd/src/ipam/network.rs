@@ -143,6 +143,35 @@ impl NetworkAllocator {
         Ok(chosen.into_iter().map(|(one, _)| one).collect())
     }
 
+    /// Gives out one address of `part`, which is (a part of) one of the network's
+    /// subnets: `wanted`, or any that is free.
+    ///
+    /// # Errors
+    /// Every [`IpamError`]; nothing is allocated then.
+    pub fn allocate_within(
+        &mut self,
+        part: IpNet,
+        wanted: Option<IpAddr>,
+    ) -> Result<Allocation, IpamError> {
+        let ip = match wanted {
+            Some(ip) if !part.contains(&ip) => {
+                return Err(IpamError::NotInPool { ip, pools: vec![part] });
+            }
+            Some(ip) => ip,
+            None => {
+                let pool = self.pools.iter().find(|p| p.subnet().contains(&part));
+                pool.and_then(|p| p.free_within(&part)).ok_or_else(|| {
+                    let family = Family::of(part.addr());
+                    let pools = pool.map(PoolAllocator::usage).into_iter().collect();
+                    IpamError::PoolFull { family, pools }
+                })?
+            }
+        };
+        let given = self.requested(ip)?;
+        self.pools[given.pool_index].take(ip);
+        Ok(given)
+    }
+
     /// Gives `ip` back; it becomes the last to be used again. Releasing one that
     /// is not in use does nothing. Whether it was in use.
     pub fn release(&mut self, ip: IpAddr) -> bool {

@@ -85,6 +85,15 @@ impl PoolAllocator {
         self.fresh.at_or_after(number(from)).map(|n| address(self.family(), n))
     }
 
+    /// An address of `part` that is free: one that was never used, else the one that
+    /// has been free the longest.
+    pub fn free_within(&self, part: &IpNet) -> Option<IpAddr> {
+        let (first, last) = bounds(part);
+        let fresh = self.fresh.at_or_after(first).filter(|n| *n <= last);
+        let free = fresh.or_else(|| self.freed.oldest_within(first, last));
+        free.map(|n| address(self.family(), n))
+    }
+
     /// The address that has been free the longest, with the turn of its release.
     pub fn oldest_freed(&self) -> Option<(u64, IpAddr)> {
         self.freed.oldest().map(|(turn, n)| (turn, address(self.family(), n)))

@@ -34,7 +34,7 @@ pub fn endpoint_of(key: &str) -> Option<EndpointKey> {
     Some(EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? })
 }
 
-/// The key of an address; its value is the endpoint's key as text.
+/// The key of an address; its value is the endpoint's key as text, or "reserved".
 pub fn address(network: &NetworkName, ip: std::net::IpAddr) -> String {
     format!("{ADDRESSES}{network}/{ip}")
 }

@@ -12,6 +12,7 @@
 //! it waits for the reaper. Locks are taken in this order: a key's, `endings`.
 
 mod attach;
+mod cnm;
 mod collect;
 mod detach;
 mod error;
@@ -27,6 +28,7 @@ mod reconcile;
 mod recorded;
 mod records;
 mod registry;
+mod reservations;
 mod sandboxes;
 mod startup;
 mod views;
@@ -47,7 +49,7 @@ use crate::{
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};
 pub use queue::{Queue, Target};
-pub use registry::{Registry, Work};
+pub use registry::{Hold, Registry, Work};
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
 pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};

@@ -1,6 +1,6 @@
 //! Networks: create, delete.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Node,
@@ -99,6 +99,9 @@ impl Node {
     /// `topology`.
     async fn remove(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
+        for ip in self.registry.old_holds(Some(name), Duration::ZERO) {
+            self.release_address(ip).await?;
+        }
         // From here on no attach finds it.
         let endpoints = self.registry.retire_network(name);
         if endpoints > 0 {

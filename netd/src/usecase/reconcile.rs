@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dataplane::{DataplaneError, Drift, Netns, Repair},
-    domain::{Endpoint, EndpointKey, NetworkName, Phase},
+    domain::{Endpoint, EndpointKey, NetworkName, Phase, Stage},
     store::Store as _,
 };
 
@@ -78,7 +78,10 @@ impl Node {
             Target::Overlay => self.mend_overlay(failures).await,
             Target::Everything => self.mend_everything().await,
         };
-        if let Err(error) = result {
+        if let Err(Error::NotPlaced(_)) = result {
+            // Its carrier says when; this is for the case that nobody heard.
+            self.queue.later(target, failures);
+        } else if let Err(error) = result {
             tracing::warn!(?target, failures, %error, "could not be put right; trying again");
             self.queue.later(target, failures);
         }
@@ -116,6 +119,9 @@ impl Node {
         }
         if work == Work::Unwanted {
             return self.begin_detach(&endpoint, endpoint.issued_at).await;
+        }
+        if endpoint.moved.is_some() {
+            return self.locate(&endpoint).await.map(drop);
         }
         let Some(netns) = own_netns(&endpoint) else {
             tracing::debug!(endpoint = %key, "its namespace is gone");
@@ -318,7 +324,13 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
 /// That it can't be looked at (out of descriptors, no permission) is not enough.
 pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
     use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
+    let handed = match endpoint.moved.as_ref().map(|moved| moved.stage) {
+        Some(Stage::Created) => return true,
+        stage => stage == Some(Stage::Handed),
+    };
     match std::fs::metadata(&endpoint.netns_path) {
+        // Which namespace that is to be is not known yet.
+        Ok(_) if handed => false,
         Ok(m) => m.dev() != endpoint.netns.dev || m.ino() != endpoint.netns.inode,
         Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }

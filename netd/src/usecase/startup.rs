@@ -189,7 +189,12 @@ impl Node {
                 .split_once('/')
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
-                Some(held) => loaded.held.push(held),
+                Some(held) => {
+                    if entry.value == records::RESERVED {
+                        loaded.reserved.push(held.clone());
+                    }
+                    loaded.held.push(held);
+                }
                 None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
@@ -210,7 +215,9 @@ impl Node {
 
     async fn adopt_endpoints(&self) {
         for (endpoint, work) in self.registry.endpoints() {
-            if work == Work::Attaching {
+            if endpoint.moved.is_some() {
+                self.queue.soon(Target::Endpoint(endpoint.key.clone()));
+            } else if work == Work::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
                     tracing::warn!(endpoint = %endpoint.key, "its namespace is gone");
                     continue;

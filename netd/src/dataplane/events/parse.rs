@@ -17,12 +17,15 @@ pub const DEL_NEIGHBOUR: u16 = 29;
 pub const NEW_NETCONF: u16 = 80;
 
 const UP: u32 = 1;
+const LOWER_UP: u32 = 1 << 16;
 
 /// A link message. `None` attributes were not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkEvent {
     pub index: u32,
     pub up: bool,
+    /// The other end is up too (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Which flags the event is about; all bits: the link is new.
     pub changed: u32,
     pub name: String,
@@ -54,6 +57,7 @@ pub fn link(body: &[u8]) -> Option<LinkEvent> {
     let mut event = LinkEvent {
         index: attr::u32_at(body, 4)?,
         up: attr::u32_at(body, 8)? & UP != 0,
+        carrier: attr::u32_at(body, 8)? & LOWER_UP != 0,
         changed: attr::u32_at(body, 12)?,
         ..LinkEvent::default()
     };

@@ -30,6 +30,8 @@ pub struct Expected {
     pub bridge: Option<u32>,
     /// Routed: where the host routes lead to.
     pub addresses: Vec<IpAddr>,
+    /// A runtime is to move the sandbox's end: look when the host's end gets its carrier.
+    pub awaited: bool,
 }
 
 /// A bridge that was made or adopted.
@@ -171,6 +173,9 @@ impl Table {
             return None;
         }
         let endpoint = self.endpoints.get(&link.index)?;
+        if endpoint.awaited && link.carrier {
+            return Some(Drift::Endpoint(endpoint.name.clone()));
+        }
         let lost = link.went_down()
             || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
             || link.master != endpoint.bridge
