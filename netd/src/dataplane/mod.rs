@@ -51,7 +51,8 @@ pub use firewall::{FirewallSettings, FirewallState};
 pub use handover::Seen;
 pub use netns::Netns;
 pub use overlay::{
-    DeviceCounters, KernelRoute, OverlayReport, OverlaySubject, UnderlayChoice, UnderlayFound,
+    DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
+    UnderlayChoice, UnderlayFound,
 };
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 

@@ -6,3 +6,4 @@ pub mod link;
 pub mod net;
 pub mod object;
 pub mod tc;
+pub mod wireguard;

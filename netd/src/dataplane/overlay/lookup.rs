@@ -1,8 +1,9 @@
 //! Questions to the kernel that change nothing.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use ipnet::IpNet;
+use netlink_packet_route::link::InfoKind;
 
 use super::{Overlay, held};
 use crate::{
@@ -86,7 +87,29 @@ pub struct DeviceCounters {
     pub lost_packets: u64,
 }
 
+/// What the overlay can be made of in this kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayCapabilities {
+    /// vxlan devices.
+    pub vxlan: bool,
+    /// ipip devices.
+    pub ipip: bool,
+    /// WireGuard devices; else the tunnel process has to do it.
+    pub wireguard: bool,
+    /// Tun devices, which the tunnel process needs.
+    pub tun: bool,
+}
+
 impl Dataplane {
+    /// What kinds of devices the kernel can make (it loads their modules if it has to);
+    /// none is made.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn overlay_capabilities(&self) -> Result<OverlayCapabilities, DataplaneError> {
+        self.overlay.call(Overlay::capabilities).await
+    }
+
     /// Which way the kernel sends packets to `ip`; `None`: no way, or one to nowhere.
     ///
     /// # Errors
@@ -120,6 +143,19 @@ impl Dataplane {
 }
 
 impl Overlay {
+    fn capabilities(&mut self) -> Result<OverlayCapabilities, DataplaneError> {
+        // A module may have come since.
+        self.kinds = None;
+        let kinds = self.kinds()?;
+        let has = |kind| kinds.contains(&kind);
+        Ok(OverlayCapabilities {
+            vxlan: has(InfoKind::Vxlan),
+            ipip: has(InfoKind::IpIp),
+            wireguard: has(InfoKind::Wireguard),
+            tun: has(InfoKind::Tun) && Path::new("/dev/net/tun").exists(),
+        })
+    }
+
     fn way(&mut self, ip: IpAddr, entry: bool) -> Result<Option<Way>, DataplaneError> {
         let what = || format!("asking for the route to {ip}");
         let mut batch = Batch::new();

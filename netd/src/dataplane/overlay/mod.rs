@@ -1,6 +1,6 @@
 //! The overlay's devices, routes, neighbours and forwarding entries.
 //!
-//! `device.rs` and `objects.rs` decide and are pure; `held.rs` reads what the kernel
+//! `device.rs`, `objects.rs` and `peers.rs` decide and are pure; `held.rs` reads what the kernel
 //! holds; `devices.rs`, `apply.rs` and `wireguard.rs` carry it out; `sync.rs` is the
 //! whole of it. It is done on a thread of its own: ten thousand routes delay an attach
 //! by no more than the kernel's own lock does.
@@ -19,8 +19,10 @@ mod devices;
 mod held;
 mod lookup;
 pub mod objects;
+mod peers;
 pub mod report;
 mod sync;
+mod wireguard;
 
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use super::{
 };
 use crate::domain::overlay::{OverlayChange, OverlayState};
 
-pub use lookup::{DeviceCounters, KernelRoute, UnderlayChoice, UnderlayFound};
+pub use lookup::{DeviceCounters, KernelRoute, OverlayCapabilities, UnderlayChoice, UnderlayFound};
 pub use report::{OverlayReport, OverlaySubject};
 
 /// State of the thread that does the overlay's work.
@@ -39,6 +41,8 @@ pub struct Overlay {
     kernel: Kernel,
     /// Kinds of devices that the kernel can make; asked for once.
     kinds: Option<sync::Kinds>,
+    /// Opened when it is needed, if the kernel has WireGuard.
+    generic: Option<wireguard::Generic>,
 }
 
 impl Overlay {
@@ -48,7 +52,7 @@ impl Overlay {
         const BUFFER: i32 = 4 << 20;
         let kernel = Kernel::open(shared)?;
         kernel.socket.set_buffers(BUFFER).map_err(failed("making room for answers"))?;
-        Ok(Self { kernel, kinds: None })
+        Ok(Self { kernel, kinds: None, generic: None })
     }
 
     /// What it causes carries this number.

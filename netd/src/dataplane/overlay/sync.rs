@@ -61,6 +61,7 @@ impl Overlay {
                 links.add(name, device.index);
             }
         }
+        self.sync_wireguard(wanted, &mut report);
         self.find_links(&mut links, wanted.objects.iter())?;
         let objects = wanted_objects(&wanted.objects, &links, &mut report);
         // Before it is read: what changes from here on is heard.
@@ -103,6 +104,8 @@ impl Overlay {
             remove.retain(|entry| !added.holds_another(entry));
             table.change(&plan.set, &remove);
         }
+        // Before the routes: over a device without the peer they would lead nowhere.
+        self.change_wireguard(change, &mut report)?;
         self.apply(Deed::Set, &plan.set, &links.names, &mut report)?;
         self.apply(Deed::Remove, &remove, &links.names, &mut report)?;
         Ok(report)
@@ -132,6 +135,9 @@ impl Overlay {
             if !matches!(answer, Some(Err(refusal)) if is_unknown_kind(&refusal)) {
                 kinds.push(kind);
             }
+        }
+        if self.wireguard()?.is_some() {
+            kinds.push(InfoKind::Wireguard);
         }
         self.kinds = Some(kinds.clone());
         Ok(kinds)
