@@ -33,7 +33,7 @@ impl Overlay {
     ) -> Result<Local, LocalError> {
         let found = node.dataplane.underlay_of(self.choice(node)).await?;
         let (first_v4, first_v6) = addresses(&found);
-        let wireguard = false;
+        let capabilities = node.dataplane.overlay_capabilities().await?;
         let extension_data = self.pre_startup(state, cluster).await?;
         let fitting = state.own.iter().filter(|own| own.fits);
         Ok(Local {
@@ -47,7 +47,7 @@ impl Overlay {
             subnets: fitting.map(|own| own.subnets).collect(),
             cluster: cluster.clone(),
             identity: self.identity.clone(),
-            kernel_wireguard: wireguard,
+            kernel_wireguard: capabilities.wireguard,
             blackhole: self.settings.blackhole,
             extension_data,
         })

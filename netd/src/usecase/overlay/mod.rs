@@ -18,6 +18,7 @@ mod program;
 mod publish;
 mod subnet_file;
 mod take;
+mod tunnels;
 mod views;
 
 use std::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Overlay, State, command};
 use crate::{
     dataplane::{OverlayReport, OverlaySubject, Repair},
-    domain::overlay::{OverlayChange, OverlayState, TunnelPeer},
+    domain::overlay::{OverlayChange, OverlayState},
     overlay::desired::Delta,
     usecase::Node,
 };
@@ -66,7 +66,9 @@ impl Overlay {
     ) -> bool {
         let mut change = OverlayChange::default();
         for delta in deltas {
-            if let Err(why) = self.change_tunnels(&delta).await {
+            if let Some(desired) = &state.desired
+                && let Err(why) = self.change_tunnels(desired, &delta).await
+            {
                 state.tunnel_problem = Some(why);
             }
             for command in &delta.commands {
@@ -132,24 +134,6 @@ impl Overlay {
                 node.health.advise("overlay/command", why);
             }
         }
-    }
-
-    async fn all_tunnels(&self, desired: &crate::overlay::desired::Desired) -> Result<(), String> {
-        for device in &desired.local_plan().tunnels {
-            self.tunnel.configure(device).await.map_err(|e| e.to_string())?;
-            let here = |peer: &TunnelPeer| peer.device() == &device.name;
-            let peers: Vec<_> = desired.tunnels().filter(here).collect();
-            self.tunnel.replace_peers(&device.name, peers).await.map_err(|e| e.to_string())?;
-        }
-        Ok(())
-    }
-
-    async fn change_tunnels(&self, delta: &Delta) -> Result<(), String> {
-        if delta.tunnels_set.is_empty() && delta.tunnels_removed.is_empty() {
-            return Ok(());
-        }
-        let (set, removed) = (delta.tunnels_set.clone(), delta.tunnels_removed.clone());
-        self.tunnel.change_peers(set, removed).await.map_err(|e| e.to_string())
     }
 }
 
