@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a Debian 12 machine ready for `make test`, `make demo` and `make bench`.
 #
-# Installs a few Debian 12 packages, and unpacks two newer containerds and
-# an etcd below .testbed/ with an apt configuration of their own: nothing of the system's is
+# Installs a few Debian 12 packages, and unpacks two newer containerds and an etcd
+# below .testbed/ with an apt configuration of their own: nothing of the system's is
 # upgraded, no source list of the system's is touched. What is there already is
 # skipped, so it can be run again at any time, also without a network.
 set -eu
@@ -30,6 +30,7 @@ protoc:protobuf-compiler
 /usr/lib/cni/bridge:containernetworking-plugins
 /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 /etc/ssl/certs/ca-certificates.crt:ca-certificates
+openssl:openssl
 "
 
 say() { echo "setup: $*"; }

@@ -63,6 +63,7 @@ fn tls_with_certificates_of_both_sides() -> Result<()> {
         let nameless = open(EtcdTls { cert_file: None, key_file: None, ..with(&files) })?;
         let distrusting = open(with(&foreign))?;
         let impostor = open(EtcdTls { ca_file: Some(files.ca.clone()), ..with(&foreign) })?;
+        let renewed = std::sync::Arc::clone(&impostor);
         let system = open(EtcdTls { ca_file: None, ..with(&files) })?;
         let plain = cluster.endpoints().iter().map(|e| e.replace("https", "http")).collect();
         let plain = EtcdStore::open(EtcdOptions::new(plain))?;
@@ -83,6 +84,10 @@ fn tls_with_certificates_of_both_sides() -> Result<()> {
                 ensure!(error.to_string().contains("://127."), "{who}: {error}");
                 ensure!(start.elapsed() < Duration::from_secs(4), "{who}: {:?}", start.elapsed());
             }
+            // Files that have changed are used without opening the store again.
+            fs::copy(&files.cert, &foreign.cert)?;
+            fs::copy(&files.key, &foreign.key)?;
+            renewed.get("/t/a").await?;
             let leader = cluster.leader()?;
             cluster.kill(leader)?;
             write_at_last(&good, "/t/a", "2").await?;

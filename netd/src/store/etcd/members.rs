@@ -158,13 +158,15 @@ impl Members {
         }
     }
 
+    /// What happened at a member, and a guess where the cause hides: TLS tells a client
+    /// whose certificate is not taken only after it has connected, and the alert may get
+    /// lost with the connection.
     fn named(&self, at: usize, text: &str) -> String {
         let endpoint = self.endpoint(at);
-        // TLS tells a client whose certificate is not taken only after it has connected,
-        // and the alert may get lost with the connection.
-        let hint = match endpoint.starts_with("https:") && text.contains("connection closed") {
-            true => " (is the client's certificate one that etcd takes?)",
-            false => "",
+        let hint = match endpoint.starts_with("https:") {
+            true if text.contains("connection closed") => " (does etcd take the certificate?)",
+            false if text.starts_with("connection error") => " (is it an https endpoint?)",
+            _ => "",
         };
         format!("{endpoint}: {text}{hint}")
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use etcd_client::{Client, GetOptions, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Client, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 use tokio::{
     sync::{mpsc, watch::Receiver},
     task::AbortHandle,
@@ -21,7 +21,7 @@ use super::{
 use crate::store::{Revision, StoreError, Watch, Watched};
 
 /// Batches that wait for a slow consumer; more stay with etcd.
-const AHEAD: usize = 16;
+const AHEAD: usize = 4;
 /// A stream that lasted this long is looked for elsewhere at once when it ends.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two attempts: the first, and the longest, pause.
@@ -195,11 +195,16 @@ impl Follower {
         };
         let (at, answer) = self.members.call_some(Rpc::Get, Repeat::Yes, read).await?;
         let ask = |client: Client| async move { client.maintenance_client().status().await };
-        let index = match self.members.call_one(at, Rpc::Status, ask).await {
-            Ok(status) => Some(status.raft_index()),
+        let status = match self.members.call_one(at, Rpc::Status, ask).await {
+            Ok(status) => Some(status),
             Err(Failure::Refused { .. }) => None,
             Err(failure) => return Err(failure.into()),
         };
+        let member = |header: &ResponseHeader| header.member_id();
+        let answered = answer.header().map(member);
+        // Behind a load balancer it may be another one, which lags.
+        let same = status.filter(|status| status.header().map(member) == answered);
+        let index = same.map(|status| status.raft_index());
         let (cluster, revision) =
             answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
         let mut lineage = self.members.lineage.lock();
