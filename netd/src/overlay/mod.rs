@@ -15,6 +15,7 @@ pub mod backend;
 pub mod desired;
 pub mod flannel;
 pub mod identity;
+pub(crate) mod fuzzing;
 pub mod membership;
 pub mod published;
 
