@@ -22,11 +22,6 @@ impl Pace {
         wait.mul_f64(0.5 + rng.f64() / 2.0)
     }
 
-    /// Failures in a row.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// It worked.
     pub fn reset(&mut self) {
         self.failures = 0;

@@ -45,6 +45,7 @@ impl Runner {
     /// Until it is told to stop.
     pub async fn run(mut self) {
         let mut doing: Option<Doing> = None;
+        let updates = self.updates.clone();
         let mut saver = PeersSaver::new(self.state_dir.clone(), &self.core);
         loop {
             let now = now();
@@ -63,7 +64,8 @@ impl Runner {
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(stopped)) => {
                         saver.finish(&self.core).await;
-                        drop(stopped.send(()));
+                        // Who asked may be gone.
+                        let _ = stopped.send(());
                         return;
                     }
                     None => return saver.finish(&self.core).await,
@@ -73,11 +75,11 @@ impl Runner {
                     doing = None;
                     self.core.done(done, self::now());
                 }
-                permit = self.updates.reserve(), if !self.core.outbox.is_empty() => {
+                permit = updates.reserve(), if !self.core.outbox.is_empty() => {
                     if let (Ok(permit), Some(update)) = (permit, self.core.outbox.next()) {
                         permit.send(update);
                     }
-                    if self.updates.is_closed() {
+                    if updates.is_closed() {
                         return saver.finish(&self.core).await;
                     }
                 }

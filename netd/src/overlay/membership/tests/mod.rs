@@ -1,1 +1,7 @@
-//! Tests.
+//! Tests of the whole: pure ones in a [`world`], and real ones on a store.
+
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod race;
+mod world;
