@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod cases;
+mod peers;
 mod race;
 mod world;

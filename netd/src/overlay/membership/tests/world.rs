@@ -174,8 +174,10 @@ pub fn subnets(name: &str) -> Subnets {
 }
 
 pub fn config(len: u8) -> String {
+    // It has to be the first address of a subnet.
+    let min = if len < 24 { "10.5.2.0" } else { "10.5.1.0" };
     format!(
-        r#"{{"Network":"10.5.0.0/20","SubnetLen":{len},"SubnetMin":"10.5.1.0","SubnetMax":"10.5.8.0","Backend":{{"Type":"vxlan"}}}}"#
+        r#"{{"Network":"10.5.0.0/20","SubnetLen":{len},"SubnetMin":"{min}","SubnetMax":"10.5.8.0","Backend":{{"Type":"vxlan"}}}}"#
     )
 }
 
@@ -306,6 +308,11 @@ impl Node {
                 Done::Committed(why, txn, outcome)
             }
         });
+    }
+
+    /// Whether what was decided is to write to disk.
+    pub fn is_saving(&self) -> bool {
+        matches!(self.doing, Some(Action::Save(_)))
     }
 
     /// Learns what became of it.
