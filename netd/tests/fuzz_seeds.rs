@@ -51,6 +51,11 @@ fn seeds_of_netlink_messages_are_taken() {
     replay("netlink_messages", fuzzing::netlink);
 }
 
+#[test]
+fn seeds_of_overlay_leases_are_taken() {
+    replay("overlay_leases", fuzzing::leases);
+}
+
 /// What a damaged record may say in the place of any value.
 fn hostile() -> Vec<Value> {
     let texts = [

@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod desired;
 pub mod flannel;
+pub(crate) mod fuzzing;
 pub mod membership;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

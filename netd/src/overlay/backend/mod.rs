@@ -17,7 +17,7 @@ mod vxlan;
 mod wireguard;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{
     domain::overlay::{OverlayDevice, OverlayObject, TunnelDevice, TunnelPeer},

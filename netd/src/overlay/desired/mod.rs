@@ -166,8 +166,9 @@ impl Desired {
         self.backend.announce(&self.local)
     }
 
-    /// The lease of this key is now this one. The same lease again changes nothing, its
-    /// place in the order neither.
+    /// The lease of this key (its name, what comes after `<prefix>/subnets/`) is now this
+    /// one. The same lease again changes nothing, its place in the order neither. After a
+    /// restart the order is right again if leases are set by their revision in etcd.
     pub fn set(&mut self, key: &str, lease: Lease) -> Delta {
         self.refused.remove(key);
         if self.entries.get(key).is_some_and(|entry| entry.lease == lease) {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     LONGEST,
-    fields::{Fields, boolean, number, parsed, shown, text},
+    fields::{Fields, boolean, network, number, parsed, shown, text},
     range::{Names, Wanted, Whole},
 };
 use crate::{
@@ -78,7 +78,7 @@ fn v4(
     bad: &mut Invalid,
 ) -> Option<FamilyRange<Ipv4Net, Ipv4Addr>> {
     let network = root.get(V4.network, bad, |v| {
-        parsed::<Ipv4Net>(v, "an IPv4 network (\"10.5.0.0/16\")").and_then(|n| pods(n.into()))
+        pods(network::<Ipv4Addr, Ipv4Net>(text(v)?), v, "an IPv4 network (\"10.5.0.0/16\")")
     });
     let ip = |v: &Value| parsed::<Ipv4Addr>(v, "an IPv4 address");
     let mut wanted =
@@ -102,7 +102,7 @@ fn v6(
     bad: &mut Invalid,
 ) -> Option<FamilyRange<Ipv6Net, Ipv6Addr>> {
     let network = root.get(V6.network, bad, |v| {
-        parsed::<Ipv6Net>(v, "an IPv6 network (\"fd00:5::/48\")").and_then(|n| pods(n.into()))
+        pods(network::<Ipv6Addr, Ipv6Net>(text(v)?), v, "an IPv6 network (\"fd00:5::/48\")")
     });
     let ip = |v: &Value| parsed::<Ipv6Addr>(v, "an IPv6 address");
     let mut wanted =
@@ -119,8 +119,9 @@ fn v6(
 }
 
 /// A network that pods can have addresses of, without host bits.
-fn pods(network: IpNet) -> Result<IpNet, String> {
-    let network = network.trunc();
+fn pods<N: Into<IpNet>>(network: Option<N>, value: &Value, what: &str) -> Result<IpNet, String> {
+    let network = network.ok_or_else(|| format!("{} is not {what}", shown(value)))?;
+    let network = network.into().trunc();
     match unusable(network.addr()) {
         Some(what) => Err(format!("{network} is {what}; pods can't have it")),
         None if network.prefix_len() == 0 => Err(format!("{network} is the whole internet")),

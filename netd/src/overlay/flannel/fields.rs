@@ -86,6 +86,14 @@ pub(super) fn parsed<T: FromStr>(value: &Value, what: &str) -> Result<T, String>
     text(value)?.parse().map_err(|_| format!("{} is not {what}", shown(value)))
 }
 
+/// A network with a prefix length. Its address is read by the standard library, which
+/// doesn't take `010.5.0.0`: octal to some, decimal to others.
+pub(super) fn network<A: FromStr, N: FromStr>(text: &str) -> Option<N> {
+    let (address, _) = text.split_once('/')?;
+    address.parse::<A>().ok()?;
+    text.parse().ok()
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| format!("{} is neither true nor false", shown(value)))

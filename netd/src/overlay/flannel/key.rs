@@ -1,10 +1,15 @@
 //! Names of leases: `10.5.52.0-24`, `10.5.52.0-24&fc00:5::-64`; of a cluster without IPv4
 //! `0.0.0.0-0&fc00:5::-64`.
 
-use std::{fmt::Display, str::FromStr};
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::fields::network;
 use crate::overlay::{Subnets, backend::PeerProblem};
 
 /// Longest name: both families, every digit.
@@ -43,31 +48,32 @@ pub fn parse(name: &str) -> Result<Subnets, PeerProblem> {
         Some((v4, v6)) => (v4, Some(v6)),
         None => (name, None),
     };
-    let v6 = v6.map(|t| part::<Ipv6Net>(t, 126)).transpose().map_err(|e| wrong(&e))?;
+    let v6 = v6.map(|t| part::<Ipv6Addr, Ipv6Net>(t, 126)).transpose().map_err(|e| wrong(&e))?;
     if v6.is_some_and(|n| n.addr().to_ipv4_mapped().is_some()) {
         return Err(wrong(&"an IPv4 subnet written as IPv6"));
     }
     let v4 = match v4 {
         NO_V4 if v6.is_some() => None,
-        _ => Some(part::<Ipv4Net>(v4, 30).map_err(|e| wrong(&e))?),
+        _ => Some(part::<Ipv4Addr, Ipv4Net>(v4, 30).map_err(|e| wrong(&e))?),
     };
     Ok(Subnets { v4, v6 })
 }
 
 /// `ADDRESS-LENGTH` without host bits.
-fn part<N>(text: &str, longest: u8) -> Result<N, String>
+fn part<A, N>(text: &str, longest: u8) -> Result<N, String>
 where
+    A: FromStr,
     N: FromStr + Copy,
-    ipnet::IpNet: From<N>,
+    IpNet: From<N>,
 {
     let (address, len) = text.split_once('-').ok_or("no prefix length")?;
     let digits = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit());
     if !digits || (len.len() > 1 && len.starts_with('0')) {
         return Err(format!("{len:?} is not a prefix length"));
     }
-    let subnet: N =
-        format!("{address}/{len}").parse().map_err(|_| format!("{text:?} is not a subnet"))?;
-    let net = ipnet::IpNet::from(subnet);
+    let subnet = network::<A, N>(&format!("{address}/{len}"));
+    let subnet = subnet.ok_or_else(|| format!("{text:?} is not a subnet"))?;
+    let net = IpNet::from(subnet);
     if net.addr() != net.network() {
         return Err(format!("{net} has host bits set"));
     }
