@@ -27,27 +27,18 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Until nobody listens any more.
-    ///
-    /// After a watch has ended everything is listed anew, whatever ended it: nobody can
-    /// say that the store is still the one that was watched (it may have been restored
-    /// from an old copy), and a list costs a request or a few.
+    /// Until nobody listens any more. A watch gets over a store that was away by itself;
+    /// when it ends, what it can tell is no longer all there is.
     pub async fn run(self) {
         let mut rng = fastrand::Rng::new();
         let mut pace = Pace::default();
         while !self.news.is_closed() {
             let began = Instant::now();
-            let ended = self.list_and_watch().await;
+            if let Err(err) = self.list_and_watch().await {
+                self.tell(Seen::Failed(err.to_string())).await;
+            }
             if began.elapsed() > LIVED {
                 pace.reset();
-            }
-            match ended {
-                Ok(()) => {}
-                Err(err) => {
-                    if self.tell(Seen::Failed(err.to_string())).await.is_none() {
-                        return;
-                    }
-                }
             }
             sleep(pace.failed(&mut rng)).await;
         }
@@ -73,15 +64,14 @@ impl Follower {
                 () = self.relist.notified() => return Ok(()),
                 () = self.news.closed() => return Ok(()),
             };
-            match next {
-                Some(Ok(Watched::Changes { events, revision })) => {
-                    if self.tell(Seen::Changes(events, revision)).await.is_none() {
-                        return Ok(());
-                    }
-                }
+            let seen = match next {
+                Some(Ok(Watched::Changes { events, revision })) => Seen::Changes(events, revision),
                 Some(Ok(Watched::Compacted)) => return Ok(()),
-                Some(Err(err)) => return Err(err),
+                Some(Err(err)) => Seen::Failed(err.to_string()),
                 None => return Err(StoreError::Unavailable("the watch was ended".to_owned())),
+            };
+            if self.tell(seen).await.is_none() {
+                return Ok(());
             }
         }
     }
