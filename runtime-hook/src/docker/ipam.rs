@@ -33,6 +33,10 @@ pub async fn request_pool(netd: &Netd, request: RequestPool) -> Answer {
         (Some(name), asked) => {
             let network = netd.network(name).await?;
             let (net, pool) = pool_of(&network, asked, request.v6)?;
+            if asked.is_none() && !netd.offers.offer(net) {
+                let text = format!("this dockerd wants it named: add --subnet {net}");
+                return Err(Failure::field("--subnet", text));
+            }
             (net, Some(format!("{}/{}", pool.gateway, net.prefix_len())))
         }
         (None, Some(asked)) => (asked, None),
@@ -84,7 +88,7 @@ async fn free(netd: &Netd, v6: bool) -> Result<IpNet, Failure> {
         let text = if v6 { format!("fd6e:6574:64:{n:x}::/64") } else { format!("10.210.{n}.0/24") };
         text.parse::<IpNet>().ok()
     });
-    all.find(|net| !overlaps(net)).ok_or_else(|| {
+    all.find(|net| !overlaps(net) && netd.offers.offer(*net)).ok_or_else(|| {
         Failure::field("--subnet", "every subnet that netd chooses from is used; give one")
     })
 }

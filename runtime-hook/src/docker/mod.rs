@@ -33,6 +33,7 @@ mod endpoint;
 mod ipam;
 mod netd;
 mod network;
+mod offers;
 mod options;
 mod ports;
 pub mod server;

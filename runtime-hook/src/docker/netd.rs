@@ -12,6 +12,7 @@ use netd_api::v1::{
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
+use super::offers::Offers;
 use crate::{client::Client, error::HookError};
 
 /// Longest time for one try of a call.
@@ -28,6 +29,8 @@ pub const SOURCE: &str = "docker/";
 /// breaks: an address that was reserved twice is collected by netd.
 pub struct Netd {
     client: Client,
+    /// Pools that dockerd may be about to refuse.
+    pub(super) offers: Offers,
 }
 
 type Result<T> = std::result::Result<T, HookError>;
@@ -35,7 +38,7 @@ type Result<T> = std::result::Result<T, HookError>;
 impl Netd {
     /// Connects with the first call.
     pub fn new(socket: &Path) -> Self {
-        Self { client: Client::lazy(socket, DEADLINE) }
+        Self { client: Client::lazy(socket, DEADLINE), offers: Offers::default() }
     }
 
     async fn patiently<T, F>(&self, call: impl Fn() -> F) -> Result<T>

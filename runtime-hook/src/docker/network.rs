@@ -46,6 +46,9 @@ pub async fn create(netd: &Netd, request: CreateNetwork) -> Answer {
         let text = "no pool: netd needs one, so give no --ipam-driver, or netd, or a --subnet";
         return Err(Failure::field("IPv4Data", text));
     }
+    for pool in pools.iter().filter_map(|pool| pool.subnet.parse().ok()) {
+        netd.offers.taken(&pool);
+    }
     if let Some(existing) = &options.network {
         let network = netd.network(existing).await?;
         shares(&network, &options, &pools)?;
