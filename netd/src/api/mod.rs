@@ -17,8 +17,9 @@ mod watch;
 use std::sync::Arc;
 
 use netd_api::v1::{
-    cluster_service_server::ClusterServiceServer, endpoint_service_server::EndpointServiceServer, network_service_server::NetworkServiceServer,
-    node_service_server::NodeServiceServer, sandbox_service_server::SandboxServiceServer,
+    cluster_service_server::ClusterServiceServer, endpoint_service_server::EndpointServiceServer,
+    network_service_server::NetworkServiceServer, node_service_server::NodeServiceServer,
+    sandbox_service_server::SandboxServiceServer,
 };
 use tonic::{Status, service::RoutesBuilder};
 

@@ -69,9 +69,10 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &Meters) -> std::fmt::R
     ];
     for (name, help, read) in shown {
         let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        each(family, Rpc::ALL.iter().map(|rpc| {
-            (vec![("kind", rpc.name())], read(&meters.read(*rpc)))
-        }))?;
+        each(
+            family,
+            Rpc::ALL.iter().map(|rpc| (vec![("kind", rpc.name())], read(&meters.read(*rpc)))),
+        )?;
     }
     Ok(())
 }

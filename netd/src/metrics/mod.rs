@@ -111,7 +111,8 @@ impl Metrics {
         r.register("overlay_peers", text, self.overlay_peers.clone());
         let text = "From news of peers to the kernel holding what they take, in seconds";
         r.register("overlay_convergence_seconds", text, self.overlay_convergence.clone());
-        let text = "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
+        let text =
+            "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
         r.register("etcd_behind_seconds", text, self.etcd_behind.clone());
         r.register_collector(Box::new(elsewhere::Collected(self.elsewhere.clone())));
     }
@@ -185,8 +186,11 @@ impl Metrics {
 
     /// So many peers are to be reached, and so many of them can't be.
     pub fn set_overlay_peers(&self, desired: usize, failed: usize) {
-        let states =
-            [("desired", desired), ("programmed", desired.saturating_sub(failed)), ("failed", failed)];
+        let states = [
+            ("desired", desired),
+            ("programmed", desired.saturating_sub(failed)),
+            ("failed", failed),
+        ];
         for (state, count) in states {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.overlay_peers.get_or_create(&StateLabel { state }).set(count);

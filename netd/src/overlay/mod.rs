@@ -14,8 +14,8 @@
 pub mod backend;
 pub mod desired;
 pub mod flannel;
-pub mod identity;
 pub(crate) mod fuzzing;
+pub mod identity;
 pub mod membership;
 pub mod published;
 

@@ -103,11 +103,7 @@ impl Node {
 
     fn state(&self, peers: &[u8]) -> OverlayState {
         let objects = peers.iter().flat_map(|number| self.peer(*number)).collect();
-        OverlayState {
-            devices: vec![self.device()],
-            objects,
-            ..OverlayState::default()
-        }
+        OverlayState { devices: vec![self.device()], objects, ..OverlayState::default() }
     }
 
     async fn sync(&self, state: &OverlayState) -> OverlayReport {

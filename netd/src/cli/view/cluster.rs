@@ -197,10 +197,12 @@ impl Output for Route {
             (None, problem) => format!("not known: {problem}"),
         };
         let kernel = self.kernel.as_ref().map(|k| {
-            let via = if k.gateway.is_empty() { String::new() } else { format!("via {} ", k.gateway) };
+            let via =
+                if k.gateway.is_empty() { String::new() } else { format!("via {} ", k.gateway) };
             format!("{via}dev {} src {} mtu {}", k.device, or_dash(&k.source), k.mtu)
         });
-        let agrees = if self.agrees { "yes".to_owned() } else { format!("no: {}", self.difference) };
+        let agrees =
+            if self.agrees { "yes".to_owned() } else { format!("no: {}", self.difference) };
         fields(&[
             ("address", self.ip.clone()),
             ("pod", pod),

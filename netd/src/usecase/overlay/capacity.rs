@@ -9,12 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::{
-    domain::NetworkName,
-    ipam::PoolUsage,
-    overlay::Subnets,
-    usecase::Node,
-};
+use crate::{domain::NetworkName, ipam::PoolUsage, overlay::Subnets, usecase::Node};
 
 /// How long an attach waits for another subnet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,9 +57,7 @@ impl Overlay {
         let own: Vec<Subnets> = self.state.lock().await.own.iter().map(|o| o.subnets).collect();
         let name = &self.settings.network;
         let usage = node.registry.usage(name);
-        let is_empty = |subnets: &Subnets| {
-            subnets.iter().all(|net| used(&usage, net) == Some(0))
-        };
+        let is_empty = |subnets: &Subnets| subnets.iter().all(|net| used(&usage, net) == Some(0));
         empty.retain(|subnets, _| own.contains(subnets) && is_empty(subnets));
         for subnets in own.iter().skip(1).filter(|s| is_empty(s)) {
             let since = *empty.entry(*subnets).or_insert_with(Instant::now);

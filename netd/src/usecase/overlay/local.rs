@@ -39,11 +39,7 @@ impl Overlay {
         Ok(Local {
             public_v4: self.settings.public_ip.or(first_v4),
             public_v6: self.settings.public_ipv6.or(first_v6),
-            underlay: Underlay {
-                device: found.device,
-                mtu: found.mtu,
-                addresses: found.addresses,
-            },
+            underlay: Underlay { device: found.device, mtu: found.mtu, addresses: found.addresses },
             subnets: fitting.map(|own| own.subnets).collect(),
             cluster: cluster.clone(),
             identity: self.identity.clone(),

@@ -2,7 +2,10 @@
 
 use std::{io::Write as _, path::Path};
 
-use crate::overlay::{Local, flannel::subnet_env::{Half, SubnetEnv}};
+use crate::overlay::{
+    Local,
+    flannel::subnet_env::{Half, SubnetEnv},
+};
 
 /// What it says, from this node's facts.
 pub(super) fn contents(local: &Local, mtu: u32, masquerade: bool) -> String {

@@ -183,9 +183,12 @@ impl Overlay {
     pub(super) fn show_peers(&self, node: &Node, state: &State) {
         let Some(desired) = &state.desired else { return };
         let mut problems = desired.problems();
-        let Some((key, first)) = problems.next() else { return node.health.forget("overlay/leases") };
+        let Some((key, first)) = problems.next() else {
+            return node.health.forget("overlay/leases");
+        };
         let more = problems.count();
-        let rest = if more > 0 { format!(", and {more} more: `netd node list`") } else { String::new() };
+        let rest =
+            if more > 0 { format!(", and {more} more: `netd node list`") } else { String::new() };
         node.health.advise("overlay/leases", format!("{key}: {first}{rest}"));
     }
 }

@@ -7,15 +7,14 @@ use ipnet::IpNet;
 use super::{Overlay, State};
 use crate::{
     dataplane::{KernelRoute, OverlaySubject},
-    metrics::DeviceTraffic,
     domain::overlay::{Hop, OverlayObject},
+    metrics::DeviceTraffic,
     overlay::{
         LeaseAttrs, Subnets,
         desired::{Desired, PeerState},
         flannel,
         published::Published,
     },
-
     usecase::{Error, Node, Result},
 };
 
@@ -194,9 +193,13 @@ impl Overlay {
 
 /// Why a peer's subnets can't be reached; `None`: they can.
 fn problem(state: &State, key: &str) -> Option<String> {
-    let Some(desired) = &state.desired else { return Some("waiting for a subnet of its own".into()) };
+    let Some(desired) = &state.desired else {
+        return Some("waiting for a subnet of its own".into());
+    };
     if let Some(why) = state.unreadable.get(key) {
-        return Some(format!("its key can't be read any more, the lease before it is in force: {why}"));
+        return Some(format!(
+            "its key can't be read any more, the lease before it is in force: {why}"
+        ));
     }
     if let Some(PeerState::Problem(problem)) = desired.peer(key).map(|peer| peer.state) {
         return Some(problem.to_string());
@@ -242,7 +245,8 @@ impl Overlay {
     pub async fn measure(&self, node: &Node) {
         let behind = self.membership.status().behind;
         let now = u64::try_from(crate::usecase::now_unix()).unwrap_or(0);
-        node.metrics.set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
+        node.metrics
+            .set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
         let (backend, names) = {
             let state = self.state.lock().await;
             let devices = state.desired.iter().flat_map(|d| &d.local_plan().devices);
