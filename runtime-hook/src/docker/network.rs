@@ -66,6 +66,7 @@ pub async fn create(netd: &Netd, request: CreateNetwork) -> Answer {
         mtu: options.mtu.unwrap_or(0),
         masquerade: options.masquerade.unwrap_or(true) && !options.internal,
         internal: options.internal,
+        cluster: vec![],
     };
     netd.create_network(network).await?;
     Ok(json!({}))

@@ -124,7 +124,10 @@ pub fn settle(
     report.refused.push((OverlaySubject::Object(object), error));
 }
 
-fn rank(entry: &Entry) -> (Option<std::net::IpAddr>, [u8; 6], Option<(KernelHop, Option<u32>)>) {
+/// Orders entries of one kind: address, MAC, where a route leads.
+type Rank = (Option<std::net::IpAddr>, [u8; 6], Option<(KernelHop, Option<u32>)>);
+
+fn rank(entry: &Entry) -> Rank {
     match entry {
         Entry::Neighbour { mac, .. } => (None, *mac, None),
         Entry::Fdb { remote, .. } => (Some(*remote), [0; 6], None),
