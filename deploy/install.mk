@@ -3,6 +3,10 @@
 #   PREFIX   where to, /usr/local
 #   DESTDIR  put before every path, for packagers; nothing is reloaded then
 #
+#   HOOK_TARGET  the Rust target that netd-hook is built for, this machine's. With
+#            x86_64-unknown-linux-musl, where it is installed, the hook does without
+#            glibc's look at the processor, which costs 0.3 ms in most virtual machines.
+#
 # What is running goes on running: netd's service is neither enabled nor restarted.
 # An existing /etc/netd/netd.toml is left as it is.
 
@@ -19,6 +23,7 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 # Where cargo puts what it builds.
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
+HOOK_TARGET ?=
 UNITS := netd.service netd.socket netd-hook.service netd-nri.service
 
 .PHONY: install uninstall build-release
@@ -29,7 +34,10 @@ UNITS := netd.service netd.socket netd-hook.service netd-nri.service
 build-release:
 	cd $(ROOT) && $(CARGO) build --release --locked --bin netd
 	cd $(ROOT) && $(CARGO) rustc --release --locked -p runtime-hook --bin netd-hook \
+	  $(if $(HOOK_TARGET),--target $(HOOK_TARGET)) \
 	  -- -C target-feature=+crt-static -C relocation-model=static
+	$(if $(HOOK_TARGET),cp $(CARGO_TARGET_DIR)/$(HOOK_TARGET)/release/netd-hook \
+	  $(CARGO_TARGET_DIR)/release/netd-hook)
 
 # Packagers may install what they built before (make install BUILT=...).
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
