@@ -1,5 +1,8 @@
 //! The suite that every store passes.
 
+// Panicking is how a check fails.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use anyhow::Result;
