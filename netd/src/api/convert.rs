@@ -113,6 +113,11 @@ pub fn network(network: &Network) -> v1::Network {
         mtu: network.mtu.unwrap_or(0),
         masquerade: network.masquerade,
         internal: network.internal,
+        cluster: network
+            .leased
+            .iter()
+            .flat_map(|leased| leased.cluster.iter().map(ToString::to_string))
+            .collect(),
     }
 }
 

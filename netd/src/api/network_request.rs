@@ -39,6 +39,12 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         "" => None,
         text => bad.take("bridge", text.parse()),
     };
+    if !wire.cluster.is_empty() {
+        bad.add(
+            "cluster",
+            "answered only: which network is the overlay's is configured ([overlay])",
+        );
+    }
     if wire.pools.len() > MOST_POOLS {
         bad.add("pools", format!("{} pools; at most {MOST_POOLS}", wire.pools.len()));
     }
@@ -57,6 +63,7 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         mtu: (wire.mtu != 0).then_some(wire.mtu),
         masquerade: wire.masquerade,
         internal: wire.internal,
+        leased: None,
     };
     Network::new(name, pools, options)
 }

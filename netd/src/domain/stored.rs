@@ -161,7 +161,7 @@ impl Wiring {
 /// On a bridge: the pool's prefix, in which the gateway is another address.
 fn check_bridged(one: &WiredAddress, field: &str, bad: &mut Invalid) {
     let net = one.address;
-    let lengths = if matches!(net, IpNet::V4(_)) { 8..=29 } else { 16..=125 };
+    let lengths = if matches!(net, IpNet::V4(_)) { 8..=30 } else { 16..=126 };
     if !lengths.contains(&net.prefix_len()) {
         let (shortest, longest) = (lengths.start(), lengths.end());
         bad.add(field, format!("{net}: the prefix length is not in {shortest}..={longest}"));

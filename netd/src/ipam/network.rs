@@ -91,6 +91,31 @@ impl NetworkAllocator {
         self
     }
 
+    /// The same network with other pools: pools that stay keep what they know of their
+    /// addresses, what is in use of the others stays in use.
+    pub fn repool(&self, pools: &[Pool]) -> Self {
+        let kept = |pool: &Pool| self.pools.iter().find(|p| p.serves(pool)).cloned();
+        let made = pools.iter().map(|pool| kept(pool).unwrap_or_else(|| PoolAllocator::new(pool)));
+        let mut next = Self {
+            pools: made.collect(),
+            foreign: HashSet::new(),
+            cursors: [None, None],
+            turn: self.turn,
+        };
+        let used = self.pools.iter().flat_map(PoolAllocator::used);
+        let used = used.chain(self.foreign.iter().copied());
+        let last: Vec<IpAddr> = self.cursors.iter().flatten().map(|at| at.ip).collect();
+        next = next.refill(used, [], &last);
+        next
+    }
+
+    /// Whether no address of the subnet is in use.
+    pub fn is_empty(&self, subnet: IpNet) -> bool {
+        let here = self.pools.iter().filter(|p| p.subnet() == subnet);
+        let none_used = here.map(PoolAllocator::usage).all(|usage| usage.used == 0);
+        none_used && !self.foreign.iter().any(|ip| subnet.contains(ip))
+    }
+
     /// Gives out one address of each family that the network has, IPv4 first;
     /// all or nothing. `requested` are static addresses, at most one a family;
     /// families that are not requested are filled from the pools.

@@ -60,6 +60,16 @@ impl PoolAllocator {
         }
     }
 
+    /// Whether these are the addresses of this very pool.
+    pub(super) fn serves(&self, pool: &Pool) -> bool {
+        self.pool == *pool
+    }
+
+    /// The addresses in use.
+    pub(super) fn used(&self) -> impl Iterator<Item = IpAddr> {
+        self.used.iter().map(|n| address(self.family(), *n))
+    }
+
     /// The pool's family.
     pub fn family(&self) -> Family {
         if self.pool.is_v4() { Family::V4 } else { Family::V6 }

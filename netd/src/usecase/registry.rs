@@ -235,9 +235,14 @@ impl Registry {
         let same_pools =
             inner.networks.get(&name).is_some_and(|old| old.network.pools == network.pools);
         if !same_pools || !inner.allocators.contains_key(&name) {
-            let held = inner.endpoints.values().map(|h| &h.endpoint);
-            let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
-            let allocator = NetworkAllocator::restore(&network.pools, used, [], &[]);
+            let allocator = match inner.allocators.get(&name) {
+                Some(allocator) => allocator.repool(&network.pools),
+                None => {
+                    let held = inner.endpoints.values().map(|h| &h.endpoint);
+                    let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
+                    NetworkAllocator::restore(&network.pools, used, [], &[])
+                }
+            };
             inner.allocators.insert(name.clone(), allocator);
         }
         inner.networks.insert(name, NetworkState { network, wiring });
@@ -252,6 +257,24 @@ impl Registry {
             inner.allocators.remove(name);
         }
         endpoints
+    }
+
+    /// Replaces a network by one that lacks some of its pools, if no address of those is
+    /// in use; whether it was done.
+    pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
+        let mut inner = self.inner.lock();
+        let name = network.name.clone();
+        let Some(old) = inner.networks.get(&name).cloned() else { return false };
+        let Some(allocator) = inner.allocators.get(&name) else { return false };
+        let stays = |subnet| network.pools.iter().any(|p| p.subnet == subnet);
+        let mut going = old.network.pools.iter().map(|p| p.subnet).filter(|s| !stays(*s));
+        if !going.all(|subnet| allocator.is_empty(subnet)) {
+            return false;
+        }
+        let allocator = allocator.repool(&network.pools);
+        inner.allocators.insert(name.clone(), allocator);
+        inner.networks.insert(name, NetworkState { network, wiring });
+        true
     }
 
     /// One network.
