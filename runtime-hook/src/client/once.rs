@@ -47,7 +47,7 @@ impl Wire {
     /// The system's; `WouldBlock` when the listener's queue is full.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        #[allow(clippy::disallowed_methods)] // no netlink: a Unix socket that is not waited for
+        #[allow(clippy::disallowed_methods)] // a Unix one
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         let stream = UnixStream::from(fd);
