@@ -21,14 +21,14 @@ CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 HOST_ENV := $(shell echo $(HOST) | tr 'a-z-' 'A-Z_')
-UNITS := netd.service netd.socket netd-hook.service netd-nri.service
+UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service
 
 .PHONY: install uninstall build-release
 
 # The hook is executed for every pod: linked statically it starts in two thirds of the
 # time. That needs a target of its own, as build scripts can't be linked so.
 build-release:
-	cd $(ROOT) && $(CARGO) build --release --locked --bin netd
+	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
 	cd $(ROOT) && CARGO_TARGET_$(HOST_ENV)_RUSTFLAGS="-C target-feature=+crt-static" \
 	  $(CARGO) build --release --locked --bin netd-hook --target $(HOST)
 	cp $(CARGO_TARGET_DIR)/$(HOST)/release/netd-hook $(CARGO_TARGET_DIR)/release/netd-hook
@@ -36,7 +36,8 @@ build-release:
 # Packagers may install what they built before (make install BUILT=...).
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
-	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-hook $(DESTDIR)$(BINDIR)/
+	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-tunnel $(BUILT)/netd-hook \
+	  $(DESTDIR)$(BINDIR)/
 	for unit in $(UNITS); do \
 	  sed 's|/usr/local/bin/|$(BINDIR)/|' $(ROOT)/deploy/systemd/$$unit \
 	    > $(DESTDIR)$(UNITDIR)/$$unit && chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
@@ -57,7 +58,7 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	@echo "and: systemctl enable --now netd.socket netd.service netd-hook.service"
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/netd $(DESTDIR)$(BINDIR)/netd-hook
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,netd netd-tunnel netd-hook)
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd
 	rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/netd \

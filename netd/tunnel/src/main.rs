@@ -20,13 +20,28 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "netd-tunnel", version, max_term_width = 100)]
 struct Args {
     /// Where netd calls
-    #[arg(long, env = "NETD_TUNNEL_SOCKET", default_value = "/run/netd/tunnel.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_SOCKET",
+        default_value = "/run/netd/tunnel.sock",
+        value_name = "PATH"
+    )]
     socket: PathBuf,
     /// What is remembered for coming back after a crash; it holds private keys
-    #[arg(long, env = "NETD_TUNNEL_STATE", default_value = "/run/netd/tunnel.state", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_STATE",
+        default_value = "/run/netd/tunnel.state",
+        value_name = "FILE"
+    )]
     state: PathBuf,
     /// What is logged, as tracing's EnvFilter reads it
-    #[arg(long, env = "NETD_TUNNEL_LOG", default_value = "info,boringtun=off", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_LOG",
+        default_value = "info,boringtun=off",
+        value_name = "FILTER"
+    )]
     log: String,
     /// Queues of each device, 1 to 64; without: one a processor, 16 at most
     #[arg(long, env = "NETD_TUNNEL_QUEUES", value_parser = clap::value_parser!(u8).range(1..=64))]

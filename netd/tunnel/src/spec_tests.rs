@@ -13,11 +13,7 @@ fn udp() -> TunnelSpec {
 }
 
 fn peer(endpoint: &str, subnet: &str) -> pb::Peer {
-    pb::Peer {
-        endpoint: endpoint.into(),
-        subnets: vec![subnet.into()],
-        ..Default::default()
-    }
+    pb::Peer { endpoint: endpoint.into(), subnets: vec![subnet.into()], ..Default::default() }
 }
 
 fn fields(invalid: &Invalid) -> Vec<&str> {
@@ -75,7 +71,8 @@ fn peers_are_set_removed_and_replaced() {
     request.replace_all = true;
     assert_eq!(updated(&two, &spec, &request).unwrap().len(), 1);
     // A subnet moves from one peer to another.
-    request.set = vec![peer("192.0.2.9:8285", "10.1.3.0/24"), peer("192.0.2.8:8285", "10.1.4.0/24")];
+    request.set =
+        vec![peer("192.0.2.9:8285", "10.1.3.0/24"), peer("192.0.2.8:8285", "10.1.4.0/24")];
     request.replace_all = false;
     let moved = updated(&two, &spec, &request).unwrap();
     assert_ne!(moved, two);

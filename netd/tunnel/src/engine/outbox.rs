@@ -63,8 +63,14 @@ impl Outbox {
         }
         let message = &mut self.messages[index];
         message.pieces.clear();
-        *message =
-            Message { to, segment, bytes: 0, datagrams: 0, open: true, pieces: std::mem::take(&mut message.pieces) };
+        *message = Message {
+            to,
+            segment,
+            bytes: 0,
+            datagrams: 0,
+            open: true,
+            pieces: std::mem::take(&mut message.pieces),
+        };
         message
     }
 

@@ -89,9 +89,8 @@ impl Tun {
             return None;
         }
         // SAFETY: a tun queue's descriptor, as just seen; an argument by value.
-        let offload = unsafe {
-            ioctl::set_offload(queue.file.as_raw_fd(), TUN_F_CSUM_TSO | TUN_F_USO)
-        };
+        let offload =
+            unsafe { ioctl::set_offload(queue.file.as_raw_fd(), TUN_F_CSUM_TSO | TUN_F_USO) };
         queue.udp = offload.is_ok();
         Some(queue)
     }
@@ -119,9 +118,8 @@ impl Tun {
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open("/dev/net/tun")
             .map_err(|e| failed("/dev/net/tun", e))?;
-        let request = request(device).ok_or_else(|| {
-            failed("its name", io::Error::other("1 to 15 bytes are allowed"))
-        })?;
+        let request = request(device)
+            .ok_or_else(|| failed("its name", io::Error::other("1 to 15 bytes are allowed")))?;
         // SAFETY: `file` is open and `request` a whole ifreq, which the kernel reads and
         // writes within its size.
         let attached = unsafe { ioctl::set_iff(file.as_raw_fd(), &request) };
@@ -190,9 +188,9 @@ fn request(device: &str) -> Option<libc::ifreq> {
 /// The system's.
 pub fn remove(device: &str) -> Result<(), TunError> {
     let flags = std::fs::read_to_string(format!("/sys/class/net/{device}/tun_flags"));
-    let flags = flags.ok().and_then(|text| {
-        i32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
-    });
+    let flags = flags
+        .ok()
+        .and_then(|text| i32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
     if flags.is_none_or(|flags| flags & !IFF_PERSIST != IFF_FLAGS) {
         return Ok(());
     }

@@ -2,12 +2,7 @@
 
 mod workers;
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use netd_api::tunnel::v1 as pb;

@@ -211,8 +211,7 @@ impl Batch<'_, '_> {
 }
 
 fn add(answers: &mut Vec<u8>, receiving: &mut Receiving<'_>, message: &[u8], to: SocketAddr) {
-    let piece =
-        Piece { arena: PACKETS, start: answers.len() as u32, len: message.len() as u32 };
+    let piece = Piece { arena: PACKETS, start: answers.len() as u32, len: message.len() as u32 };
     answers.extend_from_slice(message);
     receiving.sending.outbox.add(to, &[piece]);
 }
