@@ -24,7 +24,7 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
 HOOK_TARGET ?=
-UNITS := netd.service netd.socket netd-hook.service netd-nri.service
+UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service
 
 .PHONY: install uninstall build-release
 
@@ -32,7 +32,7 @@ UNITS := netd.service netd.socket netd-hook.service netd-nri.service
 # it starts in half the time: no loader, and 40 pages less to touch. The flags are those of
 # the one executable: with them for all, build scripts could not be linked.
 build-release:
-	cd $(ROOT) && $(CARGO) build --release --locked --bin netd
+	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
 	cd $(ROOT) && $(CARGO) rustc --release --locked -p runtime-hook --bin netd-hook \
 	  $(if $(HOOK_TARGET),--target $(HOOK_TARGET)) \
 	  -- -C target-feature=+crt-static -C relocation-model=static
@@ -42,7 +42,8 @@ build-release:
 # Packagers may install what they built before (make install BUILT=...).
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
-	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-hook $(DESTDIR)$(BINDIR)/
+	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-tunnel $(BUILT)/netd-hook \
+	  $(DESTDIR)$(BINDIR)/
 	for unit in $(UNITS); do \
 	  sed 's|/usr/local/bin/|$(BINDIR)/|' $(ROOT)/deploy/systemd/$$unit \
 	    > $(DESTDIR)$(UNITDIR)/$$unit && chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
@@ -63,7 +64,7 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	@echo "and: systemctl enable --now netd.socket netd.service netd-hook.service"
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/netd $(DESTDIR)$(BINDIR)/netd-hook
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,netd netd-tunnel netd-hook)
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd
 	rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/netd \

@@ -170,6 +170,10 @@ impl Pair {
         std::fs::create_dir_all(&directory)?;
         let a = Node::new(directory.clone(), 1, arguments)?;
         let b = Node::new(directory.clone(), 2, arguments)?;
+        for node in [&a, &b] {
+            // Link-local addresses that are waited for would hold up the first packets.
+            node.net.sh("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")?;
+        }
         let peer = b.net.path().display();
         a.net.sh(&format!("ip link add eth0 type veth peer name eth0 netns {peer}"))?;
         for node in [&a, &b] {
