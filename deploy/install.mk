@@ -21,7 +21,7 @@ CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 HOST_ENV := $(shell echo $(HOST) | tr 'a-z-' 'A-Z_')
-UNITS := netd.service netd.socket netd-hook.service netd-nri.service
+UNITS := netd.service netd.socket netd-hook.service netd-nri.service netd-docker.service
 
 .PHONY: install uninstall build-release
 
@@ -47,6 +47,8 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	  $(INSTALL) -D -m 0644 $(ROOT)/deploy/containerd/$$version/netd.toml \
 	    $(DESTDIR)$(DATADIR)/netd/containerd/$$version/netd.toml || exit 1; \
 	done
+	$(INSTALL) -D -m 0644 $(ROOT)/deploy/docker/docker.service.d-netd.conf \
+	  $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	  $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	$(BUILT)/netd completions bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/netd

@@ -4,6 +4,7 @@
 //! problems found (`doctor`).
 
 mod client;
+mod docker_opts;
 mod endpoint;
 mod failure;
 mod network;
@@ -46,6 +47,8 @@ enum Command {
     Endpoint(endpoint::EndpointCommand),
     /// Look for what keeps pods on this node from having a network
     Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Write dockerd's options from the node's lease, so that docker0 holds its subnet
+    DockerOpts(Box<docker_opts::DockerOptsArgs>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -73,6 +76,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Network(command) => client(network::run(command)),
         Command::Endpoint(command) => client(endpoint::run(command)),
         Command::Doctor(args) => client(crate::doctor::run(*args)),
+        Command::DockerOpts(args) => client(docker_opts::run(*args)),
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "netd", &mut script);
