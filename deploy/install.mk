@@ -24,7 +24,8 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
 HOOK_TARGET ?=
-UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service
+UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service \
+	netd-docker.service
 
 .PHONY: install uninstall build-release
 
@@ -54,6 +55,8 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	  $(INSTALL) -D -m 0644 $(ROOT)/deploy/containerd/$$version/netd.toml \
 	    $(DESTDIR)$(DATADIR)/netd/containerd/$$version/netd.toml || exit 1; \
 	done
+	$(INSTALL) -D -m 0644 $(ROOT)/deploy/docker/docker.service.d-netd.conf \
+	  $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	  $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	$(BUILT)/netd completions bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/netd

@@ -5,6 +5,7 @@
 
 mod client;
 mod cluster;
+mod docker_opts;
 mod endpoint;
 mod failure;
 mod network;
@@ -53,6 +54,8 @@ enum Command {
     Route(cluster::RouteCommand),
     /// Look for what keeps pods on this node from having a network
     Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Write dockerd's options from the node's lease, so that docker0 holds its subnet
+    DockerOpts(Box<docker_opts::DockerOptsArgs>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -82,6 +85,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Node(command) => client(cluster::nodes(command)),
         Command::Route(command) => client(cluster::route(command)),
         Command::Doctor(args) => client(crate::doctor::run(*args)),
+        Command::DockerOpts(args) => client(docker_opts::run(*args)),
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "netd", &mut script);

@@ -255,6 +255,17 @@ impl Dataplane {
         self.repairs.call(move |k| networks::in_the_way(k, &network)).await
     }
 
+    /// An address of docker0 that lies in one of the network's subnets.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn owned_by_docker(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Option<ipnet::IpNet>, DataplaneError> {
+        self.repairs.call(move |k| networks::owned_by_docker(k, &network)).await
+    }
+
     /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.
     ///
     /// # Errors

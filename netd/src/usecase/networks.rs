@@ -45,6 +45,9 @@ impl Node {
             );
             return Err(Error::NetworkExists(text));
         }
+        if let Some(taken) = self.dataplane.owned_by_docker(wiring.clone()).await? {
+            return Err(Error::NetworkExists(owned_by_docker(&network.name, &taken)));
+        }
         let name = network.name.clone();
         let key = keys::network(&name);
         let txn = Txn {
@@ -132,6 +135,14 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A subnet has one owner.
+pub(super) fn owned_by_docker(name: &NetworkName, taken: &ipnet::IpNet) -> String {
+    format!(
+        "network \"{name}\": Docker gives out the addresses of {}, as docker0 has {taken}; take the subnet away from docker0 (dockerd --bip, --bridge=none), or choose another one",
+        taken.trunc()
+    )
 }
 
 /// Why `network` can't be beside `others`, if it can't; one of its own name is no other.

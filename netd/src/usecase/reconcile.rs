@@ -8,13 +8,14 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 use super::{
     Node,
     error::{Error, Result},
+    networks::owned_by_docker,
     queue::Target,
     records,
     registry::Work,
 };
 use crate::{
     dataplane::{DataplaneError, Drift, Netns, Repair},
-    domain::{Endpoint, EndpointKey, NetworkName, Phase, Stage},
+    domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage},
     store::Store as _,
 };
 
@@ -183,6 +184,7 @@ impl Node {
     pub(super) async fn mend_network_locked(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
+        self.look_at_docker(name, state.wiring.clone()).await?;
         match self.dataplane.ensure_network(state.wiring).await {
             Ok(repairs) => {
                 self.health.good(&component);
@@ -208,6 +210,17 @@ impl Node {
                 Err(error.into())
             }
         }
+    }
+
+    /// A subnet that docker0 has since the network was created: its pods go on, and
+    /// readiness says what is wrong.
+    async fn look_at_docker(&self, name: &NetworkName, wiring: Arc<NetworkWiring>) -> Result<()> {
+        let component = format!("docker0/{name}");
+        match self.dataplane.owned_by_docker(wiring).await? {
+            Some(taken) => self.health.advise(&component, owned_by_docker(name, &taken)),
+            None => self.health.forget(&component),
+        }
+        Ok(())
     }
 
     pub(super) async fn mend_firewall(&self) -> Result<()> {

@@ -88,9 +88,13 @@ fn pool(data: &IpamData, options: &NetworkOptions) -> Result<Pool, Failure> {
         pool.reserved.push(address("--aux-address", text)?.to_string());
     }
     if let Some(part) = options.pool.filter(|part| net.contains(part)) {
-        // Its edges are network and broadcast address only at the subnet's.
-        pool.range_start = part.network().to_string();
-        pool.range_end = part.broadcast().to_string();
+        // The subnet's own edges are nobody's address.
+        if part.network() != net.network() {
+            pool.range_start = part.network().to_string();
+        }
+        if part.broadcast() != net.broadcast() {
+            pool.range_end = part.broadcast().to_string();
+        }
     }
     Ok(pool)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process,
@@ -75,7 +74,6 @@ impl Plugin {
         stream.write_all(head.as_bytes())?;
         // A document that is too long is refused before its end.
         let _ = stream.write_all(body);
-        let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         // The answer may be cut short by a reset when what was sent was not read.
         let read = stream.read_to_end(&mut answer);

@@ -13,7 +13,6 @@ use testbed::{
 
 /// Dropped in this order: dockerd, the plugin, netd, the host.
 pub struct Stack {
-    pub version: DockerVersion,
     pub docker: Docker,
     pub plugin: Plugin,
     pub netd: Daemon,
@@ -24,12 +23,12 @@ pub struct Stack {
 }
 
 /// Of endpoints that nobody ends; a look more, and room for a slow machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 fn config() -> DaemonConfig {
     let mut config =
         DaemonConfig::default().and_network("rt", "routed", &["10.99.0.0/16", "fd00:99::/64"]);
-    config.networks += "[gc]\ngrace = \"3s\"\ninterval = \"1s\"\nunsafe_short_grace = true\n";
+    config.networks += "[gc]\ngrace = \"12s\"\ninterval = \"1s\"\nunsafe_short_grace = true\n";
     config
 }
 
@@ -44,7 +43,7 @@ impl Stack {
         let docker = Docker::start(&host, version, &flags)?;
         let before = inventory::of(&host)?;
         let networks = netd.networks()?.len();
-        Ok(Self { version, docker, plugin, netd, host, outside, networks, before })
+        Ok(Self { docker, plugin, netd, host, outside, networks, before })
     }
 
     /// `docker network create -d netd FLAGS NAME`
