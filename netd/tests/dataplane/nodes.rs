@@ -3,20 +3,17 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use netd::{
-    dataplane::{
-        Dataplane, DataplaneError, Drift, OverlayReport, OverlaySubject, Settings, UnderlayChoice,
-    },
+    dataplane::{Dataplane, Drift, OverlayReport, Settings},
     domain::{
         IfName,
         overlay::{
-            DeviceKind, Hop, OverlayChange, OverlayDevice, OverlayObject, OverlayRoute,
-            OverlayState, SecretKey, VxlanDevice,
+            DeviceKind, Hop, OverlayDevice, OverlayObject, OverlayRoute, OverlayState, VxlanDevice,
         },
     },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::bed::{Space, reaches};
+use crate::bed::Space;
 
 /// A node of a cluster: a namespace with an underlay device and a dataplane.
 pub struct Node {

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use netd::{
-    dataplane::{Dataplane, DataplaneError, Drift, OverlaySubject, Settings, UnderlayChoice},
+    dataplane::{Dataplane, Drift, OverlaySubject, Settings},
     domain::overlay::{
         DeviceKind, Hop, OverlayChange, OverlayDevice, OverlayObject, OverlayRoute, OverlayState,
-        SecretKey, VxlanDevice,
+        VxlanDevice,
     },
 };
 

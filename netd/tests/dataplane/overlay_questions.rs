@@ -1,19 +1,13 @@
 //! What the kernel is asked about the overlay.
 
-use std::{collections::HashSet, sync::Arc};
-
 use netd::{
-    dataplane::{Dataplane, DataplaneError, Drift, OverlaySubject, Settings, UnderlayChoice},
+    dataplane::{DataplaneError, Drift, UnderlayChoice},
     domain::overlay::{
-        DeviceKind, Hop, OverlayChange, OverlayDevice, OverlayObject, OverlayRoute, OverlayState,
-        SecretKey, VxlanDevice,
+        DeviceKind, Hop, OverlayDevice, OverlayObject, OverlayRoute, OverlayState, SecretKey,
     },
 };
 
-use crate::{
-    bed::reaches,
-    nodes::{Node, kinds, mac, name, own, subnet},
-};
+use crate::nodes::Node;
 
 #[tokio::test]
 async fn the_kernels_answer_for_a_destination_is_told() {
