@@ -185,7 +185,7 @@ fn an_equal_address_alone_is_no_claim() {
     second.announce(attrs(1));
     twin.nodes.push(second);
     twin.rest();
-    assert_eq!(twin.used(0), [had.clone()]);
+    assert_eq!(twin.used(0), std::slice::from_ref(&had));
     assert_ne!(twin.used(1), [had]);
 }
 
