@@ -100,7 +100,7 @@ impl Node {
 
     pub fn state(&self, peers: &[u8]) -> OverlayState {
         let objects = peers.iter().flat_map(|number| self.peer(*number)).collect();
-        OverlayState { devices: vec![self.device()], objects, wireguard: Vec::new() }
+        OverlayState { devices: vec![self.device()], objects, ..OverlayState::default() }
     }
 
     pub async fn sync(&self, state: &OverlayState) -> OverlayReport {

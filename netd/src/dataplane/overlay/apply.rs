@@ -122,17 +122,3 @@ pub fn settle(
     let error = DataplaneError::Kernel { operation: describe(Deed::Set, lose, names), errno };
     report.refused.push((OverlaySubject::Object(object), error));
 }
-<<<<<<< HEAD
-
-/// Orders entries of one kind: address, MAC, where a route leads.
-type Rank = (Option<std::net::IpAddr>, [u8; 6], Option<(KernelHop, Option<u32>)>);
-
-fn rank(entry: &Entry) -> Rank {
-    match entry {
-        Entry::Neighbour { mac, .. } => (None, *mac, None),
-        Entry::Fdb { remote, .. } => (Some(*remote), [0; 6], None),
-        Entry::Route(route) => (None, [0; 6], Some((route.hop, route.mtu))),
-    }
-}
-=======
->>>>>>> kernel
