@@ -1,6 +1,6 @@
 //! flannel's environment file, for Docker and others that read it.
 
-use std::{io::Write as _, path::Path};
+use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::overlay::{
     Local,
@@ -36,5 +36,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     let beside = path.with_extension("env.netd");
     let mut file = std::fs::File::create(&beside).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    // For everybody, whatever the service's umask is.
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
 }
