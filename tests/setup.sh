@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a Debian 12 machine ready for `make test`, `make demo` and `make bench`.
 #
-# Installs a few Debian 12 packages, and unpacks two newer containerds below
-# .testbed/ with an apt configuration of their own: nothing of the system's is
+# Installs a few Debian 12 packages, and unpacks two newer containerds and an etcd
+# below .testbed/ with an apt configuration of their own: nothing of the system's is
 # upgraded, no source list of the system's is touched. What is there already is
 # skipped, so it can be run again at any time, also without a network.
 set -eu
@@ -30,6 +30,7 @@ protoc:protobuf-compiler
 /usr/lib/cni/bridge:containernetworking-plugins
 /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 /etc/ssl/certs/ca-certificates.crt:ca-certificates
+openssl:openssl
 "
 
 say() { echo "setup: $*"; }
@@ -107,10 +108,12 @@ offered() {
         -o Dir::Cache="$bed/apt/$1/cache" show --no-all-versions "$2" | sed -n 's/^Version: //p' | head -n 1
 }
 
-# unpack NAME PACKAGE WANTED-VERSION SUITE...: PACKAGE's files below .testbed/NAME,
+# unpack NAME PACKAGES WANTED-VERSION SUITE...: the packages' files below .testbed/NAME,
 # from the first suite that offers the wanted version, else the newest of the last one.
+# Several packages (words of one argument) come of one source and have one version.
 unpack() {
-    name=$1 package=$2 wanted=$3
+    name=$1 packages=$2 wanted=$3
+    package=${packages%% *}
     shift 3
     if [ -e "$bed/$name/.complete" ]; then
         say "$name is there ($(cat "$bed/$name/.complete"))"
@@ -128,16 +131,20 @@ unpack() {
     "$wanted"*) ;;
     *) say "NOTE: $package $wanted is not offered any more; taking $version of Debian $suite" ;;
     esac
-    say "fetching $package $version from Debian $suite"
-    rm -rf "$bed/$name" "$bed/$name.new"
+    say "fetching $packages $version from Debian $suite"
+    rm -rf "$bed/$name" "$bed/$name.new" "$bed/debs/$name"
     mkdir -p "$bed/$name.new" "$bed/debs/$name"
-    (cd "$bed/debs/$name" && rm -f ./*.deb && suite_apt "$suite" download "$package=$version") >"$bed/apt/$suite/log" 2>&1 || {
-        tail -n 20 "$bed/apt/$suite/log" >&2
-        die "$package $version could not be fetched from $mirror"
-    }
-    dpkg -x "$bed/debs/$name"/*.deb "$bed/$name.new"
+    for package in $packages; do
+        (cd "$bed/debs/$name" && suite_apt "$suite" download "$package=$version") >"$bed/apt/$suite/log" 2>&1 || {
+            tail -n 20 "$bed/apt/$suite/log" >&2
+            die "$package $version could not be fetched from $mirror"
+        }
+    done
+    for deb in "$bed/debs/$name"/*.deb; do
+        dpkg -x "$deb" "$bed/$name.new"
+    done
     rm -rf "$bed/debs/$name"
-    echo "$package $version, Debian $suite" >"$bed/$name.new/.complete"
+    echo "$packages $version, Debian $suite" >"$bed/$name.new/.complete"
     mv "$bed/$name.new" "$bed/$name"
 }
 
@@ -148,6 +155,14 @@ rm -f "$bed"/apt/*/updated
 install_packages
 unpack containerd-2.1 containerd 2.1.9 forky sid
 unpack containerd-1.7 containerd 1.7.24 trixie
+# The store of many nodes: etcd, etcdctl, etcdutl.
+unpack etcd "etcd-server etcd-client" 3.5.16 trixie
+# The plugins that netd is compared with, besides Debian 12's (1.1.1).
+unpack cni-1.9 containernetworking-plugins 1.9.1 forky sid
+# dockerd, its client and its proxy; a package of its own each since 26.
+unpack docker-20.10 docker.io 20.10.24 bookworm
+unpack docker-28.5 docker.io 28.5.2 forky sid
+unpack docker-28.5-cli docker-cli 28.5.2 forky sid
 # sh, nc, wget, httpd for the test image.
 unpack busybox busybox-static 1: bookworm
 say "ready"

@@ -202,6 +202,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         issued_at: spec.issued_at,
         source: spec.source,
         sequence,
+        moved: None,
     }
 }
 

@@ -199,6 +199,13 @@ impl TunnelPeer {
         }
     }
 
+    /// The tunnel's device.
+    pub fn device(&self) -> &IfName {
+        match self {
+            Self::Wireguard(device, _) | Self::Udp(device, _) => device,
+        }
+    }
+
     /// What goes to the peer.
     pub fn subnets(&self) -> &BTreeSet<IpNet> {
         match self {
@@ -259,6 +266,8 @@ pub struct OverlayState {
     pub objects: std::collections::HashSet<OverlayObject>,
     /// Of the kernel's WireGuard devices.
     pub wireguard: Vec<(IfName, WireguardPeer)>,
+    /// There may be more that is not known yet: nothing is removed.
+    pub partial: bool,
 }
 
 /// A change of what the kernel has to hold, where the rest is as it was.

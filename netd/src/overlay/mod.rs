@@ -15,7 +15,9 @@ pub mod backend;
 pub mod desired;
 pub mod flannel;
 pub(crate) mod fuzzing;
+pub mod identity;
 pub mod membership;
+pub mod published;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -93,8 +93,11 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Watched {
     /// Changes of one or more whole revisions, in order; resume after `revision`.
+    /// Without any event only right after an error: the watch goes on, and every later
+    /// change will be told.
     Changes { events: Vec<Event>, revision: Revision },
-    /// The revisions asked for are gone: list again and watch from there.
+    /// The revisions asked for are gone, or the store's data was replaced by that of a
+    /// backup: list again and watch from there.
     /// The stream ends after this.
     Compacted,
 }
@@ -102,14 +105,21 @@ pub enum Watched {
 /// A running watch; dropping it ends it.
 #[async_trait]
 pub trait Watch: Send {
-    /// The next changes; `None` when the store is closed.
+    /// The next changes; `None` when the store is closed. May be dropped and called again
+    /// (in a `select!`): nothing gets lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] once for each failed attempt to get on, with growing
+    /// pauses. The watch lasts: call again, it goes on by itself where it was, and says so
+    /// with a [`Watched::Changes`].
     async fn next(&mut self) -> Option<Result<Watched, StoreError>>;
 }
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Out of reach or overloaded: nothing, or not known what, was done; try again.
+    /// Out of reach or overloaded: nothing, or not known what, was done; try again. After
+    /// a [`Store::commit`], read what is there first: it may have been made.
     #[error("store unavailable: {0}")]
     Unavailable(String),
     /// The disk is full or read-only, or the file is damaged.

@@ -251,7 +251,7 @@ impl Desired {
     pub fn state(&self) -> OverlayState {
         let wireguard = if self.local.kernel_wireguard { self.held.wireguard() } else { vec![] };
         let (devices, objects) = (self.plan.devices.clone(), self.held.objects().collect());
-        OverlayState { devices, objects, wireguard }
+        OverlayState { devices, objects, wireguard, partial: false }
     }
 
     /// Every peer of the tunnel process's tunnels, merged by name.

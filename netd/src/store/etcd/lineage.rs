@@ -1,0 +1,144 @@
+//! Whether etcd still holds the data that it held before.
+//!
+//! Data restored from a backup has lower revisions than were seen, until new changes
+//! have passed them. raft's index tells it then: it counts every change and every
+//! lease of a cluster and begins anew in a restored one.
+
+use crate::store::Revision;
+
+/// What a member said right after a read that all earlier changes go before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sighting {
+    pub cluster: u64,
+    pub revision: Revision,
+    /// Not known to a user without rights.
+    pub index: Option<u64>,
+}
+
+/// What was known when a question was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    epoch: u64,
+    cluster: Option<u64>,
+    revision: Revision,
+    index: u64,
+    peak: Revision,
+}
+
+/// All that was seen of etcd's data.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    /// How often other data took the place of what was there.
+    epoch: u64,
+    cluster: Option<u64>,
+    revision: Revision,
+    index: u64,
+    /// The greatest revision of any epoch.
+    peak: Revision,
+}
+
+impl Lineage {
+    pub fn mark(&self) -> Mark {
+        let Self { epoch, cluster, revision, index, peak } = *self;
+        Mark { epoch, cluster, revision, index, peak }
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A revision that any answer has named.
+    pub fn seen(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+        self.peak = self.peak.max(revision);
+    }
+
+    /// Takes up what was seen after `mark`; begins another epoch if the data was replaced.
+    pub fn judge(&mut self, mark: Mark, now: Sighting) {
+        let other = mark.cluster.is_some_and(|cluster| cluster != now.cluster)
+            || now.revision < mark.revision
+            || now.index.is_some_and(|index| index < mark.index);
+        // Somebody else may have found out while the answer was on its way.
+        if other && mark.epoch == self.epoch {
+            self.epoch += 1;
+            self.revision = now.revision;
+            self.index = 0;
+        }
+        self.cluster = Some(now.cluster);
+        self.index = self.index.max(now.index.unwrap_or(0));
+        self.seen(now.revision);
+    }
+
+    /// Whether what follows `after`, a revision of `epoch`, can still be told: etcd, asked
+    /// after `mark`, was at `now`. A revision that nobody had seen yet may be waited for.
+    pub fn can_resume(&self, mark: Mark, epoch: u64, after: Revision, now: Revision) -> bool {
+        epoch == self.epoch && (after <= now || after > mark.peak)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(cluster: u64, revision: Revision, index: u64) -> Sighting {
+        Sighting { cluster, revision, index: Some(index) }
+    }
+
+    fn next(lineage: &mut Lineage, now: Sighting) -> u64 {
+        let mark = lineage.mark();
+        lineage.judge(mark, now);
+        lineage.epoch()
+    }
+
+    #[test]
+    fn going_on_is_no_new_epoch() {
+        let mut lineage = Lineage::default();
+        for now in [at(7, 10, 12), at(7, 10, 12), at(7, 11, 15)] {
+            assert_eq!(next(&mut lineage, now), 0);
+        }
+        assert_eq!(next(&mut lineage, Sighting { index: None, ..at(7, 11, 0) }), 0);
+        let mark = lineage.mark();
+        assert!(lineage.can_resume(mark, 0, 9, 11) && lineage.can_resume(mark, 0, 12, 11));
+        // Reached by somebody else while the answer was on its way.
+        lineage.seen(12);
+        assert!(lineage.can_resume(mark, 0, 12, 11));
+    }
+
+    #[test]
+    fn other_data_is_known_by_cluster_revision_or_index() {
+        for now in [at(8, 10, 12), at(7, 9, 12), at(7, 50, 11)] {
+            let mut lineage = Lineage::default();
+            next(&mut lineage, at(7, 10, 12));
+            assert_eq!(next(&mut lineage, now), 1, "{now:?}");
+            let mark = lineage.mark();
+            assert!(!lineage.can_resume(mark, 0, 5, now.revision));
+            assert!(lineage.can_resume(mark, 1, 5, now.revision));
+            assert_eq!(next(&mut lineage, now), 1, "told once");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_is_no_new_epoch() {
+        let mut lineage = Lineage::default();
+        let early = lineage.mark();
+        next(&mut lineage, at(7, 20, 30));
+        lineage.judge(early, at(7, 10, 12));
+        assert_eq!(lineage.epoch(), 0);
+        // Two askers find the same thing out.
+        let mark = lineage.mark();
+        lineage.judge(mark, at(7, 5, 6));
+        lineage.judge(mark, at(7, 6, 7));
+        assert_eq!(lineage.epoch(), 1);
+    }
+
+    #[test]
+    fn a_revision_of_the_replaced_data_is_not_waited_for() {
+        let mut lineage = Lineage::default();
+        lineage.seen(100);
+        next(&mut lineage, at(7, 90, 9));
+        assert_eq!(lineage.epoch(), 1);
+        let mark = lineage.mark();
+        assert!(!lineage.can_resume(mark, 1, 100, 90), "named by a list before");
+        assert!(lineage.can_resume(mark, 1, 101, 90), "never seen");
+    }
+}

@@ -1,0 +1,213 @@
+//! A history that is cut off, or replaced: what a watch says then.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netd::store::{
+    Change, Compare, Event, Outcome, Store as _, StoreError, Txn, Watched,
+    etcd::{EtcdOptions, EtcdStore},
+};
+use testbed::{block_on, case, etcd::EtcdCluster};
+
+use super::{next, open, until, write, write_at_last};
+
+/// The outcome after errors and empty batches.
+async fn outcome(watch: &mut Box<dyn netd::store::Watch>) -> Result<Watched> {
+    loop {
+        match next(watch).await? {
+            Err(StoreError::Unavailable(_)) => {}
+            Ok(Watched::Changes { events, .. }) if events.is_empty() => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// A watch that was cut off while its revision was compacted says so.
+#[test]
+fn compacted_while_away() -> Result<()> {
+    case(|bed| {
+        let mut cluster = EtcdCluster::start(&bed.directory().join("etcd"), 1)?;
+        let mut options = EtcdOptions::new(cluster.endpoints());
+        options.quiet_time = Duration::from_secs(600);
+        let (store, other) = (EtcdStore::open(options)?, open(&cluster)?);
+        block_on(async {
+            let after = write(&store, "/t/a", "1").await?;
+            let mut watch = store.watch("/t/", after).await?;
+            write(&other, "/t/a", "2").await?;
+            until(&mut watch, "/t/a", "2").await?;
+            for n in 0..5 {
+                write(&other, "/elsewhere", &n.to_string()).await?;
+            }
+            cluster.compact()?;
+            cluster.kill(0)?;
+            cluster.start_member(0)?;
+            cluster.wait_healthy()?;
+            ensure!(outcome(&mut watch).await? == Watched::Compacted);
+            ensure!(watch.next().await.is_none());
+            Ok(())
+        })
+    })
+}
+
+/// A running watch is not touched by compaction, and a quiet one moves on with etcd, so
+/// that it can go on after a loss although its last event is long forgotten.
+#[test]
+fn a_quiet_watch_is_not_compacted() -> Result<()> {
+    case(|bed| {
+        let mut cluster = EtcdCluster::start(&bed.directory().join("etcd"), 1)?;
+        let (store, other) = (open(&cluster)?, open(&cluster)?);
+        block_on(async {
+            let after = write(&store, "/t/a", "1").await?;
+            let mut watch = store.watch("/t/", after).await?;
+            for n in 0..20 {
+                write(&other, "/elsewhere", &n.to_string()).await?;
+            }
+            // Two answers to "where are you" (every 200 ms).
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            cluster.compact()?;
+            cluster.kill(0)?;
+            cluster.start_member(0)?;
+            cluster.wait_healthy()?;
+            write_at_last(&other, "/t/a", "2").await?;
+            let (seen, _) = until(&mut watch, "/t/a", "2").await?;
+            ensure!(seen == ["/t/a=2"], "{seen:?}");
+            Ok(())
+        })
+    })
+}
+
+/// Data restored from a snapshot: revisions go back. Whether or not new changes have
+/// passed the old revisions when a watch comes back, it says that all is to be listed.
+fn restored(writes_after: usize) -> Result<()> {
+    case(|bed| {
+        let mut cluster = EtcdCluster::start(&bed.directory().join("etcd"), 3)?;
+        let (store, other) = (open(&cluster)?, open(&cluster)?);
+        let file = bed.directory().join("snapshot");
+        block_on(async {
+            let lease = store.grant(Duration::from_secs(600)).await?;
+            write(&store, "/t/a", "1").await?;
+            cluster.snapshot(&file)?;
+            let late = store.grant(Duration::from_secs(600)).await?;
+            let mut after = 0;
+            for n in 2..7 {
+                after = write(&store, "/t/a", &n.to_string()).await?;
+            }
+            let mut watch = store.watch("/t/", after).await?;
+            write(&store, "/t/b", "7").await?;
+            until(&mut watch, "/t/b", "7").await?;
+            cluster.restore(&file)?;
+            for n in 0..writes_after {
+                write_at_last(&other, "/t/c", &n.to_string()).await?;
+            }
+            ensure!(outcome(&mut watch).await? == Watched::Compacted);
+            let list = store.list("/t/").await?;
+            let first = list.entries.first().map(|e| (e.key.as_str(), e.value.as_slice()));
+            ensure!(first == Some(("/t/a", b"1".as_slice())), "{list:?}");
+            // A list from before the restore is as good as none.
+            let mut old = store.watch("/t/", after).await?;
+            if writes_after == 0 {
+                ensure!(outcome(&mut old).await? == Watched::Compacted);
+            }
+            let mut watch = store.watch("/t/", list.revision).await?;
+            write_at_last(&other, "/t/d", "new").await?;
+            until(&mut watch, "/t/d", "new").await?;
+            store.keep_alive(lease).await?;
+            let gone = store.keep_alive(late).await;
+            ensure!(matches!(gone, Err(StoreError::LeaseGone(l)) if l == late), "{gone:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn restored_to_lower_revisions() -> Result<()> {
+    restored(0)
+}
+
+#[test]
+fn restored_and_gone_on_past_the_old_revisions() -> Result<()> {
+    restored(40)
+}
+
+/// A transaction as large as etcd takes comes as one batch, live and afterwards.
+#[test]
+fn large_transactions_come_whole() -> Result<()> {
+    case(|bed| {
+        let cluster = EtcdCluster::start(&bed.directory().join("etcd"), 1)?;
+        let store = open(&cluster)?;
+        block_on(async {
+            let after = store.list("/t/").await?.revision;
+            let mut live = store.watch("/t/", after).await?;
+            let change = |n: usize| Change::Put {
+                key: format!("/t/{n:03}"),
+                value: vec![b'v'; 11_000],
+                lease: 0,
+            };
+            // 120 of them in each of 20 revisions: 26 MB, more than is taken at once.
+            for _ in 0..20 {
+                let changes = (0..120).map(change).collect();
+                let made = store.commit(Txn { compares: vec![], changes }).await?;
+                ensure!(matches!(made, Outcome::Committed(_)));
+            }
+            let mut revisions = 0;
+            while revisions < 20 {
+                let Watched::Changes { events, .. } = next(&mut live).await?? else {
+                    panic!("compacted")
+                };
+                let of = |event: &Event| match event {
+                    Event::Put(entry) => entry.mod_revision,
+                    Event::Delete { revision, .. } => *revision,
+                };
+                for whole in events.chunk_by(|a, b| of(a) == of(b)) {
+                    ensure!(whole.len() == 120, "{} of 120 events", whole.len());
+                    revisions += 1;
+                }
+            }
+            // All at once is too much: it is to be listed, which goes by pages.
+            let mut late = store.watch("/t/", after).await?;
+            ensure!(outcome(&mut late).await? == Watched::Compacted);
+            ensure!(store.list("/t/").await?.entries.len() == 120);
+            // Pages get shorter where values are long: 40 MB here.
+            for n in 0..40 {
+                let (key, value) = (format!("/large/{n}"), vec![7; 1 << 20]);
+                let changes = vec![Change::Put { key, value, lease: 0 }];
+                store.commit(Txn { compares: vec![], changes }).await?;
+            }
+            let large = store.list("/large/").await?.entries;
+            ensure!(large.len() == 40 && large.iter().all(|e| e.value.len() == 1 << 20));
+            Ok(())
+        })
+    })
+}
+
+/// etcd's own limits are named, and no transaction is done by half.
+#[test]
+fn what_is_too_large_for_etcd_is_refused() -> Result<()> {
+    case(|bed| {
+        let cluster = EtcdCluster::start(&bed.directory().join("etcd"), 1)?;
+        let store = open(&cluster)?;
+        block_on(async {
+            let change = |n: usize, size| Change::Put {
+                key: format!("/t/{n}"),
+                value: vec![0; size],
+                lease: 0,
+            };
+            let many = (0..129).map(|n| change(n, 1)).collect();
+            let large = (0..2).map(|n| change(n, 1 << 20)).collect();
+            for (changes, said) in [(many, "too many"), (large, "several transactions")] {
+                let refused = store.commit(Txn { compares: vec![], changes }).await;
+                let Err(StoreError::BadTransaction(why)) = refused else { panic!("{refused:?}") };
+                ensure!(why.contains(said), "{why}");
+            }
+            ensure!(store.list("/t/").await?.entries.is_empty());
+            // Of several leases, the one that is gone is named.
+            let lease = store.grant(Duration::from_secs(600)).await?;
+            let bound = |key: &str, lease| Change::Put { key: key.into(), value: vec![], lease };
+            let changes = vec![bound("/t/a", lease), bound("/t/b", 12_345)];
+            let compares = vec![Compare::Absent("/t/a".into())];
+            let refused = store.commit(Txn { compares, changes }).await;
+            ensure!(matches!(refused, Err(StoreError::LeaseGone(12_345))), "{refused:?}");
+            Ok(())
+        })
+    })
+}
