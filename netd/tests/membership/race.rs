@@ -54,7 +54,12 @@ struct Life {
 }
 
 impl Life {
-    fn start(node: usize, store: &Arc<Remote>, options: MembershipOptions, used: &Arc<Mutex<Used>>) -> Self {
+    fn start(
+        node: usize,
+        store: &Arc<Remote>,
+        options: MembershipOptions,
+        used: &Arc<Mutex<Used>>,
+    ) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let store: Arc<dyn Store> = store.clone();
         let started = runtime.block_on(Membership::start(store, options));

@@ -70,7 +70,7 @@ const OWN: Rank = 0;
 #[derive(Debug)]
 struct Entry {
     rank: Rank,
-    lease: Lease,
+    lease: Arc<Lease>,
     standing: Standing,
 }
 
@@ -169,7 +169,8 @@ impl Desired {
     /// The lease of this key (its name, what comes after `<prefix>/subnets/`) is now this
     /// one. The same lease again changes nothing, its place in the order neither. After a
     /// restart the order is right again if leases are set by their revision in etcd.
-    pub fn set(&mut self, key: &str, lease: Lease) -> Delta {
+    pub fn set(&mut self, key: &str, lease: impl Into<Arc<Lease>>) -> Delta {
+        let lease: Arc<Lease> = lease.into();
         self.refused.remove(key);
         if self.entries.get(key).is_some_and(|entry| entry.lease == lease) {
             return Delta::default();

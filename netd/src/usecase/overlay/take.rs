@@ -6,7 +6,7 @@ use super::{Overlay, Peer, State, local::LocalError, subnet_file};
 use crate::{
     domain::network::Leased,
     overlay::{
-        Lease, Local,
+        Local,
         backend::PeerProblem,
         desired::{Delta, Desired},
         membership::{PeerUpdate, Update},
@@ -107,7 +107,7 @@ impl Overlay {
             PeerUpdate::Set { key, lease, created, since, .. } => {
                 state.unreadable.remove(&key);
                 if let Some(desired) = state.desired.as_mut() {
-                    then.deltas.push(desired.set(&key, Lease::clone(&lease)));
+                    then.deltas.push(desired.set(&key, lease.clone()));
                 }
                 state.peers.insert(key, Peer { lease, created, since });
             }
@@ -199,7 +199,7 @@ fn first(local: Local, state: &State) -> Result<Desired, PeerProblem> {
     let mut peers: Vec<_> = state.peers.iter().collect();
     peers.sort_by_key(|(_, peer)| peer.created);
     for (key, peer) in peers {
-        desired.set(key, Lease::clone(&peer.lease));
+        desired.set(key, peer.lease.clone());
     }
     for (key, why) in &state.unreadable {
         desired.refuse(key, PeerProblem::new("lease", why.clone()));
