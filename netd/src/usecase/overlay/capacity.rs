@@ -54,7 +54,10 @@ impl Overlay {
 
     /// Gives back subnets that have been empty for long, the first never.
     async fn give_back(&self, node: &Node, empty: &mut HashMap<Subnets, Instant>) {
-        let own: Vec<Subnets> = self.state.lock().await.own.iter().map(|o| o.subnets).collect();
+        let (own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
+            self.state.lock().await.own.iter().cloned().partition(|own| own.fits);
+        self.give_back_unfit(node, &unfit);
+        let own: Vec<Subnets> = own.iter().map(|own| own.subnets).collect();
         let name = &self.settings.network;
         let usage = node.registry.usage(name);
         let is_empty = |subnets: &Subnets| subnets.iter().all(|net| used(&usage, net) == Some(0));
@@ -80,6 +83,23 @@ impl Overlay {
                 }
                 Err(error) => tracing::warn!(%error, "an empty subnet can't be given back yet"),
             }
+        }
+    }
+
+    /// Subnets of an earlier configuration go when the last pod that has an address of
+    /// theirs is gone, and another one is there.
+    fn give_back_unfit(&self, node: &Node, unfit: &[OwnSubnets]) {
+        if unfit.is_empty() || node.registry.usage(&self.settings.network).is_empty() {
+            return;
+        }
+        let held: Vec<_> = node.registry.endpoints().iter().flat_map(|(e, _)| e.ips()).collect();
+        let unused = |own: &&OwnSubnets| {
+            !held.iter().any(|ip| own.subnets.iter().any(|net| net.contains(ip)))
+        };
+        let going: Vec<_> = unfit.iter().filter(unused).map(|own| own.subnets).collect();
+        if !going.is_empty() {
+            tracing::info!(subnets = ?going, "outside of the cluster's configuration: given back");
+            self.membership.give_back(going);
         }
     }
 }

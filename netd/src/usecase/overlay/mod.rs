@@ -132,7 +132,6 @@ impl Overlay {
     pub async fn start(self: Arc<Self>, node: Arc<Node>, mut updates: mpsc::Receiver<Update>) {
         const REMEMBERED: Duration = Duration::from_secs(1);
         node.health.bad("overlay", "waiting for the cluster's configuration and a subnet");
-        node.health.good("etcd");
         // Set once, here.
         let _ = node.overlay.set(self.clone());
         let first = tokio::time::timeout(REMEMBERED, batch(&mut updates)).await;

@@ -86,6 +86,7 @@ impl Overlay {
                 }
             }
             Update::Synced => {
+                node.health.good("etcd");
                 then.whole |= !state.complete;
                 state.complete = true;
             }
