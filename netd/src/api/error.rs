@@ -65,6 +65,7 @@ fn table(error: &Error) -> Row {
         Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
         Error::Ipam { source, .. } => ipam(source),
         Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
+        Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
         Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
         Error::Dataplane(error) => dataplane(error),
         Error::Store(error) => store(error),

@@ -121,6 +121,12 @@ pub enum Error {
         /// What is missing.
         why: String,
     },
+    /// The overlay's network can't be deleted.
+    #[error(
+        "network \"{0}\" has the node's subnets of the cluster: take the overlay out of the \
+         configuration first ([etcd], [overlay])"
+    )]
+    OverlayNetwork(NetworkName),
     /// Asked about a cluster that the node is no part of.
     #[error("this node is no part of a cluster: set etcd.endpoints in its configuration")]
     NoOverlay,

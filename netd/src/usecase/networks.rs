@@ -86,11 +86,14 @@ impl Node {
     /// Deletes a network without endpoints; nothing happens when it is not there.
     ///
     /// # Errors
-    /// [`Error::NetworkInUse`]; or it could not be removed, and is still there.
+    /// [`Error::NetworkInUse`], [`Error::OverlayNetwork`]; or it could not be removed, and is still there.
     pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {
         let _topology = self.topology.lock().await;
         if self.registry.network(name).is_none() {
             return Ok(());
+        }
+        if self.config.overlay.as_ref().is_some_and(|overlay| overlay.network == *name) {
+            return Err(Error::OverlayNetwork(name.clone()));
         }
         self.remove(name).await?;
         tracing::info!(network = %name, "network deleted");

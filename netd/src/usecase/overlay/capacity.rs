@@ -9,7 +9,12 @@ use std::{
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::{domain::NetworkName, ipam::PoolUsage, overlay::Subnets, usecase::Node};
+use crate::{
+    domain::NetworkName,
+    ipam::PoolUsage,
+    overlay::{Subnets, membership::OwnSubnets},
+    usecase::Node,
+};
 
 /// How long an attach waits for another subnet.
 const PATIENCE: Duration = Duration::from_secs(5);
