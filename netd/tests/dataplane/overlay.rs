@@ -1,171 +1,19 @@
 //! The overlay's devices and objects on the real kernel.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use netd::{
-    dataplane::{
-        Dataplane, DataplaneError, Drift, OverlayReport, OverlaySubject, Settings, UnderlayChoice,
-    },
-    domain::{
-        IfName,
-        overlay::{
-            DeviceKind, Hop, OverlayChange, OverlayDevice, OverlayObject, OverlayRoute,
-            OverlayState, SecretKey, VxlanDevice,
-        },
+    dataplane::{Dataplane, Drift, OverlaySubject, Settings},
+    domain::overlay::{
+        DeviceKind, Hop, OverlayChange, OverlayDevice, OverlayObject, OverlayRoute, OverlayState,
+        VxlanDevice,
     },
 };
-use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::bed::{Space, reaches};
-
-/// A node of a cluster: a namespace with an underlay device and a dataplane.
-struct Node {
-    host: Space,
-    dataplane: Arc<Dataplane>,
-    drift: UnboundedReceiver<Drift>,
-    number: u8,
-    v6: bool,
-}
-
-impl Node {
-    /// Two nodes on one link, with an underlay of IPv4 or IPv6.
-    fn pair(v6: bool) -> [Self; 2] {
-        let hosts = [Space::new(), Space::new()];
-        let far = hosts[1].path();
-        hosts[0].ip(&format!(
-            "link add eth0 mtu 1500 type veth peer name eth0 mtu 1500 netns {}",
-            far.display()
-        ));
-        let mut number = 0;
-        hosts.map(|host| {
-            number += 1;
-            Self::with_underlay(host, number, v6)
-        })
-    }
-
-    /// One that nobody is at the other end of.
-    fn one() -> Self {
-        let host = Space::new();
-        host.ip("link add eth0 mtu 1500 type veth peer name eth1");
-        host.ip("link set eth1 up");
-        Self::with_underlay(host, 1, false)
-    }
-
-    fn with_underlay(host: Space, number: u8, v6: bool) -> Self {
-        host.ip("link set eth0 up");
-        host.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"));
-        host.ip(&format!("addr add 2001:db8::{number}/64 dev eth0 nodad"));
-        host.set_sysctl("ipv4/ip_forward", "1");
-        host.set_sysctl("ipv6/conf/all/forwarding", "1");
-        let settings = Settings { host_netns: Some(host.0.clone()), ..Settings::default() };
-        let (dataplane, drift) = Dataplane::start(settings).unwrap();
-        Self { host, dataplane, drift, number, v6 }
-    }
-
-    fn outer(&self, number: u8) -> IpAddr {
-        let text = match self.v6 {
-            false => format!("192.0.2.{number}"),
-            true => format!("2001:db8::{number}"),
-        };
-        text.parse().unwrap()
-    }
-
-    fn device(&self) -> OverlayDevice {
-        OverlayDevice {
-            name: name(),
-            mtu: if self.v6 { 1430 } else { 1450 },
-            addresses: [subnet(self.number, false), subnet(self.number, true)].map(own).to_vec(),
-            kind: DeviceKind::Vxlan(VxlanDevice {
-                vni: 1,
-                port: 8472,
-                mac: mac(self.number).parse().unwrap(),
-                local: self.outer(self.number),
-                underlay: "eth0".parse().unwrap(),
-                gbp: false,
-                learning: false,
-            }),
-        }
-    }
-
-    /// What leads to a peer's subnets of both families.
-    fn peer(&self, number: u8) -> Vec<OverlayObject> {
-        let mac = mac(number).parse().unwrap();
-        let mut all = vec![OverlayObject::Fdb { device: name(), mac, remote: self.outer(number) }];
-        for v6 in [false, true] {
-            let destination: ipnet::IpNet = subnet(number, v6).parse().unwrap();
-            let gateway = destination.addr();
-            all.push(OverlayObject::Neighbour { device: name(), ip: gateway, mac });
-            let hop = Hop::Via { gateway, device: name(), onlink: true };
-            all.push(OverlayObject::Route(OverlayRoute { destination, hop, mtu: None }));
-        }
-        all
-    }
-
-    fn state(&self, peers: &[u8]) -> OverlayState {
-        let objects = peers.iter().flat_map(|number| self.peer(*number)).collect();
-        OverlayState { devices: vec![self.device()], objects, wireguard: Vec::new() }
-    }
-
-    async fn sync(&self, state: &OverlayState) -> OverlayReport {
-        self.dataplane.sync_overlay(Arc::new(state.clone())).await.unwrap()
-    }
-
-    /// Makes the state true, and shows that nothing is left to be done.
-    async fn settle(&self, state: &OverlayState) {
-        let report = self.sync(state).await;
-        assert!(report.refused.is_empty(), "{:?}", report.refused);
-        self.assert_right(state).await;
-    }
-
-    async fn assert_right(&self, state: &OverlayState) {
-        let report = self.sync(state).await;
-        assert!(report.repairs.is_empty(), "{:?}", report.repairs);
-        assert!(report.refused.is_empty(), "{:?}", report.refused);
-    }
-
-    async fn hears(&mut self, wanted: &Drift) -> bool {
-        let heard = async {
-            while let Some(drift) = self.drift.recv().await {
-                if drift == *wanted {
-                    return true;
-                }
-            }
-            false
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(1), heard).await.unwrap_or(false)
-    }
-
-    async fn quiet(&mut self) -> Vec<Drift> {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        std::iter::from_fn(|| self.drift.try_recv().ok()).collect()
-    }
-
-    fn bridge(&self, line: &str) -> String {
-        self.host.run("bridge", line).unwrap_or_else(|e| panic!("bridge {line}: {e}"))
-    }
-}
-
-fn name() -> IfName {
-    "flannel.1".parse().unwrap()
-}
-
-fn mac(number: u8) -> String {
-    format!("02:00:00:00:00:{number:02x}")
-}
-
-fn subnet(number: u8, v6: bool) -> String {
-    if v6 { format!("fd00:5:{number:x}::/64") } else { format!("10.5.{number}.0/24") }
-}
-
-/// The device's own address: the subnet's first.
-fn own(subnet: String) -> ipnet::IpNet {
-    let net: ipnet::IpNet = subnet.parse().unwrap();
-    net.addr().into()
-}
-
-fn kinds(report: &OverlayReport) -> HashSet<&'static str> {
-    report.repairs.iter().map(|repair| repair.kind.name()).collect()
-}
+use crate::{
+    bed::reaches,
+    nodes::{Node, kinds, mac, name, own, subnet},
+};
 
 #[tokio::test]
 async fn nodes_reach_each_other_by_vxlan_over_both_families() {
@@ -189,37 +37,6 @@ async fn nodes_reach_each_other_by_vxlan_over_both_families() {
         assert_eq!(counters.len(), 1);
         assert!(counters[0].sent_packets > 0 && counters[0].received_bytes > 0, "{counters:?}");
     }
-}
-
-#[tokio::test]
-async fn the_kernels_answer_for_a_destination_is_told() {
-    let node = Node::one();
-    let mut state = node.state(&[2]);
-    let destination = "10.7.0.0/24".parse().unwrap();
-    let gateway = "192.0.2.9".parse().unwrap();
-    let hop = Hop::Via { gateway, device: "eth0".parse().unwrap(), onlink: false };
-    state.objects.insert(OverlayObject::Route(OverlayRoute { destination, hop, mtu: Some(1400) }));
-    let nowhere = OverlayRoute {
-        destination: "10.5.1.0/24".parse().unwrap(),
-        hop: Hop::Blackhole,
-        mtu: None,
-    };
-    state.objects.insert(OverlayObject::Route(nowhere));
-    node.settle(&state).await;
-    let ask = |ip: &str| node.dataplane.route_to(ip.parse().unwrap());
-    let route = ask("10.5.2.7").await.unwrap().unwrap();
-    assert_eq!((route.device.as_str(), route.mtu, route.ours), ("flannel.1", 1450, true));
-    assert_eq!(route.destination, "10.5.2.0/24".parse().unwrap());
-    assert_eq!(route.gateway, Some("10.5.2.0".parse().unwrap()));
-    assert_eq!(route.source, Some("10.5.1.0".parse().unwrap()));
-    let route = ask("fd00:5:2::7").await.unwrap().unwrap();
-    assert_eq!((route.device.as_str(), route.protocol), ("flannel.1", 110));
-    let route = ask("10.7.0.1").await.unwrap().unwrap();
-    assert_eq!((route.device.as_str(), route.gateway, route.mtu), ("eth0", Some(gateway), 1400));
-    assert_eq!(ask("10.5.1.7").await.unwrap(), None, "a blackhole");
-    assert_eq!(ask("198.51.100.1").await.unwrap(), None);
-    let route = ask("192.0.2.77").await.unwrap().unwrap();
-    assert_eq!((route.device.as_str(), route.gateway, route.ours), ("eth0", None, false));
 }
 
 #[tokio::test]
@@ -400,7 +217,7 @@ async fn what_a_device_can_change_it_changes_and_else_it_is_made_anew() {
 
 #[tokio::test]
 async fn a_refusal_holds_up_nothing_else() {
-    let node = Node::one();
+    let mut node = Node::one();
     let mut state = node.state(&[2]);
     let route = |to: &str, gateway: &str, device: &str| {
         let (gateway, device) = (gateway.parse().unwrap(), device.parse().unwrap());
@@ -435,7 +252,9 @@ async fn a_refusal_holds_up_nothing_else() {
         assert!(said.iter().any(|text| text.contains(part)), "{part}: {said:?}");
     }
     // A tun device that is there is set up as wanted.
+    node.quiet().await;
     node.host.ip("tuntap add dev flannel0 mode tun");
+    assert!(node.hears(&Drift::Overlay).await, "the tunnel's device came");
     state.devices[0].addresses = vec!["10.5.1.0/16".parse().unwrap()];
     state.devices[0].mtu = 1472;
     let report = node.sync(&state).await;
@@ -483,71 +302,4 @@ async fn single_changes_need_no_reading_and_never_undo_each_other() {
     let mut state = node.state(&[]);
     state.objects.extend(moved);
     node.assert_right(&state).await;
-}
-
-#[tokio::test]
-async fn what_the_kernel_lacks_is_told_and_asking_leaves_nothing_behind() {
-    let node = Node::one();
-    let before = node.host.ip("-o link");
-    let able = node.dataplane.overlay_capabilities().await.unwrap();
-    assert_eq!(node.host.ip("-o link"), before);
-    assert!(able.vxlan && able.tun, "{able:?}");
-    let underlay = "eth0".parse().unwrap();
-    let kinds = [
-        (able.ipip, "ipip", DeviceKind::Ipip { local: "192.0.2.1".parse().unwrap(), underlay }),
-        (
-            able.wireguard,
-            "wireguard",
-            DeviceKind::Wireguard { private_key: SecretKey([0x40; 32]), port: 51820 },
-        ),
-    ];
-    for (able, name, kind) in kinds {
-        let by_hand = node.host.run("ip", &format!("link add hand type {name}"));
-        assert_eq!(able, by_hand.is_ok(), "{name}: {by_hand:?}");
-        let device = OverlayDevice { name: "flannel-x".parse().unwrap(), kind, ..node.device() };
-        let state = OverlayState { devices: vec![device], ..OverlayState::default() };
-        let report = node.sync(&state).await;
-        let said = report.refused.iter().any(
-            |(_, e)| matches!(e, DataplaneError::Unsupported { what, .. } if what.contains(name)),
-        );
-        assert_eq!(said, !able, "{name}: {:?}", report.refused);
-    }
-}
-
-#[tokio::test]
-async fn the_underlay_is_found_and_watched() {
-    let mut node = Node::one();
-    let of = |choice| node.dataplane.underlay_of(choice);
-    let none = of(UnderlayChoice::DefaultRoute).await.unwrap_err().to_string();
-    assert!(none.contains("no default route"), "{none}");
-    let eth0 = of(UnderlayChoice::Name("eth0".parse().unwrap())).await.unwrap();
-    let addresses = ["192.0.2.1/24", "2001:db8::1/64"].map(|net| net.parse().unwrap());
-    assert_eq!((eth0.mtu, &eth0.addresses[..]), (1500, &addresses[..]));
-    let choices = [
-        UnderlayChoice::Address("192.0.2.1".parse().unwrap()),
-        UnderlayChoice::Address("2001:db8::1".parse().unwrap()),
-        UnderlayChoice::Reaches("192.0.2.77".parse().unwrap()),
-        UnderlayChoice::Reaches("2001:db8::77".parse().unwrap()),
-    ];
-    for choice in choices {
-        assert_eq!(of(choice).await.unwrap(), eth0);
-    }
-    of(UnderlayChoice::Reaches("203.0.113.1".parse().unwrap())).await.unwrap_err();
-    of(UnderlayChoice::Address("203.0.113.1".parse().unwrap())).await.unwrap_err();
-    node.host.ip("route add default via 192.0.2.254");
-    assert_eq!(of(UnderlayChoice::DefaultRoute).await.unwrap(), eth0);
-    for damage in [
-        "link set eth0 mtu 1400",
-        "addr add 192.0.2.50/24 dev eth0",
-        "addr add 2001:db8::50/64 dev eth0 nodad",
-        "addr del 192.0.2.50/24 dev eth0",
-        "link set eth0 down",
-        "link set eth0 up",
-        "route add default via 192.0.2.253",
-    ] {
-        node.quiet().await;
-        node.host.ip(damage);
-        assert!(node.hears(&Drift::Overlay).await, "{damage}");
-        node.dataplane.underlay_of(UnderlayChoice::Name("eth0".parse().unwrap())).await.unwrap();
-    }
 }

@@ -11,6 +11,7 @@ use crate::dataplane::message::net::PROTOCOL_NUMBER;
 const TYPE: u32 = 4;
 const PORT: u32 = 12;
 const LINK_FAMILY: u32 = 16;
+const LINK_TYPE: u32 = 18;
 const LINK_FLAGS: u32 = 24;
 const LINK_CHANGED: u32 = 28;
 const NEIGHBOUR_FAMILY: u32 = 16;
@@ -21,6 +22,8 @@ const ROUTE_PROTOCOL: u32 = 21;
 const LOW: u32 = if cfg!(target_endian = "little") { 0 } else { 3 };
 const ALL: u32 = u32::MAX;
 const UP: u32 = 1;
+/// `ARPHRD_NONE`: tun and wireguard devices.
+const NO_LINK_LAYER: u16 = 0xfffe;
 /// `AF_BRIDGE`.
 const BRIDGE: u32 = 7;
 /// `NTF_SELF`.
@@ -107,8 +110,9 @@ pub fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
     ])
 }
 
-/// Passes settings, new addresses, and links that came up and are not new; nothing that
-/// the socket with port `quiet` caused.
+/// Passes settings, new addresses, links that came up and are not new, and whatever
+/// happens to links without a link layer (tunnels); nothing that the socket with port
+/// `quiet` caused.
 pub fn on_the_host(quiet: u32) -> Vec<libc::sock_filter> {
     use Line::{If, Load, Mark, Return};
     assemble(&[
@@ -122,6 +126,8 @@ pub fn on_the_host(quiet: u32) -> Vec<libc::sock_filter> {
         Mark("link"),
         Load(BYTE, LINK_FAMILY),
         If(ANY_BIT, 0xff, "drop"),
+        Load(HALF, LINK_TYPE),
+        If(EQUAL, kind(NO_LINK_LAYER), "pass"),
         Load(WORD, LINK_CHANGED),
         If(EQUAL, ALL, "drop"),
         Load(BYTE, LINK_CHANGED + LOW),
@@ -257,12 +263,15 @@ mod tests {
 
     #[test]
     fn of_the_host_settings_new_addresses_and_links_that_came_up_pass() {
-        let link = |flags: u32, changed: u32| {
+        let typed = |kind: u16, flags: u32, changed: u32| {
             let mut body = vec![0; 8];
+            body[2..4].copy_from_slice(&kind.to_ne_bytes());
             body.extend_from_slice(&flags.to_ne_bytes());
             body.extend_from_slice(&changed.to_ne_bytes());
             run(on_the_host(QUIET), &message(NEW_LINK, &body))
         };
+        let link = |flags, changed| typed(1, flags, changed);
+        assert!(typed(NO_LINK_LAYER, 0, u32::MAX), "a new tunnel");
         assert!(link(UP, UP));
         assert!(!link(0, UP) && !link(UP, 0) && !link(UP, u32::MAX));
         for kind in [NEW_NETCONF, NEW_ADDRESS] {

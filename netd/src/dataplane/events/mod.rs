@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::{
-    overlay::{ExpectedDevice, ExpectedUnderlay},
+    overlay::{Expectation, ExpectedDevice, ExpectedUnderlay},
     table::{Expected, ExpectedBridge, Table},
 };
 use super::{

@@ -31,7 +31,7 @@ const INET6: u8 = libc::AF_INET6 as u8;
 const BRIDGE: u8 = libc::AF_BRIDGE as u8;
 
 /// A route of the main table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HeldRoute {
     pub destination: IpNet,
     pub metric: u32,
@@ -322,4 +322,80 @@ pub fn read_way(body: &[u8]) -> Option<Way> {
     }
     let destination = IpNet::new(to, prefix).ok()?;
     Some(Way { destination, metric, protocol, link, gateway, source, mtu })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dataplane::netlink::{Batch, cut};
+
+    /// The message's body, as the kernel would send it back.
+    fn said(message: RouteNetlinkMessage) -> Vec<u8> {
+        let mut batch = Batch::new();
+        batch.route(message, 0);
+        cut(batch.bytes(), None)[0].body().to_vec()
+    }
+
+    #[test]
+    fn entries_are_said_as_they_are_read() {
+        let v4 = "10.5.2.0".parse().unwrap();
+        let v6 = "fd00:5:2::".parse().unwrap();
+        let mac = [2, 0, 0, 0, 0, 2];
+        for ip in [v4, v6] {
+            for entry in
+                [Entry::Neighbour { link: 9, ip, mac }, Entry::Fdb { link: 9, mac, remote: ip }]
+            {
+                assert_eq!(read_neighbour(&said(set(&entry))), Some(entry));
+            }
+            let hops = [
+                KernelHop::Nowhere,
+                KernelHop::Link(9),
+                KernelHop::Via { gateway: ip, link: 9, onlink: false },
+                KernelHop::Via { gateway: ip, link: 9, onlink: true },
+            ];
+            for (hop, mtu) in hops.into_iter().zip([None, Some(1400), None, Some(1300)]) {
+                let route = HeldRoute::ours(IpNet::new(ip, 24).unwrap(), 7, hop, mtu);
+                assert_eq!(read_route(&said(set(&Entry::Route(route)))), Some(route));
+            }
+        }
+    }
+
+    #[test]
+    fn a_default_route_is_read_and_junk_is_not() {
+        let default: IpNet = "::/0".parse().unwrap();
+        let route = HeldRoute::ours(default, 0, KernelHop::Link(3), None);
+        assert_eq!(read_route(&said(set(&Entry::Route(route)))), Some(route));
+        for length in 0..60 {
+            let junk = vec![0xff; length];
+            assert_eq!(read_route(&junk), None);
+            assert_eq!(read_neighbour(&junk), None);
+            assert_eq!(read_way(&junk), None);
+            assert!(read_address(&junk).is_none_or(|a| a.net.prefix_len() <= 128));
+        }
+    }
+
+    #[test]
+    fn of_ipv6_addresses_only_lasting_ones_count() {
+        let address = |family: u8, flags: u32, ip: IpAddr| {
+            let bytes = match ip {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            let mut body = vec![family, 24, 0, 0, 3, 0, 0, 0, 8, 0, 8, 0];
+            body.extend_from_slice(&flags.to_ne_bytes());
+            body.extend_from_slice(&(bytes.len() as u16 + 4).to_ne_bytes());
+            body.extend_from_slice(&[1, 0]);
+            body.extend_from_slice(&bytes);
+            read_address(&body).unwrap()
+        };
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        assert!(address(INET, 0x81, v4).is_lasting(), "secondary");
+        assert!(address(INET6, 0x80, v6).is_lasting());
+        for passing in [0x01, 0x08, 0x20, 0x40] {
+            let address = address(INET6, passing, v6);
+            assert!(address.is_global() && !address.is_lasting(), "{passing}");
+        }
+        assert!(!address(INET6, 0, "fe80::1".parse().unwrap()).is_global());
+    }
 }

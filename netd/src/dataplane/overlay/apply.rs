@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Overlay,
-    objects::{Entry, KernelHop, Objects, object_of},
+    objects::{Entry, Objects, object_of},
     report::{OverlayReport, OverlaySubject},
 };
 use crate::{
@@ -115,19 +115,10 @@ pub fn settle(
     report: &mut OverlayReport,
 ) {
     let Some(before) = wanted.put(entry).filter(|before| before != entry) else { return };
-    let (keep, lose) =
-        if rank(&before) <= rank(entry) { (&before, entry) } else { (entry, &before) };
+    let (keep, lose) = if before <= *entry { (&before, entry) } else { (entry, &before) };
     wanted.put(keep);
     let Some(object) = object_of(lose, names) else { return };
     let errno = format!("another peer claims the same: {}", describe(Deed::Set, keep, names));
     let error = DataplaneError::Kernel { operation: describe(Deed::Set, lose, names), errno };
     report.refused.push((OverlaySubject::Object(object), error));
-}
-
-fn rank(entry: &Entry) -> (Option<std::net::IpAddr>, [u8; 6], Option<(KernelHop, Option<u32>)>) {
-    match entry {
-        Entry::Neighbour { mac, .. } => (None, *mac, None),
-        Entry::Fdb { remote, .. } => (Some(*remote), [0; 6], None),
-        Entry::Route(route) => (None, [0; 6], Some((route.hop, route.mtu))),
-    }
 }

@@ -78,7 +78,8 @@ impl Overlay {
             }
         }
         // Entries go with their device, and with its MAC: that is no drift.
-        self.kernel.shared.table.lock().overlay.expect_nothing();
+        let seen = self.kernel.shared.table.lock().overlay.expect_nothing();
+        drop(seen);
         for op in &ops {
             match self.apply_device(wanted, op, underlay) {
                 Ok(()) => report.repairs.push(op.repair(name)),
@@ -139,6 +140,10 @@ impl Overlay {
                 None => return Ok(()),
             },
         };
+        if *op == DeviceOp::Create {
+            // It may load a module.
+            self.kinds = None;
+        }
         let mut batch = Batch::new();
         match op {
             DeviceOp::Remove(_) => batch.route(link::delete(Which::Index(index)), 0),

@@ -22,6 +22,8 @@ pub mod objects;
 mod peers;
 pub mod report;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod wireguard;
 
 use std::sync::Arc;

@@ -47,8 +47,8 @@ impl KernelHop {
     }
 }
 
-/// One object by interface index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One object by interface index. The order only decides between two for one key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
     /// A permanent neighbour.
     Neighbour { link: u32, ip: IpAddr, mac: [u8; 6] },

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     dataplane::{
         DataplaneError,
-        events::ExpectedDevice,
+        events::{Expectation, ExpectedDevice},
         kernel::failed,
         message::{
             device::{HeldDevice, probe},
@@ -25,7 +25,7 @@ use crate::{
     },
     domain::{
         IfName,
-        overlay::{DeviceKind, OverlayChange, OverlayDevice, OverlayObject, OverlayState},
+        overlay::{DeviceKind, OverlayChange, OverlayObject, OverlayState},
     },
 };
 
@@ -65,8 +65,10 @@ impl Overlay {
         self.find_links(&mut links, wanted.objects.iter())?;
         let objects = wanted_objects(&wanted.objects, &links, &mut report);
         // Before it is read: what changes from here on is heard.
-        let expected = expected(wanted, &devices);
-        self.kernel.shared.table.lock().overlay.expect(expected, objects.clone());
+        let expected = expected(wanted, &devices, &objects);
+        let before = self.kernel.shared.table.lock().overlay.expect(expected);
+        // Not under the lock, which attaches need: it may be large.
+        drop(before);
         let reading = failed("reading the overlay's routes");
         let (held, foreign) = held::objects(&mut self.kernel.socket, &devices).map_err(reading)?;
         let overlay: Vec<u32> = devices.iter().map(|device| device.index).collect();
@@ -211,15 +213,20 @@ fn no_device(object: &OverlayObject, device: &IfName) -> (OverlaySubject, Datapl
     (subject, DataplaneError::Kernel { operation, errno: format!("there is no device {device}") })
 }
 
-fn expected(wanted: &OverlayState, devices: &[HeldDevice]) -> HashMap<u32, ExpectedDevice> {
-    let of = |device: &OverlayDevice| {
-        let held = devices.iter().find(|held| held.name == device.name.as_str())?;
+fn expected(wanted: &OverlayState, held: &[HeldDevice], objects: &Objects) -> Expectation {
+    let mut expected = Expectation { objects: objects.clone(), ..Expectation::default() };
+    for device in &wanted.devices {
+        let Some(held) = held.iter().find(|held| held.name == device.name.as_str()) else {
+            expected.missing.insert(device.name.to_string());
+            continue;
+        };
         let mac = match &device.kind {
             DeviceKind::Vxlan(vxlan) => Some(vxlan.mac.bytes()),
             _ => None,
         };
         let (name, mtu) = (device.name.clone(), device.mtu);
-        Some((held.index, ExpectedDevice { name, mtu, mac, addresses: device.addresses.clone() }))
-    };
-    wanted.devices.iter().filter_map(of).collect()
+        let addresses = device.addresses.clone();
+        expected.devices.insert(held.index, ExpectedDevice { name, mtu, mac, addresses });
+    }
+    expected
 }
