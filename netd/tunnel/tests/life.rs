@@ -149,7 +149,7 @@ impl Manager {
         loop {
             let mut parts = [IoSliceMut::new(&mut buffer)];
             let fd = self.socket.as_raw_fd();
-            let got = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty());
+            let got = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
             let Ok(message) = got else { return Ok(kept) };
             let (length, mut fds) = (message.bytes, vec![]);
             for control in message.cmsgs()? {
@@ -175,7 +175,10 @@ impl Manager {
         command.arg("--socket").arg(&pair.b.socket).arg("--state").arg(pair.b.state());
         command.args(["--queues", "2"]).env("NOTIFY_SOCKET", &self.path);
         let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
-        command.env("LISTEN_FDS", kept.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        if !kept.is_empty() {
+            command.env("LISTEN_FDS", kept.len().to_string());
+            command.env("LISTEN_FDNAMES", names.join(":"));
+        }
         // High numbers first: a descriptor must not be overwritten before it is moved.
         let high: Vec<OwnedFd> = kept
             .iter()

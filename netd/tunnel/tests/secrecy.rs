@@ -89,9 +89,9 @@ fn another_preshared_key_keeps_it_silent_and_the_right_one_mends_it() -> Result<
         pair.a.update(&with(pair, 2, |peer| peer.preshared_key = Some(SecretKey([8; 32])))?)?;
         pair.silent()?;
         ensure!(pair.a.status()?.sessions == 0);
-        // A new session: both sides have been told.
+        // A new session: both sides have been told. The next try is after 5 seconds.
         pair.b.update(&with(pair, 1, |peer| peer.preshared_key = Some(SecretKey([8; 32])))?)?;
-        pair.ping()?;
+        testbed::wait::until(common::SOON, "a session", || pair.ping())?;
         ensure!(pair.a.status()?.sessions == 1);
         Ok(())
     })
@@ -200,6 +200,7 @@ fn a_flood_of_handshakes_is_answered_with_cookies() -> Result<()> {
         pair.ping()?;
         // A new handshake under load goes by a cookie.
         pair.a.kill_and_start()?;
-        pair.ping()
+        testbed::wait::until(common::SOON, "a session", || pair.ping())?;
+        Ok(())
     })
 }

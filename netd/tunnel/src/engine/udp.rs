@@ -128,10 +128,10 @@ fn cut_to(
     }
 }
 
-/// Where the datagrams of a message begin, and their lengths.
+/// Where the datagrams of a message begin, and their lengths; an empty one is one too.
 pub(super) fn packets(message: &Received) -> impl Iterator<Item = (usize, usize)> {
     let (first, end) = (message.start, message.start + message.len);
-    (first..end)
+    (first..end.max(first + 1))
         .step_by(message.segment.max(1))
         .map(move |start| (start, message.segment.min(end - start)))
 }

@@ -54,3 +54,6 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
         place.copy_from_slice(value);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,6 @@ mod ioctl {
 
 /// uapi/linux/if_tun.h
 const IFF_FLAGS: i32 = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-const IFF_PERSIST: i32 = 0x0800;
 const TUN_F_CSUM_TSO: i32 = 0x01 | 0x02 | 0x04 | 0x08;
 const TUN_F_USO: i32 = 0x20 | 0x40;
 
@@ -182,19 +181,19 @@ fn request(device: &str) -> Option<libc::ifreq> {
     Some(request)
 }
 
-/// Removes a device that an earlier process left, if it is one that we would have made.
+/// Removes a device that an earlier process left: a tun device of several queues.
+/// Something else of the name is left alone.
 ///
 /// # Errors
 /// The system's.
 pub fn remove(device: &str) -> Result<(), TunError> {
-    let flags = std::fs::read_to_string(format!("/sys/class/net/{device}/tun_flags"));
-    let flags = flags
-        .ok()
-        .and_then(|text| i32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
-    if flags.is_none_or(|flags| flags & !IFF_PERSIST != IFF_FLAGS) {
+    if nix::net::if_::if_nametoindex(device).is_err() {
         return Ok(());
     }
-    let queue = Tun::attach(device)?;
+    let queue = match Tun::attach(device) {
+        Err(TunError::Foreign { .. }) => return Ok(()),
+        attached => attached?,
+    };
     queue.persist(false).map_err(|source| TunError::System {
         device: device.into(),
         action: "removing it",
