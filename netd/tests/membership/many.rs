@@ -65,7 +65,9 @@ async fn ten_thousand_peers_cost_a_handful_of_requests() {
     // The node's record comes after its subnet.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let at_start = counts(&remote);
-    println!("{PEERS} peers: listed after {synced:?}, own subnet after {whole:?}, {at_start:?} requests, writes");
+    println!(
+        "{PEERS} peers: listed after {synced:?}, own subnet after {whole:?}, {at_start:?} requests, writes"
+    );
     // Two lists, two watches, a lease, a subnet, the node's record.
     assert!(at_start.0 <= 8 && at_start.1 <= 3, "{at_start:?} requests, writes");
 

@@ -77,10 +77,14 @@ fn ten_thousand_peers() -> Result<()> {
             let before = cpu()?;
             write_all(&other, lease).await?;
             sleep(Duration::from_secs(1)).await;
-            println!("{PEERS} renewals of flannel's, writing them included: {:?} CPU", cpu()? - before);
+            println!(
+                "{PEERS} renewals of flannel's, writing them included: {:?} CPU",
+                cpu()? - before
+            );
             ensure!(node.told.lock().updates == updates, "renewals were told");
             let quiet = |all: &[(&str, u64)]| {
-                let asked = all.iter().filter(|(name, _)| !["get", "progress", "status"].contains(name));
+                let asked =
+                    all.iter().filter(|(name, _)| !["get", "progress", "status"].contains(name));
                 asked.map(|(_, count)| count).sum::<u64>()
             };
             let now = requests(&node.store);

@@ -93,10 +93,8 @@ impl Told {
             Update::Behind { .. } => self.behind += 1,
             Update::CaughtUp => self.caught_up += 1,
             Update::Peers(peers) => peers.into_iter().for_each(|update| self.take_peer(update)),
-            Update::Config(_)
-            | Update::ConfigProblem(_)
-            | Update::NoSubnet(_)
-            | Update::Synced => {}
+            Update::Config(_) | Update::ConfigProblem(_) | Update::NoSubnet(_) | Update::Synced => {
+            }
         }
     }
 

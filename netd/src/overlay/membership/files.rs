@@ -297,7 +297,8 @@ mod tests {
     fn junk_on_disk_is_as_good_as_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let deep = "[".repeat(100_000);
-        let future = r#"{"version":2,"node":"","config":null,"announced":null,"wanted":1,"own":{}}"#;
+        let future =
+            r#"{"version":2,"node":"","config":null,"announced":null,"wanted":1,"own":{}}"#;
         for junk in ["", "{", "null", "\u{0}", &deep, future, r#"{"version":1}"#] {
             fs::write(dir.path().join(OWN), junk).unwrap();
             fs::write(dir.path().join(PEERS), junk).unwrap();

@@ -55,9 +55,18 @@ pub(super) enum NothingToTake {
          reserved or overlapped; delete stale keys, or widen SubnetMin and SubnetMax or \
          lengthen {option} in the cluster's configuration"
     )]
-    Exhausted { family: Family, total: u128, len: u8, min: IpAddr, max: IpAddr, option: &'static str },
+    Exhausted {
+        family: Family,
+        total: u128,
+        len: u8,
+        min: IpAddr,
+        max: IpAddr,
+        option: &'static str,
+    },
     /// Neither family is enabled.
-    #[error("the cluster's configuration enables neither IPv4 nor IPv6; set EnableIPv4 or EnableIPv6")]
+    #[error(
+        "the cluster's configuration enables neither IPv4 nor IPv6; set EnableIPv4 or EnableIPv6"
+    )]
     NoFamily,
 }
 

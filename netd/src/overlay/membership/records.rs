@@ -102,8 +102,7 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_written() {
-        let owner =
-            OwnerRecord { id: "i".into(), node: "n".into(), since: 7, reserved: Some(3) };
+        let owner = OwnerRecord { id: "i".into(), node: "n".into(), since: 7, reserved: Some(3) };
         assert_eq!(OwnerRecord::parse(&render(&owner)), Ok(owner.clone()));
         let plain = render(&OwnerRecord { reserved: None, ..owner });
         assert_eq!(plain, br#"{"id":"i","node":"n","since":7}"#);

@@ -103,12 +103,14 @@ impl Runner {
     fn begin(&self, action: Action) -> Doing {
         let store = Arc::clone(&self.store);
         match action {
-            Action::Grant(ttl) => Box::pin(async move {
-                Done::Granted(in_time(store.grant(ttl)).await)
-            }),
-            Action::KeepAlive(lease) => Box::pin(async move {
-                Done::KeptAlive(lease, in_time(store.keep_alive(lease)).await)
-            }),
+            Action::Grant(ttl) => {
+                Box::pin(async move { Done::Granted(in_time(store.grant(ttl)).await) })
+            }
+            Action::KeepAlive(lease) => {
+                Box::pin(
+                    async move { Done::KeptAlive(lease, in_time(store.keep_alive(lease)).await) },
+                )
+            }
             Action::Commit(why, txn) => Box::pin(async move {
                 let outcome = in_time(store.commit(txn.clone())).await;
                 Done::Committed(why, txn, outcome)

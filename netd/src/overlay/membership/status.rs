@@ -101,9 +101,5 @@ pub(super) fn owners(core: &Core) -> BTreeMap<String, Arc<OwnerRecord>> {
 pub(super) fn listing(core: &Core) -> Listing {
     let nodes = core.view.nodes.iter();
     let nodes = nodes.filter_map(|(id, node)| Some((id.clone(), node.record.clone().ok()?)));
-    Listing {
-        owners: owners(core),
-        nodes: nodes.collect(),
-        refused: core.peers.refused().clone(),
-    }
+    Listing { owners: owners(core), nodes: nodes.collect(), refused: core.peers.refused().clone() }
 }

@@ -194,9 +194,9 @@ impl LeaseKey {
         let subnets = flannel::key::parse(name).map_err(|e| e.to_string());
         let attrs = flannel::value::parse(&entry.value).map_err(|e| e.to_string());
         let reservation = entry.lease == 0;
-        let lease = subnets.clone().and_then(|subnets| {
-            attrs.map(|attrs| Arc::new(Lease { subnets, attrs, reservation }))
-        });
+        let lease = subnets
+            .clone()
+            .and_then(|subnets| attrs.map(|attrs| Arc::new(Lease { subnets, attrs, reservation })));
         Self {
             subnets,
             lease,

@@ -126,7 +126,8 @@ pub(super) struct Core {
     failing: BTreeMap<Link, (u64, String)>,
 }
 
-impl Core {    /// A node that knows what it remembers.
+impl Core {
+    /// A node that knows what it remembers.
     pub fn new(settings: Settings, me: Me, view: View, file: OwnFile, peers: Peers) -> Self {
         let mut own = Own {
             me,

@@ -185,7 +185,7 @@ fn an_equal_address_alone_is_no_claim() {
     second.announce(attrs(1));
     twin.nodes.push(second);
     twin.rest();
-    assert_eq!(twin.used(0), [had.clone()]);
+    assert_eq!(twin.used(0), std::slice::from_ref(&had));
     assert_ne!(twin.used(1), [had]);
 }
 
@@ -389,7 +389,10 @@ fn a_fixed_subnet_is_that_or_none() {
     cluster.rest();
     assert!(cluster.used(0).is_empty());
     let problems = cluster.problems(0);
-    assert!(problems[0].contains("192.0.2.40") && problems[0].contains("10.5.6.0-24"), "{problems:?}");
+    assert!(
+        problems[0].contains("192.0.2.40") && problems[0].contains("10.5.6.0-24"),
+        "{problems:?}"
+    );
     cluster.world.delete(&keys().lease("10.5.6.0-25"));
     cluster.rest();
     assert_eq!(cluster.used(0), ["10.5.6.0-24"]);
@@ -465,7 +468,8 @@ fn a_missing_or_broken_configuration_is_said_and_the_last_one_stays() {
         let config = |u: &Update| matches!(u, Update::Config(_));
         assert!(cluster.nodes[0].news.iter().any(config), "it remembers");
     }
-    let mut fresh = Cluster { world: World::default(), nodes: vec![Node::plain(1)], passed: Duration::ZERO };
+    let mut fresh =
+        Cluster { world: World::default(), nodes: vec![Node::plain(1)], passed: Duration::ZERO };
     fresh.rest();
     assert!(fresh.used(0).is_empty());
     fresh.world.put(&keys().config(), &config(24), 0);

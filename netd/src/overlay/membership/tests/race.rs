@@ -159,8 +159,7 @@ impl Race {
                 && crate::overlay::flannel::value::parse(&e.value).is_ok()
         };
         for node in &self.nodes {
-            let names: Vec<_> =
-                node.used.iter().map(crate::overlay::flannel::key::name).collect();
+            let names: Vec<_> = node.used.iter().map(crate::overlay::flannel::key::name).collect();
             let enough = node.core.own.problem.is_some() || !node.used.is_empty();
             assert!(enough, "{} has nothing and does not say why", node.id);
             for name in &names {
@@ -196,7 +195,8 @@ impl Race {
             assert_eq!(owned.count(), names.len(), "{} owns more than it uses", node.id);
         }
         let before = self.world.revision;
-        self.passed = rest(&mut self.world, &mut self.nodes, self.passed, Duration::from_secs(7200));
+        self.passed =
+            rest(&mut self.world, &mut self.nodes, self.passed, Duration::from_secs(7200));
         assert_eq!(self.world.revision, before, "something is written without need");
     }
 }

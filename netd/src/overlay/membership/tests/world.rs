@@ -259,7 +259,10 @@ impl Node {
             self.news.push(update);
         }
         for subnets in &self.used {
-            assert!(self.disk.held.contains_key(subnets), "{subnets:?} is used before it is on disk");
+            assert!(
+                self.disk.held.contains_key(subnets),
+                "{subnets:?} is used before it is on disk"
+            );
         }
     }
 
@@ -299,7 +302,10 @@ impl Node {
             Action::KeepAlive(lease) if unanswered => Done::KeptAlive(lease, Err(away())),
             Action::KeepAlive(lease) => {
                 let alive = world.is_alive(lease);
-                Done::KeptAlive(lease, if alive { Ok(()) } else { Err(StoreError::LeaseGone(lease)) })
+                Done::KeptAlive(
+                    lease,
+                    if alive { Ok(()) } else { Err(StoreError::LeaseGone(lease)) },
+                )
             }
             Action::Commit(why, txn) => {
                 self.commits += 1;
@@ -363,7 +369,12 @@ fn core(id: &str, settings: &Settings, disk: OwnFile, seed: u64) -> Core {
 }
 
 /// Lets everything happen that is to happen within `within`; the time that is then.
-pub fn rest(world: &mut World, nodes: &mut [Node], mut passed: Duration, within: Duration) -> Duration {
+pub fn rest(
+    world: &mut World,
+    nodes: &mut [Node],
+    mut passed: Duration,
+    within: Duration,
+) -> Duration {
     let end = passed + within;
     loop {
         let now = clock(passed);
