@@ -5,6 +5,7 @@
 
 pub mod bed;
 pub mod bundle;
+pub mod cluster;
 pub mod containerd;
 pub mod cri;
 pub mod daemon;
@@ -24,6 +25,7 @@ pub mod stack;
 pub mod wait;
 
 pub use bed::{Bed, case};
+pub use cluster::{Cluster, Plan};
 pub use containerd::{Containerd, Version};
 pub use daemon::{Daemon, DaemonConfig};
 pub use docker::{Docker, DockerVersion};

@@ -53,6 +53,7 @@ pub struct Metrics {
     store_commit: Histogram,
     overlay_peers: Family<StateLabel, Gauge>,
     overlay_convergence: Histogram,
+    overlay_sync: Histogram,
     etcd_behind: Gauge,
     elsewhere: Arc<Elsewhere>,
 }
@@ -79,6 +80,7 @@ impl Metrics {
             store_commit: histogram(),
             overlay_peers: Family::default(),
             overlay_convergence: histogram(),
+            overlay_sync: histogram(),
             etcd_behind: Gauge::default(),
             elsewhere: Arc::default(),
         };
@@ -182,6 +184,11 @@ impl Metrics {
     /// News of peers were programmed after `time`.
     pub fn overlay_converged(&self, time: Duration) {
         self.overlay_convergence.observe(time.as_secs_f64());
+    }
+
+    /// The whole overlay was compared with the kernel, and put right, in `time`.
+    pub fn overlay_synced(&self, time: Duration) {
+        self.overlay_sync.observe(time.as_secs_f64());
     }
 
     /// So many peers are to be reached, and so many of them can't be.

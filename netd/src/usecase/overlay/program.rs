@@ -1,6 +1,6 @@
 //! What is wanted becomes what the kernel and the tunnel process hold.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{Overlay, State, command};
 use crate::{
@@ -41,7 +41,10 @@ impl Overlay {
         // The tunnels first: they make devices that the rest needs.
         state.tunnel_problem = self.all_tunnels(desired).await.err();
         let drift = state.settled;
-        match node.dataplane.sync_overlay(wanted).await {
+        let begun = Instant::now();
+        let synced = node.dataplane.sync_overlay(wanted).await;
+        node.metrics.overlay_synced(begun.elapsed());
+        match synced {
             Ok(report) => {
                 count(node, &report.repairs, drift);
                 state.refused.clear();

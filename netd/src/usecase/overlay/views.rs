@@ -97,6 +97,8 @@ impl Overlay {
                 problem: problem(&state, key),
             });
         }
+        let unknown = state.unreadable.iter().filter(|(key, _)| !state.peers.contains_key(*key));
+        nodes.extend(unknown.map(|(key, why)| unreadable(key, why)));
         nodes.sort_by_key(|n| n.subnets);
         let cluster = state.cluster.as_ref();
         ClusterView {
@@ -131,8 +133,12 @@ impl Overlay {
     pub async fn route(&self, node: &Node, ip: IpAddr) -> Result<RouteView> {
         let mut view = RouteView::default();
         let cluster = self.cluster(node).await;
-        let holds = |n: &NodeView| n.subnets.iter().any(|net| net.contains(&ip));
-        view.node = cluster.nodes.into_iter().find(holds);
+        // Of leases that overlap the one in force counts.
+        let holds = |n: &NodeView| {
+            let length = n.subnets.iter().find(|net| net.contains(&ip))?.prefix_len();
+            Some((n.local, n.problem.is_none(), length))
+        };
+        view.node = cluster.nodes.into_iter().filter(|n| holds(n).is_some()).max_by_key(holds);
         if let Some(found) = &view.node {
             view.endpoint = self.published(&found.subnets, ip).await;
             if found.local {
@@ -188,6 +194,20 @@ impl Overlay {
             }
             Some(Hop::Blackhole) | None => {}
         }
+    }
+}
+
+/// A key that has never said anything that can be read.
+fn unreadable(key: &str, why: &str) -> NodeView {
+    let nothing = Subnets { v4: None, v6: None };
+    NodeView {
+        subnets: flannel::key::parse(key).unwrap_or(nothing),
+        node: String::new(),
+        attrs: LeaseAttrs::default(),
+        local: false,
+        reservation: false,
+        since: 0,
+        problem: Some(format!("{key}: {why}")),
     }
 }
 
