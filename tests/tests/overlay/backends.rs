@@ -138,7 +138,7 @@ fn alloc_gives_out_subnets_and_routes_nothing() -> Result<()> {
         ensure!(cluster.check_no_subnet_twice()? == 3);
         for node in &cluster.nodes {
             let own = node.subnets()?;
-            for (_, other) in cluster.leases()?.iter().enumerate() {
+            for other in &cluster.leases()? {
                 let net = other.0.split('&').next().unwrap_or_default().replace('-', "/");
                 ensure!(own.contains(&net) || !node.routes()?.contains(&net), "{net} is routed");
             }
