@@ -30,7 +30,18 @@ pub struct Facts {
 }
 
 /// Kinds of drift, as in [`crate::dataplane::RepairKind`].
-const KINDS: [&str; 7] = ["link", "address", "route", "neighbour", "firewall", "sysctl", "qdisc"];
+const KINDS: [&str; 10] = [
+    "link",
+    "address",
+    "route",
+    "neighbour",
+    "firewall",
+    "sysctl",
+    "qdisc",
+    "overlay_device",
+    "fdb",
+    "peer",
+];
 
 #[tonic::async_trait]
 impl NodeService for Api {

@@ -115,8 +115,8 @@ fn extension_runs_its_commands() -> Result<()> {
     let options = json!({
         "Type": "extension",
         "PreStartupCommand": "echo hello",
-        "SubnetAddCommand": "sh -c \"ip route replace $SUBNET via $PUBLIC_IP\"",
-        "SubnetRemoveCommand": "sh -c \"ip route del $SUBNET\"",
+        "SubnetAddCommand": "ip route replace $SUBNET via $PUBLIC_IP",
+        "SubnetRemoveCommand": "ip route del $SUBNET",
     });
     case(|bed| {
         let cluster = Cluster::start(bed, &Plan::new(Families::V4, options))?;

@@ -113,7 +113,8 @@ fn another_address_of_a_node_is_told_to_all() -> Result<()> {
         let subnets = moved.subnets()?;
         let (old4, old6) = (moved.host.v4, moved.host.v6);
         moved.host.net.sh(&format!(
-            "ip address add 192.0.2.200/24 dev eth0
+            "sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1
+             ip address add 192.0.2.200/24 dev eth0
              ip -6 address add 2001:db8::c8/64 dev eth0 nodad
              ip address delete {old4}/24 dev eth0; ip -6 address delete {old6}/64 dev eth0
              ip route replace default via 192.0.2.1; ip -6 route replace default via 2001:db8::1"

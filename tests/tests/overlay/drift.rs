@@ -18,20 +18,26 @@ const LIMIT: Duration = Duration::from_secs(1);
 fn repaired(cluster: &Cluster, pods: &[Sandbox], what: &str, script: &str) -> Result<()> {
     let node = cluster.nodes.first().context("no node")?;
     all(pods)?;
-    let (before, counted) = (inventory::of(&node.host)?, counted(node)?);
+    let (before, counted) = (state(node)?, counted(node)?);
     node.host.net.sh(script).with_context(|| what.to_owned())?;
     let broken = Instant::now();
     wait::until(LIMIT, what, || {
-        let difference = inventory::difference(&before, &inventory::of(&node.host)?);
+        let difference = inventory::difference(&before, &state(node)?);
         ensure!(difference.is_empty(), "(- before, + now)\n{difference}");
+        ensure!(self::counted(node)? > counted, "not counted as drift");
         Ok(())
     })?;
     let took = broken.elapsed();
     wait::until(LIMIT, &format!("{what}: packets flow again"), || all(pods))?;
     println!("{what}: back after {took:.1?}, packets after {:.1?}", broken.elapsed());
-    let after = self::counted(node)?;
-    ensure!(after > counted, "{what}: not counted as drift");
     Ok(())
+}
+
+/// What the kernel holds; of devices their state, MAC and MTU, too.
+fn state(node: &Node) -> Result<String> {
+    let links =
+        "ip -o link show | sed 's/^[0-9]*: //; s/@[^:]*:/:/; s/qdisc.*link/link/' | grep -v ^veth";
+    Ok(inventory::of(&node.host)? + "\n" + &node.host.net.sh(links)?)
 }
 
 fn counted(node: &Node) -> Result<u64> {

@@ -2,7 +2,7 @@
 
 /// A command with what it is told. It is run without a shell: values of a lease are
 /// never code.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Command {
     /// As configured: words, with `$NAME` and `${NAME}` in them.
     pub line: String,

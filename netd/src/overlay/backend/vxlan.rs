@@ -53,6 +53,20 @@ impl Vxlan {
         })
     }
 
+    /// Every device: of pods whose packets go over the same family, one.
+    fn devices(&self, local: &Local) -> Result<Vec<OverlayDevice>, PeerProblem> {
+        let mut devices: Vec<OverlayDevice> = vec![];
+        for pods in local.cluster.families() {
+            if carrier(local, pods) == pods {
+                devices.push(self.device(local, pods)?);
+            } else if let Some(shared) = devices.first_mut() {
+                reach::inner_mtu(shared.mtu, 0, pods)?;
+                shared.addresses.extend(reach::addresses(local, std::iter::once(pods)));
+            }
+        }
+        Ok(devices)
+    }
+
     /// What a lease says of a family, if it is of this VXLAN.
     fn data(&self, lease: &Lease, pods: Family) -> Result<VxlanData, PeerProblem> {
         let data = VxlanData::read(&lease.attrs, pods)?;
@@ -75,8 +89,18 @@ fn field(pods: Family, name: &str) -> &'static str {
     }
 }
 
+/// The family whose device carries pods of this one. The kernel has one device for a VNI
+/// and a family of outer packets: on an underlay of one family IPv4's carries all.
+fn carrier(local: &Local, pods: Family) -> Family {
+    let both = local.cluster.families().count() == Family::ALL.len();
+    match Family::ALL.map(|family| reach::outer(local, family)) {
+        [Ok(v4), Ok(v6)] if both && v4 == v6 => Family::V4,
+        _ => pods,
+    }
+}
+
 fn own_mac(local: &Local, pods: Family) -> Mac {
-    match pods {
+    match carrier(local, pods) {
         Family::V4 => local.identity.vtep_v4,
         Family::V6 => local.identity.vtep_v6,
     }
@@ -102,8 +126,7 @@ impl Backend for Vxlan {
     }
 
     fn local(&self, local: &Local) -> Result<LocalPlan, PeerProblem> {
-        let devices = local.cluster.families().map(|pods| self.device(local, pods));
-        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        let devices = self.devices(local)?;
         let mtu = devices.iter().map(|d| d.mtu).min().unwrap_or(local.underlay.mtu);
         let objects = reach::blackholes(local).collect();
         Ok(LocalPlan { devices, objects, mtu, ..LocalPlan::default() })
@@ -126,7 +149,8 @@ impl Backend for Vxlan {
                 objects.push(reach::direct(local, subnet, remote));
                 continue;
             }
-            let (device, mac, ip) = (self.name(pods)?, data.mac, subnet.network());
+            let device = self.name(carrier(local, pods))?;
+            let (mac, ip) = (data.mac, subnet.network());
             objects.push(OverlayObject::Neighbour { device: device.clone(), ip, mac });
             objects.push(OverlayObject::Fdb { device: device.clone(), mac, remote });
             let hop = Hop::Via { gateway: ip, device, onlink: true };

@@ -78,6 +78,11 @@ impl Peers {
         &self.refused
     }
 
+    /// How long removals that are not believed wait.
+    pub fn hold(&self) -> Duration {
+        self.hold
+    }
+
     /// How many are gone and still in force.
     pub fn held(&self) -> usize {
         self.held.len()
@@ -94,12 +99,12 @@ impl Peers {
         &mut self,
         leases: &BTreeMap<String, LeaseKey>,
         mine: &dyn Fn(&str, &LeaseKey) -> bool,
-        own_missing: bool,
+        doubtful: bool,
         now: Now,
     ) -> Vec<PeerUpdate> {
         let names: BTreeSet<_> = self.known.keys().chain(self.refused.keys()).cloned().collect();
         let gone: Vec<_> = names.into_iter().filter(|n| !leases.contains_key(n)).collect();
-        let mut updates = self.removed(gone, own_missing, now);
+        let mut updates = self.removed(gone, doubtful, now);
         for (name, key) in leases {
             updates.extend(self.set(name, key, mine(name, key), now));
         }
@@ -151,11 +156,12 @@ impl Peers {
     ///
     /// A node that dies takes its own leases with it. If more than half go at once, or
     /// this node's with others', then somebody emptied the store or put back an old
-    /// copy, and the living will put theirs back: until then they stay in force.
-    pub fn removed(&mut self, gone: Vec<String>, own_too: bool, now: Now) -> Vec<PeerUpdate> {
+    /// copy, and the living will put theirs back: until then they stay in force. So they do
+    /// if it is `doubtful` for another reason.
+    pub fn removed(&mut self, gone: Vec<String>, doubtful: bool, now: Now) -> Vec<PeerUpdate> {
         let gone: Vec<_> = gone.into_iter().filter(|n| !self.held.contains_key(n)).collect();
         let known = gone.iter().filter(|n| self.known.contains_key(*n)).count();
-        let doubtful = known > 0 && (own_too || (known >= 2 && known * 2 > self.known.len()));
+        let doubtful = known > 0 && (doubtful || (known >= 2 && known * 2 > self.known.len()));
         if !doubtful {
             return gone.iter().filter_map(|name| self.drop_gone(name, now)).collect();
         }

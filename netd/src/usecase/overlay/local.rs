@@ -81,6 +81,7 @@ impl Overlay {
             .map_err(|why| LocalError::Command(format!("PreStartupCommand: {why}")))?;
         state.extension = Some((command.line.clone(), output.clone()));
         state.post_started = false;
+        state.commanded.clear();
         Ok(Some(output))
     }
 }

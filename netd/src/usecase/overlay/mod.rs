@@ -22,7 +22,7 @@ mod tunnels;
 mod views;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -35,6 +35,7 @@ use crate::{
     dataplane::OverlaySubject,
     overlay::{
         ClusterConfig, Identity, Lease,
+        backend::Command,
         desired::Desired,
         membership::{Membership, OwnSubnets, Update},
     },
@@ -105,6 +106,8 @@ struct State {
     extension: Option<(String, String)>,
     /// Whether the command was run that follows it.
     post_started: bool,
+    /// Its commands about peers in force that were run.
+    commanded: HashSet<Command>,
 }
 
 impl Overlay {

@@ -1,12 +1,12 @@
 //! What is wanted becomes what the kernel and the tunnel process hold.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{Overlay, State, command};
 use crate::{
     dataplane::{OverlayReport, OverlaySubject, Repair},
     domain::overlay::{OverlayChange, OverlayState},
-    overlay::desired::Delta,
+    overlay::{backend::Command, desired::Delta},
     usecase::Node,
 };
 
@@ -39,7 +39,7 @@ impl Overlay {
         // Before all peers are known, what is beyond them may be one of them.
         let wanted = Arc::new(OverlayState { partial: !state.complete, ..desired.state() });
         // The tunnels first: they make devices that the rest needs.
-        state.tunnel_problem = self.all_tunnels(desired).await.err();
+        state.tunnel_problem = self.all_tunnels(desired, state.complete).await.err();
         let drift = state.settled;
         let begun = Instant::now();
         let synced = node.dataplane.sync_overlay(wanted).await;
@@ -79,6 +79,7 @@ impl Overlay {
                     tracing::warn!(%why, "a command of the extension backend failed");
                     node.health.advise("overlay/command", why);
                 }
+                state.commanded.insert(command.clone());
             }
             join(&mut change, delta.kernel);
         }
@@ -102,7 +103,10 @@ impl Overlay {
         for (subject, error) in report.refused {
             state.refused.insert(subject, error.to_string());
         }
-        let first = state.refused.iter().next().map(|(what, why)| format!("{what}: {why}"));
+        // Without its device nothing else can be: that is what has to be said.
+        let is_device = |what: &OverlaySubject| matches!(what, OverlaySubject::Device(_));
+        let first = state.refused.iter().max_by_key(|(what, _)| is_device(what));
+        let first = first.map(|(_, why)| why.clone());
         let count = state.refused.len();
         let (desired, failed) = self.programmed(state);
         node.metrics.set_overlay_peers(desired, failed);
@@ -119,23 +123,30 @@ impl Overlay {
         false
     }
 
-    /// Runs the extension backend's second command once this node has its subnet.
+    /// Runs the extension backend's second command once this node has its subnet, then
+    /// those about peers that were there before; later ones come with their leases.
     async fn post_startup(&self, node: &Node, state: &mut State) {
-        let plan = state.desired.as_ref().map(|d| d.local_plan().clone());
-        let Some(line) = plan.and_then(|plan| plan.post_startup) else { return };
-        if std::mem::replace(&mut state.post_started, true) {
-            return;
+        let Some(desired) = &state.desired else { return };
+        let line = desired.local_plan().post_startup.clone();
+        let commands: HashSet<Command> = desired.commands().cloned().collect();
+        let started = std::mem::replace(&mut state.post_started, true);
+        if let Some(line) = line.filter(|_| !started) {
+            match command::run(&line).await {
+                Ok(output) => tracing::info!(%output, "PostStartupCommand"),
+                Err(why) => {
+                    node.health.advise("overlay/command", format!("PostStartupCommand: {why}"));
+                }
+            }
         }
-        match command::run(&line).await {
-            Ok(output) => tracing::info!(%output, "PostStartupCommand"),
-            Err(why) => node.health.advise("overlay/command", format!("PostStartupCommand: {why}")),
-        }
-        // Commands for peers that were there before; later ones come with their leases.
-        let commands: Vec<_> = state.desired.iter().flat_map(|d| d.commands().cloned()).collect();
-        for peer in commands {
-            if let Err(why) = command::run(&peer).await {
+        state.commanded.retain(|command| commands.contains(command));
+        for command in commands {
+            if state.commanded.contains(&command) {
+                continue;
+            }
+            if let Err(why) = command::run(&command).await {
                 node.health.advise("overlay/command", why);
             }
+            state.commanded.insert(command);
         }
     }
 }

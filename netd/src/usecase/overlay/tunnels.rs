@@ -19,7 +19,11 @@ impl Overlay {
     ///
     /// # Errors
     /// In words.
-    pub(super) async fn all_tunnels(&self, desired: &Desired) -> Result<(), String> {
+    pub(super) async fn all_tunnels(
+        &self,
+        desired: &Desired,
+        complete: bool,
+    ) -> Result<(), String> {
         let wanted = &desired.local_plan().tunnels;
         self.end_others(wanted).await?;
         for device in wanted {
@@ -27,7 +31,8 @@ impl Overlay {
             self.tunnel.configure(&tunnel).await.map_err(|e| e.to_string())?;
             let here = |peer: &TunnelPeer| peer.device() == &device.name;
             let set = desired.tunnels().filter(here).collect();
-            let change = PeerChange { replace_all: true, set, remove: vec![] };
+            // Before all peers are known, what is beyond them may be one of them.
+            let change = PeerChange { replace_all: complete, set, remove: vec![] };
             self.tunnel.update_peers(&device.name, &change).await.map_err(|e| e.to_string())?;
         }
         Ok(())

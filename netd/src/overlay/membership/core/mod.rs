@@ -124,6 +124,8 @@ pub(super) struct Core {
     /// When the etcd lease was last known to live, seconds since the epoch.
     pub renewed: Option<u64>,
     failing: BTreeMap<Link, (u64, String)>,
+    /// When it was last cut off: what ended meanwhile may have been cut off with it.
+    cut_off: Option<Instant>,
 }
 
 impl Core {
@@ -173,6 +175,7 @@ impl Core {
             renew_at: None,
             renewed: None,
             failing: BTreeMap::new(),
+            cut_off: None,
         };
         if let Some(text) = core.saved.config.clone() {
             core.take_config(Some(text.as_bytes()));

@@ -19,6 +19,9 @@ use crate::{
 impl Core {
     /// Takes news from the store.
     pub fn seen(&mut self, part: Part, seen: Seen, now: Now) {
+        if !self.failing.is_empty() {
+            self.cut_off = Some(now.mono);
+        }
         match seen {
             Seen::Failed(why) => return self.failed(Link::Watching(part), why, now),
             Seen::List(entries, revision) => self.listed(part, entries, revision, now),
@@ -45,7 +48,8 @@ impl Core {
             self.own.held.keys().any(|s| !self.view.leases.contains_key(&flannel::key::name(s)));
         if self.view.at(Part::Flannel).is_some() {
             let mine = |name: &str, key: &_| is_mine(&self.own, &self.view, name, key);
-            let updates = self.peers.list(&self.view.leases, &mine, own_missing, now);
+            let doubtful = own_missing || self.was_cut_off(now);
+            let updates = self.peers.list(&self.view.leases, &mine, doubtful, now);
             self.outbox.peers(updates);
         }
         if self.view.is_listed() && !self.synced {
@@ -78,7 +82,8 @@ impl Core {
         // Removed and made again within one batch: it is there.
         gone.retain(|name| !self.view.leases.contains_key(name));
         let own_too = gone.iter().any(|name| self.holds(name));
-        let updates = self.peers.removed(gone, own_too, now);
+        let doubtful = own_too || self.was_cut_off(now);
+        let updates = self.peers.removed(gone, doubtful, now);
         self.outbox.peers(updates);
     }
 
@@ -88,6 +93,13 @@ impl Core {
             let mine = is_mine(&self.own, &self.view, name, key);
             self.outbox.peers(self.peers.set(name, key, mine, now).into_iter().collect());
         }
+    }
+
+    /// Whether the node was itself cut off lately: nobody can say then which of the others
+    /// are dead, and which were cut off with it and are about to be back.
+    fn was_cut_off(&self, now: Now) -> bool {
+        let hold = self.peers.hold();
+        self.cut_off.is_some_and(|at| now.mono.saturating_duration_since(at) < hold)
     }
 
     fn holds(&self, name: &str) -> bool {

@@ -132,6 +132,7 @@ impl Core {
     }
 
     pub(super) fn failed(&mut self, link: Link, why: String, now: Now) {
+        self.cut_off = Some(now.mono);
         let was = self.behind().cloned();
         let since = self.failing.get(&link).map_or(now.unix, |(since, _)| *since);
         self.failing.insert(link, (since, why));

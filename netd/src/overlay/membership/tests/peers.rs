@@ -137,6 +137,26 @@ fn an_emptied_store_takes_no_living_peer() {
     assert!(!nodes[0].news.iter().any(removed), "{:?}", nodes[0].news);
 }
 
+/// One of many is believed to be dead, unless this node was cut off itself.
+#[test]
+fn what_ended_while_the_node_was_cut_off_stays_for_a_while() {
+    for cut_off in [false, true] {
+        let (mut world, mut nodes) = cluster(6);
+        if cut_off {
+            nodes[0].fails(Part::Flannel, clock(SOON));
+        }
+        world.delete(&keys().lease(&name(2)));
+        nodes[0].list(&world, Part::Flannel, clock(SOON));
+        assert_eq!(nodes[0].peers.contains_key(&name(2)), cut_off);
+        // Also what is heard of a little later.
+        world.delete(&keys().lease(&name(3)));
+        let passed = rest(&mut world, &mut nodes, SOON, SOON);
+        assert_eq!(nodes[0].peers.contains_key(&name(3)), cut_off);
+        rest(&mut world, &mut nodes, passed, HOLD);
+        assert_eq!(nodes[0].peers.len(), 4);
+    }
+}
+
 #[test]
 fn peers_that_do_not_come_back_are_removed_after_a_while() {
     let (mut world, mut nodes) = cluster(6);
