@@ -54,7 +54,7 @@ fn an_endpoint_is_found_where_the_runtime_moved_it_and_outlives_a_crash_at_every
     drop(netd);
     let netd = bed.start();
     assert_eq!(create(&netd, asked.clone()).unwrap().wiring, first.wiring, "the same again");
-    let joined = netd.run(netd.node.join(asked.key.clone(), pod.path().into())).unwrap();
+    let joined = netd.run(netd.node.join(asked.key.clone(), pod.path())).unwrap();
     assert_eq!(stage(&joined), Stage::Handed);
     drop(netd);
     let netd = bed.start();
@@ -84,7 +84,7 @@ fn netd_does_not_put_back_what_the_runtime_took_out() {
     let (pod, asked) = (Space::new(), created("one", &[]));
     let netd = bed.start();
     create(&netd, asked.clone()).unwrap();
-    let joined = netd.run(netd.node.join(asked.key.clone(), pod.path().into())).unwrap();
+    let joined = netd.run(netd.node.join(asked.key.clone(), pod.path())).unwrap();
     move_into(&bed, &pod, &joined, "eth0");
     is_at(&netd, &asked, Stage::Placed);
     // A disconnect that netd did not hear of.

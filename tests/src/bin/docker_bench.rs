@@ -57,7 +57,8 @@ impl Contender {
 
     fn bridge(bed: &Bed, version: DockerVersion) -> Result<Self> {
         let host = bed.host("bridge")?;
-        let has = Command::new("sh").args(["-c", "command -v iptables"]).stdout(Stdio::null());
+        let mut has = Command::new("sh");
+        has.args(["-c", "command -v iptables"]).stdout(Stdio::null());
         let rules = if has.status()?.success() { "--iptables=true" } else { "--iptables=false" };
         // Forwarding is what dockerd switches on for itself with its rules.
         host.net.sh("sysctl -qw net.ipv4.ip_forward=1")?;

@@ -185,7 +185,10 @@ pub fn connect_and_disconnect(stack: &mut Stack) -> Result<()> {
     ensure!(to > IpAddr::from([10, 71, 0, 127]), "{to} is not of netd.pool");
     let (_one, _two) = (Mirror::serve(&one.net, 7000)?, Mirror::serve(&two.net, 7000)?);
     stack.docker.run(&["network", "connect", "--ip", "10.71.0.200", "second", &one.id])?;
-    ensure!(probe::tcp(&one.net, to, 7000)? == IpAddr::from([10, 71, 0, 200]), "the second network");
+    ensure!(
+        probe::tcp(&one.net, to, 7000)? == IpAddr::from([10, 71, 0, 200]),
+        "the second network"
+    );
     let interfaces = one.net.sh("ip -o -4 address show")?;
     ensure!(interfaces.contains("eth1") && interfaces.contains("10.71.0.200/24"), "{interfaces}");
     // A published port goes with the gateway endpoint.

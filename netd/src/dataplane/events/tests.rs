@@ -73,6 +73,7 @@ fn table(bridge: Option<u32>) -> Table {
         mtu: 1400,
         bridge,
         addresses: if bridge.is_none() { vec!["10.0.0.5".parse().unwrap()] } else { vec![] },
+        awaited: false,
     });
     table
 }
@@ -155,6 +156,7 @@ fn an_endpoint_that_was_made_anew_is_known_by_its_new_links_only() {
         mtu: 1400,
         bridge: None,
         addresses: vec!["10.0.0.5".parse().unwrap()],
+        awaited: false,
     };
     t.expect(again.clone());
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[])), false), []);
@@ -240,4 +242,24 @@ fn junk_is_passed_over() {
             }
         }
     }
+}
+
+#[test]
+fn the_carrier_of_an_awaited_endpoint_says_that_its_other_end_was_moved() {
+    const LOWER_UP: u32 = 1 << 16;
+    let mut t = table(None);
+    let awaited = Expected {
+        name: "nd0123456789ab".parse().unwrap(),
+        host: HOST,
+        host_mac: MAC,
+        pod: None,
+        pod_mac: MAC,
+        mtu: 1400,
+        bridge: None,
+        addresses: vec![],
+        awaited: true,
+    };
+    t.expect(awaited);
+    assert_eq!(t.judge(&host(UP, 0, 1400, &[]), false), []);
+    assert_eq!(t.judge(&host(UP | LOWER_UP, 0, 1400, &[]), false), ours());
 }
