@@ -9,7 +9,7 @@ export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
 
-.PHONY: help setup build demo test bench fuzz lint deny clean-testbed
+.PHONY: help setup build demo demo-cluster test bench bench-overlay fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -23,6 +23,9 @@ build: ## debug build of netd, netd-hook and the demonstration
 demo: setup build ## netd, a real containerd and two pods; shows who reaches whom
 	@$(CARGO) run -q -p netd-tests --bin netd-demo
 
+demo-cluster: setup build ## three nodes on one etcd, pods everywhere, each backend in turn
+	@$(CARGO) run -q -p netd-tests --bin netd-demo-cluster
+
 lint: ## formatting, clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -34,6 +37,10 @@ test: setup lint build ## everything: lint, unit tests, end-to-end tests
 bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release build)
 	$(CARGO) build --release -p netd-tests --bin netd-bench
 	@target/release/netd-bench
+
+bench-overlay: setup build-release ## 10,000 nodes in etcd; each backend beside bare routing (release build)
+	$(CARGO) build --release -p netd-tunnel -p netd-tests --bin netd-tunnel --bin netd-bench-overlay
+	@target/release/netd-bench-overlay
 
 # Seconds a target.
 FUZZ_SECONDS ?= 20

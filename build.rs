@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
+    "netd/v1/cluster.proto",
     "netd/v1/network.proto",
     "netd/v1/endpoint.proto",
     "netd/v1/sandbox.proto",

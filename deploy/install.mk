@@ -3,6 +3,10 @@
 #   PREFIX   where to, /usr/local
 #   DESTDIR  put before every path, for packagers; nothing is reloaded then
 #
+#   HOOK_TARGET  the Rust target that netd-hook is built for, this machine's. With
+#            x86_64-unknown-linux-musl, where it is installed, the hook does without
+#            glibc's look at the processor, which costs 0.3 ms in most virtual machines.
+#
 # What is running goes on running: netd's service is neither enabled nor restarted.
 # An existing /etc/netd/netd.toml is left as it is.
 
@@ -19,24 +23,28 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 # Where cargo puts what it builds.
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
-HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-HOST_ENV := $(shell echo $(HOST) | tr 'a-z-' 'A-Z_')
-UNITS := netd.service netd.socket netd-hook.service netd-nri.service
+HOOK_TARGET ?=
+UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service \
+	netd-docker.service
 
 .PHONY: install uninstall build-release
 
-# The hook is executed for every pod: linked statically it starts in two thirds of the
-# time. That needs a target of its own, as build scripts can't be linked so.
+# The hook is executed for every pod. Linked statically and without relocations of its own
+# it starts in half the time: no loader, and 40 pages less to touch. The flags are those of
+# the one executable: with them for all, build scripts could not be linked.
 build-release:
-	cd $(ROOT) && $(CARGO) build --release --locked --bin netd
-	cd $(ROOT) && CARGO_TARGET_$(HOST_ENV)_RUSTFLAGS="-C target-feature=+crt-static" \
-	  $(CARGO) build --release --locked --bin netd-hook --target $(HOST)
-	cp $(CARGO_TARGET_DIR)/$(HOST)/release/netd-hook $(CARGO_TARGET_DIR)/release/netd-hook
+	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
+	cd $(ROOT) && $(CARGO) rustc --release --locked -p runtime-hook --bin netd-hook \
+	  $(if $(HOOK_TARGET),--target $(HOOK_TARGET)) \
+	  -- -C target-feature=+crt-static -C relocation-model=static
+	$(if $(HOOK_TARGET),cp $(CARGO_TARGET_DIR)/$(HOOK_TARGET)/release/netd-hook \
+	  $(CARGO_TARGET_DIR)/release/netd-hook)
 
 # Packagers may install what they built before (make install BUILT=...).
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
-	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-hook $(DESTDIR)$(BINDIR)/
+	$(INSTALL) -m 0755 $(BUILT)/netd $(BUILT)/netd-tunnel $(BUILT)/netd-hook \
+	  $(DESTDIR)$(BINDIR)/
 	for unit in $(UNITS); do \
 	  sed 's|/usr/local/bin/|$(BINDIR)/|' $(ROOT)/deploy/systemd/$$unit \
 	    > $(DESTDIR)$(UNITDIR)/$$unit && chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
@@ -47,6 +55,8 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	  $(INSTALL) -D -m 0644 $(ROOT)/deploy/containerd/$$version/netd.toml \
 	    $(DESTDIR)$(DATADIR)/netd/containerd/$$version/netd.toml || exit 1; \
 	done
+	$(INSTALL) -D -m 0644 $(ROOT)/deploy/docker/docker.service.d-netd.conf \
+	  $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
 	$(INSTALL) -d $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	  $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	$(BUILT)/netd completions bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/netd
@@ -57,7 +67,7 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	@echo "and: systemctl enable --now netd.socket netd.service netd-hook.service"
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/netd $(DESTDIR)$(BINDIR)/netd-hook
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,netd netd-tunnel netd-hook)
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd
 	rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/netd \

@@ -157,6 +157,12 @@ unpack containerd-2.1 containerd 2.1.9 forky sid
 unpack containerd-1.7 containerd 1.7.24 trixie
 # The store of many nodes: etcd, etcdctl, etcdutl.
 unpack etcd "etcd-server etcd-client" 3.5.16 trixie
+# The plugins that netd is compared with, besides Debian 12's (1.1.1).
+unpack cni-1.9 containernetworking-plugins 1.9.1 forky sid
+# dockerd, its client and its proxy; a package of its own each since 26.
+unpack docker-20.10 docker.io 20.10.24 bookworm
+unpack docker-28.5 docker.io 28.5.2 forky sid
+unpack docker-28.5-cli docker-cli 28.5.2 forky sid
 # sh, nc, wget, httpd for the test image.
 unpack busybox busybox-static 1: bookworm
 say "ready"

@@ -142,6 +142,7 @@ fn network(bridged: bool) -> Outcome<NetworkWiring> {
         bridge: bridged.then_some(bridge),
         mtu: 1500,
         subnets: vec!["10.88.0.0/16".parse()?],
+        cluster: vec![],
         masquerade: true,
         internal: false,
     })

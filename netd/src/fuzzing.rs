@@ -3,7 +3,7 @@
 use netd_api::v1;
 use prost::Message as _;
 
-use crate::{api, dataplane, usecase};
+use crate::{api, dataplane, overlay, usecase};
 
 /// Stored records: newline-separated, each tried as every kind; what is taken is loaded
 /// into a registry as at start, and used.
@@ -31,4 +31,9 @@ pub fn requests(bytes: &[u8]) {
     if let Ok(request) = v1::AnnotateRequest::decode(bytes) {
         let _ = api::check_sandbox(request.sandbox);
     }
+}
+
+/// What the cluster's store says of the overlay: the configuration and leases, a line each.
+pub fn leases(bytes: &[u8]) {
+    overlay::fuzzing::leases(bytes);
 }

@@ -20,11 +20,12 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         // The programs are not installed where the test runs.
         let text = fs::read_to_string(&path).unwrap();
         let text = text.replace("/usr/local/bin/netd-hook", "/bin/true");
+        let text = text.replace("/usr/local/bin/netd-tunnel", "/bin/true");
         let copy = dir.path().join(path.file_name().unwrap());
         fs::write(&copy, text.replace("/usr/local/bin/netd", "/bin/true")).unwrap();
         units.push(copy);
     }
-    assert_eq!(units.len(), 4);
+    assert_eq!(units.len(), 6);
     let verified = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     // Complaints about other units of the machine name other files.
@@ -38,7 +39,9 @@ fn install_puts_all_in_place_and_keeps_an_existing_configuration() {
     let (built, root) = (dir.path().join("built"), dir.path().join("root"));
     fs::create_dir_all(&built).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_netd"), built.join("netd")).unwrap();
-    fs::copy("/bin/true", built.join("netd-hook")).unwrap();
+    for other in ["netd-hook", "netd-tunnel"] {
+        fs::copy("/bin/true", built.join(other)).unwrap();
+    }
     let make = |target: &str| {
         let done = Command::new("make")
             .args(["-s", "-f"])

@@ -51,6 +51,11 @@ fn seeds_of_netlink_messages_are_taken() {
     replay("netlink_messages", fuzzing::netlink);
 }
 
+#[test]
+fn seeds_of_overlay_leases_are_taken() {
+    replay("overlay_leases", fuzzing::leases);
+}
+
 /// What a damaged record may say in the place of any value.
 fn hostile() -> Vec<Value> {
     let texts = [
@@ -128,6 +133,27 @@ fn whatever_one_value_of_a_stored_record_is_start_survives_it() {
     assert!(tried > 5_000, "{tried}");
 }
 
+#[test]
+fn whatever_one_value_of_the_overlay_is_leases_are_taken() {
+    let mut tried = 0;
+    for file in fs::read_dir(folder("overlay_leases")).unwrap() {
+        let seed = fs::read_to_string(file.unwrap().path()).unwrap();
+        let lines: Vec<&str> = seed.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let name = line.split_inclusive(' ').next().filter(|_| i > 0).unwrap_or_default();
+            let Ok(json) = serde_json::from_str(&line[name.len()..]) else { continue };
+            one_wrong(&json, &mut |wrong| {
+                let wrong = format!("{name}{wrong}");
+                let mut all = lines.clone();
+                all[i] = &wrong;
+                fuzzing::leases(all.join("\n").as_bytes());
+                tried += 1;
+            });
+        }
+    }
+    assert!(tried > 3_000, "{tried}");
+}
+
 fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {
     let pool = |s: &&str| Pool::new(s.parse().unwrap(), None, (None, None), vec![]).unwrap();
     let options = NetworkOptions { driver, masquerade: true, ..Default::default() };
@@ -176,6 +202,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         issued_at: spec.issued_at,
         source: spec.source,
         sequence,
+        moved: None,
     }
 }
 

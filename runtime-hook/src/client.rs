@@ -11,7 +11,10 @@ use std::{
 
 use http_body_util::{BodyExt as _, combinators::MapErr};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{
+    client::conn::http2::{self, SendRequest},
+    rt::Executor as _,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use netd_api::v1::{
     AnnotateRequest, AnnotateResponse, AttachRequest, CheckRequest, DetachRequest, Endpoint,
@@ -22,13 +25,43 @@ use netd_api::v1::{
 use tokio::{net::UnixStream, sync::Mutex, time};
 use tonic::{Request, Response, Status, body::Body, codegen::http};
 
+use self::once::{Tasks, Wire};
 use crate::{error::HookError, refusal::Refusal};
+
+mod once;
 
 /// A connection to netd. Calls may run at the same time; each is made once.
 pub struct Client {
     socket: PathBuf,
     deadline: Duration,
-    link: Mutex<Link>,
+    link: Mutex<Option<Link>>,
+    /// What the connection goes over if it is one of [`once`].
+    wire: Option<Wire>,
+}
+
+/// Runs a front's calls over a connection of their own, on this thread; `deadline` is for
+/// each call.
+///
+/// # Errors
+/// Those of `work`, or [`HookError::Unreachable`] when nobody listens.
+pub fn once<T>(
+    socket: &Path,
+    deadline: Duration,
+    work: impl AsyncFnOnce(&Client) -> Result<T, HookError>,
+) -> Result<T, HookError> {
+    let wire = Wire::connect(socket).map_err(|e| unreachable(socket, refused_because(&e)))?;
+    wire.give(deadline);
+    let tasks = Tasks::default();
+    once::run(&wire, &tasks, async {
+        let (sender, connection) = http2::handshake(tasks.clone(), wire.clone())
+            .await
+            .map_err(|e| unreachable(socket, Broken(e).to_string()))?;
+        // Its error also reaches the calls on it, which report it.
+        tasks.execute(async move { drop(connection.await) });
+        let link = Mutex::new(Some(Link(sender)));
+        let wire = Some(wire.clone());
+        work(&Client { socket: socket.to_owned(), deadline, link, wire }).await
+    })
 }
 
 impl Client {
@@ -43,8 +76,13 @@ impl Client {
             operation: "connect",
             after: deadline,
         };
-        let link = Mutex::new(opened.map_err(|_| late())??);
-        Ok(Self { socket: socket.to_owned(), deadline, link })
+        let link = Mutex::new(Some(opened.map_err(|_| late())??));
+        Ok(Self { socket: socket.to_owned(), deadline, link, wire: None })
+    }
+
+    /// Connects with the first call; `deadline` is for every call each.
+    pub fn lazy(socket: &Path, deadline: Duration) -> Self {
+        Self { socket: socket.to_owned(), deadline, link: Mutex::new(None), wire: None }
     }
 
     /// Makes an endpoint, or answers the one there is.
@@ -142,7 +180,7 @@ impl Client {
     }
 
     /// One call within the deadline, which netd is told too.
-    async fn call<Q, A, F, M>(
+    pub(crate) async fn call<Q, A, F, M>(
         &self,
         operation: &'static str,
         message: Q,
@@ -161,24 +199,34 @@ impl Client {
                 Err(status) => Err(self.failed(operation, &status)),
             }
         };
-        let late = |_| HookError::Deadline {
-            socket: self.socket.clone(),
-            operation,
-            after: self.deadline,
-        };
-        time::timeout(self.deadline, work).await.map_err(late)?
+        if let Some(wire) = &self.wire {
+            wire.give(self.deadline);
+            return work.await;
+        }
+        time::timeout(self.deadline, work).await.map_err(|_| self.late(operation))?
+    }
+
+    fn late(&self, operation: &'static str) -> HookError {
+        HookError::Deadline { socket: self.socket.clone(), operation, after: self.deadline }
     }
 
     /// The connection; a new one if netd closed the last one (it was restarted).
     async fn link(&self) -> Result<Link, HookError> {
         let mut link = self.link.lock().await;
-        if link.0.is_closed() {
-            *link = Link::open(&self.socket).await?;
+        // A connection that was made for one front's calls ends with them.
+        let fixed = self.wire.is_some();
+        if let Some(open) = link.as_ref().filter(|link| fixed || !link.0.is_closed()) {
+            return Ok(open.clone());
         }
-        Ok(link.clone())
+        let opened = Link::open(&self.socket).await?;
+        *link = Some(opened.clone());
+        Ok(opened)
     }
 
     fn failed(&self, operation: &'static str, status: &Status) -> HookError {
+        if self.wire.as_ref().is_some_and(Wire::is_late) {
+            return self.late(operation);
+        }
         // Only a status made on this side, from a broken connection, has a source.
         match std::error::Error::source(status) {
             Some(cause) => HookError::Lost {
@@ -191,7 +239,7 @@ impl Client {
     }
 }
 
-/// Runs a front's calls on this thread.
+/// Runs work of a front's that waits for more than netd on this thread.
 ///
 /// # Errors
 /// Those of `work`, or [`HookError::Io`] when the kernel refuses an epoll.
@@ -207,21 +255,24 @@ fn no_endpoint(operation: &str) -> HookError {
 /// One HTTP/2 connection. tonic's own channel adds a worker task, a buffer and a
 /// reconnecting layer, which a process of one call has no use for.
 #[derive(Clone)]
-struct Link(SendRequest<Body>);
+pub(crate) struct Link(SendRequest<Body>);
 
 impl Link {
     async fn open(socket: &Path) -> Result<Self, HookError> {
-        let unreachable =
-            |reason: String| HookError::Unreachable { socket: socket.to_owned(), reason };
-        let stream =
-            UnixStream::connect(socket).await.map_err(|e| unreachable(refused_because(&e)))?;
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|e| unreachable(socket, refused_because(&e)))?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|e| unreachable(Broken(e).to_string()))?;
+            .map_err(|e| unreachable(socket, Broken(e).to_string()))?;
         // Its error also reaches the calls on it, which report it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self(sender))
     }
+}
+
+fn unreachable(socket: &Path, reason: String) -> HookError {
+    HookError::Unreachable { socket: socket.to_owned(), reason }
 }
 
 fn refused_because(error: &io::Error) -> String {
@@ -237,7 +288,7 @@ fn refused_because(error: &io::Error) -> String {
 /// A broken connection. It hides its cause from tonic, which would make up a status
 /// code that looks like netd's own, and tells it in its text.
 #[derive(Debug)]
-struct Broken(hyper::Error);
+pub(crate) struct Broken(hyper::Error);
 
 impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

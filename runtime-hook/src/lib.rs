@@ -7,6 +7,7 @@
 pub mod client;
 pub mod clock;
 pub mod cni;
+pub mod docker;
 pub mod error;
 pub mod install;
 pub mod json;

@@ -3,7 +3,7 @@
 use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use runtime_hook::{clock, cni, install, nri, oci};
+use runtime_hook::{clock, cni, docker, install, nri, oci};
 
 /// The hook of netd, the pod-network daemon.
 ///
@@ -24,6 +24,8 @@ enum Front {
     Oci(oci::Args),
     /// NRI plugin: dials the runtime and serves it until it is killed
     Nri(nri::Options),
+    /// Docker plugin: a network and an IPAM driver for dockerd, until it is killed
+    Docker(docker::Options),
     /// Put the CNI plugin and its conflist in place, once netd is ready
     Install(install::InstallArgs),
     /// Remove what `install` put in place
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Front::Cni => cni::main(issued_at),
         Front::Oci(args) => oci::main(&args, issued_at),
         Front::Nri(options) => nri::main(Some(options)),
+        Front::Docker(options) => docker::main(&options),
         Front::Install(args) => install::install(&args),
         Front::Uninstall(args) => install::uninstall(&args),
         Front::Version => {

@@ -6,14 +6,18 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::{
-        Once,
+        Mutex, Once, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{host::Host, leftovers, namespace::Namespace};
+use crate::{
+    host::{Host, Segment},
+    leftovers,
+    namespace::Namespace,
+};
 
 /// Everything that one test makes. Take it away by dropping it.
 #[derive(Debug)]
@@ -63,8 +67,26 @@ impl Bed {
 
     /// Plugs in another host: a node, or somebody outside.
     pub fn host(&self, name: &str) -> Result<Host> {
+        self.plug(name, Segment::NEAR)
+    }
+
+    /// Plugs in a host on a second link, 198.51.100.0/24 and 2001:db8:1::/64, to which
+    /// the underlay routes.
+    pub fn far_host(&self, name: &str) -> Result<Host> {
+        static MAKING: Mutex<()> = Mutex::new(());
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.underlay.sh("ip link show dev far >/dev/null 2>&1 && exit 0
+             sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+             ip link add far type bridge; ip link set far up
+             ip address add 198.51.100.1/24 dev far
+             ip address add 2001:db8:1::1/64 dev far nodad")?;
+        drop(making);
+        self.plug(name, Segment::FAR)
+    }
+
+    fn plug(&self, name: &str, segment: Segment) -> Result<Host> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed);
-        Host::plug(&self.directory.join(name), &self.underlay, name, number)
+        Host::plug(&self.directory.join(name), &self.underlay, name, number, segment)
     }
 
     /// Prints the end of every log that the test's processes wrote.

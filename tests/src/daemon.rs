@@ -91,13 +91,7 @@ impl Daemon {
         let directory = host.directory().join("netd");
         fs::create_dir_all(directory.join("state"))?;
         fs::create_dir_all(directory.join("run"))?;
-        let here = directory.display();
-        let text = format!(
-            "node = \"{}\"\nstate_dir = \"{here}/state\"\nrun_dir = \"{here}/run\"\n{}\n\
-             [log]\nformat = \"json\"\nfilter = \"{}\"\n{}",
-            host.name, config.top, config.filter, config.networks
-        );
-        fs::write(directory.join("netd.toml"), text)?;
+        configure(host, config)?;
         let log = host.directory().join("netd.log");
         let host_net = host.net.path().to_owned();
         let service = spawn(&directory, &host_net, &log)?;
@@ -224,6 +218,18 @@ impl Daemon {
         let pools = self.networks()?.into_iter().flat_map(|network| network.pools);
         Ok(pools.map(|pool| pool.used).sum())
     }
+}
+
+/// Writes a host's configuration, which netd reads when it starts.
+pub fn configure(host: &Host, config: &DaemonConfig) -> Result<()> {
+    let directory = host.directory().join("netd");
+    let here = directory.display();
+    let text = format!(
+        "node = \"{}\"\nstate_dir = \"{here}/state\"\nrun_dir = \"{here}/run\"\n{}\n\
+         [log]\nformat = \"json\"\nfilter = \"{}\"\n{}",
+        host.name, config.top, config.filter, config.networks
+    );
+    Ok(fs::write(directory.join("netd.toml"), text)?)
 }
 
 fn spawn(directory: &Path, net: &Path, log: &Path) -> Result<Service> {

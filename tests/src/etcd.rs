@@ -220,6 +220,16 @@ impl EtcdCluster {
         self.etcdctl(&endpoints.join(","), self.members.len().saturating_sub(1), arguments)
     }
 
+    /// Puts a value that is too long for an argument.
+    pub fn put_long(&self, key: &str, value: &str) -> Result<()> {
+        let file = self.directory.join("value");
+        fs::write(&file, value)?;
+        let leader = self.leader()?;
+        let mut command = self.inside(leader, &self.programs.join("etcdctl"));
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint(leader)]);
+        run(command.args(["put", key]).stdin(fs::File::open(file)?)).map(drop)
+    }
+
     /// As [`Self::ctl`], with one member's endpoint.
     pub fn ctl_of(&self, member: usize, arguments: &[&str]) -> Result<String> {
         self.etcdctl(&self.endpoint(member), member, arguments)

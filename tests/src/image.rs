@@ -62,6 +62,11 @@ pub fn tar() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The layer alone, as `docker import` takes it.
+pub fn root() -> Result<Vec<u8>> {
+    layer(&paths::fetched("busybox")?.join("bin/busybox"))
+}
+
 fn layout(busybox: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     let layer = layer(busybox)?;

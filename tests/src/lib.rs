@@ -5,9 +5,11 @@
 
 pub mod bed;
 pub mod bundle;
+pub mod cluster;
 pub mod containerd;
 pub mod cri;
 pub mod daemon;
+pub mod docker;
 pub mod etcd;
 pub mod hook;
 pub mod host;
@@ -23,8 +25,10 @@ pub mod stack;
 pub mod wait;
 
 pub use bed::{Bed, case};
+pub use cluster::{Cluster, Plan};
 pub use containerd::{Containerd, Version};
 pub use daemon::{Daemon, DaemonConfig};
+pub use docker::{Docker, DockerVersion};
 pub use etcd::EtcdCluster;
 pub use hook::Sandbox;
 pub use host::Host;

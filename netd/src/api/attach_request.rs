@@ -100,7 +100,8 @@ pub fn network_name(name: &str) -> Result<NetworkName, crate::domain::ids::NameE
     if name.is_empty() { NetworkName::DEFAULT.parse() } else { name.parse() }
 }
 
-fn netns_path(path: &str) -> Result<PathBuf, String> {
+/// The path of a sandbox's namespace.
+pub fn netns_path(path: &str) -> Result<PathBuf, String> {
     let plain = Path::new(path);
     if path.is_empty() {
         return Err("must not be empty; give the path of the sandbox's network namespace".into());
@@ -141,7 +142,8 @@ fn addresses(texts: &[String], bad: &mut Invalid) -> Vec<IpAddr> {
     all
 }
 
-fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
+/// Host ports: each valid, none twice.
+pub fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
     if ports.len() > MOST_PORTS {
         bad.add("port_mappings", format!("{} entries; at most {MOST_PORTS}", ports.len()));
         return vec![];

@@ -4,7 +4,7 @@ use netd_api::v1;
 
 use crate::{
     domain::attach::bridge_mac,
-    domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, WiringDriver},
+    domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver},
     usecase::{NetworkView, Work},
 };
 
@@ -19,7 +19,7 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
         sandbox_id: endpoint.key.sandbox.to_string(),
         interface: endpoint.key.ifname.to_string(),
         network: endpoint.network.to_string(),
-        state: state(endpoint.phase, work).into(),
+        state: state(endpoint, work).into(),
         netns_path: endpoint.netns_path.to_string_lossy().into_owned(),
         netns_inode: endpoint.netns.inode,
         host_interface: wiring.host_ifname.to_string(),
@@ -37,6 +37,7 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
         routes: wiring
             .routes
             .iter()
+            .chain(endpoint.moved.iter().flat_map(|moved| &moved.routes))
             .map(|r| v1::Route {
                 destination: r.destination.to_string(),
                 gateway: r.gateway.map(|g| g.to_string()).unwrap_or_default(),
@@ -66,12 +67,20 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
         bridge,
         bridge_mac,
         source: endpoint.source.clone(),
+        sandbox_interface: match endpoint.moved {
+            Some(_) => wiring.ifname.to_string(),
+            None => String::new(),
+        },
     }
 }
 
-fn state(phase: Phase, work: Option<&Work>) -> v1::EndpointState {
-    match (phase, work) {
+fn state(endpoint: &Endpoint, work: Option<&Work>) -> v1::EndpointState {
+    match (endpoint.phase, work) {
         (Phase::Detaching, _) => v1::EndpointState::Detaching,
+        (Phase::Attached, _) if endpoint.is_outside() => {
+            let handed = endpoint.moved.as_ref().is_some_and(|m| m.stage == Stage::Handed);
+            if handed { v1::EndpointState::Attaching } else { v1::EndpointState::Created }
+        }
         (Phase::Attached, None | Some(Work::Attached)) => v1::EndpointState::Attached,
         (Phase::Attached, Some(_)) => v1::EndpointState::Attaching,
     }
@@ -113,6 +122,11 @@ pub fn network(network: &Network) -> v1::Network {
         mtu: network.mtu.unwrap_or(0),
         masquerade: network.masquerade,
         internal: network.internal,
+        cluster: network
+            .leased
+            .iter()
+            .flat_map(|leased| leased.cluster.iter().map(ToString::to_string))
+            .collect(),
     }
 }
 

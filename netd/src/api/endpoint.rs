@@ -6,12 +6,12 @@ use tracing::Instrument as _;
 
 use super::{
     Api,
-    attach_request::{attach, endpoint_key},
+    attach_request::{self, attach, endpoint_key},
     convert, peer,
     watch::{self, Change, Outgoing},
 };
 use crate::{
-    domain::{Endpoint, EndpointKey, IfName, Invalid, SandboxId},
+    domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId},
     metrics::{Verb, code_name},
     store::keys,
     usecase::{EndpointFilter, Error, Work, now_boot},
@@ -80,6 +80,69 @@ impl EndpointService for Api {
         self.counted(Verb::Check, span, done).await
     }
 
+    async fn create_endpoint(
+        &self,
+        request: Request<v1::CreateEndpointRequest>,
+    ) -> Result<Response<v1::CreateEndpointResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            let endpoint = self.node.create_endpoint(self.new_endpoint(request.into_inner())?);
+            let endpoint = Some(convert::endpoint(&*endpoint.await?, Some(&Work::Attached)));
+            Ok(Response::new(v1::CreateEndpointResponse { endpoint }))
+        };
+        self.counted(Verb::CreateEndpoint, span, done).await
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            let key = endpoint_key(&request.endpoint_id, "", &mut bad);
+            let path = bad.take("netns_path", attach_request::netns_path(&request.netns_path));
+            bad.into_result().map_err(Error::from)?;
+            let asked = key.zip(path).ok_or_else(|| Error::Internal("join".into()))?;
+            let endpoint = self.node.join(asked.0, asked.1).await?;
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            Ok(Response::new(v1::JoinResponse { endpoint }))
+        };
+        self.counted(Verb::Join, span, done).await
+    }
+
+    async fn leave(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            self.node.leave(key(&request.into_inner().endpoint_id, "")?).await?;
+            Ok(Response::new(v1::LeaveResponse {}))
+        };
+        self.counted(Verb::Leave, span, done).await
+    }
+
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            let key = endpoint_key(&request.endpoint_id, "", &mut bad);
+            let ports = attach_request::port_mappings(&request.port_mappings, &mut bad);
+            bad.into_result().map_err(Error::from)?;
+            let key = key.ok_or_else(|| Error::Internal("endpoint key".into()))?;
+            let endpoint = self.node.publish(key, ports, request.leads_out).await?;
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            Ok(Response::new(v1::PublishResponse { endpoint }))
+        };
+        self.counted(Verb::Publish, span, done).await
+    }
+
     async fn get_endpoint(
         &self,
         request: Request<v1::GetEndpointRequest>,
@@ -142,6 +205,35 @@ impl EndpointService for Api {
 }
 
 impl Api {
+    /// As an attach without a sandbox, in the network that is named or has the address.
+    fn new_endpoint(&self, request: v1::CreateEndpointRequest) -> Result<AttachSpec, Error> {
+        let named = Some(request.network).filter(|name| !name.is_empty());
+        let network = named.or_else(|| {
+            let text = request.addresses.first()?;
+            let net = text.parse::<ipnet::IpNet>().map(|net| net.addr());
+            let ip = text.parse::<std::net::IpAddr>().or(net).ok()?;
+            Some(self.node.network_of(ip)?.to_string())
+        });
+        let Some(network) = network else {
+            let text = "is empty, and the address is of no network; `netd network list`";
+            return Err(Invalid::field("network", text).into());
+        };
+        let spec = attach(v1::AttachRequest {
+            sandbox_id: request.endpoint_id,
+            // Where that will be, Join says.
+            netns_path: "/".into(),
+            network,
+            addresses: request.addresses,
+            mac: request.mac,
+            mtu: request.mtu,
+            labels: request.labels,
+            source: request.source,
+            issued_at: request.issued_at,
+            ..v1::AttachRequest::default()
+        });
+        spec.map(|spec| AttachSpec { netns_path: Default::default(), ..spec }).map_err(Into::into)
+    }
+
     /// Does an operation within `span`, which names the caller in the log, and counts it
     /// by its outcome.
     pub(super) async fn counted<T>(

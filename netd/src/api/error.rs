@@ -5,10 +5,10 @@
 //! | INVALID_ARGUMENT | a field is wrong (BadRequest names each) | no |
 //! | NOT_FOUND | no such network, endpoint, sandbox | no |
 //! | ALREADY_EXISTS | the name, address, port, interface is another's | no |
-//! | FAILED_PRECONDITION | detached since, in use, differs from the kernel | no |
+//! | FAILED_PRECONDITION | detached since, in use, differs from the kernel, no cluster | no |
 //! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
-//! | UNAVAILABLE | the store is out of reach, a removal is under way | yes (RetryInfo) |
+//! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet | yes (RetryInfo) |
 //! | UNIMPLEMENTED | this kernel can't do it | no |
 //! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
 
@@ -58,9 +58,15 @@ fn table(error: &Error) -> Row {
         Error::Detached(_) => row(Code::FailedPrecondition, "DETACHED_SINCE"),
         Error::StillDetaching(_) => retry(Code::Unavailable, "STILL_DETACHING"),
         Error::HostNameTaken { .. } => row(Code::AlreadyExists, "HOST_INTERFACE_TAKEN"),
+        Error::Different { .. } => row(Code::AlreadyExists, "ENDPOINT_EXISTS"),
+        Error::NotMoved(_) => row(Code::FailedPrecondition, "NOT_MOVED"),
+        Error::NotPlaced(_) => retry(Code::Unavailable, "NOT_PLACED"),
         Error::PortTaken { .. } => field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings"),
         Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
         Error::Ipam { source, .. } => ipam(source),
+        Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
+        Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
+        Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
         Error::Dataplane(error) => dataplane(error),
         Error::Store(error) => store(error),
         Error::Compacted(_) => row(Code::OutOfRange, "REVISION_COMPACTED"),

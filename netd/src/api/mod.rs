@@ -3,6 +3,7 @@
 
 mod attach_request;
 mod authority;
+mod cluster;
 mod convert;
 mod endpoint;
 mod error;
@@ -16,8 +17,9 @@ mod watch;
 use std::sync::Arc;
 
 use netd_api::v1::{
-    endpoint_service_server::EndpointServiceServer, network_service_server::NetworkServiceServer,
-    node_service_server::NodeServiceServer, sandbox_service_server::SandboxServiceServer,
+    cluster_service_server::ClusterServiceServer, endpoint_service_server::EndpointServiceServer,
+    network_service_server::NetworkServiceServer, node_service_server::NodeServiceServer,
+    sandbox_service_server::SandboxServiceServer,
 };
 use tonic::{Status, service::RoutesBuilder};
 
@@ -39,7 +41,8 @@ pub struct Api {
 pub use node::{Capability, Facts};
 
 /// Full names of netd's services.
-pub const SERVICES: [&str; 4] = [
+pub const SERVICES: [&str; 5] = [
+    netd_api::v1::cluster_service_server::SERVICE_NAME,
     netd_api::v1::network_service_server::SERVICE_NAME,
     netd_api::v1::endpoint_service_server::SERVICE_NAME,
     netd_api::v1::sandbox_service_server::SERVICE_NAME,
@@ -63,6 +66,7 @@ impl Api {
     pub fn add_to(&self, routes: &mut RoutesBuilder) -> Result<(), Status> {
         let most = MOST_BYTES;
         routes
+            .add_service(ClusterServiceServer::new(self.clone()).max_decoding_message_size(most))
             .add_service(NetworkServiceServer::new(self.clone()).max_decoding_message_size(most))
             .add_service(EndpointServiceServer::new(self.clone()).max_decoding_message_size(most))
             .add_service(SandboxServiceServer::new(self.clone()).max_decoding_message_size(most))

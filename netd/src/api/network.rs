@@ -5,7 +5,9 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
 use super::{
-    Api, convert, network_request, peer,
+    Api, convert,
+    network_request::{self, optional, parse},
+    peer,
     watch::{self, Change, Outgoing},
 };
 use crate::{
@@ -68,6 +70,42 @@ impl NetworkService for Api {
             Ok(Response::new(v1::DeleteNetworkResponse {}))
         };
         self.counted(Verb::DeleteNetwork, span, done).await
+    }
+
+    async fn reserve_address(
+        &self,
+        request: Request<v1::ReserveAddressRequest>,
+    ) -> Result<Response<v1::ReserveAddressResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            let subnet = bad.take("subnet", parse(&request.subnet, "a subnet, e.g. 10.88.0.0/16"));
+            let wanted = optional(&request.address, "address", &mut bad);
+            bad.into_result().map_err(Error::from)?;
+            let subnet = subnet.ok_or_else(|| Error::Internal("subnet".into()))?;
+            let hold = self.node.reserve_address(subnet, wanted).await?;
+            let (address, network) = (hold.address.to_string(), hold.network.to_string());
+            Ok(Response::new(v1::ReserveAddressResponse { address, network }))
+        };
+        self.counted(Verb::ReserveAddress, span, done).await
+    }
+
+    async fn release_address(
+        &self,
+        request: Request<v1::ReleaseAddressRequest>,
+    ) -> Result<Response<v1::ReleaseAddressResponse>, Status> {
+        let span = peer::span(&request);
+        let done = async {
+            let text = request.into_inner().address;
+            let ip = parse(&text, "an IP address").map_err(|e| Invalid::field("address", e));
+            let (ip, node) = (ip.map_err(Error::from)?, self.node.clone());
+            let work =
+                tokio::spawn(async move { node.release_address(ip).await }.in_current_span());
+            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            Ok(Response::new(v1::ReleaseAddressResponse {}))
+        };
+        self.counted(Verb::ReleaseAddress, span, done).await
     }
 
     type WatchNetworksStream = Outgoing<v1::WatchNetworksResponse>;

@@ -39,6 +39,12 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         "" => None,
         text => bad.take("bridge", text.parse()),
     };
+    if !wire.cluster.is_empty() {
+        bad.add(
+            "cluster",
+            "answered only: which network is the overlay's is configured ([overlay])",
+        );
+    }
     if wire.pools.len() > MOST_POOLS {
         bad.add("pools", format!("{} pools; at most {MOST_POOLS}", wire.pools.len()));
     }
@@ -57,6 +63,7 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         mtu: (wire.mtu != 0).then_some(wire.mtu),
         masquerade: wire.masquerade,
         internal: wire.internal,
+        leased: None,
     };
     Network::new(name, pools, options)
 }
@@ -81,14 +88,16 @@ fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
     Pool::new(subnet, gateway, (start, end), reserved)
 }
 
-fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
+/// An address that may be missing.
+pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
     if text.is_empty() {
         return None;
     }
     bad.take(field, parse(text, "an IP address"))
 }
 
-fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+/// Reads a text; `what` it should have been is in the error.
+pub fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     let shown: String = text.chars().take(64).collect();
     text.parse().map_err(|_| format!("{shown:?} is not {what}"))
 }

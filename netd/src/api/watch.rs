@@ -35,15 +35,15 @@ const AHEAD: usize = 256;
 /// What is watched, and until when.
 pub struct Source {
     pub store: Arc<dyn Store>,
-    pub prefix: &'static str,
+    pub prefix: String,
     /// Becomes true when netd is to end.
     pub stop: Receiver<bool>,
 }
 
 impl super::Api {
     /// The records under `prefix`, until netd ends.
-    pub(super) fn watched(&self, prefix: &'static str) -> Source {
-        Source { store: self.node.store(), prefix, stop: self.stop.clone() }
+    pub(super) fn watched(&self, prefix: &str) -> Source {
+        Source { store: self.node.store(), prefix: prefix.to_owned(), stop: self.stop.clone() }
     }
 }
 
@@ -99,7 +99,7 @@ where
     let Source { store, prefix, mut stop } = source;
     let mut from = after;
     if after == 0 {
-        let snapshot = store.list(prefix).await.map_err(Error::from)?;
+        let snapshot = store.list(&prefix).await.map_err(Error::from)?;
         from = snapshot.revision;
         for entry in &snapshot.entries {
             if !out.send(change(entry, EventType::Added)).await {
@@ -118,7 +118,7 @@ where
         let text = format!("revision {after} is still to come; list again and watch from there");
         return Err(Error::Compacted(text).into());
     }
-    let mut watch = store.watch(prefix, from).await.map_err(Error::from)?;
+    let mut watch = store.watch(&prefix, from).await.map_err(Error::from)?;
     loop {
         let next = tokio::select! {
             next = watch.next() => next,

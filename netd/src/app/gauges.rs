@@ -21,6 +21,9 @@ pub async fn follow(node: Arc<Node>) {
                 metrics.set_pool(&view.state.network.name, pool.subnet, pool.size, pool.used);
             }
         }
+        if let Ok(overlay) = node.overlay() {
+            overlay.measure(&node).await;
+        }
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -1,5 +1,6 @@
 //! The only place where the parts are put together.
 
+mod cluster;
 mod gauges;
 mod listener;
 mod notify;
@@ -24,6 +25,7 @@ use crate::{
     },
     usecase::{self, Node},
 };
+pub use cluster::ClusterError;
 pub use listener::ListenError;
 
 /// How long running calls may take after netd is told to stop.
@@ -60,6 +62,9 @@ pub enum ServeError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The cluster's settings.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The gRPC server.
     #[error("gRPC server: {0}")]
     Grpc(String),
@@ -91,8 +96,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         ..Settings::default()
     };
     let (dataplane, drift) = Dataplane::start(settings)?;
-    let node = Node::new(config, store, dataplane, metrics.clone());
+    let node = Node::new(config.clone(), store, dataplane, metrics.clone());
     let startup = node.start(drift).await?;
+    cluster::start(&config, &node).await?;
     tracing::info!(
         endpoints = startup.endpoints,
         detaching = startup.detaching,

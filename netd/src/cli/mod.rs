@@ -4,6 +4,8 @@
 //! problems found (`doctor`).
 
 mod client;
+mod cluster;
+mod docker_opts;
 mod endpoint;
 mod failure;
 mod network;
@@ -44,8 +46,16 @@ enum Command {
     /// List, inspect, attach, detach and watch endpoints
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// Show the cluster's nodes
+    #[command(subcommand)]
+    Node(cluster::NodeCommand),
+    /// Show where a pod's address is and how packets get there
+    #[command(subcommand)]
+    Route(cluster::RouteCommand),
     /// Look for what keeps pods on this node from having a network
     Doctor(Box<crate::doctor::DoctorArgs>),
+    /// Write dockerd's options from the node's lease, so that docker0 holds its subnet
+    DockerOpts(Box<docker_opts::DockerOptsArgs>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -72,7 +82,10 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(args) => client(status::run(args)),
         Command::Network(command) => client(network::run(command)),
         Command::Endpoint(command) => client(endpoint::run(command)),
+        Command::Node(command) => client(cluster::nodes(command)),
+        Command::Route(command) => client(cluster::route(command)),
         Command::Doctor(args) => client(crate::doctor::run(*args)),
+        Command::DockerOpts(args) => client(docker_opts::run(*args)),
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "netd", &mut script);

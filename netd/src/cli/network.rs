@@ -132,6 +132,7 @@ impl CreateArgs {
             mtu: self.mtu,
             masquerade: !self.no_masquerade && !self.internal,
             internal: self.internal,
+            cluster: vec![],
         }
     }
 }

@@ -58,6 +58,45 @@ pub struct ConfigArgs {
     /// The interface whose MTU the networks follow [default: the default route's]
     #[arg(long, env = "NETD_UNDERLAY", value_name = "INTERFACE")]
     underlay: Option<String>,
+    /// etcd's URLs, with commas between them; makes the node part of a cluster
+    #[arg(long, env = "NETD_ETCD_ENDPOINTS", value_name = "URLS")]
+    etcd_endpoints: Option<String>,
+    /// Where flannel's keys are in etcd [default: /coreos.com/network]
+    #[arg(long, env = "NETD_ETCD_PREFIX", value_name = "PREFIX")]
+    etcd_prefix: Option<String>,
+    /// Authorities that sign etcd's certificates [default: the system's]
+    #[arg(long, env = "NETD_ETCD_CA_FILE", value_name = "FILE")]
+    etcd_ca_file: Option<String>,
+    /// This node's certificate for etcd
+    #[arg(long, env = "NETD_ETCD_CERT_FILE", value_name = "FILE")]
+    etcd_cert_file: Option<String>,
+    /// The certificate's key
+    #[arg(long, env = "NETD_ETCD_KEY_FILE", value_name = "FILE")]
+    etcd_key_file: Option<String>,
+    /// User of etcd
+    #[arg(long, env = "NETD_ETCD_USERNAME", value_name = "NAME")]
+    etcd_username: Option<String>,
+    /// The user's password is the first line of this file
+    #[arg(long, env = "NETD_ETCD_PASSWORD_FILE", value_name = "FILE")]
+    etcd_password_file: Option<String>,
+    /// The address that other nodes send to [default: the underlay's first]
+    #[arg(long, env = "NETD_PUBLIC_IP", value_name = "IPV4")]
+    public_ip: Option<String>,
+    /// The same of IPv6
+    #[arg(long, env = "NETD_PUBLIC_IPV6", value_name = "IPV6")]
+    public_ipv6: Option<String>,
+    /// Subnets that this node was given, with commas between them [default: chosen]
+    #[arg(long, env = "NETD_POD_CIDR", value_name = "SUBNETS")]
+    pod_cidr: Option<String>,
+    /// How long the node's leases last without it [default: 24h]
+    #[arg(long, env = "NETD_LEASE_TTL", value_name = "TIME")]
+    lease_ttl: Option<String>,
+    /// Where flannel's environment file is written, or "off" [default: /run/flannel/subnet.env]
+    #[arg(long, env = "NETD_SUBNET_FILE", value_name = "FILE")]
+    subnet_file: Option<String>,
+    /// Where netd-tunnel listens [default: RUN_DIR/tunnel.sock]
+    #[arg(long, env = "NETD_TUNNEL_SOCKET", value_name = "PATH")]
+    tunnel_socket: Option<String>,
 }
 
 /// Arguments of `netd serve`.
@@ -97,6 +136,19 @@ impl ConfigArgs {
             ("hostport_mark", "HOSTPORT_MARK", &self.hostport_mark),
             ("kube_proxy_mark", "KUBE_PROXY_MARK", &self.kube_proxy_mark),
             ("underlay", "UNDERLAY", &self.underlay),
+            ("etcd.endpoints", "ETCD_ENDPOINTS", &self.etcd_endpoints),
+            ("etcd.prefix", "ETCD_PREFIX", &self.etcd_prefix),
+            ("etcd.ca_file", "ETCD_CA_FILE", &self.etcd_ca_file),
+            ("etcd.cert_file", "ETCD_CERT_FILE", &self.etcd_cert_file),
+            ("etcd.key_file", "ETCD_KEY_FILE", &self.etcd_key_file),
+            ("etcd.username", "ETCD_USERNAME", &self.etcd_username),
+            ("etcd.password_file", "ETCD_PASSWORD_FILE", &self.etcd_password_file),
+            ("overlay.public_ip", "PUBLIC_IP", &self.public_ip),
+            ("overlay.public_ipv6", "PUBLIC_IPV6", &self.public_ipv6),
+            ("overlay.pod_cidr", "POD_CIDR", &self.pod_cidr),
+            ("overlay.lease_ttl", "LEASE_TTL", &self.lease_ttl),
+            ("overlay.subnet_file", "SUBNET_FILE", &self.subnet_file),
+            ("overlay.tunnel_socket", "TUNNEL_SOCKET", &self.tunnel_socket),
         ];
         let set = given.into_iter().filter_map(|(path, variable, value)| {
             let value = value.as_ref().filter(|v| !v.is_empty())?.clone();
@@ -116,7 +168,10 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     crate::logging::init(&config.log).map_err(|e| Failure::Other(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?;
-    match runtime.block_on(crate::app::serve(config)) {
+    // On a worker: it accepts connections, and with each the main thread would have to be
+    // woken and to wake a worker.
+    let served = runtime.block_on(async { tokio::spawn(crate::app::serve(config)).await });
+    match served.map_err(|e| Failure::Other(e.to_string()))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tracing::error!(%error, "netd ends");

@@ -6,6 +6,7 @@
 mod duration;
 mod load;
 mod networks;
+mod overlay;
 mod section;
 mod sources;
 mod values;
@@ -16,6 +17,7 @@ use crate::domain::{IfName, Network};
 
 pub use duration::duration_text;
 pub use load::{DEFAULT_FILE, load};
+pub use overlay::{Etcd, Overlay};
 pub use sources::{Override, Sources};
 pub use values::{LogFormat, SocketGroup};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub kube_proxy_mark: u32,
     /// The interface whose MTU the networks follow; `None`: the default route's.
     pub underlay: Option<IfName>,
+    /// The cluster that this node is part of; `None`: it stands alone.
+    pub overlay: Option<Overlay>,
     /// Made at start if they are not there; at least one.
     pub networks: Vec<Network>,
 }

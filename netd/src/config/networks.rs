@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::{
     Driver, IfName, Invalid, Network, NetworkName, Pool,
-    network::{NetworkOptions, overlap},
+    network::{Leased, NetworkOptions, overlap},
 };
 
 const MOST_NETWORKS: usize = 256;
@@ -19,16 +19,32 @@ const MOST_POOLS: usize = 64;
 const MOST_RESERVED: usize = 1024;
 const DEFAULT_POOLS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/64"];
 
-/// Reads every network; the default one if none is configured.
-pub(super) fn read(root: &mut Section<'_>, report: &Report) -> Vec<Network> {
+/// Reads every network; the default one if none is configured. `leased` names the one
+/// whose pools are the node's leases; it is there in any case.
+pub(super) fn read(
+    root: &mut Section<'_>,
+    report: &Report,
+    leased: Option<&NetworkName>,
+) -> Vec<Network> {
     let sections = root.sections("network", MOST_NETWORKS);
-    if sections.is_empty() {
+    if sections.is_empty() && leased.is_none() {
         return default_network().map_err(|e| report.add("network", e)).into_iter().collect();
     }
     // The index of a network is its place in the file, whether others could be read or not.
-    let read: Vec<Option<Network>> = sections.into_iter().map(|s| network(s, report)).collect();
+    let read: Vec<Option<Network>> =
+        sections.into_iter().map(|s| network(s, report, leased)).collect();
     check_together(&read, report);
-    read.into_iter().flatten().collect()
+    let mut read: Vec<Network> = read.into_iter().flatten().collect();
+    if let Some(name) = leased.filter(|name| !read.iter().any(|n| n.name == **name)) {
+        let options = NetworkOptions {
+            masquerade: true,
+            leased: Some(Leased::default()),
+            ..Default::default()
+        };
+        let made = Network::new(name.clone(), vec![], options);
+        read.extend(made.map_err(|e| report.add("overlay.network", e)).ok());
+    }
+    read
 }
 
 fn default_network() -> Result<Network, Invalid> {
@@ -41,7 +57,7 @@ fn default_network() -> Result<Network, Invalid> {
     Network::new(name, pools, NetworkOptions { masquerade: true, ..Default::default() })
 }
 
-fn network(mut s: Section<'_>, report: &Report) -> Option<Network> {
+fn network(mut s: Section<'_>, report: &Report, leased: Option<&NetworkName>) -> Option<Network> {
     let name: Option<NetworkName> = s.required("name", "a network needs a name", named);
     let driver = s.get("driver", driver).unwrap_or_default();
     let bridge: Option<IfName> = s.get("bridge", named);
@@ -64,8 +80,15 @@ fn network(mut s: Section<'_>, report: &Report) -> Option<Network> {
         return None;
     }
     let masquerade = masquerade.unwrap_or(true);
-    let options = NetworkOptions { driver, bridge, mtu, masquerade, internal };
-    let made = Network::new(name?, pools, options);
+    let name = name?;
+    let leased = (leased == Some(&name)).then(Leased::default);
+    if leased.is_some() && wanted > 0 {
+        let text = "the pools of the overlay's network are the node's leases; remove them";
+        report.add(&format!("{path}.pool"), text);
+        return None;
+    }
+    let options = NetworkOptions { driver, bridge, mtu, masquerade, internal, leased };
+    let made = Network::new(name, pools, options);
     made.map_err(|e| nest(report, &path, e)).ok()
 }
 

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::{
     Config, Gc, Log, MIN_GRACE,
     duration::{duration, duration_text},
-    networks,
+    networks, overlay,
     section::{Report, Section},
     values::{self, LogFormat, named, text},
 };
@@ -99,7 +99,8 @@ fn read(mut root: Section<'_>, report: &Report, hostname: &str) -> Option<Config
     let tombstone_ttl = tombstone_ttl(&mut root, gc.unsafe_short_grace);
     let (hostport_mark, kube_proxy_mark) = marks(&mut root);
     let underlay = root.get("underlay", named);
-    let networks = networks::read(&mut root, report);
+    let overlay = overlay::read(&mut root, &run_dir);
+    let networks = networks::read(&mut root, report, overlay.as_ref().map(|o| &o.network));
     root.finish();
     Some(Config {
         node: node?,
@@ -114,6 +115,7 @@ fn read(mut root: Section<'_>, report: &Report, hostname: &str) -> Option<Config
         hostport_mark,
         kube_proxy_mark,
         underlay,
+        overlay,
         networks,
     })
 }

@@ -255,9 +255,87 @@ fn what_the_example_leaves_out_as_a_comment_can_be_put_in() {
             .is_some_and(|rest| rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')))
     };
     let lines = example.lines().map(|l| if is_key(l) { &l[2..] } else { l });
+    // The example's network has pools, an overlay's has none.
     let text = lines.collect::<Vec<_>>().join("\n");
+    let text = text.replace("network = \"default\"", "network = \"pods\"");
     let c = parse(&text).unwrap();
+    assert_eq!(c.overlay.as_ref().map(|o| o.etcd.endpoints.len()), Some(2));
     assert_eq!(c.node, "node-1");
     assert_eq!(c.socket_group, Some(SocketGroup::Name("netd".into())));
     assert_eq!(c.networks[0].pools[0].range_start.to_string(), "10.244.1.0");
+}
+
+#[test]
+fn etcd_endpoints_make_the_node_part_of_a_cluster_and_its_default_network_leased() {
+    let c = parse("[etcd]\nendpoints = [\"http://10.0.0.1:2379\"]").unwrap();
+    let overlay = c.overlay.unwrap();
+    assert_eq!(overlay.etcd.prefix, "/coreos.com/network");
+    assert_eq!(overlay.etcd.netd_prefix, "/netd/v1");
+    assert_eq!(overlay.lease_ttl.as_secs(), 86400);
+    assert_eq!(overlay.tunnel_socket.to_str(), Some("/run/netd/tunnel.sock"));
+    assert_eq!(overlay.subnet_file.unwrap().to_str(), Some("/run/flannel/subnet.env"));
+    let [net] = c.networks.as_slice() else { panic!("one network") };
+    assert!(net.leased.is_some() && net.pools.is_empty() && net.masquerade);
+    assert!(parse("").unwrap().overlay.is_none());
+}
+
+#[test]
+fn a_leased_network_beside_others_is_the_named_one() {
+    let text = "[etcd]\nendpoints=[\"http://e:2379\"]\n[overlay]\nnetwork=\"pods\"\n\
+        subnet_file=\"off\"\n[[network]]\nname=\"default\"\npool=[{subnet=\"10.1.0.0/16\"}]\n\
+        [[network]]\nname=\"pods\"\ndriver=\"routed\"";
+    let c = parse(text).unwrap();
+    let leased: Vec<_> = c.networks.iter().map(|n| (n.name.as_str(), n.leased.is_some())).collect();
+    assert_eq!(leased, [("default", false), ("pods", true)]);
+    assert_eq!(c.overlay.unwrap().subnet_file, None);
+}
+
+#[test]
+fn each_wrong_key_of_the_overlay_is_named() {
+    let e = "endpoints=[\"https://e:2379\"]";
+    let wrong: [(&str, &str, String); 20] = [
+        ("etcd.endpoints", "needed", "[overlay]\npublic_ip=\"10.0.0.1\"".into()),
+        ("etcd.endpoints", "URL", "[etcd]\nendpoints=[\"10.0.0.1:2379\"]".into()),
+        ("etcd.endpoints", "URL", "[etcd]\nendpoints=[\"http://e:2379/x\"]".into()),
+        ("etcd.endpoints", "0 URLs", "[etcd]\nendpoints=[]".into()),
+        ("etcd.endpoints", "mixed", "[etcd]\nendpoints=\"http://a:1,https://b:1\"".into()),
+        ("etcd.endpoints", "https", "[etcd]\nendpoints=\"http://a:1\"\nca_file=\"/x\"".into()),
+        ("etcd.key_file", "together", format!("[etcd]\n{e}\ncert_file=\"/x\"")),
+        ("etcd.cert_file", "together", format!("[etcd]\n{e}\nkey_file=\"/x\"")),
+        ("etcd.password_file", "together", format!("[etcd]\n{e}\nusername=\"x\"")),
+        ("etcd.prefix", "prefix", format!("[etcd]\n{e}\nprefix=\"network\"")),
+        ("etcd.netd_prefix", "must not", format!("[etcd]\n{e}\nnetd_prefix=\"/coreos.com\"")),
+        ("etcd.timeout", "between", format!("[etcd]\n{e}\ntimeout=\"1ms\"")),
+        ("etcd.endpoint", "endpoints", format!("[etcd]\n{e}\nendpoint=\"x\"")),
+        (
+            "overlay.public_ip",
+            "reached",
+            format!("[etcd]\n{e}\n[overlay]\npublic_ip=\"127.0.0.1\""),
+        ),
+        ("overlay.public_ipv6", "IPv6", format!("[etcd]\n{e}\n[overlay]\npublic_ipv6=\"1.2.3.4\"")),
+        (
+            "overlay.pod_cidr",
+            "host bits",
+            format!("[etcd]\n{e}\n[overlay]\npod_cidr=\"10.1.1.1/24\""),
+        ),
+        (
+            "overlay.pod_cidr",
+            "second",
+            format!("[etcd]\n{e}\n[overlay]\npod_cidr=\"10.1.1.0/24,10.1.2.0/24\""),
+        ),
+        ("overlay.lease_ttl", "between", format!("[etcd]\n{e}\n[overlay]\nlease_ttl=\"1s\"")),
+        ("overlay.subnet_file", "absolute", format!("[etcd]\n{e}\n[overlay]\nsubnet_file=\"x\"")),
+        (
+            "network[0].pool",
+            "leases",
+            format!(
+                "[etcd]\n{e}\n[[network]]\nname=\"default\"\npool=[{{subnet=\"10.1.0.0/16\"}}]"
+            ),
+        ),
+    ];
+    for (path, word, text) in wrong {
+        let err = parse(&text).unwrap_err();
+        let hit = err.violations.iter().find(|v| v.field == path);
+        assert!(hit.is_some_and(|v| v.problem.contains(word)), "{text}: {err}");
+    }
 }

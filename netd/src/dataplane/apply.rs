@@ -118,16 +118,12 @@ impl<'a> Applier<'a> {
                 batch.route(link::get(Which::Index(index)), 0);
             }
             let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
-            let (_, mut links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
-            if let Some(pod) = &mut self.pod {
-                let mut batch = Batch::new();
-                batch.route(link::get(Which::Index(self.indexes.pod)), 0);
-                links.extend(pod.exchange(batch).map_err(failed(what()))?.1);
-                if !at_home(pod, self.wiring).map_err(failed(what()))? {
-                    links.clear();
-                }
-            }
-            if !links.is_empty() && links.iter().all(carries) {
+            let (_, links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
+            let there = match &mut self.pod {
+                Some(pod) => at_home(pod, self.indexes.pod, self.wiring).map_err(failed(what()))?,
+                None => true,
+            };
+            if there && !links.is_empty() && links.iter().all(carries) {
                 return Ok(());
             }
             #[allow(clippy::disallowed_methods)] // this thread's only work is this endpoint
@@ -188,6 +184,7 @@ impl<'a> Applier<'a> {
             mtu: wiring.mtu,
             bridge: at.bridge,
             addresses: addresses.collect(),
+            awaited: wiring.is_handed(),
         });
     }
 
@@ -366,19 +363,21 @@ fn alone(op: &Op) -> bool {
     matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
 }
 
-/// Whether the sandbox takes packets to its IPv6 addresses.
-fn at_home(pod: &mut Socket, wiring: &Wiring) -> std::io::Result<bool> {
-    let addresses = wiring.addresses.iter().map(|a| a.address.addr());
+/// Whether the sandbox's end, of the index `link`, carries packets and takes those to its
+/// IPv6 addresses.
+fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> std::io::Result<bool> {
     let mut batch = Batch::new();
-    for ip in addresses.filter(std::net::IpAddr::is_ipv6) {
+    batch.route(link::get(Which::Index(link)), 0);
+    for ip in wiring.addresses.iter().map(|a| a.address.addr()).filter(std::net::IpAddr::is_ipv6) {
         batch.route(net::way_to(ip), 0);
     }
-    if batch.is_empty() {
-        return Ok(true);
-    }
+    let asked = batch.len();
     let (_, answers) = pod.exchange(batch)?;
-    let here = |answer: &Received| answer.route().is_some_and(|route| net::is_here(&route));
-    Ok(!answers.is_empty() && answers.iter().all(here))
+    let ready = |answer: &Received| match answer.kind {
+        libc::RTM_NEWLINK => carries(answer),
+        _ => answer.route().is_some_and(|route| net::is_here(&route)),
+    };
+    Ok(answers.len() == asked && answers.iter().all(ready))
 }
 
 /// Whether a link's operational state is up (RFC 2863).

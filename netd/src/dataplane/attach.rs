@@ -11,7 +11,7 @@ use super::{
     kernel::Kernel,
     netns::Netns,
     parking,
-    plan::plan_new,
+    plan::{Side, plan_new},
     rules::Rules,
     worker::Worker,
 };
@@ -84,11 +84,15 @@ fn links(
 }
 
 fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
-    let ops = plan_new(wiring)?;
+    let handed = wiring.is_handed();
+    let mut ops = plan_new(wiring)?;
+    // The rest is the runtime's, in the sandbox.
+    ops.retain(|op| !handed || op.side() == Side::Host);
     let bridge = kernel.bridge(wiring)?;
     let indexes = Indexes { bridge, ..Indexes::default() };
     let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
-    let result = applier.apply(&ops).and_then(|()| applier.settle());
+    let settle = |applier: &mut Applier<'_>| if handed { Ok(()) } else { applier.settle() };
+    let result = applier.apply(&ops).and_then(|()| settle(&mut applier));
     if result.is_err() {
         applier.undo();
     }

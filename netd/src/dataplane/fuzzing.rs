@@ -3,7 +3,7 @@
 use super::{
     FirewallState, events,
     firewall::{self, FirewallSettings},
-    message::{net, tc},
+    message::{device, net, object, tc, wireguard},
     netlink, observe, plan,
 };
 use crate::domain::Wiring;
@@ -20,8 +20,17 @@ pub(crate) fn netlink(bytes: &[u8]) {
         let _ = observe::read_route(&message);
         let _ = (tc::read_limit(&message), tc::read_hook(&message), tc::read_redirect(&message));
         read_decoded(&message);
+        read_overlay(&message);
         firewall::fuzz(&message);
     }
+}
+
+fn read_overlay(message: &netlink::Received) {
+    let body = message.body();
+    let _ = (object::read_neighbour(body), object::read_route(body), object::read_way(body));
+    let _ = (object::read_address(body), device::read(message), device::read_counters(message));
+    let _ = wireguard::read_family(message);
+    let _ = wireguard::read_device(std::slice::from_ref(message));
 }
 
 fn read_decoded(message: &netlink::Received) {

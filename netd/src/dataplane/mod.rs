@@ -5,8 +5,9 @@
 //! `setns`. Every operation is idempotent.
 //!
 //! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
-//! plan out. Blocking work is done by threads: attaches, repairs, the reaper, the
-//! firewall and the events have one each.
+//! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
+//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
+//! events have one each.
 
 mod apply;
 mod attach;
@@ -15,6 +16,7 @@ mod events;
 pub mod firewall;
 pub mod floor;
 pub(crate) mod fuzzing;
+mod handover;
 mod kernel;
 mod message;
 mod naming;
@@ -40,12 +42,18 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::{
     attach::Helpers,
     kernel::{Kernel, Shared, failed},
+    overlay::Overlay,
     rules::Rules,
     worker::Worker,
 };
 pub use error::DataplaneError;
 pub use firewall::{FirewallSettings, FirewallState};
+pub use handover::Seen;
 pub use netns::Netns;
+pub use overlay::{
+    DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
+    UnderlayChoice, UnderlayFound,
+};
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};
@@ -55,6 +63,7 @@ use crate::domain::{IfName, NetworkWiring, Wiring};
 pub struct Dataplane {
     links: Worker<Kernel>,
     repairs: Worker<Kernel>,
+    overlay: Worker<Overlay>,
     helpers: Helpers,
     _listening: events::Listening,
 }
@@ -80,11 +89,16 @@ impl Dataplane {
         let rules =
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?;
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
+        let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
+        let state = shared.clone();
+        let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
+        let quiet = overlay.begin(|overlay| Ok(overlay.port())).wait()?;
         let dataplane = Self {
-            links: kernel("netd-links")?,
-            repairs: kernel("netd-repairs")?,
+            links,
+            repairs,
+            overlay,
             helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
-            _listening: events::listen(shared.clone(), own, drift)?,
+            _listening: events::listen(shared.clone(), quiet, own, drift)?,
         };
         Ok((Arc::new(dataplane), receiver))
     }
@@ -117,6 +131,55 @@ impl Dataplane {
         let linked = self.repairs.call(move |k| repair::repair(k, &netns, &wiring));
         let (ruled, linked) = tokio::join!(ruled, linked);
         ruled.and(linked)
+    }
+
+    /// Makes the pair of an endpoint whose sandbox's side a runtime will move; it waits on
+    /// the host. A pair that is there is made anew. On failure nothing is left.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn hand(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
+        let helpers = self.helpers.clone();
+        self.links.call(move |k| handover::hand(k, &helpers, &wiring)).await
+    }
+
+    /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
+    /// is not there, drift of the endpoint says when to look again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn look(
+        &self,
+        netns: Option<Arc<Netns>>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Seen, DataplaneError> {
+        self.repairs.call(move |k| handover::look(k, netns.as_deref(), &wiring)).await
+    }
+
+    /// What happens to the endpoint's link from here on is no loss.
+    ///
+    /// # Errors
+    /// The thread has died.
+    pub async fn forget(&self, ifname: &IfName) -> Result<(), DataplaneError> {
+        let ifname = ifname.clone();
+        let forget = move |k: &mut Kernel| {
+            k.shared.table.lock().forget(&ifname);
+            Ok(())
+        };
+        self.links.call(forget).await
+    }
+
+    /// Replaces the firewall's elements of an endpoint by those of `wiring`.
+    ///
+    /// # Errors
+    /// As for [`firewall::Firewall::replace`]; the old ones may be gone then.
+    pub async fn change_rules(
+        &self,
+        old: Arc<Wiring>,
+        wiring: Arc<Wiring>,
+    ) -> Result<(), DataplaneError> {
+        let change = move |rules: &mut Rules| rules.remove(&old).and_then(|()| rules.add(wiring));
+        self.helpers.rules.call(change).await
     }
 
     /// What differs, in words; changes nothing.
@@ -190,6 +253,17 @@ impl Dataplane {
         network: Arc<NetworkWiring>,
     ) -> Result<Option<String>, DataplaneError> {
         self.repairs.call(move |k| networks::in_the_way(k, &network)).await
+    }
+
+    /// An address of docker0 that lies in one of the network's subnets.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn owned_by_docker(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Option<ipnet::IpNet>, DataplaneError> {
+        self.repairs.call(move |k| networks::owned_by_docker(k, &network)).await
     }
 
     /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.

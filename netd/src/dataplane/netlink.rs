@@ -32,6 +32,8 @@ pub enum Family {
     Route,
     /// nftables.
     Netfilter,
+    /// Generic netlink: WireGuard.
+    Generic,
 }
 
 /// A netlink socket, blocking.
@@ -52,6 +54,7 @@ impl Socket {
         let protocol = match family {
             Family::Route => libc::NETLINK_ROUTE,
             Family::Netfilter => libc::NETLINK_NETFILTER,
+            Family::Generic => libc::NETLINK_GENERIC,
         };
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; the descriptor is owned from here on.

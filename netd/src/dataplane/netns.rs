@@ -76,6 +76,15 @@ impl Netns {
         Ok(Self { path: path.into(), id, fd: file.into() })
     }
 
+    /// The calling thread's own: the host's.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn own() -> io::Result<Self> {
+        let file = open(Path::new(OWN), 0)?;
+        Ok(Self { path: OWN.into(), id: identity(&file)?, fd: file.into() })
+    }
+
     /// Device and inode: what tells it from every other namespace while it is open.
     pub fn id(&self) -> NetnsId {
         self.id

@@ -1,5 +1,7 @@
 //! Bridges, and the settings that networks need.
 
+use ipnet::IpNet;
+
 use super::{
     DataplaneError, Repair,
     events::ExpectedBridge,
@@ -13,7 +15,7 @@ use super::{
     plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
     sysctl,
 };
-use crate::domain::{BridgeWiring, NetworkWiring};
+use crate::domain::{BridgeWiring, NetworkWiring, network::overlap};
 
 /// Makes a network's bridge and settings right; what that took.
 pub fn ensure(kernel: &mut Kernel, network: &NetworkWiring) -> Result<Vec<Repair>, DataplaneError> {
@@ -118,6 +120,25 @@ pub fn in_the_way(
         "" => "a device".to_owned(),
         kind => format!("a device of kind {kind}"),
     }))
+}
+
+/// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
+const DOCKER0: &str = "docker0";
+
+/// An address of [`DOCKER0`] in one of the network's subnets: the subnet has an owner.
+pub fn owned_by_docker(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+) -> Result<Option<IpNet>, DataplaneError> {
+    let what = || failed(format!("{DOCKER0}: reading what is there"));
+    let socket = &mut kernel.socket;
+    let Some(link) = observe::link(socket, Which::Name(DOCKER0)).map_err(what())? else {
+        return Ok(None);
+    };
+    let own = network.bridge.as_ref().is_some_and(|b| b.name.as_str() == DOCKER0);
+    let addresses = observe::addresses(socket, link.index).map_err(what())?;
+    let taken = |net: &IpNet| network.subnets.iter().any(|subnet| overlap(subnet, net));
+    Ok(addresses.into_iter().find(taken).filter(|_| !own))
 }
 
 /// Removes a network's bridge. A missing one is fine; a device of the name that netd

@@ -56,6 +56,12 @@ pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
     all
 }
 
+/// The settings that an overlay device with IPv6 addresses needs.
+pub fn of_overlay_device(name: &IfName) -> Vec<Setting> {
+    let of = |key, value| setting(&["ipv6", "conf", name.as_str(), key], value);
+    vec![of("disable_ipv6", "0"), of("accept_ra", "0")]
+}
+
 /// Whether a setting is as it has to be.
 pub fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
     match fs::read_to_string(&setting.path) {

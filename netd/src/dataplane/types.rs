@@ -45,6 +45,12 @@ pub enum RepairKind {
     Sysctl,
     /// A bandwidth limit.
     Qdisc,
+    /// A device of the overlay, or its settings.
+    OverlayDevice,
+    /// A forwarding entry of a vxlan device.
+    Fdb,
+    /// A peer of a WireGuard device.
+    Peer,
 }
 
 impl RepairKind {
@@ -58,6 +64,9 @@ impl RepairKind {
             Self::Firewall => "firewall",
             Self::Sysctl => "sysctl",
             Self::Qdisc => "qdisc",
+            Self::OverlayDevice => "overlay_device",
+            Self::Fdb => "fdb",
+            Self::Peer => "peer",
         }
     }
 }
@@ -90,6 +99,9 @@ pub enum Drift {
     Sysctl,
     /// The underlay's MTU or the default route.
     Underlay,
+    /// Something of the overlay, or of the device below it (addresses, MTU, up or down):
+    /// look for the underlay again and synchronise.
+    Overlay,
     /// Events were lost: anything may have changed.
     Everything,
 }

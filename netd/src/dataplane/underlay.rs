@@ -22,7 +22,9 @@ pub fn find(socket: &mut Socket, configured: Option<&IfName>) -> io::Result<Opti
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let all = observe::some_family(socket.dump(net::get_routes(family, None)))?;
-        let mut routes = all.iter().filter_map(observe::read_route);
+        // Only default routes (prefix length 0) are worth decoding: there may be thousands.
+        let default = all.iter().filter(|message| message.body().get(1) == Some(&0));
+        let mut routes = default.filter_map(observe::read_route);
         if let Some((index, _)) = routes.find(|(_, route)| route.destination.prefix_len() == 0) {
             return observe::link(socket, Which::Index(index));
         }

@@ -61,9 +61,15 @@ pub(super) fn judge(netd: &Result<Facts, String>) -> Vec<Finding> {
     let unready = facts.status.components.iter().filter(|c| !c.ready);
     let mut found: Vec<_> = unready
         .map(|c| {
-            Finding::fail(CHECK, format!("{} is not ready: {}", c.name, c.reason))
-                .breaks("pods that need it can't be started")
-                .mend("do what the reason says; netd's log has more: journalctl -u netd")
+            let what = format!("{} is not ready: {}", c.name, c.reason);
+            let mend = "do what the reason says; netd's log has more: journalctl -u netd";
+            // A part that keeps no pod from its network doesn't make the node unready.
+            match facts.status.ready {
+                true => Finding::warn(CHECK, what).breaks("what the reason names").mend(mend),
+                false => Finding::fail(CHECK, what)
+                    .breaks("pods that need it can't be started")
+                    .mend(mend),
+            }
         })
         .collect();
     let lacking = facts.status.capabilities.iter().filter(|c| !c.available);

@@ -79,6 +79,7 @@ impl Network {
             bridge,
             mtu,
             subnets: self.pools.iter().map(|p| p.subnet).collect(),
+            cluster: self.leased.iter().flat_map(|l| l.cluster.iter().copied()).collect(),
             masquerade: self.masquerade,
             internal: self.internal,
         }
@@ -156,12 +157,17 @@ impl AttachSpec {
         for Assigned { ip, pool } in assigned {
             let Ok(address) = IpNet::new(*ip, pool.subnet.prefix_len()) else { continue };
             addresses.push(WiredAddress { address, gateway: Some(pool.gateway) });
-            // The network's other pools are on the same bridge.
-            let others = network.pools.iter().filter(|p| p.is_v4() == pool.is_v4());
+            // The network's other pools are on the same bridge; leased ones come and go,
+            // and the gateway knows the way to each.
+            let pools = if network.leased.is_some() { &[] } else { network.pools.as_slice() };
+            let others = pools.iter().filter(|p| p.is_v4() == pool.is_v4());
             let others = others.filter(|p| p.subnet != pool.subnet);
             routes.extend(others.map(|p| Route { destination: p.subnet, gateway: None }));
+            let gateway = Some(pool.gateway);
             if !self.no_default_route && !network.internal {
-                routes.push(Route { destination: default(*ip), gateway: Some(pool.gateway) });
+                routes.push(Route { destination: default(*ip), gateway });
+            } else {
+                routes.extend(cluster(network, *ip).map(|net| Route { destination: net, gateway }));
             }
         }
         (WiringDriver::Bridge(network.bridge.clone()), addresses, routes)
@@ -179,8 +185,12 @@ impl AttachSpec {
             routes.push(Route { destination: IpNet::from(gateway), gateway: None });
             if self.no_default_route || network.internal {
                 let pools = network.pools.iter().filter(|p| p.is_v4() == pool.is_v4());
-                let via = pools.map(|p| Route { destination: p.subnet, gateway: Some(gateway) });
-                routes.extend(via);
+                let mut there: Vec<IpNet> = pools.map(|p| p.subnet).collect();
+                if network.leased.is_some() {
+                    there = cluster(network, *ip).collect();
+                }
+                let via = |net| Route { destination: net, gateway: Some(gateway) };
+                routes.extend(there.into_iter().map(via));
             } else {
                 routes.push(Route { destination: default(*ip), gateway: Some(gateway) });
             }
@@ -204,6 +214,12 @@ impl AttachSpec {
             }
         }
     }
+}
+
+/// Where the network's endpoints of other nodes are, in the family of `ip`.
+fn cluster(network: &Network, ip: IpAddr) -> impl Iterator<Item = IpNet> {
+    let all = network.leased.iter().flat_map(|l| l.cluster.iter().copied());
+    all.filter(move |net| matches!(net, IpNet::V4(_)) == ip.is_ipv4())
 }
 
 /// The default route's destination in the family of `ip`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::Invalid,
     ids::{EndpointKey, NetnsId, NetworkName},
-    wiring::Wiring,
+    wiring::{Route, Wiring},
 };
 
 /// Who a pod is, as the runtime says.
@@ -152,9 +152,49 @@ pub struct Endpoint {
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
     pub sequence: u64,
+    /// `None`: netd makes the sandbox's side in the sandbox (CNI, NRI, OCI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// The sandbox's side of an endpoint that a runtime moves there itself (CNM).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How far that is.
+    pub stage: Stage,
+    /// Routes that the runtime sets in the sandbox. It changes them as networks come and
+    /// go, so netd answers for them only when it has to make the pair anew.
+    pub routes: Vec<Route>,
+    /// The sandbox's default routes lead through this endpoint.
+    pub leads_out: bool,
+    /// Addresses that the runtime reserved before: held when the endpoint goes, until it
+    /// releases them.
+    pub leased: Vec<IpAddr>,
+}
+
+/// Where the sandbox's side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Nowhere: in no sandbox (any more).
+    Created,
+    /// On the host, waiting for the runtime to move it to the sandbox at `netns_path`.
+    Handed,
+    /// In the sandbox, seen there.
+    Placed,
 }
 
 impl Endpoint {
+    /// Whether a runtime moves the sandbox's side, and it is not in the sandbox.
+    pub fn is_outside(&self) -> bool {
+        self.moved.as_ref().is_some_and(|moved| moved.stage != Stage::Placed)
+    }
+
+    /// Whether a runtime moves the sandbox's side, and was given it for a sandbox.
+    pub fn is_joined(&self) -> bool {
+        self.moved.as_ref().is_some_and(|moved| moved.stage != Stage::Created)
+    }
+
     /// The addresses it holds.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.wiring.addresses.iter().map(|a| a.address.addr())

@@ -118,9 +118,10 @@ const DEVICE_DIGITS: usize = 12;
 
 impl IfName {
     /// Whether this is a name of the kind that netd gives to endpoints' devices on the
-    /// host: `nd` (the host side) or `ni` (what limits the pod) and 12 hex digits.
+    /// host: `nd` (the host side), `ni` (what limits the pod) or `np` (the pod's side,
+    /// waiting to be moved) and 12 hex digits.
     pub fn is_endpoint_device(&self) -> bool {
-        let digits = self.0.strip_prefix("nd").or_else(|| self.0.strip_prefix("ni"));
+        let digits = ["nd", "ni", "np"].iter().find_map(|kind| self.0.strip_prefix(kind));
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         digits.is_some_and(|d| d.len() == DEVICE_DIGITS && d.bytes().all(hex))
     }
@@ -175,6 +176,12 @@ impl EndpointKey {
     pub fn host_ifname(&self) -> IfName {
         let text = format!("{}/{}", self.sandbox, self.ifname);
         IfName(format!("nd{:012x}", fnv1a(text.as_bytes()) >> 16))
+    }
+
+    /// The name of the sandbox's side while it waits on the host; the same digits.
+    pub fn waiting_ifname(&self) -> IfName {
+        let host = self.host_ifname();
+        IfName(format!("np{}", host.as_str().get(2..).unwrap_or_default()))
     }
 }
 

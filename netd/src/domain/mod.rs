@@ -13,7 +13,7 @@ pub mod wiring;
 
 pub use attach::AttachSpec;
 pub use endpoint::{
-    Bandwidth, Dns, Endpoint, Phase, PodIdentity, PortMapping, Protocol, Tombstone,
+    Bandwidth, Dns, Endpoint, Moved, Phase, PodIdentity, PortMapping, Protocol, Stage, Tombstone,
 };
 pub use error::{Invalid, Violation};
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};

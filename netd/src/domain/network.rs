@@ -55,6 +55,20 @@ pub struct Network {
     pub masquerade: bool,
     /// Nothing in or out.
     pub internal: bool,
+    /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
+    /// are the network's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased: Option<Leased>,
+}
+
+/// What a network whose pools are leased knows of the overlay; remembered, so that a
+/// node that starts without the cluster's store makes the same network again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leased {
+    /// The whole cluster's networks, at most one a family; none while they aren't known.
+    pub cluster: Vec<IpNet>,
+    /// The most that fits into the overlay, bytes; `None` while it isn't known.
+    pub mtu: Option<u32>,
 }
 
 /// A pool as stored; checked like one that a caller sends.
@@ -86,6 +100,8 @@ struct StoredNetwork {
     mtu: Option<u32>,
     masquerade: bool,
     internal: bool,
+    #[serde(default)]
+    leased: Option<Leased>,
 }
 
 impl TryFrom<StoredNetwork> for Network {
@@ -97,6 +113,7 @@ impl TryFrom<StoredNetwork> for Network {
             mtu: n.mtu,
             masquerade: n.masquerade,
             internal: n.internal,
+            leased: n.leased,
         };
         Self::new(n.name, n.pools, options)
     }
@@ -160,7 +177,7 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
     if subnet.addr() != subnet.network() {
         bad.add("subnet", format!("{subnet} has host bits set; did you mean {}?", subnet.trunc()));
     }
-    let (longest, shortest) = if matches!(subnet, IpNet::V4(_)) { (29, 8) } else { (125, 16) };
+    let (longest, shortest) = if matches!(subnet, IpNet::V4(_)) { (30, 8) } else { (126, 16) };
     if subnet.prefix_len() > longest || subnet.prefix_len() < shortest {
         let len = subnet.prefix_len();
         bad.add(
@@ -174,7 +191,7 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
 }
 
 /// What kind of range `ip` is of, if pods can't have addresses of it.
-pub(super) fn unusable(ip: IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable(ip: IpAddr) -> Option<&'static str> {
     let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -220,6 +237,8 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// Nothing in or out.
     pub internal: bool,
+    /// The pools come and go with the node's leases; there may be none yet.
+    pub leased: Option<Leased>,
 }
 
 impl Network {
@@ -233,7 +252,7 @@ impl Network {
         options: NetworkOptions,
     ) -> Result<Self, Invalid> {
         let mut bad = Invalid::new();
-        if pools.is_empty() {
+        if pools.is_empty() && options.leased.is_none() {
             bad.add("pools", "a network needs at least one pool, e.g. 10.88.0.0/16");
         }
         for (i, pool) in pools.iter().enumerate() {
@@ -266,7 +285,48 @@ impl Network {
             mtu: options.mtu,
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
+            leased: options.leased,
         })
+    }
+
+    /// The same network with other leased subnets.
+    ///
+    /// # Errors
+    /// `pools[i].subnet`: a subnet that no pool can be made of.
+    pub fn with_leases(&self, subnets: &[IpNet], leased: Leased) -> Result<Self, Invalid> {
+        let mut pools = Vec::with_capacity(subnets.len());
+        for (i, subnet) in subnets.iter().enumerate() {
+            let kept = self.pools.iter().find(|p| p.subnet == *subnet).cloned();
+            let made = kept.map_or_else(|| Pool::new(*subnet, None, (None, None), vec![]), Ok);
+            pools.push(made.map_err(|e| Invalid::field(format!("pools[{i}].subnet"), e))?);
+        }
+        let options = NetworkOptions {
+            driver: self.driver,
+            bridge: Some(self.bridge.clone()),
+            mtu: self.mtu,
+            masquerade: self.masquerade,
+            internal: self.internal,
+            leased: Some(leased),
+        };
+        Self::new(self.name.clone(), pools, options)
+    }
+
+    /// The MTU of its endpoints, bytes, on an underlay whose device has `underlay`.
+    pub fn effective_mtu(&self, underlay: u32) -> u32 {
+        let leased = self.leased.as_ref().and_then(|leased| leased.mtu);
+        self.mtu.or(leased).unwrap_or(underlay)
+    }
+
+    /// Every address range of the network, on this node and on others; none twice.
+    pub fn ranges(&self) -> Vec<IpNet> {
+        let cluster = self.leased.iter().flat_map(|l| l.cluster.iter().copied());
+        let mut all: Vec<IpNet> = cluster.collect();
+        for pool in &self.pools {
+            if !all.iter().any(|net| net.contains(&pool.subnet)) {
+                all.push(pool.subnet);
+            }
+        }
+        all
     }
 
     /// Why the two can't be on one node: pools that overlap, or the same bridge.
@@ -282,10 +342,12 @@ impl Network {
             .then(|| format!("bridge {} belongs to network \"{}\"", self.bridge, other.name))
     }
 
-    /// Whether any pool overlaps with one of `other`'s; the two subnets if so.
+    /// Whether any range overlaps with one of `other`'s; the two if so.
     pub fn conflict(&self, other: &Network) -> Option<(IpNet, IpNet)> {
-        let pairs = self.pools.iter().flat_map(|a| other.pools.iter().map(move |b| (a, b)));
-        pairs.map(|(a, b)| (a.subnet, b.subnet)).find(|(a, b)| overlap(a, b))
+        let theirs = other.ranges();
+        let mine = self.ranges();
+        let mut pairs = mine.iter().flat_map(|a| theirs.iter().map(move |b| (*a, *b)));
+        pairs.find(|(a, b)| overlap(a, b))
     }
 }
 
@@ -350,6 +412,23 @@ mod tests {
         assert_eq!(fields, ["gateway", "range_start", "range_end"]);
         assert!(Pool::new(net, None, (ip("10.1.0.9"), ip("10.1.0.5")), vec![]).is_err());
         assert!(Pool::new(net, None, (None, None), vec!["10.2.0.0/24".parse().unwrap()]).is_err());
+    }
+
+    #[test]
+    fn a_leased_network_may_have_no_pool_yet_and_reaches_over_the_whole_cluster() {
+        let options = NetworkOptions { leased: Some(Leased::default()), ..Default::default() };
+        let network = Network::new("default".parse().unwrap(), vec![], options).unwrap();
+        assert!(network.ranges().is_empty());
+        let nets: Vec<IpNet> =
+            ["10.5.7.0/24", "172.30.1.0/24"].iter().map(|s| s.parse().unwrap()).collect();
+        let cluster = vec!["10.5.0.0/16".parse().unwrap()];
+        let leased = Leased { cluster, mtu: Some(1450) };
+        let network = network.with_leases(&nets, leased).unwrap();
+        let ranges: Vec<_> = network.ranges().iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["10.5.0.0/16", "172.30.1.0/24"]);
+        let other = vec![pool("10.5.200.0/24").unwrap()];
+        let other = Network::new("blue".parse().unwrap(), other, NetworkOptions::default());
+        assert!(network.clash(&other.unwrap()).unwrap().contains("10.5.0.0/16"));
     }
 
     #[test]

@@ -179,6 +179,83 @@ pub enum TunnelPeer {
     Udp(IfName, UdpPeer),
 }
 
+/// What a tunnel's peers are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TunnelPeerName {
+    /// Device, public key.
+    Wireguard(IfName, [u8; 32]),
+    /// Device, endpoint.
+    Udp(IfName, SocketAddr),
+}
+
+impl TunnelPeer {
+    /// The peer's name.
+    pub fn name(&self) -> TunnelPeerName {
+        match self {
+            Self::Wireguard(device, peer) => {
+                TunnelPeerName::Wireguard(device.clone(), peer.public_key)
+            }
+            Self::Udp(device, peer) => TunnelPeerName::Udp(device.clone(), peer.endpoint),
+        }
+    }
+
+    /// The tunnel's device.
+    pub fn device(&self) -> &IfName {
+        match self {
+            Self::Wireguard(device, _) | Self::Udp(device, _) => device,
+        }
+    }
+
+    /// What goes to the peer.
+    pub fn subnets(&self) -> &BTreeSet<IpNet> {
+        match self {
+            Self::Wireguard(_, peer) => &peer.allowed,
+            Self::Udp(_, peer) => &peer.subnets,
+        }
+    }
+
+    /// The same peer with other subnets.
+    pub fn with_subnets(mut self, subnets: BTreeSet<IpNet>) -> Self {
+        match &mut self {
+            Self::Wireguard(_, peer) => peer.allowed = subnets,
+            Self::Udp(_, peer) => peer.subnets = subnets,
+        }
+        self
+    }
+}
+
+/// A tunnel of the tunnel process, and the tun device that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelDevice {
+    /// The tun device.
+    pub name: IfName,
+    /// Bytes.
+    pub mtu: u32,
+    /// What it speaks.
+    pub kind: TunnelKind,
+}
+
+/// What a tunnel speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// One IP packet a datagram.
+    Udp {
+        /// Where datagrams are received, and sent from.
+        listen: Vec<SocketAddr>,
+    },
+    /// WireGuard.
+    Wireguard {
+        /// X25519.
+        private_key: SecretKey,
+        /// As for udp. Of one port in both families, the IPv6 one takes IPv6 only.
+        listen: Vec<SocketAddr>,
+        /// Of every peer.
+        preshared_key: Option<SecretKey>,
+        /// Seconds, of every peer; 0: none.
+        keepalive: u16,
+    },
+}
+
 /// Everything the kernel has to hold for the overlay; what of netd's own it holds beyond
 /// that is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -189,14 +266,17 @@ pub struct OverlayState {
     pub objects: std::collections::HashSet<OverlayObject>,
     /// Of the kernel's WireGuard devices.
     pub wireguard: Vec<(IfName, WireguardPeer)>,
+    /// There may be more that is not known yet: nothing is removed.
+    pub partial: bool,
 }
 
 /// A change of what the kernel has to hold, where the rest is as it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverlayChange {
-    /// Made before anything is removed.
+    /// Made before anything is removed. Takes the place of what is there: of another
+    /// neighbour with this address, of another route to this destination.
     pub add: Vec<OverlayObject>,
-    /// What is not there is fine.
+    /// What is not there is fine. Nothing of which `add` takes the place.
     pub remove: Vec<OverlayObject>,
     /// Set whole, by name.
     pub set_wireguard: Vec<(IfName, WireguardPeer)>,

@@ -7,8 +7,8 @@ use std::{collections::HashSet, net::IpAddr, os::unix::ffi::OsStrExt as _};
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, EndpointKey, Invalid, NetworkName, PortMapping, Tombstone, WiredAddress, Wiring,
-    WiringDriver,
+    Endpoint, EndpointKey, Invalid, NetworkName, PortMapping, Stage, Tombstone, WiredAddress,
+    Wiring, WiringDriver,
     network::{MIN_MTU_V6, unusable},
 };
 
@@ -28,10 +28,18 @@ impl Endpoint {
     pub fn check(&self) -> Result<(), Invalid> {
         let mut bad = Invalid::new();
         check_sequence(self.sequence, &mut bad);
-        if !self.netns_path.is_absolute() || self.netns_path.as_os_str().as_bytes().contains(&0) {
+        let nowhere = self.moved.as_ref().is_some_and(|m| m.stage == Stage::Created);
+        let missing = !self.netns_path.is_absolute() && !nowhere;
+        if missing || self.netns_path.as_os_str().as_bytes().contains(&0) {
             bad.add("netns_path", format!("{:?} is not an absolute path", self.netns_path));
         }
-        if let Err(inner) = self.wiring.check(&self.key, &self.network) {
+        let mut wiring = self.wiring.clone();
+        if let Some(moved) = &self.moved {
+            // The runtime chooses the name, and sets the routes.
+            wiring.ifname = self.key.ifname.clone();
+            wiring.routes.extend(moved.routes.iter().cloned());
+        }
+        if let Err(inner) = wiring.check(&self.key, &self.network) {
             bad.nest("wiring", inner);
         }
         bad.into_result()
@@ -161,7 +169,7 @@ impl Wiring {
 /// On a bridge: the pool's prefix, in which the gateway is another address.
 fn check_bridged(one: &WiredAddress, field: &str, bad: &mut Invalid) {
     let net = one.address;
-    let lengths = if matches!(net, IpNet::V4(_)) { 8..=29 } else { 16..=125 };
+    let lengths = if matches!(net, IpNet::V4(_)) { 8..=30 } else { 16..=126 };
     if !lengths.contains(&net.prefix_len()) {
         let (shortest, longest) = (lengths.start(), lengths.end());
         bad.add(field, format!("{net}: the prefix length is not in {shortest}..={longest}"));

@@ -69,6 +69,14 @@ pub struct Wiring {
     pub bandwidth: Bandwidth,
 }
 
+impl Wiring {
+    /// The sandbox's side has its name for the time on the host: a runtime moves it.
+    pub fn is_handed(&self) -> bool {
+        let digits = |name: &IfName| name.as_str().get(2..).map(str::to_owned);
+        self.ifname.is_endpoint_device() && digits(&self.ifname) == digits(&self.host_ifname)
+    }
+}
+
 /// The bridge of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeWiring {
@@ -91,10 +99,22 @@ pub struct NetworkWiring {
     pub mtu: u32,
     /// The pools' subnets.
     pub subnets: Vec<IpNet>,
+    /// Where the network's endpoints of all nodes are, those of this one among them; none
+    /// if it is on this node only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<IpNet>,
     /// Hide pods behind the node's address towards the outside.
     pub masquerade: bool,
     /// Nothing in or out.
     pub internal: bool,
+}
+
+impl NetworkWiring {
+    /// Every range in which the network's endpoints may be; none lies in another.
+    pub fn ranges(&self) -> impl Iterator<Item = &IpNet> {
+        let outside = |net: &&IpNet| !self.cluster.iter().any(|c| c.contains(*net));
+        self.cluster.iter().chain(self.subnets.iter().filter(outside))
+    }
 }
 
 /// Next hop of routed IPv4 endpoints; nobody owns it, a permanent neighbour

@@ -32,6 +32,11 @@ impl Freed {
         self.by_turn.first_key_value().map(|(turn, n)| (*turn, *n))
     }
 
+    /// The one of `first..=last` that was freed first.
+    pub fn oldest_within(&self, first: u128, last: u128) -> Option<u128> {
+        self.by_turn.values().copied().find(|n| (first..=last).contains(n))
+    }
+
     /// Whether `n` is in.
     pub fn contains(&self, n: u128) -> bool {
         self.turn_of.contains_key(&n)

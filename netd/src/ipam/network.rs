@@ -91,6 +91,31 @@ impl NetworkAllocator {
         self
     }
 
+    /// The same network with other pools: pools that stay keep what they know of their
+    /// addresses, what is in use of the others stays in use.
+    pub fn repool(&self, pools: &[Pool]) -> Self {
+        let kept = |pool: &Pool| self.pools.iter().find(|p| p.serves(pool)).cloned();
+        let made = pools.iter().map(|pool| kept(pool).unwrap_or_else(|| PoolAllocator::new(pool)));
+        let mut next = Self {
+            pools: made.collect(),
+            foreign: HashSet::new(),
+            cursors: [None, None],
+            turn: self.turn,
+        };
+        let used = self.pools.iter().flat_map(PoolAllocator::used);
+        let used = used.chain(self.foreign.iter().copied());
+        let last: Vec<IpAddr> = self.cursors.iter().flatten().map(|at| at.ip).collect();
+        next = next.refill(used, [], &last);
+        next
+    }
+
+    /// Whether no address of the subnet is in use.
+    pub fn is_empty(&self, subnet: IpNet) -> bool {
+        let here = self.pools.iter().filter(|p| p.subnet() == subnet);
+        let none_used = here.map(PoolAllocator::usage).all(|usage| usage.used == 0);
+        none_used && !self.foreign.iter().any(|ip| subnet.contains(ip))
+    }
+
     /// Gives out one address of each family that the network has, IPv4 first;
     /// all or nothing. `requested` are static addresses, at most one a family;
     /// families that are not requested are filled from the pools.
@@ -116,6 +141,35 @@ impl NetworkAllocator {
             }
         }
         Ok(chosen.into_iter().map(|(one, _)| one).collect())
+    }
+
+    /// Gives out one address of `part`, which is (a part of) one of the network's
+    /// subnets: `wanted`, or any that is free.
+    ///
+    /// # Errors
+    /// Every [`IpamError`]; nothing is allocated then.
+    pub fn allocate_within(
+        &mut self,
+        part: IpNet,
+        wanted: Option<IpAddr>,
+    ) -> Result<Allocation, IpamError> {
+        let ip = match wanted {
+            Some(ip) if !part.contains(&ip) => {
+                return Err(IpamError::NotInPool { ip, pools: vec![part] });
+            }
+            Some(ip) => ip,
+            None => {
+                let pool = self.pools.iter().find(|p| p.subnet().contains(&part));
+                pool.and_then(|p| p.free_within(&part)).ok_or_else(|| {
+                    let family = Family::of(part.addr());
+                    let pools = pool.map(PoolAllocator::usage).into_iter().collect();
+                    IpamError::PoolFull { family, pools }
+                })?
+            }
+        };
+        let given = self.requested(ip)?;
+        self.pools[given.pool_index].take(ip);
+        Ok(given)
     }
 
     /// Gives `ip` back; it becomes the last to be used again. Releasing one that

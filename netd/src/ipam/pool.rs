@@ -60,6 +60,16 @@ impl PoolAllocator {
         }
     }
 
+    /// Whether these are the addresses of this very pool.
+    pub(super) fn serves(&self, pool: &Pool) -> bool {
+        self.pool == *pool
+    }
+
+    /// The addresses in use.
+    pub(super) fn used(&self) -> impl Iterator<Item = IpAddr> {
+        self.used.iter().map(|n| address(self.family(), *n))
+    }
+
     /// The pool's family.
     pub fn family(&self) -> Family {
         if self.pool.is_v4() { Family::V4 } else { Family::V6 }
@@ -73,6 +83,15 @@ impl PoolAllocator {
     /// The first address at or after `from` that was never used.
     pub fn fresh_from(&self, from: IpAddr) -> Option<IpAddr> {
         self.fresh.at_or_after(number(from)).map(|n| address(self.family(), n))
+    }
+
+    /// An address of `part` that is free: one that was never used, else the one that
+    /// has been free the longest.
+    pub fn free_within(&self, part: &IpNet) -> Option<IpAddr> {
+        let (first, last) = bounds(part);
+        let fresh = self.fresh.at_or_after(first).filter(|n| *n <= last);
+        let free = fresh.or_else(|| self.freed.oldest_within(first, last));
+        free.map(|n| address(self.family(), n))
     }
 
     /// The address that has been free the longest, with the turn of its release.

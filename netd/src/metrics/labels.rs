@@ -16,6 +16,18 @@ pub enum Verb {
     Detach,
     /// EndpointService.Check
     Check,
+    /// EndpointService.CreateEndpoint
+    CreateEndpoint,
+    /// EndpointService.Join
+    Join,
+    /// EndpointService.Leave
+    Leave,
+    /// EndpointService.Publish
+    Publish,
+    /// NetworkService.ReserveAddress
+    ReserveAddress,
+    /// NetworkService.ReleaseAddress
+    ReleaseAddress,
     /// NetworkService.CreateNetwork
     CreateNetwork,
     /// NetworkService.DeleteNetwork
@@ -61,6 +73,12 @@ label!(Verb {
     Attach => "attach",
     Detach => "detach",
     Check => "check",
+    CreateEndpoint => "create_endpoint",
+    Join => "join",
+    Leave => "leave",
+    Publish => "publish",
+    ReserveAddress => "reserve_address",
+    ReleaseAddress => "release_address",
     CreateNetwork => "create_network",
     DeleteNetwork => "delete_network",
     Synchronize => "synchronize",

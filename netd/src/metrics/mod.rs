@@ -3,10 +3,14 @@
 //! Names begin with `netd_`; times are in seconds. Recording never blocks on I/O
 //! and never fails.
 
+mod elsewhere;
 mod http;
 mod labels;
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use prometheus_client::{
@@ -16,6 +20,7 @@ use prometheus_client::{
 };
 
 use crate::domain::NetworkName;
+pub use elsewhere::{DeviceTraffic, Elsewhere};
 pub use http::{Readiness, serve_metrics};
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
 pub use labels::{Step, Verb, code_name};
@@ -46,6 +51,11 @@ pub struct Metrics {
     collected: Counter,
     reaper_queue: Gauge,
     store_commit: Histogram,
+    overlay_peers: Family<StateLabel, Gauge>,
+    overlay_convergence: Histogram,
+    overlay_sync: Histogram,
+    etcd_behind: Gauge,
+    elsewhere: Arc<Elsewhere>,
 }
 
 impl Default for Metrics {
@@ -68,6 +78,11 @@ impl Metrics {
             collected: Counter::default(),
             reaper_queue: Gauge::default(),
             store_commit: histogram(),
+            overlay_peers: Family::default(),
+            overlay_convergence: histogram(),
+            overlay_sync: histogram(),
+            etcd_behind: Gauge::default(),
+            elsewhere: Arc::default(),
         };
         all.register();
         all
@@ -94,6 +109,14 @@ impl Metrics {
         r.register("reaper_queue", text, self.reaper_queue.clone());
         let text = "Time of a store's commit, in seconds";
         r.register("store_commit_seconds", text, self.store_commit.clone());
+        let text = "Peers of the overlay, by state: desired, programmed, failed";
+        r.register("overlay_peers", text, self.overlay_peers.clone());
+        let text = "From news of peers to the kernel holding what they take, in seconds";
+        r.register("overlay_convergence_seconds", text, self.overlay_convergence.clone());
+        let text =
+            "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
+        r.register("etcd_behind_seconds", text, self.etcd_behind.clone());
+        r.register_collector(Box::new(elsewhere::Collected(self.elsewhere.clone())));
     }
 
     /// One step of an operation took `time`.
@@ -156,6 +179,44 @@ impl Metrics {
     /// A commit of the store took `time`.
     pub fn store_commit(&self, time: Duration) {
         self.store_commit.observe(time.as_secs_f64());
+    }
+
+    /// News of peers were programmed after `time`.
+    pub fn overlay_converged(&self, time: Duration) {
+        self.overlay_convergence.observe(time.as_secs_f64());
+    }
+
+    /// The whole overlay was compared with the kernel, and put right, in `time`.
+    pub fn overlay_synced(&self, time: Duration) {
+        self.overlay_sync.observe(time.as_secs_f64());
+    }
+
+    /// So many peers are to be reached, and so many of them can't be.
+    pub fn set_overlay_peers(&self, desired: usize, failed: usize) {
+        let states = [
+            ("desired", desired),
+            ("programmed", desired.saturating_sub(failed)),
+            ("failed", failed),
+        ];
+        for (state, count) in states {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.overlay_peers.get_or_create(&StateLabel { state }).set(count);
+        }
+    }
+
+    /// How many peers can't be reached.
+    pub fn overlay_peers_failed(&self) -> i64 {
+        self.overlay_peers.get(&StateLabel { state: "failed" }).map_or(0, |gauge| gauge.get())
+    }
+
+    /// For how long the cluster's store has been out of reach, seconds.
+    pub fn set_etcd_behind(&self, seconds: u64) {
+        self.etcd_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// What is counted elsewhere: by etcd's client, by the kernel.
+    pub fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
     }
 
     /// Everything in OpenMetrics text format 1.0.

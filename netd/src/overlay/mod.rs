@@ -14,7 +14,10 @@
 pub mod backend;
 pub mod desired;
 pub mod flannel;
+pub(crate) mod fuzzing;
+pub mod identity;
 pub mod membership;
+pub mod published;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,6 +25,42 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
 use crate::domain::{IfName, Mac, overlay::SecretKey};
+
+/// Internet protocol versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// An address's.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
 
 /// A lease's subnets: one of each family that the cluster has, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +75,14 @@ impl Subnets {
     /// Both, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
         self.v4.map(IpNet::V4).into_iter().chain(self.v6.map(IpNet::V6))
+    }
+
+    /// The one of a family.
+    pub fn of(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => self.v4.map(IpNet::V4),
+            Family::V6 => self.v6.map(IpNet::V6),
+        }
     }
 }
 
@@ -68,6 +115,19 @@ impl ClusterConfig {
     pub fn networks(&self) -> impl Iterator<Item = IpNet> {
         let v4 = self.v4.map(|r| IpNet::V4(r.network));
         v4.into_iter().chain(self.v6.map(|r| IpNet::V6(r.network)))
+    }
+
+    /// A family's network; `None`: pods have no addresses of it.
+    pub fn network(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => self.v4.map(|r| IpNet::V4(r.network)),
+            Family::V6 => self.v6.map(|r| IpNet::V6(r.network)),
+        }
+    }
+
+    /// The families that pods have addresses of.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|f| self.network(*f).is_some())
     }
 }
 
@@ -136,7 +196,8 @@ pub enum BackendConfig {
 pub enum WireguardMode {
     /// One a family: `flannel-wg` over IPv4, `flannel-wg-v6` over IPv6.
     Separate,
-    /// One for both, over the node's IPv6 address if both have one, else IPv4.
+    /// One for both, to each peer over the family that more likely leads there: IPv4 if
+    /// its address is a public one, else IPv6 if that is, else IPv4.
     Auto,
     /// One for both over IPv4.
     Ipv4,
@@ -174,6 +235,16 @@ pub struct LeaseAttrs {
     pub data_v6: Option<Value>,
 }
 
+impl LeaseAttrs {
+    /// The public address of a family.
+    pub fn public(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.public_v4.map(IpAddr::V4),
+            Family::V6 => self.public_v6.map(IpAddr::V6),
+        }
+    }
+}
+
 /// A lease: which subnets, and how to reach them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lease {
@@ -202,6 +273,44 @@ pub struct Local {
     pub identity: Identity,
     /// Whether the kernel has WireGuard; else the tunnel process does it.
     pub kernel_wireguard: bool,
+    /// Whether unused addresses of own subnets lead nowhere (flannel's
+    /// `--ip-blackhole-route`), rather than to the default gateway.
+    pub blackhole: bool,
+    /// What extension's `PreStartupCommand` put out; see [`backend::pre_startup`].
+    pub extension_data: Option<String>,
+}
+
+impl Local {
+    /// The address of a family that peers send to.
+    pub fn public(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.public_v4.map(IpAddr::V4),
+            Family::V6 => self.public_v6.map(IpAddr::V6),
+        }
+    }
+
+    /// The first subnet of a family: the overlay's devices have their address from it.
+    pub fn first_subnet(&self, family: Family) -> Option<IpNet> {
+        self.subnets.iter().find_map(|s| s.of(family))
+    }
+
+    /// The source of packets to peers: the public address, unless that is a router's
+    /// in front of this node.
+    pub fn source(&self, family: Family) -> Option<IpAddr> {
+        let public = self.public(family)?;
+        let own = || self.underlay.addresses.iter().map(IpNet::addr);
+        let global = |ip: &IpAddr| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if own().any(|ip| ip == public) {
+            return Some(public);
+        }
+        own().filter(global).find(|ip| Family::of(*ip) == family).or(Some(public))
+    }
+
+    /// Whether packets to `ip` come back to this node.
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        let public = self.public(Family::of(ip)) == Some(ip);
+        public || self.underlay.addresses.iter().any(|net| net.addr() == ip)
+    }
 }
 
 /// The device that leads to the other nodes.

@@ -10,11 +10,12 @@ use super::{
     queue::Target,
     reconcile::netns_is_gone,
     records,
-    registry::Work,
+    registry::{Site, Work},
 };
 use crate::{
     dataplane::Netns,
     domain::{AttachSpec, Endpoint, EndpointKey, Phase},
+    ipam::IpamError,
     metrics::{Step, Verb},
     store::{Outcome, Store as _, keys},
 };
@@ -48,7 +49,7 @@ impl Node {
         if self.registry.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.claim(&spec, &netns).await?;
+        let endpoint = self.claim(&spec, Site::In(netns.id())).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
@@ -90,9 +91,9 @@ impl Node {
     }
 
     /// Chooses addresses and records the intent; the store decides who holds them.
-    async fn claim(&self, spec: &AttachSpec, netns: &Netns) -> Result<Arc<Endpoint>> {
+    pub(super) async fn claim(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
         for _ in 0..TRIES {
-            let endpoint = self.registry.reserve(spec, netns.id())?;
+            let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
             // Once more: a detach of the whole sandbox looks for reservations.
             if self.registry.is_fenced(&spec.key, spec.issued_at) {
@@ -122,6 +123,22 @@ impl Node {
         Err(Error::Internal(text))
     }
 
+    /// Chooses addresses; where the node's subnets are full and the cluster has others,
+    /// from another one.
+    async fn reserve(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+        let reserved = self.registry.reserve(spec, site);
+        let Some(overlay) = self.overlay.get() else { return reserved };
+        let full = matches!(
+            &reserved,
+            Err(Error::Ipam { source: IpamError::PoolFull { .. }, .. } | Error::NoSubnet { .. })
+        );
+        if full && overlay.one_more(self, &spec.network).await {
+            return self.registry.reserve(spec, site);
+        }
+        overlay.top_up(self, &spec.network);
+        reserved
+    }
+
     /// The kernel's side. What is recorded but can't be made is detached again.
     async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
         let wiring = Arc::new(endpoint.wiring.clone());
@@ -146,7 +163,7 @@ impl Node {
     }
 
     /// Waits until the addresses of an endpoint on its way out are given back.
-    async fn wait_released(&self, key: &EndpointKey) -> Result<()> {
+    pub(super) async fn wait_released(&self, key: &EndpointKey) -> Result<()> {
         const MOST: std::time::Duration = std::time::Duration::from_secs(5);
         let gone = async {
             loop {

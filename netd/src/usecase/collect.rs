@@ -76,6 +76,12 @@ impl Node {
             }
         }
         *missing = still;
+        for ip in self.registry.old_holds(None, self.config.gc.grace) {
+            tracing::warn!(%ip, "reserved and never used: free again");
+            if let Err(error) = self.release_address(ip).await {
+                tracing::warn!(%ip, %error, "could not be released");
+            }
+        }
         orphans
     }
 

@@ -75,6 +75,20 @@ pub enum Error {
         /// Its owner.
         other: EndpointKey,
     },
+    /// The endpoint is there, and another was asked for.
+    #[error("endpoint {key} exists with {what}; delete it first")]
+    Different {
+        /// The endpoint.
+        key: EndpointKey,
+        /// What differs.
+        what: String,
+    },
+    /// The endpoint was made for a sandbox right away: it can't join and leave.
+    #[error("endpoint {0} was attached to its sandbox; only Detach ends that")]
+    NotMoved(EndpointKey),
+    /// The runtime has not moved the sandbox's side yet.
+    #[error("endpoint {0} waits for the runtime to move it into its sandbox")]
+    NotPlaced(EndpointKey),
     /// A host port is held by another endpoint.
     #[error("host port {port} is held by endpoint {holder}")]
     PortTaken {
@@ -99,6 +113,23 @@ pub enum Error {
         /// Why.
         source: IpamError,
     },
+    /// The network's pools are leased, and the node has no lease yet.
+    #[error("network \"{network}\": this node has no subnet of the cluster yet: {why}")]
+    NoSubnet {
+        /// The network.
+        network: NetworkName,
+        /// What is missing.
+        why: String,
+    },
+    /// The overlay's network can't be deleted.
+    #[error(
+        "network \"{0}\" has the node's subnets of the cluster: take the overlay out of the \
+         configuration first ([etcd], [overlay])"
+    )]
+    OverlayNetwork(NetworkName),
+    /// Asked about a cluster that the node is no part of.
+    #[error("this node is no part of a cluster: set etcd.endpoints in its configuration")]
+    NoOverlay,
     /// The kernel's side.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),

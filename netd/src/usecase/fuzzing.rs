@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Registry, recorded, records,
-    registry::{Loaded, Work},
+    registry::{Loaded, Site, Work},
 };
 use crate::{
     dataplane,
@@ -77,7 +77,9 @@ pub(crate) fn attach(spec: AttachSpec) {
         let Some(network) = dual_stack(spec.network.clone(), driver) else { continue };
         let registry = Registry::default();
         place(&registry, network);
-        let Ok(endpoint) = registry.reserve(&spec, NetnsId { dev: 1, inode: 1 }) else { continue };
+        let Ok(endpoint) = registry.reserve(&spec, Site::In(NetnsId { dev: 1, inode: 1 })) else {
+            continue;
+        };
         let value = records::encode(&*endpoint).unwrap_or_default();
         let entry = entry(keys::endpoint(&endpoint.key), &value);
         assert_eq!(recorded::endpoint(&entry).as_ref(), Ok(&*endpoint));
@@ -105,7 +107,7 @@ fn entry(key: String, value: &[u8]) -> Entry {
 fn attach_everywhere(registry: &Registry) {
     for state in registry.networks() {
         let Some(spec) = spec(&state.network) else { continue };
-        let reserved = registry.reserve(&spec, NetnsId { dev: 1, inode: 1 });
+        let reserved = registry.reserve(&spec, Site::In(NetnsId { dev: 1, inode: 1 }));
         if let Ok(endpoint) = reserved {
             assert_eq!(endpoint.check(), Ok(()), "an attach makes a record that is refused");
             registry.drop_reservation(&endpoint, &[]);

@@ -12,6 +12,7 @@
 //! it waits for the reaper. Locks are taken in this order: a key's, `endings`.
 
 mod attach;
+mod cnm;
 mod collect;
 mod detach;
 mod error;
@@ -20,19 +21,21 @@ mod health;
 mod locks;
 mod networks;
 mod observed;
+pub mod overlay;
 mod ports;
 mod queue;
 mod reconcile;
 mod recorded;
 mod records;
 mod registry;
+mod reservations;
 mod sandboxes;
 mod startup;
 mod views;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,7 +49,7 @@ use crate::{
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};
 pub use queue::{Queue, Target};
-pub use registry::{Registry, Work};
+pub use registry::{Hold, Registry, Work};
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
 pub use views::{EndpointFilter, NetworkView, NodeCounts, Page};
@@ -74,6 +77,10 @@ pub struct Node {
     reap: Notify,
     /// Rung after addresses were given back.
     released: Notify,
+    /// Rung after a network got other pools.
+    pools_changed: Notify,
+    /// This node's part of the cluster; not set: it has none.
+    overlay: OnceLock<Arc<overlay::Overlay>>,
 }
 
 impl Node {
@@ -102,6 +109,8 @@ impl Node {
             orphans: Notify::new(),
             reap: Notify::new(),
             released: Notify::new(),
+            pools_changed: Notify::new(),
+            overlay: OnceLock::new(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Networks: create, delete.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Node,
@@ -35,7 +35,7 @@ impl Node {
         }
         let mtu = match network.mtu {
             Some(mtu) => mtu,
-            None => self.dataplane.underlay_mtu().await?,
+            None => network.effective_mtu(self.dataplane.underlay_mtu().await?),
         };
         let wiring = Arc::new(network.wiring(mtu));
         if let Some(what) = self.dataplane.in_the_way(wiring.clone()).await? {
@@ -44,6 +44,9 @@ impl Node {
                 network.bridge
             );
             return Err(Error::NetworkExists(text));
+        }
+        if let Some(taken) = self.dataplane.owned_by_docker(wiring.clone()).await? {
+            return Err(Error::NetworkExists(owned_by_docker(&network.name, &taken)));
         }
         let name = network.name.clone();
         let key = keys::network(&name);
@@ -83,11 +86,14 @@ impl Node {
     /// Deletes a network without endpoints; nothing happens when it is not there.
     ///
     /// # Errors
-    /// [`Error::NetworkInUse`]; or it could not be removed, and is still there.
+    /// [`Error::NetworkInUse`], [`Error::OverlayNetwork`]; or it could not be removed, and is still there.
     pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {
         let _topology = self.topology.lock().await;
         if self.registry.network(name).is_none() {
             return Ok(());
+        }
+        if self.config.overlay.as_ref().is_some_and(|overlay| overlay.network == *name) {
+            return Err(Error::OverlayNetwork(name.clone()));
         }
         self.remove(name).await?;
         tracing::info!(network = %name, "network deleted");
@@ -99,6 +105,9 @@ impl Node {
     /// `topology`.
     async fn remove(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
+        for ip in self.registry.old_holds(Some(name), Duration::ZERO) {
+            self.release_address(ip).await?;
+        }
         // From here on no attach finds it.
         let endpoints = self.registry.retire_network(name);
         if endpoints > 0 {
@@ -129,6 +138,14 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A subnet has one owner.
+pub(super) fn owned_by_docker(name: &NetworkName, taken: &ipnet::IpNet) -> String {
+    format!(
+        "network \"{name}\": Docker gives out the addresses of {}, as docker0 has {taken}; take the subnet away from docker0 (dockerd --bip, --bridge=none), or choose another one",
+        taken.trunc()
+    )
 }
 
 /// Why `network` can't be beside `others`, if it can't; one of its own name is no other.

@@ -21,6 +21,8 @@ pub enum Target {
     Firewall,
     /// The underlay's MTU.
     Underlay,
+    /// The overlay's devices, routes, neighbours, tunnels.
+    Overlay,
     /// All of it.
     Everything,
 }

@@ -8,13 +8,14 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 use super::{
     Node,
     error::{Error, Result},
+    networks::owned_by_docker,
     queue::Target,
     records,
     registry::Work,
 };
 use crate::{
     dataplane::{DataplaneError, Drift, Netns, Repair},
-    domain::{Endpoint, EndpointKey, NetworkName, Phase},
+    domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage},
     store::Store as _,
 };
 
@@ -37,7 +38,11 @@ impl Node {
                     }
                 }
                 Drift::Firewall => self.queue.soon(Target::Firewall),
-                Drift::Underlay => self.queue.soon(Target::Underlay),
+                Drift::Underlay => {
+                    self.queue.soon(Target::Underlay);
+                    self.queue.soon(Target::Overlay);
+                }
+                Drift::Overlay => self.queue.soon(Target::Overlay),
                 Drift::Sysctl => {
                     for state in self.registry.networks() {
                         self.queue.soon(Target::Network(state.network.name.clone()));
@@ -71,16 +76,31 @@ impl Node {
             Target::Network(name) => self.mend_network(name).await,
             Target::Firewall => self.mend_firewall().await,
             Target::Underlay => self.follow_underlay().await,
+            Target::Overlay => self.mend_overlay(failures).await,
             Target::Everything => self.mend_everything().await,
         };
-        if let Err(error) = result {
+        if let Err(Error::NotPlaced(_)) = result {
+            // Its carrier says when; this is for the case that nobody heard.
+            self.queue.later(target, failures);
+        } else if let Err(error) = result {
             tracing::warn!(?target, failures, %error, "could not be put right; trying again");
             self.queue.later(target, failures);
         }
     }
 
+    /// What could not be done is shown by the overlay itself, and tried again.
+    async fn mend_overlay(self: &Arc<Self>, failures: u32) -> Result<()> {
+        if let Ok(overlay) = self.overlay()
+            && !overlay.mend(self).await
+        {
+            self.queue.later(Target::Overlay, failures);
+        }
+        Ok(())
+    }
+
     async fn mend_everything(&self) -> Result<()> {
         self.queue.soon(Target::Underlay);
+        self.queue.soon(Target::Overlay);
         for state in self.registry.networks() {
             self.queue.soon(Target::Network(state.network.name.clone()));
         }
@@ -100,6 +120,9 @@ impl Node {
         }
         if work == Work::Unwanted {
             return self.begin_detach(&endpoint, endpoint.issued_at).await;
+        }
+        if endpoint.moved.is_some() {
+            return self.locate(&endpoint).await.map(drop);
         }
         let Some(netns) = own_netns(&endpoint) else {
             tracing::debug!(endpoint = %key, "its namespace is gone");
@@ -137,7 +160,7 @@ impl Node {
     }
 
     /// `drift`: it was right before, so somebody else changed it.
-    fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
+    pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
         let drift = drift && self.started.load(Ordering::Relaxed);
         for repair in repairs {
             let (kind, detail) = (repair.kind.name(), &repair.detail);
@@ -161,6 +184,7 @@ impl Node {
     pub(super) async fn mend_network_locked(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.registry.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
+        self.look_at_docker(name, state.wiring.clone()).await?;
         match self.dataplane.ensure_network(state.wiring).await {
             Ok(repairs) => {
                 self.health.good(&component);
@@ -188,6 +212,17 @@ impl Node {
         }
     }
 
+    /// A subnet that docker0 has since the network was created: its pods go on, and
+    /// readiness says what is wrong.
+    async fn look_at_docker(&self, name: &NetworkName, wiring: Arc<NetworkWiring>) -> Result<()> {
+        let component = format!("docker0/{name}");
+        match self.dataplane.owned_by_docker(wiring).await? {
+            Some(taken) => self.health.advise(&component, owned_by_docker(name, &taken)),
+            None => self.health.forget(&component),
+        }
+        Ok(())
+    }
+
     pub(super) async fn mend_firewall(&self) -> Result<()> {
         let registry = self.registry.clone();
         match self.dataplane.replace_firewall(move || registry.firewall()).await {
@@ -203,12 +238,13 @@ impl Node {
         }
     }
 
-    /// Networks and endpoints without an MTU of their own follow the underlay's. Looks
-    /// at all of them, so that one that failed is done when this is called again.
+    /// Networks and endpoints without an MTU of their own follow the underlay's, or the
+    /// overlay's. Looks at all of them, so that one that failed is done when this is
+    /// called again.
     pub(super) async fn follow_underlay(&self) -> Result<()> {
-        let mtu = self.dataplane.underlay_mtu().await?;
+        let underlay = self.dataplane.underlay_mtu().await?;
         let mut failed = None;
-        let mut follow = std::collections::HashSet::new();
+        let mut follow = std::collections::HashMap::new();
         {
             let _topology = self.topology.lock().await;
             for state in self.registry.networks() {
@@ -216,20 +252,21 @@ impl Node {
                     continue;
                 }
                 let name = state.network.name.clone();
+                let mtu = state.network.effective_mtu(underlay);
                 if state.wiring.mtu != mtu {
                     tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
-                        "the underlay's MTU changed");
+                        "the MTU changed");
                     let wiring = Arc::new(state.network.wiring(mtu));
                     self.registry.put_network(state.network.clone(), wiring);
                     self.changed.lock().insert(name.clone());
                     self.queue.soon(Target::Network(name.clone()));
                 }
-                follow.insert(name);
+                follow.insert(name, mtu);
             }
         }
         for (endpoint, _) in self.registry.endpoints() {
-            if follow.contains(&endpoint.network) && !endpoint.fixed_mtu {
-                failed = self.change_mtu(&endpoint.key, mtu).await.err().or(failed);
+            if let Some(mtu) = follow.get(&endpoint.network).filter(|_| !endpoint.fixed_mtu) {
+                failed = self.change_mtu(&endpoint.key, *mtu).await.err().or(failed);
             }
         }
         failed.map_or(Ok(()), Err)
@@ -300,7 +337,13 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
 /// That it can't be looked at (out of descriptors, no permission) is not enough.
 pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
     use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
+    let handed = match endpoint.moved.as_ref().map(|moved| moved.stage) {
+        Some(Stage::Created) => return true,
+        stage => stage == Some(Stage::Handed),
+    };
     match std::fs::metadata(&endpoint.netns_path) {
+        // Which namespace that is to be is not known yet.
+        Ok(_) if handed => false,
         Ok(m) => m.dev() != endpoint.netns.dev || m.ino() != endpoint.netns.inode,
         Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }

@@ -1,16 +1,38 @@
 //! Records as stored: JSON, so that a person can read them at 3 a.m.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use super::error::{Error, Result};
 use crate::{
-    domain::{Endpoint, Tombstone},
+    domain::{Endpoint, NetworkName, Tombstone},
     store::{Change, Compare, Txn, keys},
 };
 
 /// Encodes a record.
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
+}
+
+/// The value of an address that is reserved; no endpoint's key is like it.
+pub const RESERVED: &[u8] = b"reserved";
+
+fn leased(endpoint: &Endpoint) -> &[IpAddr] {
+    endpoint.moved.as_ref().map(|moved| moved.leased.as_slice()).unwrap_or_default()
+}
+
+/// An address is reserved; it must be free.
+pub fn reserve(network: &NetworkName, ip: IpAddr) -> Txn {
+    let key = keys::address(network, ip);
+    let compares = vec![Compare::Absent(key.clone())];
+    Txn { compares, changes: vec![put(key, RESERVED.to_vec())] }
+}
+
+/// A reserved address is free again.
+pub fn unreserve(network: &NetworkName, ip: IpAddr) -> Txn {
+    let changes = vec![Change::Delete { key: keys::address(network, ip) }];
+    Txn { compares: vec![], changes }
 }
 
 fn put(key: String, value: Vec<u8>) -> Change {
@@ -23,7 +45,10 @@ pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
     let owner = endpoint.key.to_string();
     for ip in endpoint.ips() {
         let key = keys::address(&endpoint.network, ip);
-        txn.compares.push(Compare::Absent(key.clone()));
+        // A reserved one is there already.
+        if !leased(endpoint).contains(&ip) {
+            txn.compares.push(Compare::Absent(key.clone()));
+        }
         txn.changes.push(put(key, owner.clone().into_bytes()));
     }
     txn.changes.push(put(keys::endpoint(&endpoint.key), encode(endpoint)?));
@@ -42,7 +67,11 @@ pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
     let mut txn = Txn::default();
     for (endpoint, tombstone) in ended {
         for ip in endpoint.ips() {
-            txn.changes.push(Change::Delete { key: keys::address(&endpoint.network, ip) });
+            let key = keys::address(&endpoint.network, ip);
+            txn.changes.push(match leased(endpoint).contains(&ip) {
+                true => put(key, RESERVED.to_vec()),
+                false => Change::Delete { key },
+            });
         }
         txn.changes.push(Change::Delete { key: keys::endpoint(&endpoint.key) });
         txn.changes.push(put(keys::tombstone(&tombstone.key), encode(tombstone)?));

@@ -1,9 +1,14 @@
 //! The node's state in memory: written after the store has it, rebuilt from it at start.
 
+mod holds;
+
+pub use holds::{Hold, Holder};
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -16,8 +21,9 @@ use super::{
 use crate::{
     dataplane::FirewallState,
     domain::{
-        AttachSpec, Endpoint, EndpointKey, IfName, NetnsId, Network, NetworkName, NetworkWiring,
-        Phase, SandboxId, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME, stored::LAST_SEQUENCE,
+        AttachSpec, Endpoint, EndpointKey, IfName, Moved, NetnsId, Network, NetworkName,
+        NetworkWiring, Phase, SandboxId, Stage, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME,
+        stored::LAST_SEQUENCE,
     },
     ipam::{NetworkAllocator, PoolUsage},
 };
@@ -66,9 +72,29 @@ struct Inner {
     by_host: HashMap<IfName, EndpointKey>,
     detaching: HashSet<EndpointKey>,
     ports: HostPorts,
+    /// Addresses that a runtime reserved and that no endpoint has; since when.
+    holds: HashMap<(NetworkName, IpAddr), Instant>,
     tombstones: HashMap<EndpointKey, Tombstone>,
     sources: HashMap<String, HashSet<SandboxId>>,
     sequence: u64,
+}
+
+/// Where an endpoint that is reserved is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// In this namespace.
+    In(NetnsId),
+    /// In no sandbox yet: a runtime will move it there.
+    Nowhere,
+}
+
+impl Site {
+    fn netns(self) -> NetnsId {
+        match self {
+            Self::In(netns) => netns,
+            Self::Nowhere => NetnsId { dev: 0, inode: 0 },
+        }
+    }
 }
 
 /// See the module's text. Locks are held for map operations only, never over an await.
@@ -86,6 +112,8 @@ pub struct Loaded {
     pub tombstones: Vec<Tombstone>,
     /// Every address that the store says is held, by network.
     pub held: Vec<(NetworkName, IpAddr)>,
+    /// Of those, the ones that are reserved.
+    pub reserved: Vec<(NetworkName, IpAddr)>,
 }
 
 impl Inner {
@@ -111,9 +139,13 @@ impl Inner {
     }
 
     /// Chooses addresses, host ports and the host name; all or nothing.
-    fn reserve(&mut self, spec: &AttachSpec, netns: NetnsId) -> Result<Arc<Endpoint>> {
+    fn reserve(&mut self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
+        if state.network.pools.is_empty() {
+            let why = "its lease is waited for; `netd status` says what for".to_owned();
+            return Err(Error::NoSubnet { network: spec.network.clone(), why });
+        }
         let host = spec.key.host_ifname();
         if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
             return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
@@ -121,11 +153,20 @@ impl Inner {
         self.ports
             .take(&spec.key, &spec.port_mappings)
             .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
+        let leased = if site == Site::Nowhere { self.take_over(spec) } else { Vec::new() };
         let assigned = self.allocate(spec);
-        let endpoint = assigned.and_then(|ips| self.assemble(spec, netns, &state, &ips));
-        let endpoint = endpoint.inspect_err(|_| {
+        let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
+        let mut endpoint = endpoint.inspect_err(|_| {
             self.ports.give_back(&spec.key, &spec.port_mappings);
+            self.hold_again(&spec.network, &leased);
         })?;
+        if site == Site::Nowhere {
+            let routes = std::mem::take(&mut endpoint.wiring.routes);
+            endpoint.wiring.ifname = spec.key.waiting_ifname();
+            endpoint.moved =
+                Some(Moved { stage: Stage::Created, routes, leads_out: false, leased });
+        }
+        let endpoint = Arc::new(endpoint);
         self.insert(endpoint.clone(), Work::Reserved);
         Ok(endpoint)
     }
@@ -144,10 +185,10 @@ impl Inner {
     fn assemble(
         &mut self,
         spec: &AttachSpec,
-        netns: NetnsId,
+        site: Site,
         state: &NetworkState,
         ips: &[(IpAddr, usize)],
-    ) -> Result<Arc<Endpoint>> {
+    ) -> Result<Endpoint> {
         let pools = &state.network.pools;
         let assigned: Vec<_> = ips
             .iter()
@@ -159,12 +200,12 @@ impl Inner {
                 self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
             }
         })?;
-        Ok(Arc::new(Endpoint {
+        Ok(Endpoint {
             key: spec.key.clone(),
             network: spec.network.clone(),
             phase: Phase::Attached,
             netns_path: spec.netns_path.clone(),
-            netns,
+            netns: site.netns(),
             wiring,
             fixed_mtu: spec.mtu.is_some(),
             pod: spec.pod.clone(),
@@ -175,7 +216,8 @@ impl Inner {
             issued_at: spec.issued_at,
             source: spec.source.clone(),
             sequence: self.next_sequence(),
-        }))
+            moved: None,
+        })
     }
 }
 
@@ -224,6 +266,8 @@ impl Registry {
             };
             inner.insert(Arc::new(endpoint), work);
         }
+        let now = Instant::now();
+        inner.holds.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));
         let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));
         inner.tombstones.extend(tombstones);
     }
@@ -235,9 +279,14 @@ impl Registry {
         let same_pools =
             inner.networks.get(&name).is_some_and(|old| old.network.pools == network.pools);
         if !same_pools || !inner.allocators.contains_key(&name) {
-            let held = inner.endpoints.values().map(|h| &h.endpoint);
-            let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
-            let allocator = NetworkAllocator::restore(&network.pools, used, [], &[]);
+            let allocator = match inner.allocators.get(&name) {
+                Some(allocator) => allocator.repool(&network.pools),
+                None => {
+                    let held = inner.endpoints.values().map(|h| &h.endpoint);
+                    let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
+                    NetworkAllocator::restore(&network.pools, used, [], &[])
+                }
+            };
             inner.allocators.insert(name.clone(), allocator);
         }
         inner.networks.insert(name, NetworkState { network, wiring });
@@ -252,6 +301,24 @@ impl Registry {
             inner.allocators.remove(name);
         }
         endpoints
+    }
+
+    /// Replaces a network by one that lacks some of its pools, if no address of those is
+    /// in use; whether it was done.
+    pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
+        let mut inner = self.inner.lock();
+        let name = network.name.clone();
+        let Some(old) = inner.networks.get(&name).cloned() else { return false };
+        let Some(allocator) = inner.allocators.get(&name) else { return false };
+        let stays = |subnet| network.pools.iter().any(|p| p.subnet == subnet);
+        let mut going = old.network.pools.iter().map(|p| p.subnet).filter(|s| !stays(*s));
+        if !going.all(|subnet| allocator.is_empty(subnet)) {
+            return false;
+        }
+        let allocator = allocator.repool(&network.pools);
+        inner.allocators.insert(name.clone(), allocator);
+        inner.networks.insert(name, NetworkState { network, wiring });
+        true
     }
 
     /// One network.
@@ -273,16 +340,20 @@ impl Registry {
     ///
     /// # Errors
     /// No network, no address, a host port or name that is held.
-    pub fn reserve(&self, spec: &AttachSpec, netns: NetnsId) -> Result<Arc<Endpoint>> {
-        self.inner.lock().reserve(spec, netns)
+    pub fn reserve(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+        self.inner.lock().reserve(spec, site)
     }
 
-    /// Undoes [`Registry::reserve`]; addresses in `keep` stay in use (the store says so).
+    /// Undoes [`Registry::reserve`]; addresses in `keep` stay in use (the store says so),
+    /// and those that the runtime reserved are again.
     pub fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
         let mut inner = self.inner.lock();
         inner.forget(endpoint);
-        if let Some(allocator) = inner.allocators.get_mut(&endpoint.network) {
-            for ip in endpoint.ips().filter(|ip| !keep.contains(ip)) {
+        let leased = endpoint.moved.as_ref().map(|m| m.leased.as_slice()).unwrap_or_default();
+        for ip in endpoint.ips().filter(|ip| !keep.contains(ip)) {
+            if leased.contains(&ip) {
+                inner.holds.insert((endpoint.network.clone(), ip), Instant::now());
+            } else if let Some(allocator) = inner.allocators.get_mut(&endpoint.network) {
                 allocator.release(ip);
             }
         }

@@ -32,6 +32,18 @@ pub struct Startup {
     pub strays: usize,
 }
 
+/// A configured network whose pools are leased begins with the leases that it had: they
+/// are in force until the cluster's store says else, which may be out of reach.
+fn with_leases_of(wanted: &Network, stored: &[Network]) -> Network {
+    let before = stored.iter().find(|n| n.name == wanted.name);
+    let Some(leased) = before.and_then(|n| n.leased.clone()).filter(|_| wanted.leased.is_some())
+    else {
+        return wanted.clone();
+    };
+    let subnets: Vec<_> = before.iter().flat_map(|n| &n.pools).map(|p| p.subnet).collect();
+    wanted.with_leases(&subnets, leased).unwrap_or_else(|_| wanted.clone())
+}
+
 impl Node {
     /// Loads the store, makes the networks and rules, adopts or completes every
     /// endpoint, removes strays, and starts the loops. Trouble with one network or
@@ -89,13 +101,15 @@ impl Node {
         }
         let mut changes = Vec::new();
         for wanted in self.acceptable(&networks) {
-            match networks.iter_mut().find(|n| n.name == wanted.name) {
-                Some(there) if there == wanted => continue,
-                Some(there) => *there = wanted.clone(),
-                None => networks.push(wanted.clone()),
-            }
+            let wanted = with_leases_of(wanted, &networks);
             let key = keys::network(&wanted.name);
-            changes.push(Change::Put { key, value: records::encode(wanted)?, lease: 0 });
+            let value = records::encode(&wanted)?;
+            match networks.iter_mut().find(|n| n.name == wanted.name) {
+                Some(there) if *there == wanted => continue,
+                Some(there) => *there = wanted,
+                None => networks.push(wanted),
+            }
+            changes.push(Change::Put { key, value, lease: 0 });
         }
         if !changes.is_empty() {
             self.store.commit(Txn { compares: vec![], changes }).await?;
@@ -144,14 +158,11 @@ impl Node {
 
     /// Registers a network whatever else happens; its wiring is made afterwards.
     async fn place(&self, network: Network) {
-        let mtu = match network.mtu {
-            Some(mtu) => mtu,
-            None => self.dataplane.underlay_mtu().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the underlay's MTU can't be read; taking 1500");
-                1500
-            }),
-        };
-        let wiring = Arc::new(network.wiring(mtu));
+        let underlay = self.dataplane.underlay_mtu().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the underlay's MTU can't be read; taking 1500");
+            1500
+        });
+        let wiring = Arc::new(network.wiring(network.effective_mtu(underlay)));
         self.registry.put_network(Arc::new(network), wiring);
     }
 
@@ -178,7 +189,12 @@ impl Node {
                 .split_once('/')
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
-                Some(held) => loaded.held.push(held),
+                Some(held) => {
+                    if entry.value == records::RESERVED {
+                        loaded.reserved.push(held.clone());
+                    }
+                    loaded.held.push(held);
+                }
                 None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
@@ -199,7 +215,9 @@ impl Node {
 
     async fn adopt_endpoints(&self) {
         for (endpoint, work) in self.registry.endpoints() {
-            if work == Work::Attaching {
+            if endpoint.moved.is_some() {
+                self.queue.soon(Target::Endpoint(endpoint.key.clone()));
+            } else if work == Work::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
                     tracing::warn!(endpoint = %endpoint.key, "its namespace is gone");
                     continue;

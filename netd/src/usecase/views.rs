@@ -134,6 +134,11 @@ impl Node {
         }
     }
 
+    /// The network that an address is of.
+    pub fn network_of(&self, ip: std::net::IpAddr) -> Option<NetworkName> {
+        self.registry.network_of(&ip.into())
+    }
+
     /// One endpoint.
     ///
     /// # Errors

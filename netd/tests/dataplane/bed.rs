@@ -170,6 +170,7 @@ fn network(bridged: bool) -> NetworkWiring {
         bridge,
         mtu: 1400,
         subnets: vec![v4.parse().unwrap(), v6.parse().unwrap()],
+        cluster: vec![],
         masquerade: false,
         internal: false,
     }

@@ -4,5 +4,8 @@
 mod bed;
 mod drift;
 mod mending;
+mod nodes;
+mod overlay;
+mod overlay_questions;
 mod paths;
 mod wiring;

@@ -4,6 +4,7 @@
 
 mod audit;
 mod bed;
+mod cnm;
 mod damaged;
 mod faults;
 mod garbage;

@@ -1,3 +1,124 @@
 //! The process.
 
-fn main() {}
+use std::{io, os::fd::OwnedFd, path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use netd_api::tunnel::v1::tunnel_service_server::TunnelServiceServer;
+use netd_tunnel::{
+    keep::Keep,
+    listener::{self, ListenError},
+    manager::Manager,
+    service::Service,
+    state::StateFile,
+};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// netd-tunnel: packets of netd's udp and wireguard backends
+#[derive(Debug, Parser)]
+#[command(name = "netd-tunnel", version, max_term_width = 100)]
+struct Args {
+    /// Where netd calls
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_SOCKET",
+        default_value = "/run/netd/tunnel.sock",
+        value_name = "PATH"
+    )]
+    socket: PathBuf,
+    /// What is remembered for coming back after a crash; it holds private keys
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_STATE",
+        default_value = "/run/netd/tunnel.state",
+        value_name = "FILE"
+    )]
+    state: PathBuf,
+    /// What is logged, as tracing's EnvFilter reads it
+    #[arg(
+        long,
+        env = "NETD_TUNNEL_LOG",
+        default_value = "info,boringtun=off",
+        value_name = "FILTER"
+    )]
+    log: String,
+    /// Queues of each device, 1 to 64; without: one a processor, 16 at most
+    #[arg(long, env = "NETD_TUNNEL_QUEUES", value_parser = clap::value_parser!(u8).range(1..=64))]
+    queues: Option<u8>,
+}
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("can't start: {0}")]
+    Start(#[from] io::Error),
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+/// A request holds at most this much, bytes: 100,000 peers and more.
+const MOST_BYTES: usize = 64 << 20;
+/// Queues of a device, unless told otherwise.
+const MOST_QUEUES: usize = 16;
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netd-tunnel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&args.log)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    // Before any thread: the environment is read.
+    let handed: Vec<(String, OwnedFd)> = netd_tunnel::sys::handed_over();
+    // The packets have threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(serve(args, handed))
+}
+
+async fn serve(args: Args, handed: Vec<(String, OwnedFd)>) -> Result<(), Error> {
+    // First: whoever has the socket has the tunnels.
+    let listener = listener::open(&args.socket)?;
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let queues = args.queues.map_or(cores.min(MOST_QUEUES), usize::from);
+    let manager = Manager::start(StateFile::new(&args.state), Keep::new(handed), queues);
+    let service = TunnelServiceServer::new(Service::new(Arc::new(manager)))
+        .max_decoding_message_size(MOST_BYTES);
+    tell(NotifyState::Ready);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tell(NotifyState::Stopping);
+    };
+    let server = tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming(listener::accept(listener));
+    tokio::select! {
+        served = server => served?,
+        // Devices stay; a call that is under way is made again by netd.
+        () = stop => {}
+    }
+    Ok(())
+}
+
+/// Not run by systemd: nobody to tell.
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{
-    client::{Client, block_on},
+    client::once,
     error::HookError,
     json::{Node, Reader, parse, slurp},
 };
@@ -147,9 +147,7 @@ fn add(
         issued_at,
         source: gc::source(&config.name),
     };
-    let endpoint = block_on(async {
-        Client::connect(&config.socket, config.timeout).await?.attach(request).await
-    })?;
+    let endpoint = once(&config.socket, config.timeout, async |netd| netd.attach(request).await)?;
     Ok(result::render(&endpoint, &attachment.netns, prev, version))
 }
 
@@ -169,9 +167,7 @@ fn del(
         interface: attachment.ifname,
         issued_at,
     };
-    let detached = block_on(async {
-        Client::connect(&config.socket, config.timeout).await?.detach(request).await
-    });
+    let detached = once(&config.socket, config.timeout, async |netd| netd.detach(request).await);
     match detached {
         Err(HookError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),
         // Anything else is reported, so that the runtime tries again and nothing leaks.
@@ -192,9 +188,7 @@ fn check(lookup: Lookup<'_>, root: &Node<'_>, version: SpecVersion) -> Result<()
         interface: attachment.ifname,
         netns_path: attachment.netns.clone(),
     };
-    let endpoint = block_on(async {
-        Client::connect(&config.socket, config.timeout).await?.check(request).await
-    })?;
+    let endpoint = once(&config.socket, config.timeout, async |netd| netd.check(request).await)?;
     match check::differences(&endpoint, &attachment.netns, &prev) {
         found if found.is_empty() => Ok(()),
         found => Err(HookError::Mismatch(found)),
@@ -208,7 +202,7 @@ fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     reader.finish()?;
     let timeout = config.timeout.min(STATUS_TIMEOUT);
-    let ready = block_on(async { Client::connect(&config.socket, timeout).await?.ready().await });
+    let ready = once(&config.socket, timeout, async |netd| netd.ready().await);
     ready.map_err(|error| match error {
         HookError::NotReady(_) => error,
         other => HookError::NotReady(vec![format!("{other}; {}", other.details())]),
@@ -221,8 +215,5 @@ fn collect(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     let request = gc::request(root, &config.name, &config.network, &mut reader);
     reader.finish()?;
-    block_on(async {
-        Client::connect(&config.socket, config.timeout).await?.synchronize(request).await
-    })
-    .map(drop)
+    once(&config.socket, config.timeout, async |netd| netd.synchronize(request).await).map(drop)
 }

@@ -14,7 +14,7 @@ use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 use netd_api::v1::{AttachRequest, DetachRequest};
 
 use crate::{
-    client::{Client, block_on},
+    client::{Client, once},
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT},
     error::HookError,
     json::{Reader, slurp},
@@ -90,12 +90,10 @@ pub fn run(args: &Args, stdin: impl io::Read, issued_at: u64) -> Result<(), Hook
     let timeout = Duration::from_secs(args.timeout);
     if stopping {
         let all = DetachRequest { sandbox_id: state.id, interface: String::new(), issued_at };
-        return block_on(async {
-            Client::connect(&args.socket, timeout).await?.detach(all).await.map(drop)
-        });
+        return once(&args.socket, timeout, async |netd| netd.detach(all).await.map(drop));
     }
     let requests = requests(state, wishes, &args.network, path, issued_at);
-    block_on(async { attach(&Client::connect(&args.socket, timeout).await?, requests).await })
+    once(&args.socket, timeout, async |netd| attach(netd, requests).await)
 }
 
 /// One request a network. What an annotation says about addresses, MAC and ports is

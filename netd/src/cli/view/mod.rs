@@ -1,5 +1,6 @@
 //! What the API says, with stable names for programs and in tables for people.
 
+pub(super) mod cluster;
 pub(super) mod endpoint;
 pub(super) mod network;
 pub(super) mod status;

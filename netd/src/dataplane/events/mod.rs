@@ -5,6 +5,7 @@
 //! kernel had to drop events, that is a [`Drift::Everything`].
 
 mod filter;
+mod overlay;
 mod parse;
 mod table;
 #[cfg(test)]
@@ -15,7 +16,10 @@ use std::{io, os::fd::AsFd, sync::Arc};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use self::table::{Expected, ExpectedBridge, Table};
+pub use self::{
+    overlay::{Expectation, ExpectedDevice, ExpectedUnderlay},
+    table::{Expected, ExpectedBridge, Table},
+};
 use super::{
     DataplaneError, Drift,
     firewall::{OwnChanges, Watcher},
@@ -29,8 +33,9 @@ use super::{
 /// addresses and routes of both families. For each event of another namespace the
 /// kernel looks through all namespace ids: no group more than needed.
 const EVERYWHERE: [u32; 6] = [1, 3, 5, 7, 9, 11];
-/// Groups to hear on the host only: settings of both families.
-const ON_THE_HOST: [u32; 2] = [24, 25];
+/// Groups to hear on the host only: settings of both families; links that come up and
+/// new addresses, which matter of the underlay and of the overlay's devices only.
+const ON_THE_HOST: [u32; 5] = [24, 25, 1, 5, 9];
 /// Room for events that are not read yet, bytes.
 const BUFFER: i32 = 16 << 20;
 
@@ -51,8 +56,11 @@ struct Listener {
 }
 
 /// Starts to listen on a thread of its own. Whatever happens after this returns is heard.
+/// What the socket with port `quiet` causes is not heard: it makes ten thousand changes at
+/// a time.
 pub fn listen(
     shared: Arc<Shared>,
+    quiet: u32,
     own: OwnChanges,
     drift: UnboundedSender<Drift>,
 ) -> Result<Listening, DataplaneError> {
@@ -61,7 +69,7 @@ pub fn listen(
     let (ready, started) = std::sync::mpsc::channel();
     let body = move || {
         let home = shared.settings.host_netns.clone();
-        let opened = go_home(home).and_then(|()| Listener::open(shared, own, drift));
+        let opened = go_home(home).and_then(|()| Listener::open(shared, quiet, own, drift));
         match opened {
             Err(e) => drop(ready.send(Err(e))),
             Ok(listener) => {
@@ -88,22 +96,23 @@ pub(super) fn fuzz_table() -> Table {
 impl Listener {
     fn open(
         shared: Arc<Shared>,
+        quiet: u32,
         own: OwnChanges,
         drift: UnboundedSender<Drift>,
     ) -> Result<Self, DataplaneError> {
         let what = || failed("listening to the kernel's events");
         let buffer = shared.settings.event_buffer.unwrap_or(BUFFER);
-        let hear = |groups: &[u32], everywhere| {
+        let hear = |groups: &[u32], mut program: Vec<_>, everywhere| {
             let socket = Socket::open(Family::Route)?;
             socket.set_buffers(buffer)?;
-            socket.filter(&mut filter::program())?;
+            socket.filter(&mut program)?;
             socket.subscribe(groups, everywhere)?;
             Ok(socket)
         };
         let mut listener = Self {
             sockets: [
-                hear(&EVERYWHERE, true).map_err(what())?,
-                hear(&ON_THE_HOST, false).map_err(what())?,
+                hear(&EVERYWHERE, filter::everywhere(quiet), true).map_err(what())?,
+                hear(&ON_THE_HOST, filter::on_the_host(quiet), false).map_err(what())?,
             ],
             asking: Socket::open(Family::Route).map_err(what())?,
             firewall: Watcher::open(own)?,

@@ -3,11 +3,12 @@
 
 use std::net::IpAddr;
 
-use crate::dataplane::message::attr;
+use crate::dataplane::message::attr::{self, ip};
 
 /// Message types (uapi/linux/rtnetlink.h).
 pub const NEW_LINK: u16 = 16;
 pub const DEL_LINK: u16 = 17;
+pub const NEW_ADDRESS: u16 = 20;
 pub const DEL_ADDRESS: u16 = 21;
 pub const NEW_ROUTE: u16 = 24;
 pub const DEL_ROUTE: u16 = 25;
@@ -16,12 +17,15 @@ pub const DEL_NEIGHBOUR: u16 = 29;
 pub const NEW_NETCONF: u16 = 80;
 
 const UP: u32 = 1;
+const LOWER_UP: u32 = 1 << 16;
 
 /// A link message. `None` attributes were not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkEvent {
     pub index: u32,
     pub up: bool,
+    /// The other end is up too (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Which flags the event is about; all bits: the link is new.
     pub changed: u32,
     pub name: String,
@@ -36,6 +40,11 @@ impl LinkEvent {
     pub fn went_down(&self) -> bool {
         self.changed & UP != 0 && self.changed != u32::MAX && !self.up
     }
+
+    /// The event says that the link came up.
+    pub fn came_up(&self) -> bool {
+        self.changed & UP != 0 && self.changed != u32::MAX && self.up
+    }
 }
 
 /// Reads a link message; `None` for one about a bridge port (another family's).
@@ -48,6 +57,7 @@ pub fn link(body: &[u8]) -> Option<LinkEvent> {
     let mut event = LinkEvent {
         index: attr::u32_at(body, 4)?,
         up: attr::u32_at(body, 8)? & UP != 0,
+        carrier: attr::u32_at(body, 8)? & LOWER_UP != 0,
         changed: attr::u32_at(body, 12)?,
         ..LinkEvent::default()
     };
@@ -150,11 +160,4 @@ pub fn forwarding_off(body: &[u8]) -> Option<i32> {
     let off = attr::u32_at(attr::find(attributes, FORWARDING)?, 0)? == 0;
     let index = attr::u32_at(attr::find(attributes, IFINDEX)?, 0)?;
     off.then_some(index.cast_signed())
-}
-
-fn ip(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
-        _ => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
-    }
 }

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::parse::{self, LinkEvent, NeighbourEvent, RouteEvent};
+use super::{
+    overlay::OverlayTable,
+    parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
+};
 use crate::{
     dataplane::{Drift, message::net::PROTOCOL_NUMBER, netlink::Received, parking::is_parked},
     domain::IfName,
@@ -27,6 +30,8 @@ pub struct Expected {
     pub bridge: Option<u32>,
     /// Routed: where the host routes lead to.
     pub addresses: Vec<IpAddr>,
+    /// A runtime is to move the sandbox's end: look when the host's end gets its carrier.
+    pub awaited: bool,
 }
 
 /// A bridge that was made or adopted.
@@ -47,6 +52,8 @@ pub struct Table {
     bridges: HashMap<u32, ExpectedBridge>,
     /// Index and MTU.
     underlay: Option<(u32, u32)>,
+    /// What was made of the overlay.
+    pub overlay: OverlayTable,
 }
 
 impl Table {
@@ -106,6 +113,15 @@ impl Table {
 
     /// What an event means; `own`: one of our sockets on the host caused it.
     pub fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
+        let mut found = self.judge_endpoints(event, own);
+        let moved = found.contains(&Drift::Underlay) && self.overlay.knows_underlay();
+        if event.nsid.is_none() && (moved || self.overlay.is_hurt(event, own)) {
+            found.push(Drift::Overlay);
+        }
+        found
+    }
+
+    fn judge_endpoints(&mut self, event: &Received, own: bool) -> Vec<Drift> {
         let body = event.body();
         match (event.kind, event.nsid) {
             (parse::NEW_LINK | parse::DEL_LINK, nsid) => {
@@ -157,6 +173,9 @@ impl Table {
             return None;
         }
         let endpoint = self.endpoints.get(&link.index)?;
+        if endpoint.awaited && link.carrier {
+            return Some(Drift::Endpoint(endpoint.name.clone()));
+        }
         let lost = link.went_down()
             || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
             || link.master != endpoint.bridge

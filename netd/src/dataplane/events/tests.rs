@@ -73,6 +73,7 @@ fn table(bridge: Option<u32>) -> Table {
         mtu: 1400,
         bridge,
         addresses: if bridge.is_none() { vec!["10.0.0.5".parse().unwrap()] } else { vec![] },
+        awaited: false,
     });
     table
 }
@@ -155,6 +156,7 @@ fn an_endpoint_that_was_made_anew_is_known_by_its_new_links_only() {
         mtu: 1400,
         bridge: None,
         addresses: vec!["10.0.0.5".parse().unwrap()],
+        awaited: false,
     };
     t.expect(again.clone());
     assert_eq!(t.judge(&gone(host(0, NEW, 1400, &[])), false), []);

@@ -89,7 +89,8 @@ const INET: &str = r#"
 	}
 
 	# Through a host port from the pod itself or a neighbour, or from 127.0.0.1: the
-	# answer must come back through the host. Else the source stays inside the cluster.
+	# answer must come back through the host. Else the source stays inside the cluster,
+	# and what enters the overlay from outside of it gets the node's address there.
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		meta mark & @KUBE@ != 0 return
@@ -98,6 +99,8 @@ const INET: &str = r#"
 		ct mark & @PORT@ != 0 ip saddr 127.0.0.0/8 masquerade fully-random
 		ip saddr @masq4 ip daddr != @pods4 ip daddr != { 224.0.0.0/4, 255.255.255.255 } masquerade fully-random
 		ip6 saddr @masq6 ip6 daddr != @pods6 ip6 daddr != ff00::/8 masquerade fully-random
+		ip daddr @cluster4 ip daddr != @masq4 ip saddr != @pods4 masquerade fully-random
+		ip6 daddr @cluster6 ip6 daddr != @masq6 ip6 saddr != @pods6 masquerade fully-random
 	}
 "#;
 

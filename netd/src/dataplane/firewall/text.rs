@@ -13,7 +13,7 @@ use super::{
 use crate::{dataplane::DataplaneError, domain::NetworkWiring};
 
 /// Sets of `inet netd` that only networks change.
-pub(super) const NETWORK_SETS: [(&str, &str); 9] = [
+pub(super) const NETWORK_SETS: [(&str, &str); 11] = [
     ("pods4", "type ipv4_addr; flags interval"),
     ("pods6", "type ipv6_addr; flags interval"),
     ("peers4", "type ipv4_addr . ipv4_addr; flags interval"),
@@ -22,6 +22,8 @@ pub(super) const NETWORK_SETS: [(&str, &str); 9] = [
     ("closed6", "type ipv6_addr; flags interval"),
     ("masq4", "type ipv4_addr; flags interval"),
     ("masq6", "type ipv6_addr; flags interval"),
+    ("cluster4", "type ipv4_addr; flags interval"),
+    ("cluster6", "type ipv6_addr; flags interval"),
     ("bridges", "type ifname . ifname"),
 ];
 
@@ -92,16 +94,18 @@ pub(super) fn networks(state: &FirewallState) -> String {
 /// What one network puts in one of [`NETWORK_SETS`].
 fn of_network(network: &NetworkWiring, set: &str) -> Vec<String> {
     let v6 = set.ends_with('6');
-    let subnets: Vec<&IpNet> =
-        network.subnets.iter().filter(|net| matches!(net, IpNet::V6(_)) == v6).collect();
-    let each = |net: &&IpNet| net.trunc().to_string();
+    let here = |net: &&IpNet| matches!(net, IpNet::V6(_)) == v6;
+    let ranges: Vec<&IpNet> = network.ranges().filter(here).collect();
+    let text = |net: &IpNet| net.trunc().to_string();
+    let hides = network.masquerade && !network.internal;
     match set.trim_end_matches(['4', '6']) {
-        "pods" => subnets.iter().map(each).collect(),
-        "closed" if network.internal => subnets.iter().map(each).collect(),
-        "masq" if network.masquerade && !network.internal => subnets.iter().map(each).collect(),
-        "peers" => subnets
+        "pods" => ranges.into_iter().map(text).collect(),
+        "closed" if network.internal => ranges.into_iter().map(text).collect(),
+        "masq" if hides => network.subnets.iter().filter(here).map(text).collect(),
+        "cluster" if hides => network.cluster.iter().filter(here).map(text).collect(),
+        "peers" => ranges
             .iter()
-            .flat_map(|a| subnets.iter().map(move |b| format!("{} . {}", a.trunc(), b.trunc())))
+            .flat_map(|a| ranges.iter().map(move |b| format!("{} . {}", a.trunc(), b.trunc())))
             .collect(),
         "bridges" => network.bridge.iter().map(|b| format!("\"{0}\" . \"{0}\"", b.name)).collect(),
         _ => vec![],

@@ -1,5 +1,7 @@
 //! Attributes of messages that are not worth decoding as a whole.
 
+use std::net::IpAddr;
+
 use netlink_packet_core::NlasIterator;
 
 /// The attributes in `bytes` as (type, value); stops at one that is cut off.
@@ -18,4 +20,12 @@ pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 /// A number at an offset.
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// An address of either family.
+pub fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+    }
 }

@@ -247,6 +247,7 @@ fn network() -> NetworkWiring {
         }),
         mtu: 1450,
         subnets: vec!["10.88.0.0/16".parse().unwrap()],
+        cluster: vec![],
         masquerade: true,
         internal: false,
     }

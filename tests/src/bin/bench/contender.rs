@@ -33,8 +33,8 @@ struct Pod {
 }
 
 impl Contender {
-    /// Debian's `bridge` with `host-local`.
-    pub fn peer(host: Host) -> Self {
+    /// The `bridge` in the directory `plugins`, with the `host-local` beside it.
+    pub fn peer(name: &'static str, host: Host, plugins: PathBuf) -> Self {
         let data = host.directory().join("ipam");
         let config = json!({
             "cniVersion": "1.0.0", "name": "peer", "type": "bridge", "bridge": "peer0",
@@ -42,7 +42,7 @@ impl Contender {
             "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/16"}]],
                      "dataDir": data},
         });
-        Self::new("bridge+host-local", host, "/usr/lib/cni/bridge".into(), &config)
+        Self::new(name, host, plugins.join("bridge"), &config)
     }
 
     /// The hook of the netd that runs on the host.
@@ -132,7 +132,7 @@ impl Contender {
             .env("CNI_CONTAINERID", &pod.id)
             .env("CNI_NETNS", pod.net.path())
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/usr/lib/cni")
+            .env("CNI_PATH", self.plugin.parent().unwrap_or(&self.plugin))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,7 +1,7 @@
 //! `make bench`: whole ADD and DEL as a runtime does them (exec of the plugin, its
-//! environment, its standard input), netd-hook beside Debian's bridge + host-local,
-//! and what netd takes inside beside the kernel's floor, all in the same run, with
-//! many pods attached already.
+//! environment, its standard input), netd-hook beside the bridge + host-local of Debian
+//! 12 (1.1.1) and of the newest Debian (1.9), and what netd takes inside beside the
+//! kernel's floor, all in the same run, with many pods attached already.
 //!
 //! `NETD_BENCH_PODS` ("0,100,500,1000") and `NETD_BENCH_SAMPLES` (64) scale it.
 
@@ -65,10 +65,15 @@ fn row(pods: usize, at_once: usize, who: &str, times: &[Times; 2], inside: &str)
     );
 }
 
-fn compare(peer: &mut Contender, nodes: &mut [Node], pods: usize, samples: usize) -> Result<()> {
+fn compare(peers: &mut [Contender], nodes: &mut [Node], pods: usize, samples: usize) -> Result<()> {
     for at_once in [1, AT_ONCE] {
-        let theirs = peer.sample(samples, at_once, || Ok(()))?;
-        row(pods, at_once, peer.name, &theirs, "");
+        let mut theirs = Vec::new();
+        for peer in peers.iter_mut() {
+            // They take most of the run's time.
+            let times = peer.sample(samples.div_ceil(2), at_once, || Ok(()))?;
+            row(pods, at_once, peer.name, &times, "");
+            theirs.push(times);
+        }
         for node in nodes.iter_mut() {
             let daemon = &node.daemon;
             let ours = node.contender.sample(samples, at_once, || Node::settled(daemon))?;
@@ -79,8 +84,12 @@ fn compare(peer: &mut Contender, nodes: &mut [Node], pods: usize, samples: usize
                 note = format!("{took:.2}, floor {floor:.2}: {:.1}x", took / floor);
             }
             row(pods, at_once, node.contender.name, &ours, &note);
-            let ratio = |which: usize| theirs[which].percentile(50) / ours[which].percentile(50);
-            println!("| | | *faster by* | **{:.1}x** | | **{:.1}x** | | |", ratio(0), ratio(1));
+            let ratios = |which: usize| {
+                let mine = ours[which].percentile(50);
+                let each = theirs.iter().map(|t| format!("{:.1}x", t[which].percentile(50) / mine));
+                each.collect::<Vec<_>>().join(", ")
+            };
+            println!("| | | *faster by* | **{}** | | **{}** | | |", ratios(0), ratios(1));
         }
     }
     Ok(())
@@ -111,7 +120,11 @@ fn scale() -> Result<(Vec<usize>, usize)> {
 fn main() -> Result<()> {
     let (pods, samples) = scale()?;
     case(|bed| {
-        let mut peer = Contender::peer(bed.host("peer")?);
+        let newest = paths::fetched("cni-1.9")?.join("usr/lib/cni");
+        let mut peers = [
+            Contender::peer("CNI 1.1.1", bed.host("peer")?, "/usr/lib/cni".into()),
+            Contender::peer("CNI 1.9.1", bed.host("newest")?, newest),
+        ];
         let mut nodes = [
             Node::start(bed, "netd, bridge", Driver::Bridge)?,
             Node::start(bed, "netd, routed", Driver::Routed)?,
@@ -123,12 +136,14 @@ fn main() -> Result<()> {
         );
         println!("|---|---|---|---|---|---|---|---|");
         for &count in &pods {
-            peer.fill(count)?;
+            for peer in &mut peers {
+                peer.fill(count)?;
+            }
             for node in &mut nodes {
                 node.contender.fill(count)?;
                 node.floor.fill(count)?;
             }
-            compare(&mut peer, &mut nodes, count, samples)?;
+            compare(&mut peers, &mut nodes, count, samples)?;
         }
         println!();
         for node in &nodes {

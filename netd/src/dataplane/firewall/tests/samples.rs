@@ -20,6 +20,7 @@ pub fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> NetworkWir
         }),
         mtu: 1500,
         subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
+        cluster: vec![],
         masquerade: true,
         internal: false,
     }

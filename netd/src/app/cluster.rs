@@ -1,0 +1,108 @@
+//! Puts the node's part of a cluster together.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use crate::{
+    config::{self, Config},
+    overlay::{
+        Subnets,
+        flannel::subnet_env::SubnetEnv,
+        identity,
+        membership::{DEFAULT_HOLD, Membership, MembershipOptions},
+    },
+    store::{
+        Store, StoreError,
+        etcd::{EtcdOptions, EtcdStore, EtcdTls},
+        keys::ClusterKeys,
+    },
+    tunnel::TunnelClient,
+    usecase::{
+        Node,
+        overlay::{Overlay, OverlayParts},
+    },
+};
+
+/// Why the node can't be part of its cluster: what waiting would not mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// etcd's settings.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file.
+    #[error("{0}")]
+    File(#[from] io::Error),
+}
+
+/// Starts what `config` says of the cluster, if it says anything. etcd need not be up.
+///
+/// # Errors
+/// A certificate, the password's file or the node's identity can't be read.
+pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
+    let Some(settings) = config.overlay.clone() else { return Ok(()) };
+    let store = EtcdStore::open(options(&settings.etcd)?)?;
+    node.metrics().elsewhere().watch_etcd(store.meters());
+    let store: Arc<dyn Store> = store;
+    let options = MembershipOptions {
+        keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),
+        state_dir: config.state_dir.join("overlay"),
+        node_name: config.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ttl: settings.lease_ttl,
+        hold: DEFAULT_HOLD,
+        pod_cidr: pod_cidr(&settings),
+        previous: settings.subnet_file.as_deref().and_then(previous),
+    };
+    let identity = identity::load(&config.state_dir)?;
+    let (membership, updates) = Membership::start(store.clone(), options).await?;
+    let tunnel = TunnelClient::new(&settings.tunnel_socket);
+    let overlay = Overlay::new(OverlayParts { settings, membership, store, tunnel, identity });
+    overlay.start(node.clone(), updates).await;
+    Ok(())
+}
+
+fn options(etcd: &config::Etcd) -> Result<EtcdOptions, ClusterError> {
+    let tls = etcd.endpoints.iter().any(|url| url.starts_with("https:")).then(|| EtcdTls {
+        ca_file: etcd.ca_file.clone(),
+        cert_file: etcd.cert_file.clone(),
+        key_file: etcd.key_file.clone(),
+    });
+    let user = match (&etcd.username, &etcd.password_file) {
+        (Some(name), Some(path)) => Some((name.clone(), password(path)?)),
+        _ => None,
+    };
+    let mut options = EtcdOptions::new(etcd.endpoints.clone());
+    options.tls = tls;
+    options.user = user;
+    options.request_timeout = etcd.timeout;
+    Ok(options)
+}
+
+fn password(path: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(path).map_err(|e| {
+        io::Error::new(e.kind(), format!("etcd.password_file {}: {e}", path.display()))
+    })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn pod_cidr(settings: &config::Overlay) -> Option<Subnets> {
+    let mut subnets = Subnets { v4: None, v6: None };
+    for net in &settings.pod_cidr {
+        match net {
+            ipnet::IpNet::V4(v4) => subnets.v4 = Some(*v4),
+            ipnet::IpNet::V6(v6) => subnets.v6 = Some(*v6),
+        }
+    }
+    (!settings.pod_cidr.is_empty()).then_some(subnets)
+}
+
+/// What flannel, or netd before, wrote of this node's subnet.
+fn previous(path: &Path) -> Option<Subnets> {
+    let text = fs::read_to_string(path).ok()?;
+    match SubnetEnv::parse(&text) {
+        Ok(env) => env.subnets(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "can't be read; it is written anew");
+            None
+        }
+    }
+}

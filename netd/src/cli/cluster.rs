@@ -1,0 +1,55 @@
+//! `netd node` and `netd route`
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use netd_api::v1::{
+    GetRouteRequest, ListNodesRequest, cluster_service_client::ClusterServiceClient,
+};
+
+use super::{
+    Client, ClientArgs, EXIT_NOT_READY, Failure, Output,
+    view::cluster::{Nodes, Route},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List the cluster's nodes, their subnets, and whether they can be reached
+    #[command(alias = "ls")]
+    List(ClientArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Show which pod and node has an address, and how packets get there
+    ///
+    /// Ends with 3 when the kernel does something else than netd wants.
+    Get {
+        /// A pod's address
+        ip: std::net::IpAddr,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+pub async fn nodes(command: NodeCommand) -> Result<ExitCode, Failure> {
+    let NodeCommand::List(args) = command;
+    let list = service(&args).await?.list_nodes(ListNodesRequest {}).await?.into_inner();
+    Nodes::from(list).print(args.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn route(command: RouteCommand) -> Result<ExitCode, Failure> {
+    let RouteCommand::Get { ip, client } = command;
+    let request = GetRouteRequest { ip: ip.to_string() };
+    let route = service(&client).await?.get_route(request).await?.into_inner();
+    let agrees = route.agrees;
+    Route::from(route).print(client.output)?;
+    Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_READY) })
+}
+
+async fn service(args: &ClientArgs) -> Result<ClusterServiceClient<Client>, Failure> {
+    const MOST_BYTES: usize = 64 << 20;
+    let client = ClusterServiceClient::new(args.connect().await?);
+    Ok(client.max_decoding_message_size(MOST_BYTES))
+}

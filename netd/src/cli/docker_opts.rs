@@ -1,0 +1,317 @@
+//! `netd docker-opts`: dockerd's options from the node's lease, so that docker0 holds the
+//! node's subnet. Takes the arguments of flannel's `mk-docker-opts.sh` and writes what it
+//! writes, and the IPv6 options, which it does not know.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
+use ipnet::IpNet;
+use netd_api::v1::{ListNetworksRequest, network_service_client::NetworkServiceClient};
+
+use super::{Failure, connect, output::clean};
+use crate::domain::network::overlap;
+use netd_api::DEFAULT_SOCKET;
+
+#[derive(Debug, Args)]
+pub struct DockerOptsArgs {
+    /// The node's lease, as flannel writes it
+    #[arg(
+        short = 'f',
+        long = "lease-file",
+        default_value = "/run/flannel/subnet.env",
+        value_name = "FILE"
+    )]
+    lease: PathBuf,
+    /// The file to write, for dockerd's EnvironmentFile=
+    #[arg(
+        short = 'd',
+        long = "docker-file",
+        default_value = "/run/docker_opts.env",
+        value_name = "FILE"
+    )]
+    docker: PathBuf,
+    /// Write each option as a variable; without -i and -c, both ways
+    #[arg(short = 'i', long)]
+    individual: bool,
+    /// Write all options together as one variable
+    #[arg(short = 'c', long)]
+    combined: bool,
+    /// No --ip-masq
+    #[arg(short = 'm', long)]
+    no_ip_masq: bool,
+    /// Name of the variable with all options
+    #[arg(short = 'k', long, default_value = "DOCKER_OPTS", value_name = "NAME")]
+    key: String,
+    /// Beginning of the names of the variables with one option each
+    #[arg(short = 'p', long, default_value = "DOCKER_OPT_", value_name = "NAME")]
+    prefix: String,
+    /// netd's socket, to ask whether a network has the subnet; nothing is asked when
+    /// netd is away
+    #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+}
+
+/// One of dockerd's options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Opt {
+    /// End of its variable's name.
+    name: &'static str,
+    text: String,
+}
+
+pub(super) async fn run(args: DockerOptsArgs) -> Result<ExitCode, Failure> {
+    for (flag, name) in [("-k", &args.key), ("-p", &args.prefix)] {
+        let right = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if name.is_empty()
+            || name.starts_with(|c: char| c.is_ascii_digit())
+            || !name.bytes().all(right)
+        {
+            let text = format!("{flag} {}: not a name of a variable", clean(name));
+            return Err(Failure::Other(text));
+        }
+    }
+    let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.lease.display()));
+    let text = fs::read_to_string(&args.lease).map_err(about)?;
+    let wrong = |e: String| Failure::Other(format!("{}: {e}", args.lease.display()));
+    let lease = Lease::read(&text).map_err(wrong)?;
+    refuse_second_owner(&args.socket, &lease).await?;
+    let before = env::var(&args.key).unwrap_or_default();
+    let text = file(&args, &lease.options(!args.no_ip_masq), &before);
+    let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.docker.display()));
+    replace(&args.docker, &text).map_err(about)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A lease file's variables that matter here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lease {
+    v4: Option<IpNet>,
+    v6: Option<IpNet>,
+    mtu: Option<u32>,
+    masquerade: Option<bool>,
+}
+
+impl Lease {
+    /// Reads `NAME=value` lines; values may be quoted. Others than those wanted are left
+    /// alone.
+    fn read(text: &str) -> Result<Self, String> {
+        let mut variables = BTreeMap::new();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            let (name, value) = line
+                .split_once('=')
+                .ok_or_else(|| format!("\"{}\" is not NAME=value", clean(line)))?;
+            variables.insert(name.trim(), value.trim().trim_matches(['"', '\'']));
+        }
+        let wanted = |name: &str| variables.get(name).copied().filter(|value| !value.is_empty());
+        let wrong = |name: &str, value: &str, right: &str| {
+            format!("{name}: \"{}\" is not {right}", clean(value))
+        };
+        let net = |name: &str, v4: bool| match wanted(name) {
+            None => Ok(None),
+            Some(value) => {
+                let net = value.parse::<IpNet>().ok().filter(|n| n.addr().is_ipv4() == v4);
+                let right = if v4 { "an IPv4 subnet" } else { "an IPv6 subnet" };
+                net.map(Some).ok_or_else(|| wrong(name, value, right))
+            }
+        };
+        let lease = Self {
+            v4: net("FLANNEL_SUBNET", true)?,
+            v6: net("FLANNEL_IPV6_SUBNET", false)?,
+            mtu: match wanted("FLANNEL_MTU") {
+                None => None,
+                Some(value) => {
+                    let mtu = value.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+                    Some(mtu.ok_or_else(|| wrong("FLANNEL_MTU", value, "68 to 65535"))?)
+                }
+            },
+            masquerade: match wanted("FLANNEL_IPMASQ") {
+                None => None,
+                Some("true") => Some(true),
+                Some("false") => Some(false),
+                Some(value) => return Err(wrong("FLANNEL_IPMASQ", value, "true or false")),
+            },
+        };
+        match (lease.v4, lease.v6) {
+            (None, None) => Err("neither FLANNEL_SUBNET nor FLANNEL_IPV6_SUBNET is there".into()),
+            _ => Ok(lease),
+        }
+    }
+
+    /// In the order of their variables' names, as the script has them.
+    fn options(&self, ip_masq: bool) -> Vec<Opt> {
+        let mut all = Vec::new();
+        let mut push = |name, text| all.push(Opt { name, text });
+        if let Some(v4) = self.v4 {
+            push("BIP", format!("--bip={v4}"));
+        }
+        if let Some(v6) = self.v6 {
+            push("FIXED_CIDR_V6", format!("--fixed-cidr-v6={}", v6.trunc()));
+        }
+        // What the node hides already, Docker need not.
+        if let Some(masquerade) = self.masquerade.filter(|_| ip_masq) {
+            push("IPMASQ", format!("--ip-masq={}", !masquerade));
+        }
+        if self.v6.is_some() {
+            push("IPV6", "--ipv6".to_owned());
+        }
+        if let Some(mtu) = self.mtu {
+            push("MTU", format!("--mtu={mtu}"));
+        }
+        all
+    }
+}
+
+/// `before`: what the variable with all options holds already.
+fn file(args: &DockerOptsArgs, options: &[Opt], before: &str) -> String {
+    let both = !args.individual && !args.combined;
+    let mut text = String::new();
+    if args.individual || both {
+        for option in options {
+            text += &format!("{}{}=\"{}\"\n", args.prefix, option.name, option.text);
+        }
+    }
+    if args.combined || both {
+        let before = Some(before).filter(|before| !before.is_empty());
+        let words = before.into_iter().chain(options.iter().map(|option| option.text.as_str()));
+        let words: Vec<&str> = words.collect();
+        text += &format!("{}=\"{}\"\n", args.key, words.join(" "));
+    }
+    text
+}
+
+/// A subnet has one owner: netd gives a network's addresses to pods, Docker docker0's to
+/// containers, and neither asks the other.
+async fn refuse_second_owner(socket: &Path, lease: &Lease) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let Ok(channel) = connect(socket, PATIENCE).await else { return Ok(()) };
+    let mut client = NetworkServiceClient::new(channel);
+    let networks = client.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
+    for network in networks.into_iter().filter_map(|status| status.network) {
+        let pools = network.pools.iter().filter_map(|pool| pool.subnet.parse::<IpNet>().ok());
+        for pool in pools {
+            let leased = [lease.v4, lease.v6].into_iter().flatten().map(|net| net.trunc());
+            if let Some(net) = leased.into_iter().find(|net| overlap(net, &pool)) {
+                return Err(Failure::Other(owned(&network.name, &pool, &net)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn owned(network: &str, pool: &IpNet, net: &IpNet) -> String {
+    format!(
+        "{net} is netd's: its network \"{network}\" gives out {pool}, and docker0 would give out \
+         the same addresses; use that network from Docker (docker network create -d netd \
+         --ipam-driver netd --ipam-opt netd.network={network} -o netd.network={network} --subnet {pool} NAME), \
+         or delete it from netd"
+    )
+}
+
+/// Whoever reads it finds the old file or the new one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(directory) = directory {
+        fs::create_dir_all(directory)?;
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // The error that counts is the first one.
+        drop(fs::remove_file(&unfinished));
+    }
+    written
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DockerOptsArgs,
+    }
+
+    fn args(words: &[&str]) -> DockerOptsArgs {
+        Line::try_parse_from(["x"].iter().chain(words)).unwrap().args
+    }
+
+    const LEASE: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\n\
+        FLANNEL_IPV6_NETWORK=fd00:244::/48\nFLANNEL_IPV6_SUBNET=fd00:244:0:7::1/64\n\
+        FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+
+    fn made(words: &[&str], lease: &str, before: &str) -> String {
+        let args = args(words);
+        file(&args, &Lease::read(lease).unwrap().options(!args.no_ip_masq), before)
+    }
+
+    #[test]
+    fn both_ways_are_written_unless_one_is_asked_for() {
+        let lines = "DOCKER_OPT_BIP=\"--bip=10.244.7.1/24\"\n\
+            DOCKER_OPT_FIXED_CIDR_V6=\"--fixed-cidr-v6=fd00:244:0:7::/64\"\n\
+            DOCKER_OPT_IPMASQ=\"--ip-masq=false\"\nDOCKER_OPT_IPV6=\"--ipv6\"\n\
+            DOCKER_OPT_MTU=\"--mtu=1450\"\n";
+        let all = "--bip=10.244.7.1/24 --fixed-cidr-v6=fd00:244:0:7::/64 --ip-masq=false --ipv6 \
+            --mtu=1450";
+        assert_eq!(made(&[], LEASE, ""), format!("{lines}DOCKER_OPTS=\"{all}\"\n"));
+        assert_eq!(made(&["-i"], LEASE, ""), lines);
+        assert_eq!(made(&["-c", "-k", "NET"], LEASE, ""), format!("NET=\"{all}\"\n"));
+        assert_eq!(made(&["-c"], LEASE, "-D"), format!("DOCKER_OPTS=\"-D {all}\"\n"));
+    }
+
+    #[test]
+    fn a_lease_of_ipv4_alone_gives_what_the_script_gives() {
+        let lease = "FLANNEL_SUBNET=172.30.46.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
+        let want = "DOCKER_OPT_BIP=\"--bip=172.30.46.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\n\
+            DOCKER_OPT_MTU=\"--mtu=1450\"\n";
+        assert_eq!(made(&["-i"], lease, ""), want);
+        assert_eq!(made(&["-i", "-m", "-p", "X_"], lease, "").lines().count(), 2);
+    }
+
+    #[test]
+    fn a_wrong_lease_is_refused_by_its_variable() {
+        for (text, word) in [
+            ("", "FLANNEL_SUBNET"),
+            ("FLANNEL_SUBNET=10.0.0.1", "FLANNEL_SUBNET"),
+            ("FLANNEL_SUBNET=fd00::1/64", "an IPv4 subnet"),
+            ("FLANNEL_SUBNET=\"10.0.0.1/24\"\nFLANNEL_MTU=x", "FLANNEL_MTU"),
+            ("FLANNEL_SUBNET=10.0.0.1/24\nFLANNEL_IPMASQ=yes", "FLANNEL_IPMASQ"),
+            ("FLANNEL_SUBNET=10.0.0.1/24; rm -rf /", "FLANNEL_SUBNET"),
+            ("nonsense", "NAME=value"),
+        ] {
+            let error = Lease::read(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (lease, docker) = (path("subnet.env"), path("run/docker"));
+        fs::write(&lease, LEASE).unwrap();
+        let words = ["-f", &lease, "-d", &docker, "-c", "--socket", &path("none.sock")];
+        run(args(&words)).await.unwrap();
+        run(args(&words)).await.unwrap();
+        assert!(fs::read_to_string(&docker).unwrap().starts_with("DOCKER_OPTS=\"--bip="));
+        assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 1);
+        let bad = ["-f", &lease, "-d", &docker, "-k", "A;B", "--socket", &path("none.sock")];
+        assert!(run(args(&bad)).await.is_err());
+    }
+
+    #[test]
+    fn the_owner_is_named() {
+        let net: IpNet = "10.244.7.0/24".parse().unwrap();
+        assert!(owned("default", &net, &net).contains("netd.network=default"));
+    }
+}

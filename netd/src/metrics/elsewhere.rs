@@ -1,0 +1,116 @@
+//! What others count, read when it is asked for.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter},
+};
+
+use crate::store::etcd::{Meters, Rpc};
+
+/// Bytes and packets of one of the overlay's devices since it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceTraffic {
+    /// The device's name.
+    pub device: String,
+    /// Bytes received and sent.
+    pub bytes: [u64; 2],
+    /// Packets received and sent.
+    pub packets: [u64; 2],
+}
+
+/// Where it is counted.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    etcd: OnceLock<Arc<Meters>>,
+    devices: Mutex<(String, Vec<DeviceTraffic>)>,
+}
+
+impl Elsewhere {
+    /// Requests to etcd are counted here. Only the first call counts.
+    pub fn watch_etcd(&self, meters: Arc<Meters>) {
+        // A second store is not made.
+        let _ = self.etcd.set(meters);
+    }
+
+    /// What the kernel counted of the overlay's devices; `backend` is the one that made
+    /// them.
+    pub fn set_devices(&self, backend: &str, traffic: Vec<DeviceTraffic>) {
+        *self.devices.lock() = (backend.to_owned(), traffic);
+    }
+}
+
+/// Shows [`Elsewhere`] to the registry.
+#[derive(Debug)]
+pub(super) struct Collected(pub Arc<Elsewhere>);
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if let Some(meters) = self.0.etcd.get() {
+            requests(&mut encoder, meters)?;
+        }
+        traffic(&mut encoder, &self.0.devices.lock())
+    }
+}
+
+fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &Meters) -> std::fmt::Result {
+    type Read = fn(&crate::store::etcd::Reading) -> f64;
+    let shown: [(&str, &str, Read); 3] = [
+        ("etcd_requests", "Requests to etcd, by kind", |r| r.count as f64),
+        ("etcd_requests_failed", "Requests that etcd did not answer, or refused", |r| {
+            r.failed as f64
+        }),
+        ("etcd_request_seconds", "Time that requests to etcd took together", |r| {
+            r.total.as_secs_f64()
+        }),
+    ];
+    for (name, help, read) in shown {
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        each(
+            family,
+            Rpc::ALL.iter().map(|rpc| (vec![("kind", rpc.name())], read(&meters.read(*rpc)))),
+        )?;
+    }
+    Ok(())
+}
+
+fn traffic(
+    encoder: &mut DescriptorEncoder<'_>,
+    (backend, devices): &(String, Vec<DeviceTraffic>),
+) -> std::fmt::Result {
+    type Read = fn(&DeviceTraffic) -> [u64; 2];
+    let shown: [(&str, &str, Read); 2] = [
+        ("overlay_bytes", "Bytes through the overlay's devices", |d| d.bytes),
+        ("overlay_packets", "Packets through the overlay's devices", |d| d.packets),
+    ];
+    for (name, help, read) in shown {
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let rows = devices.iter().flat_map(|device| {
+            let ways = ["received", "sent"].into_iter().zip(read(device));
+            ways.map(move |(direction, value)| {
+                let labels = vec![
+                    ("backend", backend.as_str()),
+                    ("device", device.device.as_str()),
+                    ("direction", direction),
+                ];
+                (labels, value as f64)
+            })
+        });
+        each(family, rows)?;
+    }
+    Ok(())
+}
+
+fn each<'a>(
+    mut family: MetricEncoder<'_>,
+    rows: impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
+) -> std::fmt::Result {
+    for (labels, value) in rows {
+        let one = family.encode_family(&labels)?;
+        ConstCounter::new(value).encode(one)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! The container network model's order: an endpoint first, its sandbox later.
+//!
+//! Who owns what: netd owns the addresses, the pair, the host's side and the rules; the
+//! runtime owns where the sandbox's side is, its name there, and the sandbox's routes.
+//! The record says how far the runtime is as far as netd has seen it ([`Stage`]). The
+//! runtime's word ends it (Leave, Detach); what nobody says is seen in the kernel: that
+//! the side has arrived, was renamed, or was taken back. netd never puts it into a
+//! sandbox from which the runtime has taken it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tracing::Instrument as _;
+
+use super::{
+    Node,
+    error::{Error, Result},
+    queue::Target,
+    records,
+    registry::{Site, Work},
+};
+use crate::{
+    dataplane::{Netns, Seen},
+    domain::{
+        AttachSpec, Endpoint, EndpointKey, Invalid, Moved, NetnsId, Phase, PortMapping, Stage,
+    },
+    store::Store as _,
+};
+
+impl Node {
+    /// Records an endpoint that is in no sandbox yet, or answers the one there is.
+    /// Goes on to its end even if the caller goes away, as everything here.
+    ///
+    /// # Errors
+    /// Nothing of it is left then.
+    pub async fn create_endpoint(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+        self.to_the_end("create", |node| async move { node.create_locked(spec).await }).await
+    }
+
+    /// Makes the endpoint's pair for the sandbox at `netns_path`.
+    ///
+    /// # Errors
+    /// It is in no sandbox then.
+    pub async fn join(
+        self: &Arc<Self>,
+        key: EndpointKey,
+        netns_path: PathBuf,
+    ) -> Result<Arc<Endpoint>> {
+        self.to_the_end("join", |node| async move { node.join_locked(&key, netns_path).await })
+            .await
+    }
+
+    /// Leaves the pair to the runtime.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn leave(self: &Arc<Self>, key: EndpointKey) -> Result<()> {
+        let leave = |node: Arc<Self>| async move {
+            let _lock = node.locks.lock(&key).await;
+            let found = node.registry.endpoint(&key).map(|(endpoint, _)| endpoint);
+            match found.filter(|e| e.phase == Phase::Attached) {
+                Some(endpoint) => node.let_go(&endpoint).await,
+                None => Ok(()),
+            }
+        };
+        self.to_the_end("leave", leave).await
+    }
+
+    /// Replaces the endpoint's host ports.
+    ///
+    /// # Errors
+    /// A port is another's, or the kernel refused: the old ones are in force then.
+    pub async fn publish(
+        self: &Arc<Self>,
+        key: EndpointKey,
+        ports: Vec<PortMapping>,
+        leads_out: bool,
+    ) -> Result<Arc<Endpoint>> {
+        let publish = |node: Arc<Self>| async move {
+            let _lock = node.locks.lock(&key).await;
+            let endpoint = node.movable(&key)?;
+            let mut next = Endpoint::clone(&endpoint);
+            if let Some(moved) = &mut next.moved {
+                moved.leads_out = leads_out;
+            }
+            next.wiring.port_mappings = ports;
+            node.change_ports(&endpoint, next).await
+        };
+        self.to_the_end("publish", publish).await
+    }
+
+    async fn to_the_end<T, F>(
+        self: &Arc<Self>,
+        what: &'static str,
+        work: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = tokio::spawn(work(self.clone()).in_current_span());
+        work.await.map_err(|e| Error::Internal(format!("{what}: {e}")))?
+    }
+
+    /// The endpoint, if it can join a sandbox.
+    fn movable(&self, key: &EndpointKey) -> Result<Arc<Endpoint>> {
+        let found = self.registry.endpoint(key).map(|(endpoint, _)| endpoint);
+        let found = found.filter(|e| e.phase == Phase::Attached);
+        let endpoint = found.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
+        if endpoint.moved.is_none() { Err(Error::NotMoved(key.clone())) } else { Ok(endpoint) }
+    }
+
+    async fn create_locked(&self, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+        let _lock = self.locks.lock(&spec.key).await;
+        if let Some((endpoint, _)) = self.registry.endpoint(&spec.key) {
+            if endpoint.phase == Phase::Attached {
+                return match difference(&spec, &endpoint) {
+                    None => Ok(endpoint),
+                    Some(what) => Err(Error::Different { key: spec.key, what }),
+                };
+            }
+            self.wait_released(&spec.key).await?;
+        }
+        if self.registry.is_fenced(&spec.key, spec.issued_at) {
+            return Err(Error::Detached(spec.key));
+        }
+        let endpoint = self.claim(&spec, Site::Nowhere).await?;
+        self.registry.set_work(&spec.key, Work::Attached);
+        tracing::info!(endpoint = %endpoint.key, network = %endpoint.network, "created");
+        Ok(endpoint)
+    }
+
+    async fn join_locked(&self, key: &EndpointKey, path: PathBuf) -> Result<Arc<Endpoint>> {
+        let _lock = self.locks.lock(key).await;
+        let endpoint = self.movable(key)?;
+        if endpoint.is_joined() && endpoint.netns_path != path && endpoint.netns_path.exists() {
+            return Err(Error::WrongNetns {
+                key: key.clone(),
+                asked: path.display().to_string(),
+                have: endpoint.netns_path.display().to_string(),
+            });
+        }
+        if endpoint.is_joined() && endpoint.netns_path == path {
+            match self.locate(&endpoint).await {
+                Ok(placed) if placed.is_joined() => return Ok(placed),
+                Err(Error::NotPlaced(_)) => return Ok(endpoint),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let handed = at_stage(&endpoint, Stage::Handed, path);
+        self.store.commit(records::update(&handed)?).await?;
+        let handed = Arc::new(handed);
+        self.registry.update(handed.clone(), Work::Attaching);
+        let made = self.dataplane.hand(Arc::new(handed.wiring.clone())).await;
+        self.registry.set_work(key, Work::Attached);
+        if let Err(error) = made {
+            self.let_go(&handed).await?;
+            return Err(error.into());
+        }
+        tracing::info!(endpoint = %key, netns = %handed.netns_path.display(), "joined");
+        Ok(handed)
+    }
+
+    /// From here on the runtime may do with the sandbox's side what it likes.
+    async fn let_go(&self, endpoint: &Endpoint) -> Result<()> {
+        if endpoint.moved.is_none() {
+            return Err(Error::NotMoved(endpoint.key.clone()));
+        }
+        if !endpoint.is_joined() {
+            return Ok(());
+        }
+        let next = at_stage(endpoint, Stage::Created, PathBuf::new());
+        self.store.commit(records::update(&next)?).await?;
+        self.dataplane.forget(&next.wiring.host_ifname).await?;
+        tracing::info!(endpoint = %next.key, "left its sandbox");
+        self.registry.update(Arc::new(next), Work::Attached);
+        Ok(())
+    }
+
+    /// Sees where the sandbox's side is, notes it, and puts right what is netd's. The
+    /// caller holds the key's lock.
+    ///
+    /// # Errors
+    /// [`Error::NotPlaced`]: the runtime has not moved it yet.
+    pub(super) async fn locate(&self, endpoint: &Arc<Endpoint>) -> Result<Arc<Endpoint>> {
+        let Some(moved) = endpoint.moved.as_ref().filter(|_| endpoint.is_joined()) else {
+            return Ok(endpoint.clone());
+        };
+        let netns = Netns::open(&endpoint.netns_path).ok().map(Arc::new);
+        let wiring = Arc::new(endpoint.wiring.clone());
+        let seen = self.dataplane.look(netns.clone(), wiring).await?;
+        match (seen, netns, moved.stage) {
+            (Seen::Inside(name), Some(netns), _) => {
+                let mut next = at_stage(endpoint, Stage::Placed, endpoint.netns_path.clone());
+                next.wiring.ifname = name;
+                next.netns = netns.id();
+                let next = Arc::new(next);
+                if next != *endpoint {
+                    self.store.commit(records::update(&next)?).await?;
+                    self.registry.update(next.clone(), Work::Attaching);
+                }
+                self.repair_locked(&next, netns).await?;
+                Ok(next)
+            }
+            (Seen::Missing, Some(netns), Stage::Placed) if netns.id() == endpoint.netns => {
+                // With the pair went the routes that the runtime had set.
+                let mut whole = Endpoint::clone(endpoint);
+                whole.wiring.routes = routes_of_a_new_pair(moved);
+                self.repair_locked(&Arc::new(whole), netns).await?;
+                Ok(endpoint.clone())
+            }
+            (Seen::Outside, Some(_), Stage::Placed) => {
+                tracing::warn!(endpoint = %endpoint.key, "the runtime took it out of its sandbox");
+                self.let_go(endpoint).await?;
+                self.movable(&endpoint.key)
+            }
+            (_, _, Stage::Handed) => Err(Error::NotPlaced(endpoint.key.clone())),
+            // The namespace is gone: left to collection.
+            _ => Ok(endpoint.clone()),
+        }
+    }
+
+    async fn change_ports(&self, old: &Arc<Endpoint>, next: Endpoint) -> Result<Arc<Endpoint>> {
+        check_families(&next)?;
+        self.registry.change_ports(old, &next)?;
+        let next = Arc::new(next);
+        let rules = (Arc::new(old.wiring.clone()), Arc::new(next.wiring.clone()));
+        let told = match records::update(&next) {
+            Ok(txn) => self.store.commit(txn).await.map(drop).map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        let made = match told {
+            Ok(()) if rules.0.port_mappings == rules.1.port_mappings => Ok(()),
+            Ok(()) => {
+                let (old, new) = rules.clone();
+                self.dataplane.change_rules(old, new).await.map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            self.registry.change_ports(&next, old)?;
+            self.store.commit(records::update(old)?).await?;
+            self.dataplane.change_rules(rules.1, rules.0).await?;
+            return Err(error);
+        }
+        self.registry.replace(next.clone());
+        if !next.is_outside() {
+            // A routed one's link lets packets from 127.0.0.1 through only now.
+            self.queue.soon(Target::Endpoint(next.key.clone()));
+        }
+        Ok(next)
+    }
+}
+
+fn at_stage(endpoint: &Endpoint, stage: Stage, netns_path: PathBuf) -> Endpoint {
+    let mut next = endpoint.clone();
+    next.netns_path = netns_path;
+    next.netns = NetnsId { dev: 0, inode: 0 };
+    next.wiring.ifname = next.key.waiting_ifname();
+    if let Some(moved) = &mut next.moved {
+        moved.stage = stage;
+    }
+    next
+}
+
+/// Without the default routes if they led through another endpoint, as far as is known.
+fn routes_of_a_new_pair(moved: &Moved) -> Vec<crate::domain::Route> {
+    let wanted = moved.routes.iter().filter(|r| moved.leads_out || r.destination.prefix_len() > 0);
+    wanted.cloned().collect()
+}
+
+/// What of an endpoint that is there is not as it is asked for now.
+fn difference(spec: &AttachSpec, endpoint: &Endpoint) -> Option<String> {
+    if endpoint.moved.is_none() {
+        return Some("a sandbox of its own".into());
+    }
+    if endpoint.network != spec.network {
+        return Some(format!("network \"{}\"", endpoint.network));
+    }
+    let other = spec.addresses.iter().find(|ip| !endpoint.ips().any(|own| own == **ip));
+    if other.is_some() {
+        let own: Vec<_> = endpoint.ips().map(|ip| ip.to_string()).collect();
+        return Some(format!("the addresses {}", own.join(", ")));
+    }
+    let mac = endpoint.wiring.mac;
+    (spec.mac.is_some_and(|asked| asked != mac)).then(|| format!("MAC {mac}"))
+}
+
+/// Host ports on an address need an endpoint with an address of that family.
+fn check_families(endpoint: &Endpoint) -> Result<(), Invalid> {
+    let mut bad = Invalid::new();
+    for (i, port) in endpoint.wiring.port_mappings.iter().enumerate() {
+        let Some(ip) = port.host_ip else { continue };
+        if !endpoint.ips().any(|own| own.is_ipv4() == ip.is_ipv4()) {
+            let text = format!("{ip}: the endpoint has no address of this family");
+            bad.add(format!("port_mappings[{i}].host_ip"), text);
+        }
+    }
+    bad.into_result()
+}

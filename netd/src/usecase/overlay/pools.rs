@@ -1,0 +1,101 @@
+//! From leases to a network's pools: what this node has of the cluster is what it gives
+//! out.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::super::{
+    Node,
+    error::{Error, Result},
+    networks::clash,
+    queue::Target,
+    records,
+};
+use crate::{
+    domain::{Network, NetworkName, network::Leased},
+    store::{Change, Store as _, Txn, keys},
+};
+
+impl Node {
+    /// Makes `subnets` the pools of a network whose pools are leased. What is in use of
+    /// a pool that goes stays in use. Nothing happens if nothing differs.
+    ///
+    /// # Errors
+    /// [`Error::NetworkExists`] when the cluster overlaps with another network of this
+    /// node: the network stays as it was.
+    pub(super) async fn lease_pools(
+        &self,
+        name: &NetworkName,
+        subnets: &[IpNet],
+        leased: Leased,
+    ) -> Result<()> {
+        let topology = self.topology.lock().await;
+        let state = self.registry.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
+        let next = state.network.with_leases(subnets, leased)?;
+        if next == *state.network {
+            return Ok(());
+        }
+        let networks = self.registry.networks();
+        if let Some(text) = clash(&next, networks.iter().map(|s| &*s.network)) {
+            let text = format!("network \"{name}\" as the cluster has it: {text}");
+            return Err(Error::NetworkExists(text));
+        }
+        tracing::info!(network = %name, pools = %listed(subnets), "the node's subnets changed");
+        for gone in state.network.pools.iter().filter(|p| !subnets.contains(&p.subnet)) {
+            self.metrics.remove_pool(name, gone.subnet);
+        }
+        let mtu = next.effective_mtu(self.dataplane.underlay_mtu().await?);
+        let wiring = Arc::new(next.wiring(mtu));
+        self.store_network(&next).await?;
+        self.registry.put_network(Arc::new(next), wiring);
+        self.changed.lock().insert(name.clone());
+        // What the kernel refuses now is tried again, and shown.
+        if self.mend_network_locked(name).await.is_err() {
+            self.queue.later(Target::Network(name.clone()), 0);
+        }
+        drop(topology);
+        self.pools_changed.notify_waiters();
+        self.queue.soon(Target::Firewall);
+        self.queue.soon(Target::Underlay);
+        Ok(())
+    }
+
+    /// Takes an empty pool out of a network, so that its subnet can be given back;
+    /// whether it was empty.
+    ///
+    /// # Errors
+    /// The store's: the pool is gone from memory only, and is put back with the next
+    /// news of the node's leases.
+    pub(super) async fn retire_pools(&self, name: &NetworkName, going: &[IpNet]) -> Result<bool> {
+        let _topology = self.topology.lock().await;
+        let Some(state) = self.registry.network(name) else { return Ok(false) };
+        let leased = state.network.leased.clone().unwrap_or_default();
+        let all = state.network.pools.iter().map(|p| p.subnet);
+        let stay: Vec<IpNet> = all.filter(|subnet| !going.contains(subnet)).collect();
+        let next = state.network.with_leases(&stay, leased)?;
+        let wiring = Arc::new(next.wiring(state.wiring.mtu));
+        if !self.registry.shrink_network(Arc::new(next.clone()), wiring) {
+            return Ok(false);
+        }
+        for subnet in going {
+            self.metrics.remove_pool(name, *subnet);
+        }
+        self.changed.lock().insert(name.clone());
+        self.queue.soon(Target::Network(name.clone()));
+        self.queue.soon(Target::Firewall);
+        self.store_network(&next).await?;
+        Ok(true)
+    }
+
+    async fn store_network(&self, network: &Network) -> Result<()> {
+        let key = keys::network(&network.name);
+        let put = Change::Put { key, value: records::encode(network)?, lease: 0 };
+        self.store.commit(Txn { compares: vec![], changes: vec![put] }).await?;
+        Ok(())
+    }
+}
+
+fn listed(subnets: &[IpNet]) -> String {
+    subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

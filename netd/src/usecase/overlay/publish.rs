@@ -1,0 +1,140 @@
+//! Tells the cluster which pod has which address: every endpoint of the leased network
+//! under netd's own prefix, bound to the node's lease. Behind the attach path's back: what
+//! attach recorded on this node is followed, and put into etcd many at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::Overlay;
+use crate::{
+    domain::{Endpoint, Phase},
+    overlay::{membership::OwnSubnets, published::Published},
+    store::{Change, LeaseId, StoreError, Txn, Watched, keys},
+    usecase::{Node, records},
+};
+
+/// Events of a burst of attaches are waited for this long.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Changes in one transaction; etcd takes 128 unless told otherwise.
+const AT_ONCE: usize = 100;
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What is published, by key.
+type Records = BTreeMap<String, Vec<u8>>;
+
+/// Publishes for ever.
+pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<Node>) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        match publish(&overlay, &node, &mut wait).await {
+            Ok(()) => wait = FIRST_RETRY,
+            Err(error) => {
+                tracing::debug!(%error, "endpoints can't be published; trying again");
+                node.health.advise("overlay/endpoints", format!("not published: {error}"));
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+        }
+    }
+}
+
+/// Publishes everything, then what changes, until the node's subnets or its lease do.
+async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<(), StoreError> {
+    let changed = overlay.own_changed.notified();
+    tokio::pin!(changed);
+    // From here on no change is missed.
+    changed.as_mut().enable();
+    let own = overlay.state.lock().await.own.clone();
+    let (Some(lease), false) = (overlay.membership.status().lease, own.is_empty()) else {
+        // A lease may come without the subnets changing.
+        let _ = tokio::time::timeout(Duration::from_secs(5), changed).await;
+        return Ok(());
+    };
+    let store = node.store();
+    let revision = store.list(keys::PROBE_VOLATILE).await?.revision;
+    let mut watch = store.watch(keys::ENDPOINTS, revision).await?;
+    let mut there = listed(overlay, &own, lease).await?;
+    loop {
+        let wanted = wanted(overlay, node, &own);
+        update(overlay, lease, &mut there, wanted).await?;
+        node.health.good("overlay/endpoints");
+        *wait = FIRST_RETRY;
+        tokio::select! {
+            () = changed.as_mut() => return Ok(()),
+            next = watch.next() => match next {
+                Some(Ok(Watched::Changes { .. })) => tokio::time::sleep(COALESCE).await,
+                Some(Ok(Watched::Compacted)) | None => return Ok(()),
+                Some(Err(error)) => return Err(error),
+            },
+        }
+        // With the lease went what was bound to it.
+        if overlay.membership.status().lease != Some(lease) {
+            return Ok(());
+        }
+    }
+}
+
+/// What is published of this node's subnets.
+async fn listed(
+    overlay: &Overlay,
+    own: &[OwnSubnets],
+    lease: LeaseId,
+) -> Result<Records, StoreError> {
+    let mut all = Records::new();
+    for own in own {
+        let range = overlay.keys().endpoints_of(&own.key);
+        for entry in overlay.store.list(&range).await?.entries {
+            // One that is bound to an earlier lease would end with it.
+            let value = if entry.lease == lease { entry.value } else { vec![] };
+            all.insert(entry.key, value);
+        }
+    }
+    Ok(all)
+}
+
+/// What is to be published of this node's subnets.
+fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
+    let keys = overlay.keys();
+    let mut all = Records::new();
+    for (endpoint, _) in node.registry.endpoints() {
+        if endpoint.phase != Phase::Attached || endpoint.network != overlay.settings.network {
+            continue;
+        }
+        let Ok(value) = record(node, &endpoint) else { continue };
+        for ip in endpoint.ips() {
+            let holds = |own: &&OwnSubnets| own.subnets.iter().any(|net| net.contains(&ip));
+            if let Some(own) = own.iter().find(holds) {
+                all.insert(keys.endpoint_at(&own.key, ip), value.clone());
+            }
+        }
+    }
+    all
+}
+
+fn record(node: &Node, endpoint: &Endpoint) -> crate::usecase::Result<Vec<u8>> {
+    records::encode(&Published::of(&node.config.node, endpoint))
+}
+
+/// Puts the difference into etcd.
+async fn update(
+    overlay: &Overlay,
+    lease: LeaseId,
+    there: &mut Records,
+    wanted: Records,
+) -> Result<(), StoreError> {
+    let puts = wanted.iter().filter(|(key, value)| there.get(*key) != Some(*value));
+    let mut changes: Vec<Change> = puts
+        .map(|(key, value)| Change::Put { key: key.clone(), value: value.clone(), lease })
+        .collect();
+    let gone: BTreeSet<_> = there.keys().filter(|key| !wanted.contains_key(*key)).collect();
+    changes.extend(gone.into_iter().map(|key| Change::Delete { key: key.clone() }));
+    for part in changes.chunks(AT_ONCE) {
+        overlay.store.commit(Txn { compares: vec![], changes: part.to_vec() }).await?;
+    }
+    *there = wanted;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! flannel's environment file, for Docker and others that read it.
+
+use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
+
+use crate::overlay::{
+    Local,
+    flannel::subnet_env::{Half, SubnetEnv},
+};
+
+/// What it says, from this node's facts.
+pub(super) fn contents(local: &Local, mtu: u32, masquerade: bool) -> String {
+    let first = local.subnets.first();
+    let v4 = local.cluster.v4.zip(first.and_then(|s| s.v4));
+    let v6 = local.cluster.v6.zip(first.and_then(|s| s.v6));
+    let env = SubnetEnv {
+        v4: v4.map(|(range, subnet)| Half { network: range.network, subnet }),
+        v6: v6.map(|(range, subnet)| Half { network: range.network, subnet }),
+        mtu,
+        ip_masq: masquerade,
+    };
+    env.render()
+}
+
+/// Writes it by rename, so that nobody reads half of it; nothing is written when it says
+/// the same already.
+///
+/// # Errors
+/// The system's, with the path.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
+    if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let beside = path.with_extension("env.netd");
+    let mut file = std::fs::File::create(&beside).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    // For everybody, whatever the service's umask is.
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}

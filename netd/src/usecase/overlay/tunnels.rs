@@ -1,0 +1,105 @@
+//! What the tunnel process holds.
+
+use super::Overlay;
+use crate::{
+    domain::{
+        IfName,
+        overlay::{self, TunnelDevice, TunnelPeer},
+    },
+    overlay::{
+        Local,
+        desired::{Delta, Desired},
+    },
+    tunnel::{PeerChange, Tunnel, TunnelKind, TunnelPeerName},
+};
+
+impl Overlay {
+    /// Makes every tunnel with all its peers, and ends those that are wanted no more.
+    /// What is right already is not disturbed.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) async fn all_tunnels(&self, desired: &Desired) -> Result<(), String> {
+        let wanted = &desired.local_plan().tunnels;
+        self.end_others(wanted).await?;
+        for device in wanted {
+            let tunnel = tunnel(desired.local(), device);
+            self.tunnel.configure(&tunnel).await.map_err(|e| e.to_string())?;
+            let here = |peer: &TunnelPeer| peer.device() == &device.name;
+            let set = desired.tunnels().filter(here).collect();
+            let change = PeerChange { replace_all: true, set, remove: vec![] };
+            self.tunnel.update_peers(&device.name, &change).await.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Ends tunnels of an earlier configuration. Where none is wanted, nobody need be
+    /// there to be asked.
+    async fn end_others(&self, wanted: &[TunnelDevice]) -> Result<(), String> {
+        let there = match self.tunnel.status().await {
+            Ok(status) => status.tunnels,
+            Err(_) if wanted.is_empty() => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let names = there.into_iter().filter_map(|t| t.tunnel).map(|t| t.device);
+        for name in names.filter(|name| !wanted.iter().any(|d| d.name.as_str() == name)) {
+            let Ok(name) = name.parse::<IfName>() else { continue };
+            tracing::info!(device = %name, "this tunnel is wanted no more");
+            self.tunnel.remove(&name).await.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a change of peers; of each tunnel in one call.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) async fn change_tunnels(
+        &self,
+        desired: &Desired,
+        delta: &Delta,
+    ) -> Result<(), String> {
+        for device in &desired.local_plan().tunnels {
+            let set = delta.tunnels_set.iter().filter(|peer| peer.device() == &device.name);
+            let remove = delta.tunnels_removed.iter().filter_map(|name| named(name, &device.name));
+            let change = PeerChange {
+                replace_all: false,
+                set: set.cloned().collect(),
+                remove: remove.collect(),
+            };
+            if change != PeerChange::default() {
+                let done = self.tunnel.update_peers(&device.name, &change).await;
+                done.map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tunnel(local: &Local, device: &TunnelDevice) -> Tunnel {
+    let (listen, kind) = match &device.kind {
+        overlay::TunnelKind::Udp { listen } => (listen.clone(), TunnelKind::Udp),
+        overlay::TunnelKind::Wireguard { private_key, listen, .. } => {
+            (listen.clone(), TunnelKind::Wireguard(private_key.clone()))
+        }
+    };
+    Tunnel {
+        device: device.name.clone(),
+        listen,
+        subnets: local.subnets.iter().flat_map(|subnets| subnets.iter()).collect(),
+        kind,
+    }
+}
+
+/// The name of a peer of this device.
+fn named(name: &overlay::TunnelPeerName, device: &IfName) -> Option<TunnelPeerName> {
+    match name {
+        overlay::TunnelPeerName::Wireguard(of, key) if of == device => {
+            Some(TunnelPeerName::Key(*key))
+        }
+        overlay::TunnelPeerName::Udp(of, endpoint) if of == device => {
+            Some(TunnelPeerName::Endpoint(*endpoint))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,155 @@
+//! Addresses that are reserved for endpoints still to be created, and host ports that
+//! change hands.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+
+use super::{Inner, Registry};
+use crate::{
+    domain::{AttachSpec, Driver, Endpoint, EndpointKey, Invalid, NetworkName},
+    usecase::{
+        error::{Error, Result},
+        ports::shown,
+    },
+};
+
+/// A reserved address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Its network.
+    pub network: NetworkName,
+    /// With the prefix length that an interface gets.
+    pub address: IpNet,
+}
+
+/// What a release of an address is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// It is not reserved, and no endpoint has it.
+    Nobody,
+    /// It was reserved until now; the store has to be told.
+    Hold(NetworkName),
+    /// An endpoint has it.
+    Endpoint(EndpointKey),
+}
+
+impl Inner {
+    /// Frees what is reserved of the addresses that are asked for; those.
+    pub(super) fn take_over(&mut self, spec: &AttachSpec) -> Vec<IpAddr> {
+        let mut taken = Vec::new();
+        for ip in &spec.addresses {
+            if self.holds.remove(&(spec.network.clone(), *ip)).is_some() {
+                self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
+                taken.push(*ip);
+            }
+        }
+        taken
+    }
+
+    /// Undoes [`Inner::take_over`].
+    pub(super) fn hold_again(&mut self, network: &NetworkName, ips: &[IpAddr]) {
+        for ip in ips {
+            let Some(allocator) = self.allocators.get_mut(network) else { continue };
+            if allocator.allocate_within(IpNet::from(*ip), Some(*ip)).is_ok() {
+                self.holds.insert((network.clone(), *ip), Instant::now());
+            }
+        }
+    }
+
+    fn network_of(&self, part: &IpNet) -> Option<NetworkName> {
+        let within = |subnet: &IpNet| subnet.contains(part);
+        let mut all = self.networks.values();
+        let found = all.find(|n| n.network.pools.iter().any(|p| within(&p.subnet)));
+        found.map(|n| n.network.name.clone())
+    }
+}
+
+impl Registry {
+    /// Takes the host ports of `next` in the place of `old`'s; all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::PortTaken`].
+    pub fn change_ports(&self, old: &Endpoint, next: &Endpoint) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.ports.give_back(&old.key, &old.wiring.port_mappings);
+        let taken = inner.ports.take(&next.key, &next.wiring.port_mappings);
+        let Err((port, holder)) = taken else { return Ok(()) };
+        // They were free a moment ago, under the same lock.
+        drop(inner.ports.take(&old.key, &old.wiring.port_mappings));
+        Err(Error::PortTaken { port: shown(&port), holder })
+    }
+
+    /// The network that has this subnet, or address, in one of its pools.
+    pub fn network_of(&self, part: &IpNet) -> Option<NetworkName> {
+        self.inner.lock().network_of(part)
+    }
+
+    /// Reserves one address of `part`.
+    ///
+    /// # Errors
+    /// No network has the subnet, or it has no such address to give.
+    pub fn hold(&self, part: IpNet, wanted: Option<IpAddr>) -> Result<Hold> {
+        let mut inner = self.inner.lock();
+        let Some(network) = inner.network_of(&part) else {
+            let text = format!("{part} is in no pool of any network; `netd network list`");
+            return Err(Invalid::field("subnet", text).into());
+        };
+        let missing = || Error::NoNetwork(network.clone());
+        let state = inner.networks.get(&network).cloned().ok_or_else(missing)?;
+        let allocator = inner.allocators.get_mut(&network).ok_or_else(missing)?;
+        let given = allocator
+            .allocate_within(part, wanted)
+            .map_err(|source| Error::Ipam { network: network.clone(), source })?;
+        inner.holds.insert((network.clone(), given.ip), Instant::now());
+        let prefix = state.network.pools.get(given.pool_index).map(|p| p.subnet.prefix_len());
+        let address = match (state.network.driver, prefix) {
+            (Driver::Bridge, Some(length)) => IpNet::new(given.ip, length).ok(),
+            _ => None,
+        };
+        Ok(Hold { network, address: address.unwrap_or_else(|| given.ip.into()) })
+    }
+
+    /// Ends a hold that the store does not have (any more). `taken`: the store says that
+    /// somebody else has the address.
+    pub fn end_hold(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
+        let mut inner = self.inner.lock();
+        inner.holds.remove(&(network.clone(), ip));
+        if !taken && let Some(allocator) = inner.allocators.get_mut(network) {
+            allocator.release(ip);
+        }
+    }
+
+    /// Whose an address is. One that is reserved is so no more for anybody who asks; it
+    /// stays in use until [`Registry::end_hold`].
+    pub fn unhold(&self, ip: IpAddr) -> Holder {
+        let mut inner = self.inner.lock();
+        let Some(network) = inner.network_of(&ip.into()) else { return Holder::Nobody };
+        if inner.holds.remove(&(network.clone(), ip)).is_some() {
+            return Holder::Hold(network);
+        }
+        let mut all = inner.endpoints.values().map(|held| &held.endpoint);
+        match all.find(|e| e.network == network && e.ips().any(|own| own == ip)) {
+            Some(endpoint) => Holder::Endpoint(endpoint.key.clone()),
+            None => Holder::Nobody,
+        }
+    }
+
+    /// Reserves again what [`Registry::unhold`] gave up and the store still has.
+    pub fn keep_hold(&self, network: &NetworkName, ip: IpAddr) {
+        self.inner.lock().holds.insert((network.clone(), ip), Instant::now());
+    }
+
+    /// Addresses that have been reserved for `grace` and longer; of one network, all.
+    pub fn old_holds(&self, network: Option<&NetworkName>, grace: Duration) -> Vec<IpAddr> {
+        let inner = self.inner.lock();
+        let holds = inner.holds.iter().filter(|((of, _), since)| match network {
+            Some(name) => name == of,
+            None => since.elapsed() >= grace,
+        });
+        holds.map(|((_, ip), _)| *ip).collect()
+    }
+}

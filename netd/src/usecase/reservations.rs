@@ -1,0 +1,106 @@
+//! Addresses reserved before their endpoint is created: a runtime's IPAM asks for them
+//! one by one, and says when it needs them no more.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use tracing::Instrument as _;
+
+use super::{
+    Hold, Node,
+    error::{Error, Result},
+    records,
+    registry::Holder,
+};
+use crate::{
+    domain::{Endpoint, EndpointKey},
+    ipam::IpamError,
+    store::{Outcome, Store as _},
+};
+
+/// How often another address is tried when the store says that one is held.
+const TRIES: usize = 16;
+
+impl Node {
+    /// Reserves an address of `part` of a network's subnet: `wanted`, or any.
+    /// Goes on to its end even if the caller goes away.
+    ///
+    /// # Errors
+    /// Nothing is reserved then.
+    pub async fn reserve_address(
+        self: &Arc<Self>,
+        part: IpNet,
+        wanted: Option<IpAddr>,
+    ) -> Result<Hold> {
+        let node = self.clone();
+        let work = async move { node.reserve_to_the_end(part, wanted).await };
+        let work = tokio::spawn(work.in_current_span());
+        work.await.map_err(|e| Error::Internal(format!("reserve: {e}")))?
+    }
+
+    async fn reserve_to_the_end(&self, part: IpNet, wanted: Option<IpAddr>) -> Result<Hold> {
+        for _ in 0..TRIES {
+            let hold = self.registry.hold(part, wanted)?;
+            let (network, ip) = (&hold.network, hold.address.addr());
+            match self.store.commit(records::reserve(network, ip)).await {
+                Ok(Outcome::Committed(_)) => return Ok(hold),
+                Ok(Outcome::Conflict(_)) => {
+                    tracing::warn!(%network, %ip, "the store says that this address is held");
+                    self.registry.end_hold(network, ip, true);
+                }
+                Err(error) => {
+                    self.registry.end_hold(network, ip, false);
+                    return Err(error.into());
+                }
+            }
+            if let Some(ip) = wanted {
+                let source = IpamError::Taken { ip };
+                return Err(Error::Ipam { network: hold.network, source });
+            }
+        }
+        let text = format!("{TRIES} addresses in a row are held by others in the store");
+        Err(Error::Internal(text))
+    }
+
+    /// Ends the reservation of an address; an endpoint that has it keeps it until it goes.
+    ///
+    /// # Errors
+    /// The store's; the address stays reserved then, and is collected.
+    pub async fn release_address(&self, ip: IpAddr) -> Result<()> {
+        let ending = self.endings.lock().await;
+        match self.registry.unhold(ip) {
+            Holder::Nobody => Ok(()),
+            Holder::Hold(network) => {
+                let told = self.store.commit(records::unreserve(&network, ip)).await;
+                match told {
+                    Ok(_) => self.registry.end_hold(&network, ip, false),
+                    Err(_) => self.registry.keep_hold(&network, ip),
+                }
+                told.map(drop).map_err(Error::from)
+            }
+            Holder::Endpoint(key) => {
+                drop(ending);
+                self.end_lease(&key, ip).await
+            }
+        }
+    }
+
+    /// An endpoint's address is to be free when it goes.
+    async fn end_lease(&self, key: &EndpointKey, ip: IpAddr) -> Result<()> {
+        let _lock = self.locks.lock(key).await;
+        let ending = self.endings.lock().await;
+        let Some((endpoint, _)) = self.registry.endpoint(key) else {
+            // It went meanwhile, and left its addresses reserved.
+            drop(ending);
+            return Box::pin(self.release_address(ip)).await;
+        };
+        let mut next = Endpoint::clone(&endpoint);
+        let Some(moved) = &mut next.moved else { return Ok(()) };
+        moved.leased.retain(|leased| *leased != ip);
+        if next != *endpoint {
+            self.store.commit(records::update(&next)?).await?;
+            self.registry.replace(Arc::new(next));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! WireGuard: boringtun's protocol, our packets and system calls.
+//!
+//! A peer's [`boringtun::noise::Tunn`] is under a lock of its own; which peer a packet
+//! is of is looked up without one.
+
+mod inbound;
+mod peer;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use boringtun::{
+    noise::{TunnResult, rate_limiter::RateLimiter},
+    x25519::{PublicKey, StaticSecret},
+};
+use ipnet::IpNet;
+
+use super::{
+    Local, Sending,
+    batch::{Batch, Packet},
+};
+use crate::{
+    packet::{PACKETS, Piece},
+    spec::{PeerName, Peers, Secret},
+    table::Table,
+};
+pub use inbound::Plain;
+use peer::Peer;
+
+/// Handshakes a second before senders have to prove their address with a cookie. Each
+/// first message is counted twice: before its peer is known, and with its peer.
+const HANDSHAKES: u64 = 200;
+/// What a data message is longer than the packet in it.
+const OVERHEAD: usize = 32;
+/// Bytes of the longest message that is no data.
+const HANDSHAKE: usize = 148;
+
+/// The backend.
+pub struct Wireguard {
+    pub(super) local: Local,
+    private: StaticSecret,
+    public: PublicKey,
+    limiter: Arc<RateLimiter>,
+    peers: ArcSwap<PeerSet>,
+}
+
+impl std::fmt::Debug for Wireguard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wireguard").finish_non_exhaustive()
+    }
+}
+
+/// All peers; replaced as a whole.
+#[derive(Default)]
+struct PeerSet {
+    by_key: HashMap<[u8; 32], Arc<Peer>>,
+    /// By the upper 24 bits of the index that peers send.
+    by_index: HashMap<u32, Arc<Peer>>,
+    /// By where they are looked for first.
+    by_endpoint: HashMap<SocketAddr, Arc<Peer>>,
+    table: Table<Arc<Peer>>,
+}
+
+impl Wireguard {
+    pub(super) fn new(key: &Secret, local: &[IpNet]) -> Self {
+        let private = StaticSecret::from(key.0);
+        let public = PublicKey::from(&private);
+        Self {
+            local: Local::new(local),
+            limiter: Arc::new(RateLimiter::new(&public, HANDSHAKES)),
+            private,
+            public,
+            peers: ArcSwap::default(),
+        }
+    }
+
+    pub(super) fn set_peers(&self, peers: &Peers) {
+        let old = self.peers.load();
+        let mut set = PeerSet::default();
+        // Not the ones of this process's last run: what is sent to a session of that
+        // must not look like another peer's.
+        let mut next = RandomState::new().build_hasher().finish() as u32;
+        for (name, spec) in peers {
+            let PeerName::Key(key) = name else { continue };
+            let kept = old.by_key.get(key).filter(|peer| peer.is_like(spec)).cloned();
+            let peer = kept.unwrap_or_else(|| {
+                let index = free_index(&mut next, |i| {
+                    old.by_index.contains_key(&i) || set.by_index.contains_key(&i)
+                });
+                Arc::new(Peer::new(self, *key, index, spec))
+            });
+            peer.configured(spec.endpoint);
+            set.by_key.insert(*key, peer.clone());
+            set.by_index.insert(peer.index, peer.clone());
+            set.by_endpoint.insert(spec.endpoint, peer.clone());
+            for net in &spec.subnets {
+                set.table.insert(*net, peer.clone());
+            }
+        }
+        self.peers.store(Arc::new(set));
+    }
+
+    /// Packets are taken in groups of one peer, so that each group is encrypted and sent
+    /// in one go and in order: receivers forget numbers that come 1,000 packets late.
+    pub(super) fn outbound(&self, batch: &mut Batch, sending: &mut Sending<'_>) {
+        let peers = self.peers.load();
+        let mut groups: Vec<(&Arc<Peer>, Vec<Packet>)> = vec![];
+        for index in 0..batch.len() {
+            let packet = batch.packet(index);
+            let peer = packet.and_then(|p| peers.table.find(p.ip().destination));
+            let (Some(packet), Some(peer)) = (packet, peer) else {
+                sending.tally.refused += 1;
+                continue;
+            };
+            match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, peer)) {
+                Some((_, packets)) => packets.push(packet),
+                None => groups.push((peer, vec![packet])),
+            }
+        }
+        let mut sealed = Sealed::default();
+        for (peer, packets) in groups {
+            let _in_order = peer.order.lock();
+            for packet in packets {
+                sealed.packet(peer, batch.bytes(), packet, sending);
+                if sealed.bytes.len() > MOST_SEALED {
+                    sealed.flush(sending);
+                }
+            }
+            sealed.flush(sending);
+        }
+    }
+
+    /// Handshakes that are due, keepalives.
+    pub(super) fn tick(&self, sending: &mut Sending<'_>) {
+        self.limiter.reset_count();
+        let mut message = [0; HANDSHAKE];
+        for peer in self.peers.load().by_key.values() {
+            if let Some(len) = peer.tick(&mut message) {
+                let piece = Piece { arena: PACKETS, start: 0, len: len as u32 };
+                sending.outbox.add(peer.endpoint(), &[piece]);
+                sending.flush(&[&message, &[]]);
+            }
+        }
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.peers.load().by_key.values().filter(|peer| peer.has_session()).count()
+    }
+}
+
+/// Of 24 bits: boringtun numbers a peer's sessions with the other 8.
+fn free_index(next: &mut u32, taken: impl Fn(u32) -> bool) -> u32 {
+    loop {
+        *next = next.wrapping_add(1) & 0x00ff_ffff;
+        if !taken(*next) {
+            return *next;
+        }
+    }
+}
+
+/// Bytes after which what is encrypted is sent.
+const MOST_SEALED: usize = 256 << 10;
+
+/// Encrypted messages of a group.
+#[derive(Default)]
+struct Sealed {
+    bytes: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Sealed {
+    fn packet(&mut self, peer: &Peer, bytes: &[u8], packet: Packet, sending: &mut Sending<'_>) {
+        let endpoint = peer.endpoint();
+        let mut tunn = peer.lock();
+        let mut plain = std::mem::take(&mut self.plain);
+        match packet {
+            Packet::Whole(piece, _) => {
+                let packet = piece.of(&[bytes, &[]]);
+                self.seal(&mut tunn, packet, endpoint, sending);
+            }
+            Packet::Cut(piece, cut) => {
+                let whole = piece.of(&[bytes, &[]]);
+                for index in 0..cut.count() {
+                    plain.clear();
+                    plain.resize(cut.header(), 0);
+                    let Some(payload) = cut.segment(whole, index, &mut plain) else { break };
+                    plain.extend_from_slice(whole.get(payload).unwrap_or_default());
+                    self.seal(&mut tunn, &plain, endpoint, sending);
+                }
+            }
+        }
+        self.plain = plain;
+    }
+
+    fn seal(
+        &mut self,
+        tunn: &mut boringtun::noise::Tunn,
+        packet: &[u8],
+        endpoint: SocketAddr,
+        sending: &mut Sending<'_>,
+    ) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + (packet.len() + OVERHEAD).max(HANDSHAKE), 0);
+        let room = self.bytes.get_mut(start..).unwrap_or_default();
+        let len = match tunn.encapsulate(packet, room) {
+            TunnResult::WriteToNetwork(message) => message.len(),
+            // Kept until there is a session.
+            TunnResult::Done => 0,
+            _ => {
+                sending.tally.refused += 1;
+                0
+            }
+        };
+        self.bytes.truncate(start + len);
+        if len > 0 {
+            sending.tally.packets += 1;
+            sending.tally.bytes += packet.len() as u64;
+            let piece = Piece { arena: PACKETS, start: start as u32, len: len as u32 };
+            sending.outbox.add(endpoint, &[piece]);
+        }
+    }
+
+    fn flush(&mut self, sending: &mut Sending<'_>) {
+        sending.flush(&[&self.bytes, &[]]);
+        self.bytes.clear();
+    }
+}

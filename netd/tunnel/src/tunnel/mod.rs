@@ -1,0 +1,225 @@
+//! A tunnel: a device's queues, sockets, an engine between them, threads.
+
+mod workers;
+
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use netd_api::tunnel::v1 as pb;
+
+use crate::{
+    counters::Counters,
+    engine::{
+        Engine,
+        links::{Link, Links},
+    },
+    keep::Keep,
+    spec::{Kind, Peers, TunnelSpec},
+    sys::{Tun, TunError},
+};
+use workers::Threads;
+
+/// Why a tunnel is not as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// The device.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// A listen address.
+    #[error("listen address {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// Threads.
+    #[error("threads: {0}")]
+    Threads(io::Error),
+}
+
+/// What a tunnel's threads share.
+#[derive(Debug)]
+struct Shared {
+    device: String,
+    queues: Arc<Vec<Tun>>,
+    links: ArcSwap<Links>,
+    engine: Engine,
+    counters: Arc<Counters>,
+}
+
+/// A running tunnel. Dropped, it stops; its device stays.
+#[derive(Debug)]
+pub struct Tunnel {
+    spec: TunnelSpec,
+    peers: Peers,
+    // Threads come first: they end before what they work with.
+    receivers: HashMap<SocketAddr, Threads>,
+    _senders: Threads,
+    shared: Arc<Shared>,
+}
+
+impl Tunnel {
+    /// Makes a tunnel with `queues` queues, on what was kept of an earlier process.
+    ///
+    /// # Errors
+    /// See [`TunnelError`]; nothing is left then that was not there.
+    pub fn new(spec: TunnelSpec, queues: usize, keep: &Keep) -> Result<Self, TunnelError> {
+        let mut tuns = vec![];
+        for queue in 0..queues.max(1) {
+            tuns.push(keep.tun(&spec.device, queue)?);
+        }
+        Self::on(spec, Arc::new(tuns), Arc::default(), keep)
+    }
+
+    fn on(
+        spec: TunnelSpec,
+        queues: Arc<Vec<Tun>>,
+        counters: Arc<Counters>,
+        keep: &Keep,
+    ) -> Result<Self, TunnelError> {
+        let shared = Arc::new(Shared {
+            device: spec.device.clone(),
+            links: ArcSwap::default(),
+            engine: Engine::new(&spec.kind, &spec.local),
+            queues,
+            counters,
+        });
+        let mut senders = Threads::new().map_err(TunnelError::Threads)?;
+        for queue in 0..shared.queues.len() {
+            senders.send(&shared, queue).map_err(TunnelError::Threads)?;
+        }
+        senders.tick(&shared).map_err(TunnelError::Threads)?;
+        let mut tunnel = Self {
+            spec: TunnelSpec { listen: vec![], ..spec.clone() },
+            peers: Peers::new(),
+            receivers: HashMap::new(),
+            _senders: senders,
+            shared,
+        };
+        tunnel.listen(&spec.listen, keep)?;
+        tunnel.spec = spec;
+        Ok(tunnel)
+    }
+
+    /// As it was last asked for.
+    pub fn spec(&self) -> &TunnelSpec {
+        &self.spec
+    }
+
+    /// Its peers.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Whether its device is still there.
+    pub fn is_whole(&self) -> bool {
+        self.shared.queues.iter().all(|queue| queue.is_of(&self.spec.device))
+    }
+
+    /// Makes it as `spec` says, whose device is this one's, and touches nothing else.
+    ///
+    /// # Errors
+    /// See [`TunnelError`]; it is as it was then, unless the kind was to change.
+    pub fn configure(&mut self, spec: TunnelSpec, keep: &Keep) -> Result<(), TunnelError> {
+        if spec == self.spec {
+            return Ok(());
+        }
+        if spec.kind != self.spec.kind {
+            return self.remake(spec, keep);
+        }
+        self.listen(&spec.listen, keep)?;
+        if spec.local != self.spec.local {
+            self.shared.engine.set_local(&spec.local);
+        }
+        self.spec = spec;
+        Ok(())
+    }
+
+    /// Another kind, or another key: new sessions, on the same device.
+    fn remake(&mut self, spec: TunnelSpec, keep: &Keep) -> Result<(), TunnelError> {
+        let same = matches!(
+            (&spec.kind, &self.spec.kind),
+            (Kind::Udp, Kind::Udp) | (Kind::Wireguard(_), Kind::Wireguard(_))
+        );
+        let peers = if same { self.peers.clone() } else { Peers::new() };
+        // The sockets of the old threads close before the new ones are bound.
+        self.receivers.clear();
+        self.shared.links.store(Arc::default());
+        let (queues, counters) = (self.shared.queues.clone(), self.shared.counters.clone());
+        *self = Self::on(spec, queues, counters, keep)?;
+        self.set_peers(peers);
+        Ok(())
+    }
+
+    /// Sets all peers.
+    pub fn set_peers(&mut self, peers: Peers) {
+        if peers != self.peers {
+            self.shared.engine.set_peers(&peers);
+            self.peers = peers;
+        }
+    }
+
+    /// Opens addresses that are new, then closes those that are no longer wanted.
+    fn listen(&mut self, wanted: &[SocketAddr], keep: &Keep) -> Result<(), TunnelError> {
+        let old = self.shared.links.load_full();
+        let mut links = Links::default();
+        let mut added = HashMap::new();
+        for listen in wanted {
+            if let Some(link) = old.0.iter().find(|link| link.listen == *listen) {
+                links.0.push(link.clone());
+                continue;
+            }
+            let failed = |source| TunnelError::Listen { listen: *listen, source };
+            let mut link = Link { listen: *listen, sockets: vec![] };
+            let mut threads = Threads::new().map_err(TunnelError::Threads)?;
+            for queue in 0..self.shared.queues.len() {
+                let socket = Arc::new(keep.socket(*listen, queue).map_err(failed)?);
+                threads
+                    .receive(&self.shared, queue, socket.clone())
+                    .map_err(TunnelError::Threads)?;
+                link.sockets.push(socket);
+            }
+            links.0.push(link);
+            added.insert(*listen, threads);
+        }
+        self.shared.links.store(Arc::new(links));
+        self.receivers.extend(added);
+        self.receivers.retain(|listen, _| wanted.contains(listen));
+        for link in old.0.iter().filter(|link| !wanted.contains(&link.listen)) {
+            keep.forget_socket(link.listen, link.sockets.len());
+        }
+        Ok(())
+    }
+
+    /// Ends it and removes its device.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(self, keep: &Keep) -> Result<(), TunnelError> {
+        let queues = self.shared.queues.len();
+        for listen in &self.spec.listen {
+            keep.forget_socket(*listen, queues);
+        }
+        keep.forget_tun(&self.spec.device, queues);
+        let device = self.spec.device.clone();
+        for queue in self.shared.queues.iter().filter(|queue| queue.is_of(&device)) {
+            queue.persist(false).map_err(|source| TunError::System {
+                device: device.clone(),
+                action: "removing it",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// For the API, without secrets.
+    pub fn status(&self) -> pb::TunnelStatus {
+        pb::TunnelStatus {
+            tunnel: Some(self.spec.message(false)),
+            peers: u32::try_from(self.peers.len()).unwrap_or(u32::MAX),
+            counters: Some(self.shared.counters.message()),
+            sessions: u32::try_from(self.shared.engine.sessions()).unwrap_or(u32::MAX),
+        }
+    }
+}

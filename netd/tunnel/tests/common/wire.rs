@@ -1,0 +1,74 @@
+//! What goes over the cable, and packets made by hand.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+};
+
+use anyhow::{Result, ensure};
+use testbed::{Namespace, service::Service, wait};
+
+use super::SOON;
+
+/// Everything that passes a node's eth0.
+pub struct Capture {
+    process: Service,
+    file: PathBuf,
+}
+
+impl Capture {
+    pub fn start(net: &Namespace, directory: PathBuf) -> Result<Self> {
+        let file = directory.join("wire.pcap");
+        let mut command = net.command("tcpdump");
+        command.args(["-Z", "root", "-U", "-s", "0", "-B", "16384", "-i", "eth0", "-w"]).arg(&file);
+        let log = directory.join("tcpdump.log");
+        let process = Service::start("tcpdump", command, &log)?;
+        wait::until(SOON, "tcpdump listens", || {
+            ensure!(std::fs::read_to_string(&log)?.contains("listening on"));
+            Ok(())
+        })?;
+        Ok(Self { process, file })
+    }
+
+    /// The bytes of all packets.
+    pub fn end(mut self) -> Result<Vec<u8>> {
+        self.process.stop(SOON)?;
+        Ok(std::fs::read(&self.file)?)
+    }
+}
+
+pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|c| u32::from(u16::from_be_bytes([c[0], *c.get(1).unwrap_or(&0)])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(((folded & 0xffff) + (folded >> 16)) as u16)
+}
+
+/// A UDP packet in IPv4 without a UDP checksum.
+pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0];
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    let length = (8 + payload.len()) as u16;
+    packet.extend([4, 0]);
+    packet.extend(port.to_be_bytes());
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(payload);
+    let total = (packet.len() as u16).to_be_bytes();
+    packet[2..4].copy_from_slice(&total);
+    let sum = checksum(&packet[..20]).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+/// A socket in `net` on `local`, which shares the port with netd-tunnel's if it has to.
+pub fn socket(net: &Namespace, local: SocketAddr) -> Result<UdpSocket> {
+    net.run(|| Ok(UdpSocket::bind(local)?))
+}

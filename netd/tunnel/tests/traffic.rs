@@ -1,0 +1,182 @@
+//! Packets through two netd-tunnels, both backends, over IPv4 and IPv6.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use common::{Backend, Pair, case, ip, net, stream};
+use netd::domain::overlay::{TunnelPeer, UdpPeer};
+use netd::tunnel::PeerChange;
+
+const EVERY: [(Backend, bool); 4] = [
+    (Backend::Udp, false),
+    (Backend::Udp, true),
+    (Backend::Wireguard, false),
+    (Backend::Wireguard, true),
+];
+
+fn every(test: impl Fn(&mut Pair) -> Result<()>) -> Result<()> {
+    for (backend, outer_v6) in EVERY {
+        eprintln!("{backend:?}, outer IPv6: {outer_v6}");
+        case(Pair::new(backend, outer_v6)?, &test)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn both_families_pass_over_both() -> Result<()> {
+    every(|pair| {
+        pair.ping()?;
+        let counters = pair.b.counters()?;
+        ensure!(counters.rx_packets >= 6 && counters.tx_packets >= 6, "{counters:?}");
+        ensure!(counters.rx_refused == 0, "{counters:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_largest_packet_passes_and_a_larger_one_fails_cleanly() -> Result<()> {
+    every(|pair| {
+        for (target, headers) in [("10.2.0.1", 28), ("fd00:2::1", 48)] {
+            let size = pair.mtu() - headers;
+            let ping = |size: u32| {
+                pair.a.net.sh(&format!("ping -n -M do -c 2 -i 0.1 -W 2 -s {size} {target}"))
+            };
+            ping(size)?;
+            let refused = ping(size + 1).unwrap_err().to_string();
+            ensure!(refused.contains("too long") || refused.contains("too big"), "{refused}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn every_byte_of_bulk_tcp_is_right_both_ways_at_once() -> Result<()> {
+    every(|pair| {
+        for target in ["10.2.0.1", "fd00:2::1"] {
+            stream::both_ways(&pair.a.net, &pair.b.net, ip(target), 48 << 20)?;
+        }
+        let counters = pair.b.counters()?;
+        ensure!(counters.rx_bytes > 96 << 20, "{counters:?}");
+        ensure!(counters.rx_refused == 0 && counters.tx_dropped == 0, "{counters:?}");
+        Ok(())
+    })
+}
+
+/// Segments of other sizes than the usual ones, also odd ones.
+#[test]
+fn bulk_tcp_is_right_with_odd_mtus_that_change_in_place() -> Result<()> {
+    for backend in [Backend::Udp, Backend::Wireguard] {
+        case(Pair::new(backend, false)?, |pair| {
+            for mtu in [1280, 1283, 1401, 1307] {
+                for node in [&pair.a, &pair.b] {
+                    node.net.sh(&format!("ip link set {} mtu {mtu}", common::DEVICE))?;
+                }
+                for target in ["10.2.0.1", "fd00:2::1"] {
+                    stream::both_ways(&pair.a.net, &pair.b.net, ip(target), 4 << 20)?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Larger than one packet, so that it is fragmented inside; and as QUIC sends, in trains.
+#[test]
+fn large_and_small_datagrams_pass() -> Result<()> {
+    every(|pair| {
+        for (target, size) in [("10.2.0.1", 20), ("10.2.0.1", 9000), ("fd00:2::1", 1200)] {
+            let nets = (&pair.a.net, &pair.b.net);
+            let pause = Duration::from_micros(500);
+            let (sent, received) = stream::count_datagrams(nets, ip(target), size, pause, || {
+                testbed::wait::pause(Duration::from_millis(300));
+                Ok(())
+            })?;
+            ensure!(sent > 100 && received == sent, "{received} of {sent} of {size} bytes came");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn trains_of_inner_udp_are_cut_right() -> Result<()> {
+    every(|pair| {
+        let a = pair.a.net.run(|| Ok(std::net::UdpSocket::bind("10.1.0.1:0")?))?;
+        let b = pair.b.net.run(|| Ok(std::net::UdpSocket::bind("10.2.0.1:7000")?))?;
+        b.set_read_timeout(Some(Duration::from_secs(2)))?;
+        nix::sys::socket::setsockopt(&a, nix::sys::socket::sockopt::UdpGsoSegment, &1001)?;
+        // 20 datagrams of 1001 bytes and one of 5, by one call.
+        let payload: Vec<u8> = (0..20 * 1001 + 5).map(|i: u32| (i % 251) as u8).collect();
+        a.send_to(&payload, "10.2.0.1:7000")?;
+        let (mut got, mut buffer) = (Vec::<u8>::new(), [0; 2000]);
+        while got.len() < payload.len() {
+            let length = b.recv(&mut buffer)?;
+            ensure!(length == 1001 || length == 5, "{length}");
+            got.extend(&buffer[..length]);
+        }
+        ensure!(got == payload, "other bytes came");
+        Ok(())
+    })
+}
+
+#[test]
+fn nothing_is_lost_while_peers_and_settings_change_around_it() -> Result<()> {
+    for backend in [Backend::Udp, Backend::Wireguard] {
+        case(Pair::new(backend, false)?, |pair| {
+            pair.ping()?;
+            let nets = (&pair.a.net, &pair.b.net);
+            let pause = Duration::from_micros(300);
+            let (sent, received) =
+                stream::count_datagrams(nets, ip("10.2.0.1"), 1000, pause, || {
+                    for round in 0..30u8 {
+                        for node in [&pair.a, &pair.b] {
+                            // The same again, twice; then others come and go.
+                            node.configure(&pair.tunnel(node.number))?;
+                            let same = vec![pair.peer(3 - node.number)];
+                            node.update(&PeerChange { set: same.clone(), ..Default::default() })?;
+                            node.update(&others(pair, node.number, round))?;
+                            let only =
+                                PeerChange { replace_all: true, set: same, ..Default::default() };
+                            node.update(&only)?;
+                            // Another listen address comes and goes, and another subnet.
+                            let mut more = pair.tunnel(node.number);
+                            more.listen.push(common::endpoint(&format!(
+                                "[2001:db8::{}]:9000",
+                                node.number
+                            )));
+                            more.subnets.push(net("10.99.0.0/24"));
+                            node.configure(&more)?;
+                        }
+                    }
+                    Ok(())
+                })?;
+            ensure!(sent > 1000 && received == sent, "{received} of {sent} came");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// 500 more peers.
+fn others(pair: &Pair, number: u8, round: u8) -> PeerChange {
+    let peers = (0..500u16).map(|i| {
+        let subnet = format!("10.{}.{}.0/24", 100 + i / 250, i % 250);
+        let endpoint = common::endpoint(&format!("192.0.2.{}:{}", 100 + number, 1000 + i));
+        match pair.peer(number) {
+            TunnelPeer::Udp(device, _) => {
+                TunnelPeer::Udp(device, UdpPeer { endpoint, subnets: [net(&subnet)].into() })
+            }
+            TunnelPeer::Wireguard(device, mut peer) => {
+                peer.public_key = [round + 1; 32];
+                peer.public_key[..2].copy_from_slice(&i.to_be_bytes());
+                (peer.endpoint, peer.allowed) = (endpoint, [net(&subnet)].into());
+                TunnelPeer::Wireguard(device, peer)
+            }
+        }
+    });
+    PeerChange { set: peers.collect(), ..Default::default() }
+}

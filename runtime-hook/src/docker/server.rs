@@ -1,0 +1,134 @@
+//! HTTP: which method, its document, the answer or `{"Err": "..."}`.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+use super::{Netd, endpoint, ipam, network};
+use crate::error::HookError;
+
+/// Longest document, bytes; the largest of dockerd's are a few kilobytes.
+const MOST: usize = 1 << 20;
+/// Longest error text, characters: it is for a person.
+const MOST_TEXT: usize = 2000;
+const CONTENT: &str = "application/vnd.docker.plugins.v1.2+json";
+
+/// Why a call failed, in words that `docker` shows to its user.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    text: String,
+}
+
+impl Failure {
+    /// The caller's document can't be right: which field, its value, and the rule.
+    pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text: format!("{field}: {problem}") }
+    }
+}
+
+impl From<HookError> for Failure {
+    fn from(error: HookError) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: error.to_string() }
+    }
+}
+
+/// What a method comes to.
+pub type Answer = Result<Value, Failure>;
+
+/// Serves dockerd for ever.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(listener: UnixListener, netd: Netd) -> io::Result<()> {
+    let router =
+        Router::new().fallback(call).layer(DefaultBodyLimit::max(MOST)).with_state(Arc::new(netd));
+    axum::serve(listener, router).await
+}
+
+async fn call(
+    State(netd): State<Arc<Netd>>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let method = uri.path().trim_start_matches('/').to_owned();
+    let answer = match body {
+        // Goes on to its end even if dockerd goes away.
+        Ok(body) => tokio::spawn(async move { answer(&netd, &method, &body).await }).await,
+        Err(refused) => {
+            let text =
+                format!("the document can't be read, or has more than {MOST} bytes: {refused}");
+            Ok(Err(Failure { status: refused.status(), text }))
+        }
+    };
+    let answer = answer.unwrap_or_else(|died| {
+        Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, text: died.to_string() })
+    });
+    let (status, document) = match answer {
+        Ok(document) => (StatusCode::OK, document),
+        Err(Failure { status, text }) => {
+            let text: String = text.chars().take(MOST_TEXT).collect();
+            tracing::warn!(method = %shown(uri.path()), error = text, "refused");
+            (status, json!({ "Err": text }))
+        }
+    };
+    (status, [(header::CONTENT_TYPE, CONTENT)], document.to_string()).into_response()
+}
+
+async fn answer(netd: &Netd, method: &str, body: &[u8]) -> Answer {
+    match method {
+        "Plugin.Activate" => Ok(json!({"Implements": ["NetworkDriver", "IpamDriver"]})),
+        // Networks are of this host: no swarm allocates them.
+        "NetworkDriver.GetCapabilities" => {
+            Ok(json!({"Scope": "local", "ConnectivityScope": "global"}))
+        }
+        "NetworkDriver.AllocateNetwork" => network::allocate(read(body)?),
+        "NetworkDriver.CreateNetwork" => network::create(netd, read(body)?).await,
+        "NetworkDriver.DeleteNetwork" => network::delete(netd, read(body)?).await,
+        "NetworkDriver.CreateEndpoint" => endpoint::create(netd, read(body)?).await,
+        "NetworkDriver.EndpointOperInfo" => endpoint::info(netd, read(body)?).await,
+        "NetworkDriver.DeleteEndpoint" => endpoint::delete(netd, read(body)?).await,
+        "NetworkDriver.Join" => endpoint::join(netd, read(body)?).await,
+        "NetworkDriver.Leave" => endpoint::leave(netd, read(body)?).await,
+        "NetworkDriver.ProgramExternalConnectivity" => endpoint::publish(netd, read(body)?).await,
+        "NetworkDriver.RevokeExternalConnectivity" => endpoint::revoke(netd, read(body)?).await,
+        // What another host's daemon says of swarm; and what was not allocated is free.
+        "NetworkDriver.DiscoverNew"
+        | "NetworkDriver.DiscoverDelete"
+        | "NetworkDriver.FreeNetwork"
+        | "IpamDriver.ReleasePool" => read::<serde_json::Map<_, _>>(body).map(|_| json!({})),
+        "IpamDriver.GetCapabilities" => {
+            Ok(json!({"RequiresMACAddress": false, "RequiresRequestReplay": false}))
+        }
+        "IpamDriver.GetDefaultAddressSpaces" => Ok(json!({
+            "LocalDefaultAddressSpace": ipam::SPACE, "GlobalDefaultAddressSpace": ipam::SPACE,
+        })),
+        "IpamDriver.RequestPool" => ipam::request_pool(netd, read(body)?).await,
+        "IpamDriver.RequestAddress" => ipam::request_address(netd, read(body)?).await,
+        "IpamDriver.ReleaseAddress" => ipam::release_address(netd, read(body)?).await,
+        _ => Err(Failure {
+            status: StatusCode::NOT_FOUND,
+            text: format!("{}: there is no such method", shown(method)),
+        }),
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|e| Failure::field("document", shown(&e.to_string())))
+}
+
+/// How much of a value is shown back: it can be a megabyte.
+pub fn shown(value: &str) -> String {
+    const BYTES: usize = 200;
+    let text: String = value.chars().take(BYTES).flat_map(char::escape_default).collect();
+    if value.chars().nth(BYTES).is_some() { text + "..." } else { text }
+}

@@ -1,0 +1,147 @@
+//! Throughput and latency, side by side and as ratios of the same round.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use testbed::{
+    Bed, Cluster, Namespace, Plan, case,
+    cluster::Families,
+    net::{iperf, rounds::Rounds},
+};
+
+use crate::{handmade, naive::Naive};
+
+const ROUND_TRIPS: usize = 5000;
+
+/// Something that is measured.
+struct Contender {
+    name: &'static str,
+    from: Namespace,
+    to: Namespace,
+    ip: IpAddr,
+    seen: Vec<Figures>,
+}
+
+/// Gbit/s of one and of four streams, microseconds of a round trip.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    one: f64,
+    four: f64,
+    p50: f64,
+    p99: f64,
+}
+
+impl Contender {
+    fn new(name: &'static str, (from, to, ip): (&Namespace, &Namespace, IpAddr)) -> Self {
+        let (from, to) = (Namespace::of(from.path()), Namespace::of(to.path()));
+        Self { name, from, to, ip, seen: Vec::new() }
+    }
+
+    fn measure(&mut self, bed: &Bed, seconds: usize) -> Result<()> {
+        let seconds = u32::try_from(seconds)?;
+        let server = iperf::Server::start(&self.to, bed.directory())?;
+        let one = iperf::tcp(&self.from, self.ip, 1, seconds)? / 1e9;
+        let four = iperf::tcp(&self.from, self.ip, 4, seconds)? / 1e9;
+        drop(server);
+        let rounds = Rounds::make(&self.from, &self.to, self.ip, ROUND_TRIPS)?;
+        let (p50, p99) = (rounds.percentile(50), rounds.percentile(99));
+        self.seen.push(Figures { one, four, p50, p99 });
+        Ok(())
+    }
+}
+
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+pub fn run(rounds: usize, seconds: usize) -> Result<()> {
+    case(|bed| {
+        let bare = handmade::bare(bed)?;
+        let vxlan = handmade::pods(bed, "vx", true)?;
+        let host_gw = handmade::pods(bed, "gw", false)?;
+        let naive = Naive::start(bed)?;
+        let mut all = vec![
+            Contender::new("bare underlay", (&bare.from, &bare.to, bare.ip)),
+            Contender::new("vxlan by hand", (&vxlan.from, &vxlan.to, vxlan.ip)),
+            Contender::new("host-gw by hand", (&host_gw.from, &host_gw.to, host_gw.ip)),
+            Contender::new("a packet a read", (&naive.from.net, &naive.to.net, naive.ip)),
+        ];
+        let mut clusters = Vec::new();
+        for (name, kind) in [
+            ("netd vxlan", "vxlan"),
+            ("netd host-gw", "host-gw"),
+            ("netd udp", "udp"),
+            ("netd wireguard", "wireguard"),
+        ] {
+            let (cluster, pods) = pair(bed, kind)?;
+            let (from, to) = pods.first().zip(pods.last()).context("no pods")?;
+            all.push(Contender::new(name, (&from.net, &to.net, to.v4()?)));
+            clusters.push((cluster, pods));
+        }
+        for _ in 0..rounds {
+            for contender in &mut all {
+                contender.measure(bed, seconds).with_context(|| contender.name)?;
+            }
+        }
+        print(&all, rounds, seconds);
+        Ok(())
+    })
+}
+
+/// Two nodes with a pod each. Clusters share the underlay, and nothing else.
+fn pair(bed: &Bed, kind: &'static str) -> Result<(Cluster, Vec<testbed::Sandbox>)> {
+    let mut plan = Plan::new(Families::V4, json!({"Type": kind})).nodes(2).named(kind);
+    plan.filter = "info";
+    let cluster = Cluster::start(bed, &plan)?;
+    let pods = cluster.pods()?;
+    Ok((cluster, pods))
+}
+
+fn print(all: &[Contender], rounds: usize, seconds: usize) {
+    println!("## Pod to pod on two nodes, {rounds} rounds of {seconds} s: medians\n");
+    println!(
+        "| | TCP 1, Gbit/s | of bare | TCP 4, Gbit/s | of bare | round trip p50 / p99, us | p50 of bare |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let Some(bare) = all.first() else { return };
+    for contender in all {
+        let of = |get: fn(&Figures) -> f64| median(contender.seen.iter().map(get).collect());
+        let ratio = |get: fn(&Figures) -> f64| {
+            let pairs = contender.seen.iter().zip(&bare.seen);
+            median(pairs.map(|(mine, bare)| get(mine) / get(bare)).collect())
+        };
+        println!(
+            "| {} | {:.2} | {:.0} % | {:.2} | {:.0} % | {:.1} / {:.1} | {:.2}x |",
+            contender.name,
+            of(|f| f.one),
+            100.0 * ratio(|f| f.one),
+            of(|f| f.four),
+            100.0 * ratio(|f| f.four),
+            of(|f| f.p50),
+            of(|f| f.p99),
+            ratio(|f| f.p50),
+        );
+    }
+    println!();
+    let find = |name: &str| all.iter().find(|c| c.name == name);
+    for (mine, other, goal) in [
+        ("netd vxlan", "vxlan by hand", "equal within noise"),
+        ("netd host-gw", "host-gw by hand", "equal within noise"),
+        ("netd udp", "a packet a read", "8x"),
+        ("netd udp", "netd vxlan", "0.6x"),
+    ] {
+        let Some((a, b)) = find(mine).zip(find(other)) else { continue };
+        let ratio = |get: fn(&Figures) -> f64| {
+            median(a.seen.iter().zip(&b.seen).map(|(a, b)| get(a) / get(b)).collect())
+        };
+        println!(
+            "{mine} to {other}: {:.2}x with one stream, {:.2}x with four, round trip {:.2}x (to reach: {goal})",
+            ratio(|f| f.one),
+            ratio(|f| f.four),
+            ratio(|f| f.p50),
+        );
+    }
+}
