@@ -89,6 +89,34 @@ type Events = Pin<Box<dyn Stream<Item = Result<v1::WatchEndpointsResponse, Statu
 impl endpoint_service_server::EndpointService for Fake {
     type WatchEndpointsStream = Events;
 
+    async fn create_endpoint(
+        &self,
+        _: Request<v1::CreateEndpointRequest>,
+    ) -> Result<Response<v1::CreateEndpointResponse>, Status> {
+        Err(Status::unimplemented("create_endpoint"))
+    }
+
+    async fn join(
+        &self,
+        _: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("join"))
+    }
+
+    async fn leave(
+        &self,
+        _: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
+        Err(Status::unimplemented("leave"))
+    }
+
+    async fn publish(
+        &self,
+        _: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishResponse>, Status> {
+        Err(Status::unimplemented("publish"))
+    }
+
     async fn attach(
         &self,
         request: Request<v1::AttachRequest>,

@@ -20,7 +20,7 @@ use crate::domain::{IfName, Wiring};
 pub enum Seen {
     /// There is no pair.
     Missing,
-    /// On the host, or in a namespace that was not asked about.
+    /// On the host, in a namespace that was not asked about, or on its way: not yet up.
     Outside,
     /// In the sandbox, under this name.
     Inside(IfName),
@@ -60,7 +60,10 @@ pub fn look(
     {
         let mut pod = pod_socket(netns)?;
         let link = observe::link(&mut pod, Which::Index(index)).map_err(failed(what()))?;
+        // One that is still being set up would lose a race against the runtime's own
+        // steps: it is brought up last.
         let ours = link.filter(|link| link.peer == Some(near.index));
+        let ours = ours.filter(|link| link.up || !wiring.is_handed());
         if let Some(name) = ours.and_then(|link| link.name.parse().ok()) {
             return Ok(Seen::Inside(name));
         }

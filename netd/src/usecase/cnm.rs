@@ -214,6 +214,11 @@ impl Node {
                 self.let_go(endpoint).await?;
                 self.movable(&endpoint.key)
             }
+            (Seen::Missing, _, Stage::Handed) => {
+                // netd died before it had made it, or somebody removed it.
+                self.let_go(endpoint).await?;
+                self.movable(&endpoint.key)
+            }
             (_, _, Stage::Handed) => Err(Error::NotPlaced(endpoint.key.clone())),
             // The namespace is gone: left to collection.
             _ => Ok(endpoint.clone()),

@@ -109,6 +109,34 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl EndpointService for Fake {
     type WatchEndpointsStream = Events<WatchEndpointsResponse>;
 
+    async fn create_endpoint(
+        &self,
+        _: Request<netd_api::v1::CreateEndpointRequest>,
+    ) -> Result<Response<netd_api::v1::CreateEndpointResponse>, Status> {
+        Err(Status::unimplemented("create_endpoint"))
+    }
+
+    async fn join(
+        &self,
+        _: Request<netd_api::v1::JoinRequest>,
+    ) -> Result<Response<netd_api::v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("join"))
+    }
+
+    async fn leave(
+        &self,
+        _: Request<netd_api::v1::LeaveRequest>,
+    ) -> Result<Response<netd_api::v1::LeaveResponse>, Status> {
+        Err(Status::unimplemented("leave"))
+    }
+
+    async fn publish(
+        &self,
+        _: Request<netd_api::v1::PublishRequest>,
+    ) -> Result<Response<netd_api::v1::PublishResponse>, Status> {
+        Err(Status::unimplemented("publish"))
+    }
+
     async fn attach(&self, r: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
         let r = r.into_inner();
         self.note(Asked::Attach(r.clone())).await?;

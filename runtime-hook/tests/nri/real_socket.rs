@@ -38,6 +38,34 @@ fn not_used<T>() -> Answer<T> {
 impl EndpointService for Service {
     type WatchEndpointsStream = tokio_stream::Empty<Result<WatchEndpointsResponse, Status>>;
 
+    async fn create_endpoint(
+        &self,
+        _: Request<netd_api::v1::CreateEndpointRequest>,
+    ) -> Result<Response<netd_api::v1::CreateEndpointResponse>, Status> {
+        Err(Status::unimplemented("create_endpoint"))
+    }
+
+    async fn join(
+        &self,
+        _: Request<netd_api::v1::JoinRequest>,
+    ) -> Result<Response<netd_api::v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("join"))
+    }
+
+    async fn leave(
+        &self,
+        _: Request<netd_api::v1::LeaveRequest>,
+    ) -> Result<Response<netd_api::v1::LeaveResponse>, Status> {
+        Err(Status::unimplemented("leave"))
+    }
+
+    async fn publish(
+        &self,
+        _: Request<netd_api::v1::PublishRequest>,
+    ) -> Result<Response<netd_api::v1::PublishResponse>, Status> {
+        Err(Status::unimplemented("publish"))
+    }
+
     async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
         let endpoint = Some(self.0.attach(request.into_inner()).await?);
         Ok(Response::new(AttachResponse { endpoint }))

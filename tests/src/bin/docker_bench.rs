@@ -57,11 +57,9 @@ impl Contender {
 
     fn bridge(bed: &Bed, version: DockerVersion) -> Result<Self> {
         let host = bed.host("bridge")?;
-        let has = Command::new("sh")
-            .args(["-c", "command -v iptables"])
-            .stdout(Stdio::null())
-            .status()?;
-        let rules = if has.success() { "--iptables=true" } else { "--iptables=false" };
+        let mut has = Command::new("sh");
+        has.args(["-c", "command -v iptables"]).stdout(Stdio::null());
+        let rules = if has.status()?.success() { "--iptables=true" } else { "--iptables=false" };
         // Forwarding is what dockerd switches on for itself with its rules.
         host.net.sh("sysctl -qw net.ipv4.ip_forward=1")?;
         let docker = Docker::start(&host, version, &["--bip=10.74.0.1/16", rules])?;

@@ -7,7 +7,10 @@ use netd::store::{
     Change, Compare, Event, Outcome, Store as _, StoreError, Txn, Watched,
     etcd::{EtcdOptions, EtcdStore},
 };
-use testbed::{block_on, case, etcd::EtcdCluster};
+use testbed::{
+    block_on, case,
+    etcd::{EtcdCluster, EtcdSetup, Place},
+};
 
 use super::{next, open, until, write, write_at_last};
 
@@ -76,44 +79,81 @@ fn a_quiet_watch_is_not_compacted() -> Result<()> {
     })
 }
 
-/// Data restored from a snapshot: revisions go back. Whether or not new changes have
-/// passed the old revisions when a watch comes back, it says that all is to be listed.
+/// Data restored from a snapshot, and changed, while the client is cut off: revisions go
+/// back. Whether or not new changes have passed the old revisions when the client comes
+/// back, its watch says that all is to be listed.
 fn restored(writes_after: usize) -> Result<()> {
     case(|bed| {
+        let (host, client) = (bed.host("etcd")?, bed.host("client")?);
+        let place = Place { address: host.v4.into(), net: Some(host.net.path().to_owned()) };
+        let setup = EtcdSetup::on(vec![place]);
+        let mut cluster = EtcdCluster::start_with(&bed.directory().join("cluster"), setup)?;
+        let file = bed.directory().join("snapshot");
+        let link = |state| client.net.sh(&format!("ip link set eth0 {state}"));
+        client.net.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let store = open(&cluster)?;
+                let lease = store.grant(Duration::from_secs(600)).await?;
+                write(&store, "/t/a", "1").await?;
+                cluster.snapshot(&file)?;
+                let late = store.grant(Duration::from_secs(600)).await?;
+                let mut after = 0;
+                for n in 2..7 {
+                    after = write(&store, "/t/a", &n.to_string()).await?;
+                }
+                let mut watch = store.watch("/t/", after).await?;
+                let last = write(&store, "/t/b", "7").await?;
+                until(&mut watch, "/t/b", "7").await?;
+
+                link("down")?;
+                cluster.restore(&file)?;
+                for n in 0..writes_after {
+                    cluster.ctl(&["put", "/t/c", &n.to_string()])?;
+                }
+                let now = cluster.revision(0)?;
+                ensure!((now > last) == (writes_after > 0), "{last}, then {now}");
+                link("up")?;
+
+                ensure!(outcome(&mut watch).await? == Watched::Compacted);
+                let list = store.list("/t/").await?;
+                let first = list.entries.first().map(|e| (e.key.as_str(), e.value.as_slice()));
+                ensure!(first == Some(("/t/a", b"1".as_slice())), "{list:?}");
+                if writes_after == 0 {
+                    // A list from before the restore is as good as none.
+                    let mut old = store.watch("/t/", after).await?;
+                    ensure!(outcome(&mut old).await? == Watched::Compacted);
+                }
+                let mut watch = store.watch("/t/", list.revision).await?;
+                write_at_last(&store, "/t/d", "new").await?;
+                until(&mut watch, "/t/d", "new").await?;
+                store.keep_alive(lease).await?;
+                let gone = store.keep_alive(late).await;
+                ensure!(matches!(gone, Err(StoreError::LeaseGone(l)) if l == late), "{gone:?}");
+                Ok(())
+            })
+        })
+    })
+}
+
+/// Three members are stopped and given a snapshot's data, and watches find out.
+#[test]
+fn a_restored_cluster_of_three() -> Result<()> {
+    case(|bed| {
         let mut cluster = EtcdCluster::start(&bed.directory().join("etcd"), 3)?;
-        let (store, other) = (open(&cluster)?, open(&cluster)?);
+        let store = open(&cluster)?;
         let file = bed.directory().join("snapshot");
         block_on(async {
-            let lease = store.grant(Duration::from_secs(600)).await?;
             write(&store, "/t/a", "1").await?;
             cluster.snapshot(&file)?;
-            let late = store.grant(Duration::from_secs(600)).await?;
-            let mut after = 0;
-            for n in 2..7 {
-                after = write(&store, "/t/a", &n.to_string()).await?;
-            }
+            let after = write(&store, "/t/a", "2").await?;
             let mut watch = store.watch("/t/", after).await?;
-            write(&store, "/t/b", "7").await?;
-            until(&mut watch, "/t/b", "7").await?;
+            write(&store, "/t/a", "3").await?;
+            until(&mut watch, "/t/a", "3").await?;
             cluster.restore(&file)?;
-            for n in 0..writes_after {
-                write_at_last(&other, "/t/c", &n.to_string()).await?;
-            }
             ensure!(outcome(&mut watch).await? == Watched::Compacted);
-            let list = store.list("/t/").await?;
-            let first = list.entries.first().map(|e| (e.key.as_str(), e.value.as_slice()));
-            ensure!(first == Some(("/t/a", b"1".as_slice())), "{list:?}");
-            // A list from before the restore is as good as none.
-            let mut old = store.watch("/t/", after).await?;
-            if writes_after == 0 {
-                ensure!(outcome(&mut old).await? == Watched::Compacted);
-            }
-            let mut watch = store.watch("/t/", list.revision).await?;
-            write_at_last(&other, "/t/d", "new").await?;
-            until(&mut watch, "/t/d", "new").await?;
-            store.keep_alive(lease).await?;
-            let gone = store.keep_alive(late).await;
-            ensure!(matches!(gone, Err(StoreError::LeaseGone(l)) if l == late), "{gone:?}");
+            let there = store.get("/t/a").await?.map(|entry| entry.value);
+            ensure!(there == Some(b"1".to_vec()), "{there:?}");
             Ok(())
         })
     })

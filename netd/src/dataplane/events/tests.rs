@@ -243,3 +243,23 @@ fn junk_is_passed_over() {
         }
     }
 }
+
+#[test]
+fn the_carrier_of_an_awaited_endpoint_says_that_its_other_end_was_moved() {
+    const LOWER_UP: u32 = 1 << 16;
+    let mut t = table(None);
+    let awaited = Expected {
+        name: "nd0123456789ab".parse().unwrap(),
+        host: HOST,
+        host_mac: MAC,
+        pod: None,
+        pod_mac: MAC,
+        mtu: 1400,
+        bridge: None,
+        addresses: vec![],
+        awaited: true,
+    };
+    t.expect(awaited);
+    assert_eq!(t.judge(&host(UP, 0, 1400, &[]), false), []);
+    assert_eq!(t.judge(&host(UP | LOWER_UP, 0, 1400, &[]), false), ours());
+}

@@ -21,6 +21,23 @@ fn each_family_of_the_network_gets_one_address_in_ascending_order() {
 }
 
 #[test]
+fn a_part_of_a_subnet_gives_its_own_addresses_only() {
+    let mut network = dual();
+    let part = "10.1.0.4/31".parse().unwrap();
+    let mut within = |wanted: Option<&str>| {
+        network.allocate_within(part, wanted.map(ip)).map(|given| given.ip.to_string())
+    };
+    assert_eq!(within(None).unwrap(), "10.1.0.4");
+    assert_eq!(within(Some("10.1.0.4")), Err(IpamError::Taken { ip: ip("10.1.0.4") }));
+    assert_eq!(within(None).unwrap(), "10.1.0.5");
+    assert!(matches!(within(None), Err(IpamError::PoolFull { .. })));
+    assert!(matches!(within(Some("10.1.0.2")), Err(IpamError::NotInPool { .. })));
+    assert!(network.release(ip("10.1.0.4")));
+    assert_eq!(network.allocate_within(part, None).unwrap().ip, ip("10.1.0.4"), "a freed one");
+    assert_eq!(next(&mut network), ["10.1.0.2", "fd00:1::2"], "the other family is untouched");
+}
+
+#[test]
 fn a_freed_address_comes_after_all_fresh_ones_and_in_the_order_freed() {
     let mut network = NetworkAllocator::new(&[pool("10.1.0.0/29")]);
     for _ in 0..4 {

@@ -1,18 +1,21 @@
 //! Whether etcd still holds the data that it held before.
 //!
 //! Data restored from a backup has lower revisions than were seen, until new changes
-//! have passed them. raft's index tells it then: it counts every change and every
-//! lease of a cluster and begins anew in a restored one.
+//! have passed them. raft's log tells it then, which a restored cluster begins anew: each
+//! entry makes one revision at most, so that the surplus of entries over revisions only
+//! grows in one log, and falls by the backup's revision with a new one. What was restored
+//! escapes only if it then saw more leases and elections than the backup has revisions.
 
 use crate::store::Revision;
 
-/// What a member said right after a read that all earlier changes go before.
+/// What a member said: first the revision, by a read that all earlier changes go before,
+/// then the index of the last entry that raft has committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sighting {
     pub cluster: u64,
     pub revision: Revision,
     /// Not known to a user without rights.
-    pub index: Option<u64>,
+    pub index: Option<i64>,
 }
 
 /// What was known when a question was sent.
@@ -21,26 +24,35 @@ pub(super) struct Mark {
     epoch: u64,
     cluster: Option<u64>,
     revision: Revision,
-    index: u64,
+    index: i64,
+    surplus: i64,
     peak: Revision,
 }
 
 /// All that was seen of etcd's data.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lineage {
     /// How often other data took the place of what was there.
     epoch: u64,
     cluster: Option<u64>,
     revision: Revision,
-    index: u64,
+    index: i64,
+    /// raft has at least so many more entries than there are revisions.
+    surplus: i64,
     /// The greatest revision of any epoch.
     peak: Revision,
 }
 
+impl Default for Lineage {
+    fn default() -> Self {
+        Self { epoch: 0, cluster: None, revision: 0, index: 0, surplus: i64::MIN, peak: 0 }
+    }
+}
+
 impl Lineage {
     pub fn mark(&self) -> Mark {
-        let Self { epoch, cluster, revision, index, peak } = *self;
-        Mark { epoch, cluster, revision, index, peak }
+        let Self { epoch, cluster, revision, index, surplus, peak } = *self;
+        Mark { epoch, cluster, revision, index, surplus, peak }
     }
 
     pub fn epoch(&self) -> u64 {
@@ -53,16 +65,24 @@ impl Lineage {
         self.peak = self.peak.max(revision);
     }
 
+    /// The last entry that a member had applied, and then its revision.
+    pub fn applied(&mut self, epoch: u64, index: i64, revision: Revision) {
+        if epoch == self.epoch {
+            self.surplus = self.surplus.max(index.saturating_sub(revision));
+        }
+    }
+
     /// Takes up what was seen after `mark`; begins another epoch if the data was replaced.
     pub fn judge(&mut self, mark: Mark, now: Sighting) {
+        let other_log =
+            |index: i64| index < mark.index || index.saturating_sub(now.revision) < mark.surplus;
         let other = mark.cluster.is_some_and(|cluster| cluster != now.cluster)
             || now.revision < mark.revision
-            || now.index.is_some_and(|index| index < mark.index);
+            || now.index.is_some_and(other_log);
         // Somebody else may have found out while the answer was on its way.
         if other && mark.epoch == self.epoch {
-            self.epoch += 1;
-            self.revision = now.revision;
-            self.index = 0;
+            let (epoch, peak) = (self.epoch + 1, self.peak);
+            *self = Self { epoch, peak, ..Self::default() };
         }
         self.cluster = Some(now.cluster);
         self.index = self.index.max(now.index.unwrap_or(0));
@@ -80,7 +100,7 @@ impl Lineage {
 mod tests {
     use super::*;
 
-    fn at(cluster: u64, revision: Revision, index: u64) -> Sighting {
+    fn at(cluster: u64, revision: Revision, index: i64) -> Sighting {
         Sighting { cluster, revision, index: Some(index) }
     }
 
@@ -115,6 +135,22 @@ mod tests {
             assert!(lineage.can_resume(mark, 1, 5, now.revision));
             assert_eq!(next(&mut lineage, now), 1, "told once");
         }
+    }
+
+    #[test]
+    fn other_data_is_known_by_its_log_when_it_has_passed_the_old_one() {
+        let mut lineage = Lineage::default();
+        next(&mut lineage, at(7, 1000, 1200));
+        lineage.applied(0, 1200, 1000);
+        // Changes (one entry, one revision), elections and leases (no revision).
+        for now in [at(7, 5000, 5200), at(7, 5000, 9999)] {
+            assert_eq!(next(&mut lineage, now), 0);
+        }
+        // From a backup at revision 4000, 6000 changes and 100 others later.
+        assert_eq!(next(&mut lineage, at(7, 10_000, 6100)), 1);
+        assert_eq!(next(&mut lineage, at(7, 10_001, 6101)), 1);
+        lineage.applied(0, 1_000_000, 1);
+        assert_eq!(next(&mut lineage, at(7, 10_002, 6102)), 1, "of the old data");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod members;
 mod meters;
 mod options;
 mod received;
+mod resume;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

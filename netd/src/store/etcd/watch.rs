@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use etcd_client::{Client, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{WatchResponse, WatchStream};
 use tokio::{
     sync::{mpsc, watch::Receiver},
     task::AbortHandle,
@@ -12,9 +12,7 @@ use tokio::{
 
 use super::{
     failure::{Failure, Miss, Why, judge},
-    kv,
-    lineage::Sighting,
-    members::{Members, Repeat, random},
+    members::{Members, random},
     meters::Rpc,
     received::{Received, read},
 };
@@ -61,22 +59,23 @@ pub(super) fn start(
     EtcdWatch { told, task: tokio::spawn(follower.run()).abort_handle() }
 }
 
-struct Follower {
-    members: Arc<Members>,
-    prefix: String,
+/// The task's state.
+pub(super) struct Follower {
+    pub members: Arc<Members>,
+    pub prefix: String,
     /// Everything up to here was told.
-    after: Revision,
+    pub after: Revision,
     /// What data `after` is a revision of.
-    epoch: u64,
+    pub epoch: u64,
     /// How far etcd was when last asked. It counts with the next answer only: members
     /// before 3.5.8 may name a revision whose events are still on their way.
-    progress: Option<Revision>,
+    pub progress: Option<Revision>,
     tell: mpsc::Sender<Result<Watched, StoreError>>,
     closed: Receiver<()>,
 }
 
 /// Why a stream came to its end.
-enum End {
+pub(super) enum End {
     /// The store or the watch was dropped.
     Closed,
     /// To be listed again.
@@ -142,76 +141,6 @@ impl Follower {
                 if start.elapsed() >= SETTLED { End::Settled(why) } else { End::Lost(why) }
             }
             end => end,
-        }
-    }
-
-    /// A stream that tells what comes after `after`, from the member that it names.
-    async fn connect(&mut self) -> Result<(usize, WatchStream), End> {
-        self.progress = None;
-        let at = self.find().await?;
-        let (from, end) = kv::range(&self.prefix);
-        let options = WatchOptions::new()
-            .with_range(end)
-            .with_start_revision(self.after.saturating_add(1))
-            .with_progress_notify();
-        let open = |client: Client| {
-            let (from, options) = (from.clone(), options.clone());
-            let mut watch = client.watch_client().max_decoding_message_size(kv::ANSWER_MOST);
-            async move {
-                let mut stream = watch.watch(from, Some(options)).await?;
-                let first = stream.message().await?;
-                // etcd tells only here that the token is not valid (any more).
-                if first.as_ref().is_some_and(|m| m.cancel_reason().contains("auth token")) {
-                    client.refresh_token().await?;
-                }
-                Ok((stream, first))
-            }
-        };
-        let (stream, first) = self.members.call_one(at, Rpc::Watch, open).await?;
-        match first.as_ref().map(read) {
-            Some(Received::Created) => Ok((at, stream)),
-            Some(Received::Compacted) => Err(End::Compacted),
-            Some(Received::Refused(why)) => Err(End::Lost(self.refused(at, &why))),
-            Some(Received::Events { .. } | Received::Progress(_)) | None => {
-                Err(End::Lost(format!("{}: it began no watch", self.members.endpoint(at))))
-            }
-        }
-    }
-
-    fn refused(&self, at: usize, why: &str) -> String {
-        format!("{}: it refuses to watch {:?}: {why}", self.members.endpoint(at), self.prefix)
-    }
-
-    /// A member that is up to date, having made sure that it has the data that `after`
-    /// is a revision of.
-    async fn find(&self) -> Result<usize, End> {
-        let mark = self.members.lineage.lock().mark();
-        // A key that whoever may watch the prefix may read; it need not be there.
-        let (key, _) = kv::range(&self.prefix);
-        let read = |client: Client| {
-            let key = key.clone();
-            let options = GetOptions::new().with_keys_only();
-            async move { client.kv_client().get(key, Some(options)).await }
-        };
-        let (at, answer) = self.members.call_some(Rpc::Get, Repeat::Yes, read).await?;
-        let ask = |client: Client| async move { client.maintenance_client().status().await };
-        let status = match self.members.call_one(at, Rpc::Status, ask).await {
-            Ok(status) => Some(status),
-            Err(Failure::Refused { .. }) => None,
-            Err(failure) => return Err(failure.into()),
-        };
-        let member = |header: &ResponseHeader| header.member_id();
-        let answered = answer.header().map(member);
-        // Behind a load balancer it may be another one, which lags.
-        let same = status.filter(|status| status.header().map(member) == answered);
-        let index = same.map(|status| status.raft_index());
-        let (cluster, revision) =
-            answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
-        let mut lineage = self.members.lineage.lock();
-        lineage.judge(mark, Sighting { cluster, revision, index });
-        match lineage.can_resume(mark, self.epoch, self.after, revision) {
-            true => Ok(at),
-            false => Err(End::Compacted),
         }
     }
 

@@ -184,6 +184,10 @@ impl Pair {
                  ip link set eth0 up"
             ))?;
         }
+        // Neighbour discovery begins when both ends have a carrier, in its own time.
+        wait::until(SOON, "the cable works", || {
+            a.net.sh("ping -n -c 1 -W 1 192.0.2.2 && ping -n -c 1 -W 1 2001:db8::2")
+        })?;
         Ok(Self { backend, outer_v6, a, b, directory })
     }
 
@@ -204,9 +208,10 @@ impl Pair {
     }
 
     pub fn address(&self, node: &Node) -> Result<()> {
+        // The queue has room for what comes while a busy machine does something else.
         let (n, mtu) = (node.number, self.mtu());
         node.net.sh(&format!(
-            "ip link set {DEVICE} mtu {mtu} up
+            "ip link set {DEVICE} mtu {mtu} txqueuelen 5000 up
              ip address add 10.{n}.0.1/24 dev {DEVICE}
              ip address add fd00:{n}::1/64 dev {DEVICE} nodad
              ip route add 10.0.0.0/8 dev {DEVICE} src 10.{n}.0.1
