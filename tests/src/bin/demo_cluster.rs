@@ -89,7 +89,8 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
         let ips: Vec<String> = pod.ips.iter().map(ToString::to_string).collect();
         println!("  {} {}  has {}", node.host.name, node.host.v4, ips.join(" "));
     }
-    println!("\nthe cluster's configuration is changed in etcd, from backend to backend:");
+    println!("\nthe cluster's configuration is changed in etcd, from backend to backend");
+    println!("(a debug build; `make bench-overlay` measures):");
     let server_at = pods.first().context("no pod")?;
     let server = iperf::Server::start(&server_at.net, bed.directory())?;
     for backend in ["vxlan", "host-gw", "udp", "wireguard"] {

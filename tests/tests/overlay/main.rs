@@ -12,6 +12,7 @@ mod life;
 mod migration;
 mod mixed;
 mod restart;
+mod secrecy;
 mod seen;
 mod underlays;
 
