@@ -180,34 +180,6 @@ impl endpoint_service_server::EndpointService for Fake {
             v1::WatchEndpointsResponse { endpoint: Some(endpoint("a")), ..Default::default() };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(event)]))))
     }
-
-    async fn create_endpoint(
-        &self,
-        _: Request<v1::CreateEndpointRequest>,
-    ) -> Result<Response<v1::CreateEndpointResponse>, Status> {
-        Err(Status::unimplemented("create_endpoint"))
-    }
-
-    async fn join(
-        &self,
-        _: Request<v1::JoinRequest>,
-    ) -> Result<Response<v1::JoinResponse>, Status> {
-        Err(Status::unimplemented("join"))
-    }
-
-    async fn leave(
-        &self,
-        _: Request<v1::LeaveRequest>,
-    ) -> Result<Response<v1::LeaveResponse>, Status> {
-        Err(Status::unimplemented("leave"))
-    }
-
-    async fn publish(
-        &self,
-        _: Request<v1::PublishRequest>,
-    ) -> Result<Response<v1::PublishResponse>, Status> {
-        Err(Status::unimplemented("publish"))
-    }
 }
 
 /// A server on a thread of its own, as the commands bring their own runtime.

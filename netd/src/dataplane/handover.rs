@@ -20,10 +20,11 @@ use crate::domain::{IfName, Wiring};
 pub enum Seen {
     /// There is no pair.
     Missing,
-    /// On the host, in a namespace that was not asked about, or on its way: not yet up.
+    /// On the host, or in a namespace that was not asked about.
     Outside,
-    /// In the sandbox, under this name.
-    Inside(IfName),
+    /// In the sandbox, under this name. Down: the runtime may not be done with it; it
+    /// brings it up after it has given it its name and addresses.
+    Inside { name: IfName, up: bool },
 }
 
 /// Makes the pair with both ends on the host, the sandbox's down; one that is there
@@ -55,19 +56,25 @@ pub fn look(
     let near = observe::link(&mut kernel.socket, name).map_err(failed(what()))?;
     let Some(near) = near.filter(|link| link.kind == "veth") else { return Ok(Seen::Missing) };
     let far = inside(kernel, netns, &near).map_err(failed(what()))?;
+    let mut seen = Seen::Outside;
     if let Some(index) = far
         && let Some(netns) = netns
     {
         let mut pod = pod_socket(netns)?;
         let link = observe::link(&mut pod, Which::Index(index)).map_err(failed(what()))?;
-        // One that is still being set up would lose a race against the runtime's own
-        // steps: it is brought up last.
         let ours = link.filter(|link| link.peer == Some(near.index));
-        let ours = ours.filter(|link| link.up || !wiring.is_handed());
-        if let Some(name) = ours.and_then(|link| link.name.parse().ok()) {
-            return Ok(Seen::Inside(name));
+        if let Some((name, up)) = ours.and_then(|link| Some((link.name.parse().ok()?, link.up))) {
+            seen = Seen::Inside { name, up };
         }
     }
+    if wiring.is_handed() || seen == Seen::Outside {
+        await_carrier(kernel, wiring, &near);
+    }
+    Ok(seen)
+}
+
+/// The runtime is done with the sandbox's side when the host's has a carrier.
+fn await_carrier(kernel: &mut Kernel, wiring: &Wiring, near: &ActualLink) {
     kernel.shared.table.lock().expect(Expected {
         name: wiring.host_ifname.clone(),
         host: near.index,
@@ -79,7 +86,6 @@ pub fn look(
         addresses: Vec::new(),
         awaited: true,
     });
-    Ok(Seen::Outside)
 }
 
 /// The index of the other end, if it is in `netns`.

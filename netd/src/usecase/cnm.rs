@@ -190,7 +190,10 @@ impl Node {
         let wiring = Arc::new(endpoint.wiring.clone());
         let seen = self.dataplane.look(netns.clone(), wiring).await?;
         match (seen, netns, moved.stage) {
-            (Seen::Inside(name), Some(netns), _) => {
+            (Seen::Inside { up: false, .. }, _, Stage::Handed) => {
+                Err(Error::NotPlaced(endpoint.key.clone()))
+            }
+            (Seen::Inside { name, .. }, Some(netns), _) => {
                 let mut next = at_stage(endpoint, Stage::Placed, endpoint.netns_path.clone());
                 next.wiring.ifname = name;
                 next.netns = netns.id();

@@ -19,7 +19,7 @@ use crate::{client::Client, error::HookError};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long calls wait for a netd that is being restarted. dockerd itself gives a plugin
 /// 30 s.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Beginning of the `source` of what Docker's endpoints are attached by.

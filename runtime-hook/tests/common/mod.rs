@@ -171,31 +171,6 @@ impl EndpointService for Fake {
     ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
         Err(Status::unimplemented("the hook never asks"))
     }
-    // Docker's front is tested against a real netd.
-    async fn create_endpoint(
-        &self,
-        _: Request<netd_api::v1::CreateEndpointRequest>,
-    ) -> Result<Response<netd_api::v1::CreateEndpointResponse>, Status> {
-        Err(Status::unimplemented("docker"))
-    }
-    async fn publish(
-        &self,
-        _: Request<netd_api::v1::PublishRequest>,
-    ) -> Result<Response<netd_api::v1::PublishResponse>, Status> {
-        Err(Status::unimplemented("docker"))
-    }
-    async fn join(
-        &self,
-        _: Request<netd_api::v1::JoinRequest>,
-    ) -> Result<Response<netd_api::v1::JoinResponse>, Status> {
-        Err(Status::unimplemented("docker"))
-    }
-    async fn leave(
-        &self,
-        _: Request<netd_api::v1::LeaveRequest>,
-    ) -> Result<Response<netd_api::v1::LeaveResponse>, Status> {
-        Err(Status::unimplemented("docker"))
-    }
 }
 
 #[async_trait]

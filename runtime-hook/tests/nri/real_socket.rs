@@ -97,30 +97,6 @@ impl EndpointService for Service {
     ) -> Answer<Self::WatchEndpointsStream> {
         not_used()
     }
-    async fn create_endpoint(
-        &self,
-        _: Request<netd_api::v1::CreateEndpointRequest>,
-    ) -> Answer<netd_api::v1::CreateEndpointResponse> {
-        not_used()
-    }
-    async fn publish(
-        &self,
-        _: Request<netd_api::v1::PublishRequest>,
-    ) -> Answer<netd_api::v1::PublishResponse> {
-        not_used()
-    }
-    async fn join(
-        &self,
-        _: Request<netd_api::v1::JoinRequest>,
-    ) -> Answer<netd_api::v1::JoinResponse> {
-        not_used()
-    }
-    async fn leave(
-        &self,
-        _: Request<netd_api::v1::LeaveRequest>,
-    ) -> Answer<netd_api::v1::LeaveResponse> {
-        not_used()
-    }
 }
 
 #[tonic::async_trait]
