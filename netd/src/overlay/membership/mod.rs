@@ -189,11 +189,13 @@ impl Membership {
     /// updates are to be read: as long as they are not, they are put together.
     ///
     /// # Errors
-    /// The node's id can be neither read nor made.
+    /// The node's id can be neither read nor made, or its name can't be one.
     pub async fn start(
         store: Arc<dyn Store>,
         options: MembershipOptions,
     ) -> io::Result<(Arc<Self>, mpsc::Receiver<Update>)> {
+        records::check("node_name", &options.node_name)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         let dir = options.state_dir.clone();
         let read = move || {
             let id = files::node_id(&dir).map_err(|e| {

@@ -82,7 +82,9 @@ fn parse<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|e| e.to_string())
 }
 
-fn check(field: &str, text: &str) -> Result<(), String> {
+/// # Errors
+/// It can't be an id or a name; what is wrong.
+pub(super) fn check(field: &str, text: &str) -> Result<(), String> {
     match text.len() {
         0 => Err(format!("{field} is empty")),
         n if n > TEXT_MOST => Err(format!("{field} has {n} bytes; at most {TEXT_MOST} are read")),

@@ -158,7 +158,8 @@ impl Core {
 
 /// Whether a lease is this node's, or about to be: it is no peer then.
 fn is_mine(own: &Own, view: &View, name: &str, key: &LeaseKey) -> bool {
-    if let Some(owner) = view.owners.get(name) {
+    let owner = view.owners.get(name);
+    if let Some(owner) = owner.filter(|owner| owner.record.is_ok()) {
         return own.asker().owns(owner)
             && key.subnets.as_ref().is_ok_and(|s| !is_overwritten(own, view, s));
     }
@@ -166,8 +167,9 @@ fn is_mine(own: &Own, view: &View, name: &str, key: &LeaseKey) -> bool {
     if view.at(Part::Cluster).is_none() && own.asker().is_at(key) {
         return true;
     }
-    let wished = || own.held.keys().chain(&own.leaving).chain(&own.trying).chain(&own.preferred);
-    key.subnets.as_ref().is_ok_and(|s| wished().any(|w| w == s)) && own.asker().is_at(key)
+    let had = own.held.keys().chain(&own.leaving);
+    let mut wished = had.chain(&own.trying).chain(&own.preferred).chain(&own.fixed);
+    key.subnets.as_ref().is_ok_and(|s| wished.any(|w| w == s)) && own.asker().is_at(key)
 }
 
 fn is_overwritten(own: &Own, view: &View, subnets: &Subnets) -> bool {
