@@ -70,7 +70,10 @@ fn everything_of_vxlan_comes_back() -> Result<()> {
             ("the vxlan device of IPv6", "ip link delete flannel-v6.1"),
             ("a vxlan device that was set down", "ip link set flannel.1 down"),
             ("its MTU", "ip link set flannel.1 mtu 1200"),
-            ("the routes", "ip route flush dev flannel.1; ip -6 route flush dev flannel-v6.1"),
+            (
+                "the routes",
+                "ip route flush dev flannel.1; ip -6 route flush dev flannel-v6.1 proto 110",
+            ),
             ("the neighbours", "ip neigh flush nud permanent dev flannel.1"),
             ("the neighbours of IPv6", "ip -6 neigh flush nud permanent dev flannel-v6.1"),
             (

@@ -57,22 +57,24 @@ impl Overlay {
         tokio::time::timeout(PATIENCE, grown).await.is_ok()
     }
 
-    /// Gives back subnets that have been empty for long, the first never.
+    /// Gives back subnets that have been empty for long, the last one never.
     async fn give_back(&self, node: &Node, empty: &mut HashMap<Subnets, Instant>) {
-        let (own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
+        let (mut own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
             self.state.lock().await.own.iter().cloned().partition(|own| own.fits);
         self.give_back_unfit(node, &unfit);
+        // The newest goes first; the last one stays.
+        own.sort_by_key(|own| std::cmp::Reverse(own.since));
         let own: Vec<Subnets> = own.iter().map(|own| own.subnets).collect();
         let name = &self.settings.network;
         let usage = node.registry.usage(name);
         let is_empty = |subnets: &Subnets| subnets.iter().all(|net| used(&usage, net) == Some(0));
         empty.retain(|subnets, _| own.contains(subnets) && is_empty(subnets));
-        for subnets in own.iter().skip(1).filter(|s| is_empty(s)) {
+        for subnets in own.iter().filter(|s| is_empty(s)) {
             let since = *empty.entry(*subnets).or_insert_with(Instant::now);
             let going: Vec<IpNet> = subnets.iter().collect();
             let rest: Vec<_> =
                 usage.iter().filter(|u| !going.contains(&u.subnet)).cloned().collect();
-            if since.elapsed() < self.settings.keep_empty || is_low(&rest) {
+            if since.elapsed() < self.settings.keep_empty || rest.is_empty() || is_low(&rest) {
                 continue;
             }
             match node.retire_pools(name, &going).await {
