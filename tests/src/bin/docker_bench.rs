@@ -7,7 +7,7 @@
 
 use std::{
     env,
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -67,15 +67,17 @@ impl Contender {
         Ok(Self { name, docker, network: Vec::new(), gateway, host, _netd: None })
     }
 
-    /// From `docker run` to a packet of the container's.
+    /// From `docker run` to the container's first connection.
     fn to_first_packet(&self) -> Result<Duration> {
-        let socket = self.host.net.run(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
-        socket.set_read_timeout(Some(LIMIT))?;
-        let port = socket.local_addr()?.port();
-        let script = format!("echo x | nc -u -w 1 {} {port}; sleep 100", self.gateway);
+        let listener = self.host.net.run(|| Ok(TcpListener::bind("0.0.0.0:0")?))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let script = format!("nc -w 9 {} {port} </dev/null; sleep 100", self.gateway);
         let (start, id) = self.start(&[], &script)?;
-        socket.recv(&mut [0; 16]).context("no packet")?;
-        let time = start.elapsed();
+        let (time, _) = {
+            let accept = || Ok(listener.accept().map(|_| start.elapsed())?);
+            wait::until(LIMIT, "the container's first connection", accept)?
+        };
         self.end(id)?;
         Ok(time)
     }
