@@ -70,7 +70,12 @@ fn everything_of_vxlan_comes_back() -> Result<()> {
             ("the vxlan device of IPv6", "ip link delete flannel-v6.1"),
             ("a vxlan device that was set down", "ip link set flannel.1 down"),
             ("its MTU", "ip link set flannel.1 mtu 1200"),
-            ("the routes", "ip route flush dev flannel.1; ip -6 route flush dev flannel-v6.1"),
+            (
+                "the routes",
+                "ip route flush dev flannel.1
+                 ip -6 route show dev flannel-v6.1 | grep via | while read net rest; do
+                     ip -6 route delete $net dev flannel-v6.1; done",
+            ),
             ("the neighbours", "ip neigh flush nud permanent dev flannel.1"),
             ("the neighbours of IPv6", "ip -6 neigh flush nud permanent dev flannel-v6.1"),
             (
