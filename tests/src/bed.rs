@@ -49,7 +49,9 @@ impl Bed {
         let directory = env::temp_dir().join(name);
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let underlay = Namespace::create(directory.join("ns/underlay"))?;
-        underlay.sh("ip link add under type bridge; ip link set under up
+        // A router that still looks for duplicates of its own addresses asks for no other's.
+        underlay.sh("sysctl -qw net.ipv6.conf.default.accept_dad=0
+             ip link add under type bridge; ip link set under up
              ip address add 192.0.2.1/24 dev under
              ip address add 2001:db8::1/64 dev under nodad")?;
         Ok(Self { directory, underlay, hosts: AtomicUsize::new(10) })
