@@ -13,6 +13,7 @@
 mod capacity;
 mod command;
 mod local;
+mod memory;
 mod pools;
 mod program;
 mod publish;
