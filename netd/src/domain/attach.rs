@@ -12,7 +12,8 @@ use super::{
     endpoint::{Bandwidth, Dns, PodIdentity, PortMapping},
     error::Invalid,
     ids::{EndpointKey, IfName, Mac, NetworkName, fnv1a},
-    network::{Driver, Network, Pool},
+    network::{Driver, Network},
+    pool::Pool,
     wiring::{
         BridgeWiring, NetworkWiring, ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6, Route, WiredAddress,
         Wiring, WiringDriver,

@@ -8,6 +8,7 @@ pub mod error;
 pub mod ids;
 pub mod network;
 pub mod overlay;
+pub mod pool;
 pub mod stored;
 pub mod wiring;
 
@@ -17,5 +18,6 @@ pub use endpoint::{
 };
 pub use error::{Invalid, Violation};
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
-pub use network::{Driver, Network, Pool};
+pub use network::{Driver, Network};
+pub use pool::Pool;
 pub use wiring::{BridgeWiring, NetworkWiring, Route, WiredAddress, Wiring, WiringDriver};

@@ -8,8 +8,7 @@ use ipnet::IpNet;
 
 use super::{
     Endpoint, EndpointKey, Invalid, NetworkName, PortMapping, Stage, Tombstone, WiredAddress,
-    Wiring, WiringDriver,
-    network::{MIN_MTU_V6, unusable},
+    Wiring, WiringDriver, network::MIN_MTU_V6, pool::unusable,
 };
 
 /// Largest `sequence` of a record; a node that attaches a million endpoints a second

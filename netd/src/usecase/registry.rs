@@ -1,8 +1,14 @@
 //! The node's state in memory: written after the store has it, rebuilt from it at start.
 
 mod holds;
+mod networks;
+mod reserve;
+mod sandboxes;
+mod tombstones;
 
 pub use holds::{Hold, Holder};
+pub use reserve::Site;
+pub use sandboxes::is_primary;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,18 +20,16 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    error::{Error, Result},
-    now_unix,
+    error::Result,
     ports::{HostPorts, shown},
 };
 use crate::{
     dataplane::FirewallState,
     domain::{
-        AttachSpec, Endpoint, EndpointKey, IfName, Moved, NetnsId, Network, NetworkName,
-        NetworkWiring, Phase, SandboxId, Stage, Tombstone, attach::Assigned, ids::DEFAULT_IFNAME,
-        stored::LAST_SEQUENCE,
+        AttachSpec, Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase,
+        SandboxId, Tombstone, stored::LAST_SEQUENCE,
     },
-    ipam::{NetworkAllocator, PoolUsage},
+    ipam::NetworkAllocator,
 };
 
 /// How far the kernel's side of an endpoint is.
@@ -79,24 +83,6 @@ struct Inner {
     sequence: u64,
 }
 
-/// Where an endpoint that is reserved is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Site {
-    /// In this namespace.
-    In(NetnsId),
-    /// In no sandbox yet: a runtime will move it there.
-    Nowhere,
-}
-
-impl Site {
-    fn netns(self) -> NetnsId {
-        match self {
-            Self::In(netns) => netns,
-            Self::Nowhere => NetnsId { dev: 0, inode: 0 },
-        }
-    }
-}
-
 /// See the module's text. Locks are held for map operations only, never over an await.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -136,88 +122,6 @@ impl Inner {
             self.detaching.insert(endpoint.key.clone());
         }
         self.endpoints.insert(endpoint.key.clone(), Held { endpoint, work });
-    }
-
-    /// Chooses addresses, host ports and the host name; all or nothing.
-    fn reserve(&mut self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
-        let state = self.networks.get(&spec.network).cloned();
-        let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
-        if state.network.pools.is_empty() {
-            let why = "its lease is waited for; `netd status` says what for".to_owned();
-            return Err(Error::NoSubnet { network: spec.network.clone(), why });
-        }
-        let host = spec.key.host_ifname();
-        if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
-            return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
-        }
-        self.ports
-            .take(&spec.key, &spec.port_mappings)
-            .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
-        let leased = if site == Site::Nowhere { self.take_over(spec) } else { Vec::new() };
-        let assigned = self.allocate(spec);
-        let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
-        let mut endpoint = endpoint.inspect_err(|_| {
-            self.ports.give_back(&spec.key, &spec.port_mappings);
-            self.hold_again(&spec.network, &leased);
-        })?;
-        if site == Site::Nowhere {
-            let routes = std::mem::take(&mut endpoint.wiring.routes);
-            endpoint.wiring.ifname = spec.key.waiting_ifname();
-            endpoint.moved =
-                Some(Moved { stage: Stage::Created, routes, leads_out: false, leased });
-        }
-        let endpoint = Arc::new(endpoint);
-        self.insert(endpoint.clone(), Work::Reserved);
-        Ok(endpoint)
-    }
-
-    fn allocate(&mut self, spec: &AttachSpec) -> Result<Vec<(IpAddr, usize)>> {
-        let Some(allocator) = self.allocators.get_mut(&spec.network) else {
-            return Err(Error::NoNetwork(spec.network.clone()));
-        };
-        let given = allocator
-            .allocate(&spec.addresses)
-            .map_err(|source| Error::Ipam { network: spec.network.clone(), source })?;
-        Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
-    }
-
-    /// The record; gives the addresses back when the request does not fit the network.
-    fn assemble(
-        &mut self,
-        spec: &AttachSpec,
-        site: Site,
-        state: &NetworkState,
-        ips: &[(IpAddr, usize)],
-    ) -> Result<Endpoint> {
-        let pools = &state.network.pools;
-        let assigned: Vec<_> = ips
-            .iter()
-            .filter_map(|(ip, i)| Some(Assigned { ip: *ip, pool: pools.get(*i)? }))
-            .collect();
-        let wiring = spec.wire(&state.network, &assigned, state.wiring.mtu);
-        let wiring = wiring.inspect_err(|_| {
-            for (ip, _) in ips {
-                self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
-            }
-        })?;
-        Ok(Endpoint {
-            key: spec.key.clone(),
-            network: spec.network.clone(),
-            phase: Phase::Attached,
-            netns_path: spec.netns_path.clone(),
-            netns: site.netns(),
-            wiring,
-            fixed_mtu: spec.mtu.is_some(),
-            pod: spec.pod.clone(),
-            labels: spec.labels.clone(),
-            annotations: spec.annotations.clone(),
-            dns: spec.dns.clone(),
-            created_at: now_unix(),
-            issued_at: spec.issued_at,
-            source: spec.source.clone(),
-            sequence: self.next_sequence(),
-            moved: None,
-        })
     }
 }
 
@@ -270,70 +174,6 @@ impl Registry {
         inner.holds.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));
         let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));
         inner.tombstones.extend(tombstones);
-    }
-
-    /// Adds or replaces a network. Its addresses in use stay in use.
-    pub fn put_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) {
-        let mut inner = self.inner.lock();
-        let name = network.name.clone();
-        let same_pools =
-            inner.networks.get(&name).is_some_and(|old| old.network.pools == network.pools);
-        if !same_pools || !inner.allocators.contains_key(&name) {
-            let allocator = match inner.allocators.get(&name) {
-                Some(allocator) => allocator.repool(&network.pools),
-                None => {
-                    let held = inner.endpoints.values().map(|h| &h.endpoint);
-                    let used = held.filter(|e| e.network == name).flat_map(|e| e.ips());
-                    NetworkAllocator::restore(&network.pools, used, [], &[])
-                }
-            };
-            inner.allocators.insert(name.clone(), allocator);
-        }
-        inner.networks.insert(name, NetworkState { network, wiring });
-    }
-
-    /// Removes a network that has no endpoint; how many it has.
-    pub fn retire_network(&self, name: &NetworkName) -> usize {
-        let mut inner = self.inner.lock();
-        let endpoints = inner.endpoints.values().filter(|h| h.endpoint.network == *name).count();
-        if endpoints == 0 {
-            inner.networks.remove(name);
-            inner.allocators.remove(name);
-        }
-        endpoints
-    }
-
-    /// Replaces a network by one that lacks some of its pools, if no address of those is
-    /// in use; whether it was done.
-    pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
-        let mut inner = self.inner.lock();
-        let name = network.name.clone();
-        let Some(old) = inner.networks.get(&name).cloned() else { return false };
-        let Some(allocator) = inner.allocators.get(&name) else { return false };
-        let stays = |subnet| network.pools.iter().any(|p| p.subnet == subnet);
-        let mut going = old.network.pools.iter().map(|p| p.subnet).filter(|s| !stays(*s));
-        if !going.all(|subnet| allocator.is_empty(subnet)) {
-            return false;
-        }
-        let allocator = allocator.repool(&network.pools);
-        inner.allocators.insert(name.clone(), allocator);
-        inner.networks.insert(name, NetworkState { network, wiring });
-        true
-    }
-
-    /// One network.
-    pub fn network(&self, name: &NetworkName) -> Option<NetworkState> {
-        self.inner.lock().networks.get(name).cloned()
-    }
-
-    /// All networks, by name.
-    pub fn networks(&self) -> Vec<NetworkState> {
-        self.inner.lock().networks.values().cloned().collect()
-    }
-
-    /// How full each pool of a network is.
-    pub fn usage(&self, name: &NetworkName) -> Vec<PoolUsage> {
-        self.inner.lock().allocators.get(name).map(NetworkAllocator::usage).unwrap_or_default()
     }
 
     /// Chooses everything for an attach and holds it; see [`Registry::drop_reservation`].
@@ -426,103 +266,6 @@ impl Registry {
         }
     }
 
-    /// What is to be left of `endpoint`.
-    pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
-        Tombstone {
-            key: endpoint.key.clone(),
-            issued_at: endpoint.issued_at,
-            released_at: now_unix(),
-            network: Some(endpoint.network.clone()),
-            addresses: endpoint.ips().collect(),
-            sequence: self.inner.lock().next_sequence(),
-        }
-    }
-
-    /// What is to be left of a detach of nothing.
-    pub fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
-        Tombstone {
-            key: key.clone(),
-            issued_at,
-            released_at: now_unix(),
-            network: None,
-            addresses: vec![],
-            sequence: self.inner.lock().next_sequence(),
-        }
-    }
-
-    /// The link is gone and the store knows: the addresses are free.
-    pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
-        self.drop_reservation(endpoint, &[]);
-        self.bury(tombstone);
-    }
-
-    /// Keeps a tombstone.
-    pub fn bury(&self, tombstone: Tombstone) {
-        self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
-    }
-
-    /// The tombstone of a key.
-    pub fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
-        self.inner.lock().tombstones.get(key).cloned()
-    }
-
-    /// Whether the endpoint, or its whole sandbox, was detached after `issued_at`.
-    pub fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
-        let tombstones = &self.inner.lock().tombstones;
-        let later = |key| tombstones.get(key).is_some_and(|t| issued_at < t.issued_at);
-        later(key) || later(&EndpointKey::every(key.sandbox.clone()))
-    }
-
-    /// Removes a key's tombstone.
-    pub fn exhume(&self, key: &EndpointKey) {
-        self.inner.lock().tombstones.remove(key);
-    }
-
-    /// Tombstones made at or before `limit`, seconds since the Unix epoch.
-    pub fn old_tombstones(&self, limit: i64) -> Vec<EndpointKey> {
-        let inner = self.inner.lock();
-        let old = inner.tombstones.values().filter(|t| t.released_at <= limit);
-        old.map(|t| t.key.clone()).collect()
-    }
-
-    /// The set of sandboxes that `source` knows; false if there are `most` others already.
-    pub fn set_source(&self, source: &str, sandboxes: HashSet<SandboxId>, most: usize) -> bool {
-        let sources = &mut self.inner.lock().sources;
-        let room = sources.contains_key(source) || sources.len() < most;
-        if room {
-            sources.insert(source.to_owned(), sandboxes);
-        }
-        room
-    }
-
-    /// How many endpoints a network has.
-    pub fn count_in(&self, name: &NetworkName) -> usize {
-        self.inner.lock().endpoints.values().filter(|h| h.endpoint.network == *name).count()
-    }
-
-    /// Whether any source knows the sandbox.
-    pub fn is_known(&self, sandbox: &SandboxId) -> bool {
-        self.inner.lock().sources.values().any(|set| set.contains(sandbox))
-    }
-
-    /// No source knows the sandbox any more, whatever it said before.
-    pub fn forget_sandbox(&self, sandbox: &SandboxId) {
-        for set in self.inner.lock().sources.values_mut() {
-            set.remove(sandbox);
-        }
-    }
-
-    /// Whether something of the sandbox was detached, and what is left of it are
-    /// additional endpoints only.
-    pub fn primary_is_gone(&self, sandbox: &SandboxId) -> bool {
-        let rest = self.of_sandbox(sandbox);
-        if rest.iter().any(|e| e.phase == Phase::Attached && is_primary(e)) {
-            return false;
-        }
-        rest.iter().any(|e| e.phase == Phase::Detaching)
-            || self.inner.lock().tombstones.keys().any(|key| key.sandbox == *sandbox)
-    }
-
     /// What the firewall has to hold: endpoints that are attached or may be. Asked for
     /// on the firewall's thread, and what is only reserved is left out: it may never be.
     pub fn firewall(&self) -> FirewallState {
@@ -533,11 +276,4 @@ impl Registry {
         let endpoints = wanted.map(|e| Arc::new(e.wiring.clone())).collect();
         FirewallState { networks, endpoints }
     }
-}
-
-/// Whether a sandbox ends with this endpoint: the interface that runtimes ask for, or
-/// the one that leads out.
-pub fn is_primary(endpoint: &Endpoint) -> bool {
-    let leads_out = endpoint.wiring.routes.iter().any(|r| r.destination.prefix_len() == 0);
-    endpoint.key.ifname.as_str() == DEFAULT_IFNAME || leads_out
 }

@@ -12,7 +12,7 @@ use super::{
     range::{Names, Wanted, Whole},
 };
 use crate::{
-    domain::{Invalid, network::unusable, overlay::SecretKey},
+    domain::{Invalid, overlay::SecretKey, pool::unusable},
     overlay::{BackendConfig, ClusterConfig, FamilyRange, WireguardMode},
 };
 

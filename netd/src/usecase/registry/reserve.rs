@@ -1,0 +1,115 @@
+//! Choosing what an endpoint gets.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Inner, NetworkState, Work};
+use crate::{
+    domain::{AttachSpec, Endpoint, Moved, NetnsId, Phase, Stage, attach::Assigned},
+    usecase::{
+        error::{Error, Result},
+        now_unix,
+        ports::shown,
+    },
+};
+
+/// Where an endpoint that is reserved is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// In this namespace.
+    In(NetnsId),
+    /// In no sandbox yet: a runtime will move it there.
+    Nowhere,
+}
+
+impl Site {
+    fn netns(self) -> NetnsId {
+        match self {
+            Self::In(netns) => netns,
+            Self::Nowhere => NetnsId { dev: 0, inode: 0 },
+        }
+    }
+}
+
+impl Inner {
+    /// Chooses addresses, host ports and the host name; all or nothing.
+    pub(super) fn reserve(&mut self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+        let state = self.networks.get(&spec.network).cloned();
+        let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
+        if state.network.pools.is_empty() {
+            let why = "its lease is waited for; `netd status` says what for".to_owned();
+            return Err(Error::NoSubnet { network: spec.network.clone(), why });
+        }
+        let host = spec.key.host_ifname();
+        if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
+            return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
+        }
+        self.ports
+            .take(&spec.key, &spec.port_mappings)
+            .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
+        let leased = if site == Site::Nowhere { self.take_over(spec) } else { Vec::new() };
+        let assigned = self.allocate(spec);
+        let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
+        let mut endpoint = endpoint.inspect_err(|_| {
+            self.ports.give_back(&spec.key, &spec.port_mappings);
+            self.hold_again(&spec.network, &leased);
+        })?;
+        if site == Site::Nowhere {
+            let routes = std::mem::take(&mut endpoint.wiring.routes);
+            endpoint.wiring.ifname = spec.key.waiting_ifname();
+            endpoint.moved =
+                Some(Moved { stage: Stage::Created, routes, leads_out: false, leased });
+        }
+        let endpoint = Arc::new(endpoint);
+        self.insert(endpoint.clone(), Work::Reserved);
+        Ok(endpoint)
+    }
+
+    fn allocate(&mut self, spec: &AttachSpec) -> Result<Vec<(IpAddr, usize)>> {
+        let Some(allocator) = self.allocators.get_mut(&spec.network) else {
+            return Err(Error::NoNetwork(spec.network.clone()));
+        };
+        let given = allocator
+            .allocate(&spec.addresses)
+            .map_err(|source| Error::Ipam { network: spec.network.clone(), source })?;
+        Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
+    }
+
+    /// The record; gives the addresses back when the request does not fit the network.
+    fn assemble(
+        &mut self,
+        spec: &AttachSpec,
+        site: Site,
+        state: &NetworkState,
+        ips: &[(IpAddr, usize)],
+    ) -> Result<Endpoint> {
+        let pools = &state.network.pools;
+        let assigned: Vec<_> = ips
+            .iter()
+            .filter_map(|(ip, i)| Some(Assigned { ip: *ip, pool: pools.get(*i)? }))
+            .collect();
+        let wiring = spec.wire(&state.network, &assigned, state.wiring.mtu);
+        let wiring = wiring.inspect_err(|_| {
+            for (ip, _) in ips {
+                self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
+            }
+        })?;
+        Ok(Endpoint {
+            key: spec.key.clone(),
+            network: spec.network.clone(),
+            phase: Phase::Attached,
+            netns_path: spec.netns_path.clone(),
+            netns: site.netns(),
+            wiring,
+            fixed_mtu: spec.mtu.is_some(),
+            pod: spec.pod.clone(),
+            labels: spec.labels.clone(),
+            annotations: spec.annotations.clone(),
+            dns: spec.dns.clone(),
+            created_at: now_unix(),
+            issued_at: spec.issued_at,
+            source: spec.source.clone(),
+            sequence: self.next_sequence(),
+            moved: None,
+        })
+    }
+}

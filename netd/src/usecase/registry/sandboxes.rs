@@ -1,0 +1,48 @@
+//! Which sandboxes runtimes say there are.
+
+use std::collections::HashSet;
+
+use super::Registry;
+use crate::domain::{Endpoint, Phase, SandboxId, ids::DEFAULT_IFNAME};
+
+impl Registry {
+    /// The set of sandboxes that `source` knows; false if there are `most` others already.
+    pub fn set_source(&self, source: &str, sandboxes: HashSet<SandboxId>, most: usize) -> bool {
+        let sources = &mut self.inner.lock().sources;
+        let room = sources.contains_key(source) || sources.len() < most;
+        if room {
+            sources.insert(source.to_owned(), sandboxes);
+        }
+        room
+    }
+
+    /// Whether any source knows the sandbox.
+    pub fn is_known(&self, sandbox: &SandboxId) -> bool {
+        self.inner.lock().sources.values().any(|set| set.contains(sandbox))
+    }
+
+    /// No source knows the sandbox any more, whatever it said before.
+    pub fn forget_sandbox(&self, sandbox: &SandboxId) {
+        for set in self.inner.lock().sources.values_mut() {
+            set.remove(sandbox);
+        }
+    }
+
+    /// Whether something of the sandbox was detached, and what is left of it are
+    /// additional endpoints only.
+    pub fn primary_is_gone(&self, sandbox: &SandboxId) -> bool {
+        let rest = self.of_sandbox(sandbox);
+        if rest.iter().any(|e| e.phase == Phase::Attached && is_primary(e)) {
+            return false;
+        }
+        rest.iter().any(|e| e.phase == Phase::Detaching)
+            || self.inner.lock().tombstones.keys().any(|key| key.sandbox == *sandbox)
+    }
+}
+
+/// Whether a sandbox ends with this endpoint: the interface that runtimes ask for, or
+/// the one that leads out.
+pub fn is_primary(endpoint: &Endpoint) -> bool {
+    let leads_out = endpoint.wiring.routes.iter().any(|r| r.destination.prefix_len() == 0);
+    endpoint.key.ifname.as_str() == DEFAULT_IFNAME || leads_out
+}

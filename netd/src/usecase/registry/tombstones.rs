@@ -1,0 +1,69 @@
+//! What is left of endpoints that were detached: so that a late attach is refused, and
+//! that addresses are used again in the order in which they were given back.
+
+use super::Registry;
+use crate::{
+    domain::{Endpoint, EndpointKey, Tombstone},
+    usecase::now_unix,
+};
+
+impl Registry {
+    /// What is to be left of `endpoint`.
+    pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
+        Tombstone {
+            key: endpoint.key.clone(),
+            issued_at: endpoint.issued_at,
+            released_at: now_unix(),
+            network: Some(endpoint.network.clone()),
+            addresses: endpoint.ips().collect(),
+            sequence: self.inner.lock().next_sequence(),
+        }
+    }
+
+    /// What is to be left of a detach of nothing.
+    pub fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
+        Tombstone {
+            key: key.clone(),
+            issued_at,
+            released_at: now_unix(),
+            network: None,
+            addresses: vec![],
+            sequence: self.inner.lock().next_sequence(),
+        }
+    }
+
+    /// The link is gone and the store knows: the addresses are free.
+    pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
+        self.drop_reservation(endpoint, &[]);
+        self.bury(tombstone);
+    }
+
+    /// Keeps a tombstone.
+    pub fn bury(&self, tombstone: Tombstone) {
+        self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
+    }
+
+    /// The tombstone of a key.
+    pub fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
+        self.inner.lock().tombstones.get(key).cloned()
+    }
+
+    /// Whether the endpoint, or its whole sandbox, was detached after `issued_at`.
+    pub fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
+        let tombstones = &self.inner.lock().tombstones;
+        let later = |key| tombstones.get(key).is_some_and(|t| issued_at < t.issued_at);
+        later(key) || later(&EndpointKey::every(key.sandbox.clone()))
+    }
+
+    /// Removes a key's tombstone.
+    pub fn exhume(&self, key: &EndpointKey) {
+        self.inner.lock().tombstones.remove(key);
+    }
+
+    /// Tombstones made at or before `limit`, seconds since the Unix epoch.
+    pub fn old_tombstones(&self, limit: i64) -> Vec<EndpointKey> {
+        let inner = self.inner.lock();
+        let old = inner.tombstones.values().filter(|t| t.released_at <= limit);
+        old.map(|t| t.key.clone()).collect()
+    }
+}
