@@ -1,14 +1,16 @@
 //! HTTP: which method, its document, the answer or `{"Err": "..."}`.
 
-use std::{io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
-    http::{StatusCode, Uri, header},
-    response::{IntoResponse, Response},
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
 };
+use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
@@ -45,43 +47,71 @@ impl From<HookError> for Failure {
 /// What a method comes to.
 pub type Answer = Result<Value, Failure>;
 
-/// Serves dockerd for ever.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(listener: UnixListener, netd: Netd) -> io::Result<()> {
-    let router =
-        Router::new().fallback(call).layer(DefaultBodyLimit::max(MOST)).with_state(Arc::new(netd));
-    axum::serve(listener, router).await
+/// Serves dockerd for ever. A connection that can't be taken, or breaks, holds up no other.
+pub async fn serve(listener: UnixListener, netd: Netd) -> Infallible {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let netd = Arc::new(netd);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let netd = netd.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| call(netd.clone(), request));
+            let connection = http1::Builder::new().half_close(true);
+            // What broke it, dockerd knows best.
+            drop(connection.serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
 }
 
 async fn call(
-    State(netd): State<Arc<Netd>>,
-    uri: Uri,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let method = uri.path().trim_start_matches('/').to_owned();
-    let answer = match body {
+    netd: Arc<Netd>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let method = path.trim_start_matches('/').to_owned();
+    let answer = match Limited::new(request.into_body(), MOST).collect().await {
         // Goes on to its end even if dockerd goes away.
-        Ok(body) => tokio::spawn(async move { answer(&netd, &method, &body).await }).await,
-        Err(refused) => {
-            let text =
-                format!("the document can't be read, or has more than {MOST} bytes: {refused}");
-            Ok(Err(Failure { status: refused.status(), text }))
+        Ok(body) => {
+            let work = async move { answer(&netd, &method, &body.to_bytes()).await };
+            tokio::spawn(work).await.unwrap_or_else(|died| {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Err(Failure { status, text: died.to_string() })
+            })
         }
+        Err(error) => Err(unread(&*error)),
     };
-    let answer = answer.unwrap_or_else(|died| {
-        Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, text: died.to_string() })
-    });
     let (status, document) = match answer {
         Ok(document) => (StatusCode::OK, document),
         Err(Failure { status, text }) => {
             let text: String = text.chars().take(MOST_TEXT).collect();
-            tracing::warn!(method = %shown(uri.path()), error = text, "refused");
+            tracing::warn!(method = %shown(&path), error = text, "refused");
             (status, json!({ "Err": text }))
         }
     };
-    (status, [(header::CONTENT_TYPE, CONTENT)], document.to_string()).into_response()
+    let mut response = Response::new(Full::new(Bytes::from(document.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+    Ok(response)
+}
+
+fn unread(error: &(dyn std::error::Error + 'static)) -> Failure {
+    match error.is::<LengthLimitError>() {
+        true => Failure {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            text: format!("the document has more than {MOST} bytes"),
+        },
+        false => Failure {
+            status: StatusCode::BAD_REQUEST,
+            text: format!("the document can't be read: {error}"),
+        },
+    }
 }
 
 async fn answer(netd: &Netd, method: &str, body: &[u8]) -> Answer {
