@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -213,8 +214,12 @@ fn owned(network: &str, pool: &IpNet, net: &IpNet) -> String {
     )
 }
 
-/// Whoever reads it finds the old file or the new one.
+/// Whoever reads it finds the old file or the new one. A pipe or a terminal (`/dev/stdout`)
+/// is written to: a rename would put a file in its place.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
+    }
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(directory) = directory {
         fs::create_dir_all(directory)?;
@@ -235,6 +240,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::os::fd::AsRawFd;
 
     #[derive(Parser)]
     struct Line {
@@ -307,6 +313,15 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 1);
         let bad = ["-f", &lease, "-d", &docker, "-k", "A;B", "--socket", &path("none.sock")];
         assert!(run(args(&bad)).await.is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays_one() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", write.as_raw_fd()));
+        replace(&path, "X=1\n").unwrap();
+        drop(write);
+        assert_eq!(io::read_to_string(fs::File::from(read)).unwrap(), "X=1\n");
     }
 
     #[test]
