@@ -42,6 +42,8 @@ pub(super) struct Known {
 pub(super) struct Peers {
     known: BTreeMap<String, Known>,
     refused: BTreeMap<String, String>,
+    /// Leases that are there and this node's.
+    mine: BTreeSet<String>,
     /// Gone, together with too many others to be believed at once: until when they
     /// stay in force.
     held: BTreeMap<String, Instant>,
@@ -57,6 +59,7 @@ impl Peers {
         Self {
             known,
             refused: BTreeMap::new(),
+            mine: BTreeSet::new(),
             held: BTreeMap::new(),
             gone: VecDeque::new(),
             hold,
@@ -76,6 +79,11 @@ impl Peers {
     /// Names that can't be read, with the reason.
     pub fn refused(&self) -> &BTreeMap<String, String> {
         &self.refused
+    }
+
+    /// Names that are no peer's, because they are this node's.
+    pub fn mine(&self) -> &BTreeSet<String> {
+        &self.mine
     }
 
     /// How long removals that are not believed wait.
@@ -102,6 +110,7 @@ impl Peers {
         doubtful: bool,
         now: Now,
     ) -> Vec<PeerUpdate> {
+        self.mine.retain(|name| leases.contains_key(name));
         let names: BTreeSet<_> = self.known.keys().chain(self.refused.keys()).cloned().collect();
         let gone: Vec<_> = names.into_iter().filter(|n| !leases.contains_key(n)).collect();
         let mut updates = self.removed(gone, doubtful, now);
@@ -115,8 +124,10 @@ impl Peers {
     pub fn set(&mut self, name: &str, key: &LeaseKey, mine: bool, now: Now) -> Option<PeerUpdate> {
         self.held.remove(name);
         if mine {
+            self.mine.insert(name.to_owned());
             return self.forget(name);
         }
+        self.mine.remove(name);
         match &key.lease {
             Ok(lease) => self.accept(name, key, lease, now),
             Err(why) if self.refused.get(name) == Some(why) => None,
@@ -159,6 +170,7 @@ impl Peers {
     /// copy, and the living will put theirs back: until then they stay in force. So they do
     /// if it is `doubtful` for another reason.
     pub fn removed(&mut self, gone: Vec<String>, doubtful: bool, now: Now) -> Vec<PeerUpdate> {
+        gone.iter().for_each(|name| drop(self.mine.remove(name)));
         let gone: Vec<_> = gone.into_iter().filter(|n| !self.held.contains_key(n)).collect();
         let known = gone.iter().filter(|n| self.known.contains_key(*n)).count();
         let doubtful = known > 0 && (doubtful || (known >= 2 && known * 2 > self.known.len()));

@@ -103,6 +103,8 @@ pub(super) struct Facts<'a> {
     pub busy: BTreeSet<Subnets>,
     /// Subnets that somebody may still use without a lease: better take others.
     pub lately_gone: Vec<Subnets>,
+    /// What the node would use after a restart: it can't be given back yet.
+    pub on_disk: &'a BTreeMap<Subnets, u64>,
     /// Seconds since the epoch.
     pub unix: u64,
 }
@@ -206,7 +208,7 @@ impl Own {
 
     /// The next thing to do; `None`: all is as it should be, or it can't be said yet.
     pub fn step(&mut self, facts: &Facts<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
-        if let Some(release) = self.release(facts.view) {
+        if let Some(release) = self.release(facts) {
             return Some(release);
         }
         let attrs = self.attrs.clone()?;
@@ -247,7 +249,8 @@ impl Own {
     }
 
     /// Removes one of its keys for subnets that it does not hold.
-    fn release(&self, view: &View) -> Option<Step> {
+    fn release(&self, facts: &Facts<'_>) -> Option<Step> {
+        let view = facts.view;
         let mine = view.owners.iter().filter(|(_, owner)| self.asker().owns(owner));
         for (name, owner) in mine {
             let Some(subnets) = owner.subnets.filter(|s| !self.held.contains_key(s)) else {
@@ -256,7 +259,12 @@ impl Own {
             let with_lease = match self.asker().standing(view, &subnets, true) {
                 Standing::Overwritten(_) => false,
                 Standing::Outranked(_) => true,
-                _ if self.leaving.contains(&subnets) => true,
+                _ if self.leaving.contains(&subnets) => {
+                    if facts.on_disk.contains_key(&subnets) {
+                        continue;
+                    }
+                    true
+                }
                 // Its lease was removed by hand before the node knew of it.
                 _ if !view.leases.contains_key(name)
                     && view.at(Part::Flannel) >= Some(owner.modified) =>
@@ -298,8 +306,13 @@ impl Own {
         let wishes = reserved.chain(&self.trying).chain(&self.preferred);
         for subnets in wishes.filter(|s| self.fits(config, s)) {
             let had = self.held.contains_key(subnets) || self.leaving.contains(subnets);
-            let standing = self.asker().standing(view, subnets, true);
-            if !had && matches!(standing, Standing::Free | Standing::Takeover) {
+            let wanted = match self.asker().standing(view, subnets, true) {
+                Standing::Free | Standing::Takeover => true,
+                // Its claim went through, and then its mark was spoiled.
+                Standing::Mine => self.trying == Some(*subnets),
+                _ => false,
+            };
+            if !had && wanted {
                 return Ok(*subnets);
             }
         }

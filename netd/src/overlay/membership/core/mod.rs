@@ -250,7 +250,9 @@ impl Core {
             return None;
         }
         self.dirty = false;
-        self.step(now)
+        let step = self.step(now);
+        self.look_again(now);
+        step
     }
 
     fn is_caught_up(&self) -> bool {
@@ -264,18 +266,17 @@ impl Core {
             let name = flannel::key::name(&subnets);
             tracing::warn!("subnet {name} is lost: it belongs to {who}");
             self.outbox.lost(subnets);
-            self.look_at(&name, now);
         }
         for subnets in settled.gained {
             let name = flannel::key::name(&subnets);
             tracing::info!("subnet {name} is this node's");
-            self.look_at(&name, now);
         }
         self.own.forget_left(&self.view);
         if let Some(config) = self.config.as_deref() {
             let fitting = self.own.held.keys().filter(|s| self.own.fits(config, s)).count();
             self.own.wanted = self.own.wanted.max(fitting);
         }
+        self.look_again(now);
         self.tell_own();
     }
 
@@ -329,6 +330,7 @@ impl Core {
             config: self.config.as_deref(),
             busy: busy.map(|(subnets, _)| *subnets).collect(),
             lately_gone: self.peers.lately_gone(self.settings.ttl, now).copied().collect(),
+            on_disk: &self.saved.held,
             unix: now.unix,
         };
         let mut step = self.own.step(&facts, &mut self.rng)?;

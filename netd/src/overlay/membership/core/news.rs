@@ -1,6 +1,6 @@
 //! What came from the store.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Core, Link, Seen};
 use crate::{
@@ -93,6 +93,16 @@ impl Core {
             let mine = is_mine(&self.own, &self.view, name, key);
             self.outbox.peers(self.peers.set(name, key, mine, now).into_iter().collect());
         }
+    }
+
+    /// Looks again at every lease that is the node's, or was: whether it is depends on what
+    /// the node holds, tries and announces, not on the store alone.
+    pub(super) fn look_again(&mut self, now: Now) {
+        let own = &self.own;
+        let had = own.held.keys().chain(&own.leaving).chain(&own.trying);
+        let names = had.chain(&own.preferred).chain(&own.fixed).map(flannel::key::name);
+        let names: BTreeSet<_> = names.chain(self.peers.mine().iter().cloned()).collect();
+        names.iter().for_each(|name| self.look_at(name, now));
     }
 
     /// Whether the node was itself cut off lately: nobody can say then which of the others

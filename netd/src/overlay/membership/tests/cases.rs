@@ -500,3 +500,35 @@ fn a_full_disk_gives_no_new_subnet_and_takes_no_old_one() {
     assert_eq!(cluster.used(0).len(), 2);
     assert!(cluster.nodes[0].core.save_problem.is_none());
 }
+
+#[test]
+fn what_the_disk_still_has_is_not_let_go_of() {
+    // Else the node would use it after a restart, beside the one who has it by then.
+    let mut cluster = Cluster::settled(1);
+    let had = cluster.only(0);
+    let name = flannel::key::name(&had);
+    cluster.nodes[0].full = true;
+    cluster.nodes[0].core.give_back(&[had]);
+    cluster.wait(Duration::from_secs(60));
+    assert!(!cluster.nodes[0].used.contains(&had), "it is not used any more");
+    assert_eq!(cluster.owner_of(&name).as_deref(), Some("id-1"), "and nobody else can have it");
+    cluster.nodes[0].full = false;
+    cluster.wait(Duration::from_secs(60));
+    assert_eq!(cluster.owner_of(&name), None);
+}
+
+#[test]
+fn a_reservation_that_was_given_back_is_known_like_anybodys() {
+    let mut cluster = Cluster::settled(1);
+    cluster.nodes[0].core.more();
+    cluster.rest();
+    let had: Vec<_> = cluster.nodes[0].used.iter().copied().collect();
+    let name = flannel::key::name(&had[0]);
+    // Whoever wrote it bound it to no lease: a reservation from now on.
+    cluster.world.put(&keys().lease(&name), "{", 0);
+    cluster.wait(Duration::from_secs(60));
+    cluster.nodes[0].core.give_back(&had[..1]);
+    cluster.wait(Duration::from_secs(60));
+    assert_eq!((cluster.owner_of(&name), cluster.used(0).len()), (None, 1));
+    assert!(cluster.nodes[0].peers.contains_key(&name));
+}

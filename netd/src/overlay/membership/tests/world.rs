@@ -155,6 +155,8 @@ pub struct Node {
     doing: Option<Action>,
     answered: Option<Done>,
     pub commits: usize,
+    /// Nothing can be written to its disk.
+    pub full: bool,
     at: BTreeMap<u8, Revision>,
 }
 
@@ -210,6 +212,7 @@ impl Node {
             doing: None,
             answered: None,
             commits: 0,
+            full: false,
             at: BTreeMap::new(),
         };
         node.core.announce(node.attrs.clone());
@@ -283,7 +286,7 @@ impl Node {
         self.answered = Some(match action {
             Action::Save(file) => {
                 // The disk fails or does not.
-                if fate == Fate::Unasked {
+                if self.full || fate == Fate::Unasked {
                     Done::Saved(file, Err("full".into()))
                 } else {
                     self.disk = file.clone();
