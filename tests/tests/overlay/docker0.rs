@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use testbed::{
     Cluster, Plan, Sandbox, case,
     cluster::{Families, Node},
+    net::probe,
     paths, wait,
 };
 
@@ -98,7 +99,7 @@ fn while_docker0_has_a_subnet_of_the_pods_they_get_no_address_of_it() -> Result<
             Ok(pools.map(|pool| pool.subnet.clone()).collect())
         };
         ensure!(!pools(node)?.contains(&pool), "{:?}", pools(node)?);
-        pod.call("CHECK").execute(&node.host)?.ok()?;
+        probe::ping(&node.host.net, pod.v4()?)?;
         node.host.net.sh("ip link delete docker0")?;
         wait::until(SOON, "it is the pods' again", || {
             let now = pools(node)?;
