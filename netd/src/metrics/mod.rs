@@ -113,6 +113,8 @@ impl Metrics {
         r.register("overlay_peers", text, self.overlay_peers.clone());
         let text = "From news of peers to the kernel holding what they take, in seconds";
         r.register("overlay_convergence_seconds", text, self.overlay_convergence.clone());
+        let text = "Comparisons of the whole overlay with the kernel and their repairs, in seconds";
+        r.register("overlay_sync_seconds", text, self.overlay_sync.clone());
         let text =
             "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
         r.register("etcd_behind_seconds", text, self.etcd_behind.clone());

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Backend, Command, LocalPlan, PeerCommands, PeerPlan, PeerProblem, reach};
-use crate::overlay::{BackendConfig, Family, Lease, LeaseAttrs, Local, Subnets};
+use crate::overlay::{BackendConfig, BackendData, Family, Lease, LeaseAttrs, Local, Subnets};
 
 #[derive(Debug)]
 pub(super) struct Extension {
@@ -43,7 +43,7 @@ impl Backend for Extension {
             public_v4: local.public_v4,
             public_v6: local.public_v6.filter(|_| v6),
             backend_type: Some("extension".to_owned()),
-            data_v4: local.extension_data.clone().map(Value::String),
+            data_v4: local.extension_data.clone().map(|text| Value::String(text).into()),
             data_v6: None,
         }
     }
@@ -69,15 +69,15 @@ impl Backend for Extension {
         for family in Family::ALL.into_iter().filter(|f| lease.attrs.public(*f).is_some()) {
             reach::remote(local, lease, family)?;
         }
-        let data = match &lease.attrs.data_v4 {
-            None => "",
-            Some(Value::String(text)) => text.as_str(),
+        let data = match lease.attrs.data_v4.as_ref().map(BackendData::value) {
+            None => String::new(),
+            Some(Value::String(text)) => text,
             Some(_) => return Err(PeerProblem::new("BackendData", "not a string")),
         };
         let env = about(&lease.subnets, |f| lease.attrs.public(f).map(|ip| ip.to_string()));
         let commands = PeerCommands {
-            add: Command::new(&self.subnet_add, env.clone(), data),
-            remove: Command::new(&self.subnet_remove, env, data),
+            add: Command::new(&self.subnet_add, env.clone(), &data),
+            remove: Command::new(&self.subnet_remove, env, &data),
         };
         Ok(PeerPlan { commands: Some(commands), ..PeerPlan::default() })
     }

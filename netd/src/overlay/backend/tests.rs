@@ -398,7 +398,7 @@ fn wireguard_nodes_may_share_an_address_but_no_key_and_port() {
     own.attrs.data_v4 = announced.data_v4;
     let problem = peer(&node, &own).unwrap_err();
     assert!(problem.to_string().contains("this node's own key"), "{problem}");
-    own.attrs.data_v4 = Some(serde_json::json!({"PublicKey": "AAAA"}));
+    own.attrs.data_v4 = Some(serde_json::json!({"PublicKey": "AAAA"}).into());
     let problem = peer(&node, &own).unwrap_err().to_string();
     assert_eq!(problem, "BackendData.PublicKey: \"AAAA\" is not a key (32 bytes in base64)");
 }

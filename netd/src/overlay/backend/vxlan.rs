@@ -111,7 +111,7 @@ impl Backend for Vxlan {
         let mut attrs =
             LeaseAttrs { backend_type: Some("vxlan".to_owned()), ..LeaseAttrs::default() };
         for pods in local.cluster.families() {
-            let data = Some(VxlanData::json(self.vni, own_mac(local, pods)));
+            let data = Some(VxlanData::json(self.vni, own_mac(local, pods)).into());
             match pods {
                 Family::V4 => attrs.data_v4 = data,
                 Family::V6 => attrs.data_v6 = data,

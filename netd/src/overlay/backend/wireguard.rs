@@ -221,7 +221,7 @@ impl Backend for Wireguard {
         let data = |pods: Family| {
             let port = self.device(pods).ok().map(|(_, port)| port);
             let there = local.cluster.network(pods).is_some();
-            there.then(|| WireguardData { public_key, port }.json())
+            there.then(|| WireguardData { public_key, port }.json().into())
         };
         LeaseAttrs {
             public_v4: local.public_v4,

@@ -310,8 +310,9 @@ proptest! {
             public_v4: v4.filter(|n| *n != 0).map(Into::into),
             public_v6: v6.filter(|n| *n != 0).map(Into::into),
             backend_type: kind,
-            data_v4: text.clone().map(Into::into),
-            data_v6: text.map(|t| serde_json::json!({"Port": 5, "PublicKey": t, "a": [1]})),
+            data_v4: text.clone().map(|t| serde_json::Value::String(t).into()),
+            data_v6: text
+                .map(|t| serde_json::json!({"Port": 5, "PublicKey": t, "a": [1]}).into()),
         };
         let json = value::format(&attrs);
         prop_assert_eq!(value::parse(json.as_bytes()).unwrap(), attrs, "{}", json);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::Mac,
-    overlay::{Family, LeaseAttrs, backend::PeerProblem},
+    overlay::{BackendData, Family, LeaseAttrs, backend::PeerProblem},
 };
 
 /// Writes a value with flannel's keys, in its order, byte by byte as it does.
@@ -24,8 +24,8 @@ pub fn format(attrs: &LeaseAttrs) -> String {
         public_ip: attrs.public_v4.unwrap_or(Ipv4Addr::UNSPECIFIED),
         public_ipv6: attrs.public_v6,
         backend_type: attrs.backend_type.as_deref(),
-        backend_data: attrs.data_v4.as_ref().map(Ordered),
-        backend_v6_data: attrs.data_v6.as_ref().map(Ordered),
+        backend_data: attrs.data_v4.as_ref().map(ordered),
+        backend_v6_data: attrs.data_v6.as_ref().map(ordered),
     };
     // Addresses, text and JSON values have no way not to be written.
     let plain = serde_json::to_string(&value).unwrap_or_default();
@@ -42,18 +42,22 @@ struct Written<'a> {
     #[serde(rename = "BackendType", skip_serializing_if = "Option::is_none")]
     backend_type: Option<&'a str>,
     #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
-    backend_data: Option<Ordered<'a>>,
+    backend_data: Option<Ordered>,
     #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
-    backend_v6_data: Option<Ordered<'a>>,
+    backend_v6_data: Option<Ordered>,
 }
 
 /// A backend's data with its keys in flannel's order.
-struct Ordered<'a>(&'a Value);
+struct Ordered(Value);
 
-impl Serialize for Ordered<'_> {
+fn ordered(data: &BackendData) -> Ordered {
+    Ordered(data.value())
+}
+
+impl Serialize for Ordered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const ORDER: [&str; 4] = ["VNI", "VtepMAC", "PublicKey", "Port"];
-        let Value::Object(fields) = self.0 else { return self.0.serialize(serializer) };
+        let Value::Object(fields) = &self.0 else { return self.0.serialize(serializer) };
         let mut map = serializer.serialize_map(Some(fields.len()))?;
         let known = ORDER.iter().filter_map(|key| fields.get_key_value(*key));
         let other = fields.iter().filter(|(key, _)| !ORDER.contains(&key.as_str()));
@@ -103,7 +107,8 @@ pub fn parse(bytes: &[u8]) -> Result<LeaseAttrs, PeerProblem> {
         }
         None => None,
     };
-    let (data_v4, data_v6) = (f.take("BackendData"), f.take("BackendV6Data"));
+    let mut data = |field| f.take(field).map(BackendData::from);
+    let (data_v4, data_v6) = (data("BackendData"), data("BackendV6Data"));
     Ok(LeaseAttrs { public_v4, public_v6, backend_type, data_v4, data_v6 })
 }
 
@@ -159,7 +164,7 @@ fn data(attrs: &LeaseAttrs, family: Family) -> Result<(Fields, &'static Names), 
         Family::V4 => (&attrs.data_v4, &NAMES_V4),
         Family::V6 => (&attrs.data_v6, &NAMES_V6),
     };
-    let value = value.clone().ok_or_else(|| problem(names.data, "missing"))?;
+    let value = value.as_ref().ok_or_else(|| problem(names.data, "missing"))?.value();
     let not = format!("{} is not an object", shown(&value));
     Ok((Fields::new(value, "").ok_or_else(|| problem(names.data, not))?, names))
 }

@@ -170,7 +170,7 @@ impl Peers {
     /// copy, and the living will put theirs back: until then they stay in force. So they do
     /// if it is `doubtful` for another reason.
     pub fn removed(&mut self, gone: Vec<String>, doubtful: bool, now: Now) -> Vec<PeerUpdate> {
-        gone.iter().for_each(|name| drop(self.mine.remove(name)));
+        self.mine.retain(|name| !gone.contains(name));
         let gone: Vec<_> = gone.into_iter().filter(|n| !self.held.contains_key(n)).collect();
         let known = gone.iter().filter(|n| self.known.contains_key(*n)).count();
         let doubtful = known > 0 && (doubtful || (known >= 2 && known * 2 > self.known.len()));

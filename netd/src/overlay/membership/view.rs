@@ -156,7 +156,11 @@ impl View {
         match &place {
             Touched::Config => self.config = Some(entry.value),
             Touched::Lease(name) => {
-                self.leases.insert(name.clone(), LeaseKey::read(name, &entry));
+                let mut key = LeaseKey::read(name, &entry);
+                if let Some(Ok(known)) = self.leases.get(name).map(|old| &old.lease) {
+                    key.share(known);
+                }
+                self.leases.insert(name.clone(), key);
             }
             Touched::Owner(name) => {
                 let owner = OwnerKey {
@@ -190,6 +194,13 @@ impl View {
 }
 
 impl LeaseKey {
+    /// Takes this one if it is the same: of a renewal nobody needs a copy.
+    pub fn share(&mut self, known: &Arc<Lease>) {
+        if self.lease.as_ref().is_ok_and(|lease| lease == known) {
+            self.lease = Ok(Arc::clone(known));
+        }
+    }
+
     fn read(name: &str, entry: &Entry) -> Self {
         let subnets = flannel::key::parse(name).map_err(|e| e.to_string());
         let attrs = flannel::value::parse(&entry.value).map_err(|e| e.to_string());

@@ -14,6 +14,7 @@ mod capacity;
 mod command;
 mod docker0;
 mod local;
+mod memory;
 mod pools;
 mod program;
 mod publish;

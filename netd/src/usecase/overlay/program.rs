@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use super::{Overlay, State, command};
+use super::{Overlay, State, command, memory};
 use crate::{
     dataplane::{OverlayReport, OverlaySubject, Repair},
     domain::overlay::{OverlayChange, OverlayState},
@@ -41,8 +41,9 @@ impl Overlay {
         // The tunnels first: they make devices that the rest needs.
         state.tunnel_problem = self.all_tunnels(desired, state.complete).await.err();
         let drift = state.settled;
-        let begun = Instant::now();
+        let (begun, objects) = (Instant::now(), wanted.objects.len());
         let synced = node.dataplane.sync_overlay(wanted).await;
+        memory::give_back(objects);
         node.metrics.overlay_synced(begun.elapsed());
         match synced {
             Ok(report) => {

@@ -51,6 +51,11 @@ impl Core {
             let doubtful = own_missing || self.was_cut_off(now);
             let updates = self.peers.list(&self.view.leases, &mine, doubtful, now);
             self.outbox.peers(updates);
+            for (name, known) in self.peers.known() {
+                if let Some(key) = self.view.leases.get_mut(name) {
+                    key.share(&known.lease);
+                }
+            }
         }
         if self.view.is_listed() && !self.synced {
             self.synced = true;
