@@ -40,8 +40,11 @@ fn pod(cri: &Cri, name: &str) -> Result<Member> {
     Ok(Member { name: format!("pod {name}"), net: pod.net(), ips })
 }
 
+/// With a published port.
+const PUBLISHED: u16 = 8080;
+
 fn container(docker: &Docker, name: &str, network: &str) -> Result<Member> {
-    let started = docker.container(&["--network", network])?;
+    let started = docker.container(&["--network", network, "-p", "8080:7000"])?;
     let ips = docker.addresses(&started.id, network)?;
     Ok(Member { name: format!("container {name}"), net: started.net, ips })
 }
@@ -136,9 +139,16 @@ fn docker0_everywhere(bed: &Bed) -> Result<()> {
     // Outside of the cluster they are hidden behind their node.
     let _mirror = Mirror::serve(&outside.net, 7000)?;
     for member in &members {
-        let seen = probe::tcp(&member.net, outside.v4.into(), 7000)?;
+        let out = || format!("{} to the outside", member.name);
+        let seen = probe::tcp(&member.net, outside.v4.into(), 7000).with_context(out)?;
         let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.host.v4.into()).collect();
         ensure!(nodes.contains(&seen), "{} is seen outside as {seen}", member.name);
+    }
+    // A client from there stays visible to a container through its port.
+    for (node, container) in cluster.nodes.iter().zip(members.iter().skip(1).step_by(2)) {
+        let _mirror = Mirror::serve(&container.net, 7000)?;
+        let seen = probe::tcp(&outside.net, node.host.v4.into(), PUBLISHED)?;
+        ensure!(seen == std::net::IpAddr::from(outside.v4), "{}: {seen}", container.name);
     }
     // Whose which subnet is outlives netd, and what is there goes on.
     for node in &mut cluster.nodes {
