@@ -143,6 +143,7 @@ fn network(bridged: bool) -> Outcome<NetworkWiring> {
         mtu: 1500,
         subnets: vec!["10.88.0.0/16".parse()?],
         cluster: vec![],
+        docker0: vec![],
         masquerade: true,
         internal: false,
     })

@@ -58,6 +58,7 @@ pub struct Docker {
     log: PathBuf,
     host_net: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     /// The process, for tests that end it.
     pub dockerd: Service,
     _containerd: Service,
@@ -78,15 +79,36 @@ const LIMIT: &str = "60";
 impl Docker {
     /// Starts containerd and dockerd with `flags`, and imports the image.
     pub fn start(host: &Host, version: DockerVersion, flags: &[&str]) -> Result<Self> {
+        Self::start_with(host, version, flags, &[])
+    }
+
+    /// The same with variables in dockerd's environment.
+    pub fn start_with(
+        host: &Host,
+        version: DockerVersion,
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Result<Self> {
         let directory = host.directory().join("docker");
         fs::create_dir_all(&directory)?;
         let host_net = host.net.path().to_owned();
         let containerd = start_containerd(host, version, &directory)?;
         let log = host.directory().join("dockerd.log");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let dockerd = spawn(version, &directory, &host_net, &flags, &log)?;
-        let mut docker =
-            Self { version, directory, log, host_net, flags, dockerd, _containerd: containerd };
+        let environment = environment.to_vec();
+        let mut command = dockerd(version, &directory, &host_net)?;
+        command.args(&flags).envs(environment.iter().cloned());
+        let dockerd = Service::start("dockerd", command, &log)?;
+        let mut docker = Self {
+            version,
+            directory,
+            log,
+            host_net,
+            flags,
+            environment,
+            dockerd,
+            _containerd: containerd,
+        };
         docker.wait_ready()?;
         docker.import()?;
         Ok(docker)
@@ -167,8 +189,9 @@ impl Docker {
     /// Stops dockerd if it runs, starts it again and waits until it answers.
     pub fn restart(&mut self) -> Result<()> {
         self.dockerd.stop(Duration::from_secs(30))?;
-        let (version, flags) = (self.version, &self.flags);
-        self.dockerd = spawn(version, &self.directory, &self.host_net, flags, &self.log)?;
+        let mut command = dockerd(self.version, &self.directory, &self.host_net)?;
+        command.args(&self.flags).envs(self.environment.iter().cloned());
+        self.dockerd = Service::start("dockerd", command, &self.log)?;
         self.wait_ready()
     }
 
@@ -231,14 +254,8 @@ address = '{here}/c.sock.ttrpc'
     Ok(service)
 }
 
-/// No rules and no bridge of Docker's own unless `flags` ask for them.
-fn spawn(
-    version: DockerVersion,
-    directory: &Path,
-    net: &Path,
-    flags: &[String],
-    log: &Path,
-) -> Result<Service> {
+/// Its command line but for the test's own flags.
+fn dockerd(version: DockerVersion, directory: &Path, net: &Path) -> Result<Command> {
     let here = directory.display();
     let binaries = version.daemon()?;
     // A killed one leaves it behind, and the next refuses to start if the pid is in use.
@@ -254,14 +271,13 @@ fn spawn(
         .args(["--host".into(), format!("unix://{here}/d.sock")])
         .args(["--containerd".into(), format!("{here}/c.sock")])
         .args(["--config-file".into(), format!("{here}/none.json")])
-        .args(["--storage-driver", "overlay2"])
-        .args(flags);
+        .args(["--storage-driver", "overlay2"]);
     fs::write(directory.join("none.json"), "{}")?;
     let containerd = version.containerd()?;
     let path =
         format!("{}:{}:/usr/sbin:/usr/bin:/sbin:/bin", containerd.display(), binaries.display());
     command.env("PATH", path).env("TMPDIR", env::temp_dir());
-    Service::start("dockerd", command, log)
+    Ok(command)
 }
 
 /// Flags of a dockerd that leaves the network to netd.

@@ -127,6 +127,11 @@ pub fn network(network: &Network) -> v1::Network {
             .iter()
             .flat_map(|leased| leased.cluster.iter().map(ToString::to_string))
             .collect(),
+        docker0: network
+            .leased
+            .iter()
+            .flat_map(|leased| leased.docker0.iter().map(ToString::to_string))
+            .collect(),
     }
 }
 

@@ -66,6 +66,7 @@ fn table(error: &Error) -> Row {
         Error::Ipam { source, .. } => ipam(source),
         Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
         Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
+        Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),
         Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
         Error::Dataplane(error) => dataplane(error),
         Error::Store(error) => store(error),

@@ -45,6 +45,9 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
             "answered only: which network is the overlay's is configured ([overlay])",
         );
     }
+    if !wire.docker0.is_empty() {
+        bad.add("docker0", "answered only: docker0 gets a subnet by overlay.docker0");
+    }
     if wire.pools.len() > MOST_POOLS {
         bad.add("pools", format!("{} pools; at most {MOST_POOLS}", wire.pools.len()));
     }

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 use ipnet::IpNet;
-use netd_api::v1::{ListNetworksRequest, network_service_client::NetworkServiceClient};
+use netd_api::v1::{ListNetworksRequest, Network, network_service_client::NetworkServiceClient};
 
 use super::{Failure, connect, output::clean};
 use crate::domain::network::overlap;
@@ -193,24 +193,49 @@ async fn refuse_second_owner(socket: &Path, lease: &Lease) -> Result<(), Failure
     let Ok(channel) = connect(socket, PATIENCE).await else { return Ok(()) };
     let mut client = NetworkServiceClient::new(channel);
     let networks = client.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
-    for network in networks.into_iter().filter_map(|status| status.network) {
-        let pools = network.pools.iter().filter_map(|pool| pool.subnet.parse::<IpNet>().ok());
-        for pool in pools {
-            let leased = [lease.v4, lease.v6].into_iter().flatten().map(|net| net.trunc());
-            if let Some(net) = leased.into_iter().find(|net| overlap(net, &pool)) {
-                return Err(Failure::Other(owned(&network.name, &pool, &net)));
-            }
-        }
+    let networks = networks.iter().filter_map(|status| status.network.as_ref());
+    match networks.into_iter().find_map(|network| refusal(network, lease)) {
+        Some(text) => Err(Failure::Other(text)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn owned(network: &str, pool: &IpNet, net: &IpNet) -> String {
+/// Why docker0 can't have the lease's subnets; `None`: this network does not need them.
+fn refusal(network: &Network, lease: &Lease) -> Option<String> {
+    let nets = |texts: &[String]| -> Vec<IpNet> {
+        texts.iter().filter_map(|text| text.parse().ok()).collect()
+    };
+    let docker0 = nets(&network.docker0);
+    let pools: Vec<String> = network.pools.iter().map(|pool| pool.subnet.clone()).collect();
+    let (pools, cluster) = (nets(&pools), nets(&network.cluster));
+    let leased = [lease.v4, lease.v6].into_iter().flatten().map(|net| net.trunc());
+    for net in leased.filter(|net| !docker0.contains(net)) {
+        if let Some(pool) = pools.iter().find(|pool| overlap(&net, pool)) {
+            return Some(owned(network, pool, &net));
+        }
+        if cluster.iter().any(|range| overlap(&net, range)) {
+            return Some(format!(
+                "{net} is not docker0's: it is of the cluster's range of netd's network \"{}\"; \
+                 {KEY}",
+                network.name
+            ));
+        }
+    }
+    None
+}
+
+/// How docker0 gets a subnet of a node whose leases are netd's.
+const KEY: &str = "to leave a subnet of this node to docker0, set overlay.docker0 = true in netd's \
+    configuration, and see `netd status`";
+
+fn owned(network: &Network, pool: &IpNet, net: &IpNet) -> String {
+    let name = &network.name;
+    let or = if network.cluster.is_empty() { "or delete it from netd" } else { KEY };
     format!(
-        "{net} is netd's: its network \"{network}\" gives out {pool}, and docker0 would give out \
+        "{net} is netd's: its network \"{name}\" gives out {pool}, and docker0 would give out \
          the same addresses; use that network from Docker (docker network create -d netd \
-         --ipam-driver netd --ipam-opt netd.network={network} -o netd.network={network} --subnet {pool} NAME), \
-         or delete it from netd"
+         --ipam-driver netd --ipam-opt netd.network={name} -o netd.network={name} --subnet {pool} NAME), \
+         {or}"
     )
 }
 
@@ -240,6 +265,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use netd_api::v1::Pool;
     use std::os::fd::AsRawFd;
 
     #[derive(Parser)]
@@ -325,8 +351,34 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_is_named() {
-        let net: IpNet = "10.244.7.0/24".parse().unwrap();
-        assert!(owned("default", &net, &net).contains("netd.network=default"));
+    fn what_is_not_docker0s_is_refused_and_its_owner_named() {
+        let lease = Lease::read(LEASE).unwrap();
+        let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+        let network = |pools: &[&str], cluster: &[&str], docker0: &[&str]| Network {
+            name: "default".into(),
+            pools: pools
+                .iter()
+                .map(|subnet| Pool { subnet: (*subnet).into(), ..Pool::default() })
+                .collect(),
+            cluster: texts(cluster),
+            docker0: texts(docker0),
+            ..Network::default()
+        };
+        let (range, own) = (["10.244.0.0/16"], ["10.244.7.0/24", "fd00:244:0:7::/64"]);
+        let said = |network: Network| refusal(&network, &lease).unwrap_or_default();
+        // A network of this node alone; the cluster's.
+        assert!(said(network(&["10.244.0.0/16"], &[], &[])).contains("delete it"));
+        let pool = said(network(&["10.244.7.0/24"], &range, &[]));
+        assert!(
+            pool.contains("netd.network=default") && pool.contains("overlay.docker0"),
+            "{pool}"
+        );
+        let none = said(network(&[], &range, &[]));
+        assert!(none.contains("10.244.7.0/24") && none.contains("overlay.docker0"), "{none}");
+        // docker0's, and somebody else's.
+        assert_eq!(said(network(&["10.244.9.0/24"], &range, &own)), "");
+        assert_eq!(said(network(&["10.88.0.0/16"], &[], &[])), "");
+        // The file is older than the node's lease.
+        assert!(said(network(&[], &range, &["10.244.8.0/24"])).contains("10.244.7.0/24"));
     }
 }

@@ -133,6 +133,7 @@ impl CreateArgs {
             masquerade: !self.no_masquerade && !self.internal,
             internal: self.internal,
             cluster: vec![],
+            docker0: vec![],
         }
     }
 }

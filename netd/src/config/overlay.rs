@@ -40,6 +40,8 @@ pub struct Overlay {
     pub lease_ttl: Duration,
     /// Where flannel's environment file is written; `None`: nowhere.
     pub subnet_file: Option<PathBuf>,
+    /// One of the node's subnets is docker0's: dockerd gives out its addresses, netd none.
+    pub docker0: bool,
     /// Unused addresses of the node's subnets lead nowhere rather than out.
     pub blackhole: bool,
     /// Where netd-tunnel listens.
@@ -150,6 +152,7 @@ fn overlay_section(s: &mut Section<'_>, etcd: Etcd, run_dir: &std::path::Path) -
         Some("off") => Ok(None),
         _ => values::path(v).map(Some),
     });
+    let docker0 = s.get("docker0", boolean).unwrap_or(false);
     let blackhole = s.get("blackhole", boolean).unwrap_or(false);
     let tunnel_socket = s.get("tunnel_socket", values::socket);
     let keep_empty = s.get("keep_empty", |v| duration(v, Duration::from_secs(1)..=30 * DAY));
@@ -162,6 +165,7 @@ fn overlay_section(s: &mut Section<'_>, etcd: Etcd, run_dir: &std::path::Path) -
         pod_cidr,
         lease_ttl: lease_ttl.unwrap_or(DAY),
         subnet_file: subnet_file.unwrap_or_else(|| Some("/run/flannel/subnet.env".into())),
+        docker0,
         blackhole,
         tunnel_socket: tunnel_socket.unwrap_or_else(|| run_dir.join("tunnel.sock")),
         keep_empty: keep_empty.unwrap_or(5 * MINUTE),

@@ -293,7 +293,7 @@ fn a_leased_network_beside_others_is_the_named_one() {
 #[test]
 fn each_wrong_key_of_the_overlay_is_named() {
     let e = "endpoints=[\"https://e:2379\"]";
-    let wrong: [(&str, &str, String); 20] = [
+    let wrong: [(&str, &str, String); 21] = [
         ("etcd.endpoints", "needed", "[overlay]\npublic_ip=\"10.0.0.1\"".into()),
         ("etcd.endpoints", "URL", "[etcd]\nendpoints=[\"10.0.0.1:2379\"]".into()),
         ("etcd.endpoints", "URL", "[etcd]\nendpoints=[\"http://e:2379/x\"]".into()),
@@ -324,6 +324,7 @@ fn each_wrong_key_of_the_overlay_is_named() {
             format!("[etcd]\n{e}\n[overlay]\npod_cidr=\"10.1.1.0/24,10.1.2.0/24\""),
         ),
         ("overlay.lease_ttl", "between", format!("[etcd]\n{e}\n[overlay]\nlease_ttl=\"1s\"")),
+        ("overlay.docker0", "neither", format!("[etcd]\n{e}\n[overlay]\ndocker0=\"x\"")),
         ("overlay.subnet_file", "absolute", format!("[etcd]\n{e}\n[overlay]\nsubnet_file=\"x\"")),
         (
             "network[0].pool",

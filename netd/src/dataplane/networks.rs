@@ -123,7 +123,7 @@ pub fn in_the_way(
 }
 
 /// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
-const DOCKER0: &str = "docker0";
+pub const DOCKER0: &str = "docker0";
 
 /// An address of [`DOCKER0`] in one of the network's subnets: the subnet has an owner.
 pub fn owned_by_docker(

@@ -28,10 +28,10 @@ fn setting(parts: &[&str], value: &'static str) -> Setting {
     Setting { path, value }
 }
 
-/// The settings that a network needs.
+/// The settings that a network needs; of an overlay's also what leads to other nodes.
 pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
-    let v6 = network.subnets.iter().any(|net| net.addr().is_ipv6());
-    let v4 = network.subnets.iter().any(|net| net.addr().is_ipv4());
+    let v6 = network.ranges().any(|net| net.addr().is_ipv6());
+    let v4 = network.ranges().any(|net| net.addr().is_ipv4());
     let mut all = Vec::new();
     if v4 {
         all.push(setting(&["ipv4", "ip_forward"], "1"));

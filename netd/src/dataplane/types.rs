@@ -99,6 +99,8 @@ pub enum Drift {
     Sysctl,
     /// The underlay's MTU or the default route.
     Underlay,
+    /// docker0's addresses.
+    Docker0,
     /// Something of the overlay, or of the device below it (addresses, MTU, up or down):
     /// look for the underlay again and synchronise.
     Overlay,

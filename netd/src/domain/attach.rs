@@ -81,6 +81,7 @@ impl Network {
             mtu,
             subnets: self.pools.iter().map(|p| p.subnet).collect(),
             cluster: self.leased.iter().flat_map(|l| l.cluster.iter().copied()).collect(),
+            docker0: self.leased.iter().flat_map(|l| l.docker0.iter().copied()).collect(),
             masquerade: self.masquerade,
             internal: self.internal,
         }

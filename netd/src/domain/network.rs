@@ -52,6 +52,10 @@ pub struct Leased {
     pub cluster: Vec<IpNet>,
     /// The most that fits into the overlay, bytes; `None` while it isn't known.
     pub mtu: Option<u32>,
+    /// The node's subnets of which docker0 gives out the addresses, at most one a family;
+    /// none of them is a pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker0: Vec<IpNet>,
 }
 
 /// A network as stored; checked like one that a caller sends.
@@ -286,7 +290,7 @@ mod tests {
         let nets: Vec<IpNet> =
             ["10.5.7.0/24", "172.30.1.0/24"].iter().map(|s| s.parse().unwrap()).collect();
         let cluster = vec!["10.5.0.0/16".parse().unwrap()];
-        let leased = Leased { cluster, mtu: Some(1450) };
+        let leased = Leased { cluster, mtu: Some(1450), ..Default::default() };
         let network = network.with_leases(&nets, leased).unwrap();
         let ranges: Vec<_> = network.ranges().iter().map(ToString::to_string).collect();
         assert_eq!(ranges, ["10.5.0.0/16", "172.30.1.0/24"]);

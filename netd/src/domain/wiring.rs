@@ -103,6 +103,10 @@ pub struct NetworkWiring {
     /// if it is on this node only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster: Vec<IpNet>,
+    /// Subnets in `cluster` that are this node's and of which docker0 gives out the
+    /// addresses: hidden as the network's own, and on no bridge of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker0: Vec<IpNet>,
     /// Hide pods behind the node's address towards the outside.
     pub masquerade: bool,
     /// Nothing in or out.

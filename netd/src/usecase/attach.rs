@@ -92,6 +92,7 @@ impl Node {
 
     /// Chooses addresses and records the intent; the store decides who holds them.
     pub(super) async fn claim(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+        self.refuse_docker0s(&spec.network)?;
         for _ in 0..TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };

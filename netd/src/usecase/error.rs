@@ -127,6 +127,9 @@ pub enum Error {
          configuration first ([etcd], [overlay])"
     )]
     OverlayNetwork(NetworkName),
+    /// dockerd gives out the network's addresses.
+    #[error("{0}")]
+    Docker0(String),
     /// Asked about a cluster that the node is no part of.
     #[error("this node is no part of a cluster: set etcd.endpoints in its configuration")]
     NoOverlay,

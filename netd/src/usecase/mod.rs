@@ -34,11 +34,12 @@ mod startup;
 mod views;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
@@ -68,6 +69,8 @@ pub struct Node {
     started: AtomicBool,
     /// Networks that were changed by request: what that takes in the kernel is no drift.
     changed: Mutex<HashSet<NetworkName>>,
+    /// Networks in whose subnets docker0 has an address: dockerd gives out theirs, too.
+    docker0: Mutex<HashMap<NetworkName, IpNet>>,
     locks: locks::KeyLocks,
     topology: AsyncMutex<()>,
     endings: AsyncMutex<()>,
@@ -103,6 +106,7 @@ impl Node {
             queue: Queue::default(),
             started: AtomicBool::new(false),
             changed: Mutex::default(),
+            docker0: Mutex::default(),
             locks: locks::KeyLocks::default(),
             topology: AsyncMutex::default(),
             endings: AsyncMutex::default(),

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     Node,
     error::{Error, Result},
@@ -9,7 +11,7 @@ use super::{
     records,
 };
 use crate::{
-    domain::{Network, NetworkName},
+    domain::{Network, NetworkName, NetworkWiring},
     store::{Change, Compare, Outcome, Store as _, Txn, keys},
 };
 
@@ -72,6 +74,30 @@ impl Node {
         Ok(())
     }
 
+    /// An address of docker0 that lies in one of `subnets`, which are, or are to be, the
+    /// network's whose wiring this is.
+    pub(super) async fn docker0_in(
+        &self,
+        wiring: &NetworkWiring,
+        subnets: Vec<IpNet>,
+    ) -> Result<Option<IpNet>> {
+        if subnets.is_empty() {
+            return Ok(None);
+        }
+        let wiring = Arc::new(NetworkWiring { subnets, ..wiring.clone() });
+        Ok(self.dataplane.owned_by_docker(wiring).await?)
+    }
+
+    /// # Errors
+    /// [`Error::Docker0`]: dockerd gives out the network's addresses, too, and neither
+    /// asks the other.
+    pub(super) fn refuse_docker0s(&self, name: &NetworkName) -> Result<()> {
+        match self.docker0.lock().get(name) {
+            Some(taken) => Err(Error::Docker0(owned_by_docker(name, taken))),
+            None => Ok(()),
+        }
+    }
+
     /// Takes back a network that was recorded and can't be made. What can't be taken
     /// back stays recorded, is shown as not ready, and is tried again.
     async fn take_back(&self, name: &NetworkName) {
@@ -128,6 +154,8 @@ impl Node {
             return Err(error);
         }
         self.changed.lock().remove(name);
+        self.docker0.lock().remove(name);
+        self.health.forget(&format!("docker0/{name}"));
         self.health.forget(&format!("network/{name}"));
         for pool in &state.network.pools {
             self.metrics.remove_pool(name, pool.subnet);
@@ -141,7 +169,7 @@ impl Node {
 }
 
 /// A subnet has one owner.
-pub(super) fn owned_by_docker(name: &NetworkName, taken: &ipnet::IpNet) -> String {
+pub(super) fn owned_by_docker(name: &NetworkName, taken: &IpNet) -> String {
     format!(
         "network \"{name}\": Docker gives out the addresses of {}, as docker0 has {taken}; take the subnet away from docker0 (dockerd --bip, --bridge=none), or choose another one",
         taken.trunc()

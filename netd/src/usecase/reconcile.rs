@@ -43,7 +43,10 @@ impl Node {
                     self.queue.soon(Target::Overlay);
                 }
                 Drift::Overlay => self.queue.soon(Target::Overlay),
-                Drift::Sysctl => {
+                Drift::Sysctl | Drift::Docker0 => {
+                    if event == Drift::Docker0 {
+                        self.queue.soon(Target::Overlay);
+                    }
                     for state in self.registry.networks() {
                         self.queue.soon(Target::Network(state.network.name.clone()));
                     }
@@ -212,13 +215,19 @@ impl Node {
         }
     }
 
-    /// A subnet that docker0 has since the network was created: its pods go on, and
-    /// readiness says what is wrong.
+    /// A subnet that docker0 has since the network was created: its pods go on, new ones
+    /// are refused, and the status says what is wrong.
     async fn look_at_docker(&self, name: &NetworkName, wiring: Arc<NetworkWiring>) -> Result<()> {
         let component = format!("docker0/{name}");
         match self.dataplane.owned_by_docker(wiring).await? {
-            Some(taken) => self.health.advise(&component, owned_by_docker(name, &taken)),
-            None => self.health.forget(&component),
+            Some(taken) => {
+                self.docker0.lock().insert(name.clone(), taken);
+                self.health.advise(&component, owned_by_docker(name, &taken));
+            }
+            None => {
+                self.docker0.lock().remove(name);
+                self.health.forget(&component);
+            }
         }
         Ok(())
     }

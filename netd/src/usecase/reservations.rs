@@ -39,6 +39,9 @@ impl Node {
     }
 
     async fn reserve_to_the_end(&self, part: IpNet, wanted: Option<IpAddr>) -> Result<Hold> {
+        if let Some(network) = self.registry.network_of(&part) {
+            self.refuse_docker0s(&network)?;
+        }
         for _ in 0..TRIES {
             let hold = self.registry.hold(part, wanted)?;
             let (network, ip) = (&hold.network, hold.address.addr());

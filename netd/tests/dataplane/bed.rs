@@ -171,6 +171,7 @@ fn network(bridged: bool) -> NetworkWiring {
         mtu: 1400,
         subnets: vec![v4.parse().unwrap(), v6.parse().unwrap()],
         cluster: vec![],
+        docker0: vec![],
         masquerade: false,
         internal: false,
     }

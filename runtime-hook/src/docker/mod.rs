@@ -86,7 +86,7 @@ async fn run(options: &Options) -> io::Result<()> {
     let _unheard = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(socket = %options.socket.display(), "serving dockerd");
     tokio::select! {
-        ended = server::serve(listener, Netd::new(&options.netd_socket)) => ended,
+        never = server::serve(listener, Netd::new(&options.netd_socket)) => match never {},
         () = terminated() => {
             // dockerd finds no plugin then, rather than one that does not answer.
             fs::remove_file(&options.socket)

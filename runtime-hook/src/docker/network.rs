@@ -67,6 +67,7 @@ pub async fn create(netd: &Netd, request: CreateNetwork) -> Answer {
         masquerade: options.masquerade.unwrap_or(true) && !options.internal,
         internal: options.internal,
         cluster: vec![],
+        docker0: vec![],
     };
     netd.create_network(network).await?;
     Ok(json!({}))

@@ -14,20 +14,45 @@ use crate::{
 
 const PORT: u16 = 7000;
 
+/// Whoever has addresses of the cluster.
+#[derive(Debug)]
+pub struct Member {
+    /// For messages; unique.
+    pub name: String,
+    /// Where it is.
+    pub net: Namespace,
+    /// One of each family.
+    pub ips: Vec<IpAddr>,
+}
+
 /// All pods reach all others both ways, over TCP and UDP, and are seen with their own
 /// addresses. Answers how many ways were tried.
 pub fn all_pairs(pods: &[Sandbox], families: Families) -> Result<usize> {
-    let mirrors = pods.iter().map(|pod| Mirror::serve(&pod.net, PORT));
+    let members = pods.iter().map(|pod| Member {
+        name: pod.id.clone(),
+        net: Namespace::of(pod.net.path()),
+        ips: pod.ips.clone(),
+    });
+    all_members(&members.collect::<Vec<_>>(), families)
+}
+
+/// The same of pods and others.
+pub fn all_members(members: &[Member], families: Families) -> Result<usize> {
+    let mirrors = members.iter().map(|member| Mirror::serve(&member.net, PORT));
     let mirrors = mirrors.collect::<Result<Vec<_>>>()?;
     let mut ways = 0;
-    for from in pods {
-        ensure!(from.ips.len() == families.count(), "{}: {:?}", from.id, from.ips);
-        for to in pods.iter().filter(|to| to.id != from.id) {
+    for from in members {
+        ensure!(from.ips.len() == families.count(), "{}: {:?}", from.name, from.ips);
+        for to in members.iter().filter(|to| to.name != from.name) {
             for ip in &to.ips {
                 let own = from.ips.iter().find(|own| own.is_ipv4() == ip.is_ipv4());
-                let own = *own.with_context(|| format!("{} has no address for {ip}", from.id))?;
-                for seen in [probe::tcp(&from.net, *ip, PORT)?, probe::udp(&from.net, *ip, PORT)?] {
-                    ensure!(seen == own, "{own} is seen as {seen} by {ip}");
+                let own = *own.with_context(|| format!("{} has no address for {ip}", from.name))?;
+                let way = || format!("{} {own} to {} {ip}", from.name, to.name);
+                for seen in [
+                    probe::tcp(&from.net, *ip, PORT).with_context(way)?,
+                    probe::udp(&from.net, *ip, PORT).with_context(way)?,
+                ] {
+                    ensure!(seen == own, "{}: seen as {seen}", way());
                 }
                 ways += 1;
             }

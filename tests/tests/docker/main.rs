@@ -6,6 +6,7 @@
 mod churn;
 mod hostile;
 mod networks;
+mod nodes;
 mod order;
 mod ports;
 mod stack;

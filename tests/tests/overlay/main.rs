@@ -5,6 +5,7 @@ mod capacity;
 mod changes;
 mod containerd;
 mod direct;
+mod docker0;
 mod drift;
 mod etcd_faults;
 mod hostile;

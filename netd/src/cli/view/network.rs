@@ -25,6 +25,8 @@ pub(in crate::cli) struct Network {
     problem: String,
     endpoints: u32,
     pools: Vec<Pool>,
+    /// Subnets of the node's that docker0 gives out.
+    docker0: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +75,7 @@ impl From<v1::NetworkStatus> for Network {
             problem: status.problem,
             endpoints: status.endpoints,
             pools: network.pools.into_iter().map(pool).collect(),
+            docker0: network.docker0,
         }
     }
 }
@@ -123,6 +126,7 @@ impl Output for Network {
             ("mtu", self.mtu.to_string()),
             ("outwards", outwards.to_owned()),
             ("endpoints", self.endpoints.to_string()),
+            ("docker0", self.docker0.join(",")),
         ]);
         let rows = self.pools.iter().map(|p| {
             let range = match (p.range_start.as_str(), p.range_end.as_str()) {

@@ -57,6 +57,7 @@ fn a_network_shows_its_pools_with_their_use() {
             name: "blue".into(),
             driver: v1::Driver::Routed.into(),
             pools: vec![v1::Pool { subnet: "10.1.0.0/24".into(), ..Default::default() }],
+            docker0: vec!["10.1.7.0/24".into()],
             ..Default::default()
         }),
         pools: vec![v1::PoolUsage { subnet: "10.1.0.0/24".into(), size: 253, used: 2 }],
@@ -65,6 +66,7 @@ fn a_network_shows_its_pools_with_their_use() {
     };
     let text = network::Network::from(net.clone()).text();
     assert!(text.contains("2 of 253") && text.contains("not ready: no such underlay"), "{text}");
+    assert!(text.contains("docker0") && text.contains("10.1.7.0/24"), "{text}");
     let list = network::Networks::from(v1::ListNetworksResponse { networks: vec![net] });
     assert!(list.text().contains("routed"), "{}", list.text());
 }

@@ -83,6 +83,13 @@ pub fn address_link(body: &[u8]) -> Option<u32> {
     attr::u32_at(body, 4)
 }
 
+/// The label of an IPv4 address: its device's name, unless somebody gave it another.
+pub fn address_label(body: &[u8]) -> Option<String> {
+    const HEADER: usize = 8;
+    const LABEL: u16 = 3;
+    attr::each(body.get(HEADER..)?).find(|(kind, _)| *kind == LABEL).map(|(_, value)| text(value))
+}
+
 /// A route message of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteEvent {

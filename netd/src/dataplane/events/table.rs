@@ -8,7 +8,10 @@ use super::{
     parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
 };
 use crate::{
-    dataplane::{Drift, message::net::PROTOCOL_NUMBER, netlink::Received, parking::is_parked},
+    dataplane::{
+        Drift, message::net::PROTOCOL_NUMBER, netlink::Received, networks::DOCKER0,
+        parking::is_parked,
+    },
     domain::IfName,
 };
 
@@ -132,6 +135,9 @@ impl Table {
                     (parse::NEW_LINK, Some(id)) => self.pod_link(id, &link),
                     (_, Some(id)) => one(self.pod_of(id, link.index)),
                 }
+            }
+            (parse::NEW_ADDRESS | parse::DEL_ADDRESS, None) if is_docker0s(body) => {
+                vec![Drift::Docker0]
             }
             (parse::DEL_ADDRESS, nsid) => one(self.address_gone(nsid, body)),
             (parse::NEW_ROUTE | parse::DEL_ROUTE, nsid) => {
@@ -271,6 +277,11 @@ impl Table {
             }
         }
     }
+}
+
+/// dockerd gives out the addresses of its own bridge's subnet.
+fn is_docker0s(body: &[u8]) -> bool {
+    parse::address_label(body).is_some_and(|label| label == DOCKER0)
 }
 
 fn one(drift: Option<Drift>) -> Vec<Drift> {

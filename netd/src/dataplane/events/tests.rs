@@ -212,6 +212,9 @@ fn bridges_and_settings_are_watched() {
     assert_eq!(t.judge(&bridge(UP, 1300), false), network);
     let address = event(parse::DEL_ADDRESS, None, &[&[0; 4], &BRIDGE.to_ne_bytes()]);
     assert_eq!(t.judge(&address, false), network);
+    let docker0 = |label: &[u8]| event(parse::NEW_ADDRESS, None, &[&[0; 8], &attr(3, label)]);
+    assert_eq!(t.judge(&docker0(b"docker0\0"), false), [Drift::Docker0]);
+    assert_eq!(t.judge(&docker0(b"docker01\0"), false), []);
     let off = |index: i32| {
         let (which, forwarding) = (number(1, index as u32), number(2, 0));
         event(parse::NEW_NETCONF, None, &[&[2, 0, 0, 0], &which, &forwarding])

@@ -101,7 +101,9 @@ fn of_network(network: &NetworkWiring, set: &str) -> Vec<String> {
     match set.trim_end_matches(['4', '6']) {
         "pods" => ranges.into_iter().map(text).collect(),
         "closed" if network.internal => ranges.into_iter().map(text).collect(),
-        "masq" if hides => network.subnets.iter().filter(here).map(text).collect(),
+        "masq" if hides => {
+            network.subnets.iter().chain(&network.docker0).filter(here).map(text).collect()
+        }
         "cluster" if hides => network.cluster.iter().filter(here).map(text).collect(),
         "peers" => ranges
             .iter()

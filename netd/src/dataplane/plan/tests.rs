@@ -248,6 +248,7 @@ fn network() -> NetworkWiring {
         mtu: 1450,
         subnets: vec!["10.88.0.0/16".parse().unwrap()],
         cluster: vec![],
+        docker0: vec![],
         masquerade: true,
         internal: false,
     }

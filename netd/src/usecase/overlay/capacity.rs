@@ -61,7 +61,7 @@ impl Overlay {
     async fn give_back(&self, node: &Node, empty: &mut HashMap<Subnets, Instant>) {
         let (mut own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
             self.state.lock().await.own.iter().cloned().partition(|own| own.fits);
-        self.give_back_unfit(node, &unfit);
+        self.give_back_unfit(node, &unfit).await;
         // The newest goes first; the last one stays.
         own.sort_by_key(|own| std::cmp::Reverse(own.since));
         let own: Vec<Subnets> = own.iter().map(|own| own.subnets).collect();
@@ -94,16 +94,25 @@ impl Overlay {
     }
 
     /// Subnets of an earlier configuration go when the last pod that has an address of
-    /// theirs is gone, and another one is there.
-    fn give_back_unfit(&self, node: &Node, unfit: &[OwnSubnets]) {
-        if unfit.is_empty() || node.registry.usage(&self.settings.network).is_empty() {
+    /// theirs is gone, docker0 too, and another one is there.
+    async fn give_back_unfit(&self, node: &Node, unfit: &[OwnSubnets]) {
+        let network = node.registry.network(&self.settings.network).map(|state| state.network);
+        let leased = network.as_ref().and_then(|network| network.leased.as_ref());
+        let docker0 = leased.is_some_and(|leased| !leased.docker0.is_empty());
+        let other = docker0 || network.as_ref().is_some_and(|network| !network.pools.is_empty());
+        if unfit.is_empty() || !other {
             return;
         }
         let held: Vec<_> = node.registry.endpoints().iter().flat_map(|(e, _)| e.ips()).collect();
         let unused = |own: &&OwnSubnets| {
             !held.iter().any(|ip| own.subnets.iter().any(|net| net.contains(ip)))
         };
-        let going: Vec<_> = unfit.iter().filter(unused).map(|own| own.subnets).collect();
+        let mut going = Vec::new();
+        for own in unfit.iter().filter(unused) {
+            if !self.docker0_uses(node, own).await {
+                going.push(own.subnets);
+            }
+        }
         if !going.is_empty() {
             tracing::info!(subnets = ?going, "outside of the cluster's configuration: given back");
             self.membership.give_back(going);

@@ -35,12 +35,14 @@ impl Overlay {
         let (first_v4, first_v6) = addresses(&found);
         let capabilities = node.dataplane.overlay_capabilities().await?;
         let extension_data = self.pre_startup(state, cluster).await?;
-        let fitting = state.own.iter().filter(|own| own.fits);
+        // The oldest first, whatever their numbers: it is the one that others are told.
+        let mut fitting: Vec<_> = state.own.iter().filter(|own| own.fits).collect();
+        fitting.sort_by_key(|own| own.since);
         Ok(Local {
             public_v4: self.settings.public_ip.or(first_v4),
             public_v6: self.settings.public_ipv6.or(first_v6),
             underlay: Underlay { device: found.device, mtu: found.mtu, addresses: found.addresses },
-            subnets: fitting.map(|own| own.subnets).collect(),
+            subnets: fitting.into_iter().map(|own| own.subnets).collect(),
             cluster: cluster.clone(),
             identity: self.identity.clone(),
             kernel_wireguard: capabilities.wireguard,

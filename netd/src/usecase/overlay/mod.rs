@@ -12,6 +12,7 @@
 
 mod capacity;
 mod command;
+mod docker0;
 mod local;
 mod memory;
 mod pools;
@@ -99,6 +100,8 @@ struct State {
     /// Whether it was all made true since this node's facts changed: from then on what
     /// is missing is somebody else's doing.
     settled: bool,
+    /// The network could not be given all of the node's subnets: to be tried again.
+    withheld: bool,
     /// What the kernel refused when last asked, in its words.
     refused: HashMap<OverlaySubject, String>,
     /// Why the tunnels are not as they should be.

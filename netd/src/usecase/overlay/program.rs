@@ -16,7 +16,7 @@ impl Overlay {
     /// Whether all is as it has to be then.
     pub(in crate::usecase) async fn mend(&self, node: &Arc<Node>) -> bool {
         let mut state = self.state.lock().await;
-        if self.facts_changed(node, &mut state).await {
+        if self.facts_changed(node, &mut state).await || state.withheld {
             self.rebuild(node, &mut state).await
         } else {
             self.compare(node, &mut state).await

@@ -3,15 +3,14 @@
 use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::overlay::{
-    Local,
+    Local, Subnets,
     flannel::subnet_env::{Half, SubnetEnv},
 };
 
-/// What it says, from this node's facts.
-pub(super) fn contents(local: &Local, mtu: u32, masquerade: bool) -> String {
-    let first = local.subnets.first();
-    let v4 = local.cluster.v4.zip(first.and_then(|s| s.v4));
-    let v6 = local.cluster.v6.zip(first.and_then(|s| s.v6));
+/// What it says of one of this node's subnets, from this node's facts.
+pub(super) fn contents(local: &Local, told: Subnets, mtu: u32, masquerade: bool) -> String {
+    let v4 = local.cluster.v4.zip(told.v4);
+    let v6 = local.cluster.v6.zip(told.v6);
     let env = SubnetEnv {
         v4: v4.map(|(range, subnet)| Half { network: range.network, subnet }),
         v6: v6.map(|(range, subnet)| Half { network: range.network, subnet }),

@@ -6,7 +6,7 @@ use super::{Overlay, Peer, State, local::LocalError, subnet_file};
 use crate::{
     domain::network::Leased,
     overlay::{
-        Local,
+        Local, Subnets,
         backend::PeerProblem,
         desired::{Delta, Desired},
         membership::{PeerUpdate, Update},
@@ -151,27 +151,36 @@ impl Overlay {
         let mtu = desired.local_plan().mtu;
         state.desired = Some(desired);
         state.settled = false;
-        let given = self.give_out(node, &local, mtu).await;
-        self.compare(node, state).await && given
+        state.withheld = !self.give_out(node, &local, mtu).await;
+        self.compare(node, state).await && !state.withheld
     }
 
-    /// The node's subnets become its network's pools, and are told to others on the node.
+    /// The node's subnets become its network's pools, but for docker0's, and are told to
+    /// others on the node; whether that is done.
     async fn give_out(&self, node: &Arc<Node>, local: &Local, mtu: u32) -> bool {
         let name = &self.settings.network;
-        let leased = Leased { cluster: local.cluster.networks().collect(), mtu: Some(mtu) };
-        let subnets: Vec<_> = local.subnets.iter().flat_map(|s| s.iter()).collect();
+        let shares = self.share(node, &local.subnets).await;
+        let leased = Leased {
+            cluster: local.cluster.networks().collect(),
+            mtu: Some(mtu),
+            docker0: shares.docker0.iter().flat_map(Subnets::iter).collect(),
+        };
+        let subnets: Vec<_> = shares.pods.iter().flat_map(Subnets::iter).collect();
         let given = node.lease_pools(name, &subnets, leased).await;
         match &given {
             Ok(()) => node.health.good("overlay/pools"),
             Err(error) => node.health.bad("overlay/pools", error),
         }
-        let Some(path) = &self.settings.subnet_file else { return given.is_ok() };
+        let done = given.is_ok() && shares.whole;
+        let (Some(path), Some(told)) = (&self.settings.subnet_file, shares.told) else {
+            return done;
+        };
         let masquerade = node.registry.network(name).is_some_and(|n| n.network.masquerade);
-        match subnet_file::write(path, &subnet_file::contents(local, mtu, masquerade)) {
+        match subnet_file::write(path, &subnet_file::contents(local, told, mtu, masquerade)) {
             Ok(()) => node.health.good("overlay/subnet-file"),
             Err(why) => node.health.advise("overlay/subnet-file", why),
         }
-        given.is_ok()
+        done
     }
 
     fn cannot(&self, node: &Node, error: &LocalError) -> bool {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Inner, NetworkState, Work};
 use crate::{
-    domain::{AttachSpec, Endpoint, Moved, NetnsId, Phase, Stage, attach::Assigned},
+    domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned},
     usecase::{
         error::{Error, Result},
         now_unix,
@@ -36,7 +36,7 @@ impl Inner {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
         if state.network.pools.is_empty() {
-            let why = "its lease is waited for; `netd status` says what for".to_owned();
+            let why = no_subnet(&state.network);
             return Err(Error::NoSubnet { network: spec.network.clone(), why });
         }
         let host = spec.key.host_ifname();
@@ -112,4 +112,18 @@ impl Inner {
             moved: None,
         })
     }
+}
+
+/// Why a network whose pools are leased has none.
+fn no_subnet(network: &Network) -> String {
+    let docker0 = network.leased.iter().flat_map(|leased| &leased.docker0);
+    let docker0: Vec<_> = docker0.map(ToString::to_string).collect();
+    if docker0.is_empty() {
+        return "its lease is waited for; `netd status` says what for".into();
+    }
+    format!(
+        "{} is docker0's (overlay.docker0), and pods need another one, which overlay.pod_cidr \
+         does not allow, or which is waited for; `netd status` says what for",
+        docker0.join(", ")
+    )
 }

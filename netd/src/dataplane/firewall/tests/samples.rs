@@ -21,6 +21,7 @@ pub fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> NetworkWir
         mtu: 1500,
         subnets: subnets.iter().map(|s| s.parse().unwrap()).collect(),
         cluster: vec![],
+        docker0: vec![],
         masquerade: true,
         internal: false,
     }

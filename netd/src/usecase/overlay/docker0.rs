@@ -1,0 +1,172 @@
+//! docker0 on one of the node's subnets (`overlay.docker0`).
+//!
+//! Who owns which state then:
+//! - the membership: that the node has its subnets, docker0's among them;
+//! - the network's record ([`Leased::docker0`]): which of them is docker0's, for as long as
+//!   the node has it. It is no pool: netd gives out no address of it, and no bridge of
+//!   netd's has one;
+//! - netd: all around it, as of the other subnets: routes and tunnels, rules, masquerading,
+//!   and `subnet.env`, which names docker0's subnet;
+//! - dockerd: docker0 and its address, as `netd docker-opts` tells it from `subnet.env`,
+//!   and which container has which address.
+//!
+//! Pods get another subnet when the first of them comes, as they do when one is full. A
+//! subnet that pods have stays theirs: docker0 gets one that none of them uses.
+//!
+//! Without the key all subnets are the pods'. One of which docker0 has an address
+//! nevertheless, left over from flannel's days or from the key, is no pool before
+//! docker0 lets it go.
+//!
+//! [`Leased::docker0`]: crate::domain::network::Leased::docker0
+
+use ipnet::IpNet;
+
+use super::Overlay;
+use crate::{
+    domain::{Network, network::overlap},
+    overlay::{Subnets, membership::OwnSubnets},
+    usecase::Node,
+};
+
+/// The node's subnets by who gives out their addresses.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shares {
+    pub docker0: Option<Subnets>,
+    pub pods: Vec<Subnets>,
+    /// The one that `subnet.env` names.
+    pub told: Option<Subnets>,
+    /// Nothing waits for somebody to let go of a subnet.
+    pub whole: bool,
+}
+
+impl Overlay {
+    /// Shares out the node's subnets, the oldest first.
+    pub(super) async fn share(&self, node: &Node, own: &[Subnets]) -> Shares {
+        let docker0 = if self.settings.docker0 { self.docker0s(node, own).await } else { None };
+        let waits = self.settings.docker0 && docker0.is_none();
+        let pods: Vec<_> = own.iter().copied().filter(|s| Some(*s) != docker0).collect();
+        let (pods, taken) = self.without_taken(node, pods).await;
+        if let Some(taken) = taken {
+            node.health.advise("overlay/docker0", self.held_by_docker0(&taken));
+        } else if waits {
+            node.health.advise("overlay/docker0", self.waiting());
+        } else {
+            node.health.forget("overlay/docker0");
+        }
+        let told = if self.settings.docker0 { docker0 } else { own.first().copied() };
+        Shares { docker0, pods, told, whole: taken.is_none() && !waits }
+    }
+
+    /// docker0's subnet; asks for one more if pods have them all.
+    async fn docker0s(&self, node: &Node, own: &[Subnets]) -> Option<Subnets> {
+        let name = &self.settings.network;
+        let network = node.registry.network(name)?.network;
+        if let Some(chosen) = choose(&network, own) {
+            return Some(chosen);
+        }
+        for subnets in own {
+            let going: Vec<IpNet> = subnets.iter().collect();
+            // What the store did not take is tried again with the next look.
+            if let Ok(true) = node.retire_pools(name, &going).await {
+                return Some(*subnets);
+            }
+        }
+        // Fixed ones are said by `waiting`.
+        let _ = self.membership.more();
+        None
+    }
+
+    /// Those without an address of docker0's, of which the network does not give out
+    /// addresses already; and that address.
+    async fn without_taken(
+        &self,
+        node: &Node,
+        pods: Vec<Subnets>,
+    ) -> (Vec<Subnets>, Option<IpNet>) {
+        let Some(state) = node.registry.network(&self.settings.network) else {
+            return (pods, None);
+        };
+        let pools = &state.network.pools;
+        let all = pods.iter().flat_map(Subnets::iter);
+        let new: Vec<IpNet> = all.filter(|net| !pools.iter().any(|p| p.subnet == *net)).collect();
+        // What can't be read is read again when the network is made.
+        let taken = node.docker0_in(&state.wiring, new).await.ok().flatten();
+        let is_taken = |s: &Subnets| taken.is_some_and(|t| s.iter().any(|net| overlap(&net, &t)));
+        (pods.into_iter().filter(|s| !is_taken(s)).collect(), taken)
+    }
+
+    /// Whether docker0 still has an address of subnets that could be given back.
+    pub(super) async fn docker0_uses(&self, node: &Node, own: &OwnSubnets) -> bool {
+        let Some(state) = node.registry.network(&self.settings.network) else { return false };
+        let found = node.docker0_in(&state.wiring, own.subnets.iter().collect()).await;
+        !matches!(found, Ok(None))
+    }
+
+    fn held_by_docker0(&self, taken: &IpNet) -> String {
+        format!(
+            "docker0 has {taken} of a subnet that is network \"{}\"'s: pods get no address of \
+             it; leave a subnet to Docker (overlay.docker0 = true), or take it away from docker0 \
+             (dockerd --bip, --bridge=none)",
+            self.settings.network
+        )
+    }
+
+    fn waiting(&self) -> String {
+        let mend = match self.settings.pod_cidr.is_empty() {
+            true => "another one is asked for",
+            false => "take away those pods, or overlay.pod_cidr, which allows no other one",
+        };
+        format!(
+            "overlay.docker0: pods of network \"{}\" have addresses of every subnet of this \
+             node, docker0 gets none yet: {mend}",
+            self.settings.network
+        )
+    }
+}
+
+/// The one that was chosen before, else the oldest that is no pool.
+fn choose(network: &Network, own: &[Subnets]) -> Option<Subnets> {
+    let known = network.leased.iter().flat_map(|leased| &leased.docker0).collect::<Vec<_>>();
+    let is_known = |s: &&Subnets| s.iter().any(|net| known.contains(&&net));
+    let is_pool = |net: IpNet| network.pools.iter().any(|pool| pool.subnet == net);
+    let is_free = |s: &&Subnets| !s.iter().any(is_pool);
+    let mut free = own.iter().filter(is_free);
+    own.iter().filter(is_free).find(is_known).or_else(|| free.next()).copied()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        Pool,
+        network::{Leased, NetworkOptions},
+    };
+
+    fn subnets(v4: &str) -> Subnets {
+        Subnets { v4: Some(v4.parse().unwrap()), v6: None }
+    }
+
+    fn network(pools: &[&str], docker0: &[&str]) -> Network {
+        let pool = |s: &&str| Pool::new(s.parse().unwrap(), None, (None, None), vec![]).unwrap();
+        let docker0 = docker0.iter().map(|s| s.parse().unwrap()).collect();
+        let leased = Some(Leased { docker0, ..Leased::default() });
+        let options = NetworkOptions { leased, ..NetworkOptions::default() };
+        let pools = pools.iter().map(pool).collect();
+        Network::new("default".parse().unwrap(), pools, options).unwrap()
+    }
+
+    #[test]
+    fn docker0_keeps_its_subnet_and_never_gets_one_of_the_pods() {
+        let own = ["10.5.9.0/24", "10.5.3.0/24"].map(subnets);
+        let [old, new] = own;
+        assert_eq!(choose(&network(&[], &[]), &own), Some(old));
+        assert_eq!(choose(&network(&["10.5.9.0/24"], &[]), &own), Some(new));
+        assert_eq!(choose(&network(&[], &["10.5.3.0/24"]), &own), Some(new));
+        assert_eq!(choose(&network(&["10.5.9.0/24"], &["10.5.9.0/24"]), &own), Some(new));
+        assert_eq!(choose(&network(&["10.5.9.0/24"], &["10.5.3.0/24"]), &own), Some(new));
+        // It was lost.
+        assert_eq!(choose(&network(&["10.5.3.0/24"], &["10.5.7.0/24"]), &own), Some(old));
+        assert_eq!(choose(&network(&["10.5.3.0/24", "10.5.9.0/24"], &[]), &own), None);
+    }
+}
