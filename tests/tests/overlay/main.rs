@@ -7,6 +7,7 @@ mod containerd;
 mod direct;
 mod drift;
 mod etcd_faults;
+mod flood;
 mod hostile;
 mod life;
 mod migration;
