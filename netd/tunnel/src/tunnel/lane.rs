@@ -104,7 +104,7 @@ impl<'a> Lane<'a> {
                 // A device that is down: reads fail until it is up.
                 Step::Failed => {
                     wait(None, false, self.stop, Some(REST));
-                },
+                }
                 // netd asks for another.
                 Step::Gone => {
                     tracing::warn!(device = self.shared.device, "the tun device is gone");

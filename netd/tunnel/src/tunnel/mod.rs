@@ -61,20 +61,28 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Makes a tunnel with `queues` queues, on what was kept of an earlier process.
+    /// Makes a tunnel with `queues` queues, on what was kept of an earlier process. It has
+    /// its peers before the first packet is read: one may have waited since before a
+    /// restart.
     ///
     /// # Errors
     /// See [`TunnelError`]; nothing is left then that was not there.
-    pub fn new(spec: TunnelSpec, queues: usize, keep: &Keep) -> Result<Self, TunnelError> {
+    pub fn new(
+        spec: TunnelSpec,
+        peers: Peers,
+        queues: usize,
+        keep: &Keep,
+    ) -> Result<Self, TunnelError> {
         let mut tuns = vec![];
         for queue in 0..queues.max(1) {
             tuns.push(keep.tun(&spec.device, queue)?);
         }
-        Self::on(spec, Arc::new(tuns), Arc::default(), keep)
+        Self::on(spec, peers, Arc::new(tuns), Arc::default(), keep)
     }
 
     fn on(
         spec: TunnelSpec,
+        peers: Peers,
         queues: Arc<Vec<Tun>>,
         counters: Arc<Counters>,
         keep: &Keep,
@@ -86,10 +94,11 @@ impl Tunnel {
             queues,
             counters,
         });
+        shared.engine.set_peers(&peers);
         let timers = Threads::tick(&shared).map_err(TunnelError::Threads)?;
         let mut tunnel = Self {
             spec: TunnelSpec { listen: vec![], ..spec.clone() },
-            peers: Peers::new(),
+            peers,
             lanes: None,
             _timers: timers,
             shared,
@@ -144,8 +153,7 @@ impl Tunnel {
         self.lanes = None;
         self.shared.links.store(Arc::default());
         let (queues, counters) = (self.shared.queues.clone(), self.shared.counters.clone());
-        *self = Self::on(spec, queues, counters, keep)?;
-        self.set_peers(peers);
+        *self = Self::on(spec, peers, queues, counters, keep)?;
         Ok(())
     }
 
@@ -176,12 +184,7 @@ impl Tunnel {
     }
 
     /// The sockets of all wanted addresses, those that are open already among them.
-    fn open(
-        &self,
-        old: &Links,
-        wanted: &[SocketAddr],
-        keep: &Keep,
-    ) -> Result<Links, TunnelError> {
+    fn open(&self, old: &Links, wanted: &[SocketAddr], keep: &Keep) -> Result<Links, TunnelError> {
         let mut links = Links::default();
         for listen in wanted {
             if let Some(link) = old.0.iter().find(|link| link.listen == *listen) {

@@ -43,8 +43,7 @@ fn main() -> Result<()> {
     }
     if what != "scale" {
         let boringtun = env::var_os("NETD_BENCH_BORINGTUN").map(PathBuf::from);
-        let (rounds, seconds) =
-            (number("NETD_BENCH_ROUNDS", 3)?, number("NETD_BENCH_SECONDS", 3)?);
+        let (rounds, seconds) = (number("NETD_BENCH_ROUNDS", 3)?, number("NETD_BENCH_SECONDS", 3)?);
         speed::run(rounds, seconds, boringtun.as_deref())?;
     }
     Ok(())
