@@ -19,7 +19,7 @@ use testbed::{
     wait,
 };
 
-use super::{SOON, backend};
+use super::{SOON, backend, pings};
 
 const LENGTH: Duration = Duration::from_secs(3);
 /// Lines that a log may have more afterwards: of periodic things, not of packets.
@@ -40,13 +40,13 @@ fn flooded(kind: &str, port: u16) -> Result<()> {
         let mut cluster = Cluster::start(bed, &Plan::new(Families::V4, backend(kind)).nodes(2))?;
         let pods = cluster.pods()?;
         let all: Vec<&Sandbox> = pods.iter().collect();
-        AllPairs::start(&all, 100)?.finish_without_loss("before the garbage")?;
+        pings(&pods[0], &pods[1])?;
         let before = Seen::of(&cluster)?;
-        let (sent, pings) = flood(bed, &cluster, &pods, port)?;
-        println!("{kind}: {sent} pieces of garbage in {LENGTH:?}; of pings meanwhile {pings:?}");
+        let (sent, meanwhile) = flood(bed, &cluster, &pods, port)?;
+        println!("{kind}: {sent} pieces of garbage in {LENGTH:?}; meanwhile {meanwhile:?}");
         ensure!(sent > 20_000, "only {sent} in {LENGTH:?}");
         // What has no room beside the garbage is lost; most goes through.
-        ensure!(pings.answered > 3 && pings.answered >= pings.lost, "{pings:?}");
+        ensure!(meanwhile.answered > 3 && meanwhile.answered >= meanwhile.lost, "{meanwhile:?}");
         wait::until(SOON, "it is counted", || {
             let refused = Seen::of(&cluster)?.refused - before.refused;
             // The rest had no room in the socket's buffer.

@@ -25,7 +25,12 @@ pub fn bare(bed: &Bed) -> Result<Way> {
 /// A pod on a bridge on each of two nodes, and vxlan between them.
 pub fn vxlan(bed: &Bed) -> Result<Way> {
     let nodes = nodes(bed, "vx")?;
-    each(&nodes, |here, there| {
+    lead(&nodes)?;
+    Ok(way(nodes))
+}
+
+fn lead(nodes: &[FlannelNode; 2]) -> Result<()> {
+    each(nodes, |here, there| {
         let (net, gateway, mac) = (there.subnet, there.subnet.network(), &there.mac);
         here.host.net.sh(&format!(
             "ip neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent
@@ -34,8 +39,7 @@ pub fn vxlan(bed: &Bed) -> Result<Way> {
             there.host.v4
         ))?;
         Ok(())
-    })?;
-    Ok(way(nodes))
+    })
 }
 
 /// The same with routes between them.
@@ -47,6 +51,20 @@ pub fn routes(bed: &Bed) -> Result<Way> {
             .net
             .sh(&format!("ip link delete flannel.1; ip route replace {net} via {public}"))?;
         set_mtu(here, 1500)
+    })?;
+    Ok(way(nodes))
+}
+
+/// As [`vxlan`], with the one rule that flannel's nodes have for what leaves the cluster:
+/// with it the kernel tracks connections, as it does for netd's rules.
+pub fn tracked_vxlan(bed: &Bed) -> Result<Way> {
+    let nodes = nodes(bed, "vt")?;
+    lead(&nodes)?;
+    each(&nodes, |here, _| {
+        here.host.net.sh("nft add table ip masq
+             nft add chain ip masq out '{ type nat hook postrouting priority srcnat; }'
+             nft add rule ip masq out ip saddr 10.6.0.0/16 ip daddr != 10.6.0.0/16 masquerade")?;
+        Ok(())
     })?;
     Ok(way(nodes))
 }

@@ -61,12 +61,14 @@ pub fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Result<()
     case(|bed| {
         let bare = handmade::bare(bed)?;
         let vxlan = handmade::vxlan(bed)?;
+        let tracked = handmade::tracked_vxlan(bed)?;
         let host_gw = handmade::routes(bed)?;
         let naive = Naive::start(bed)?;
         let boringtun = boringtun.map(|program| Boringtun::start(bed, program)).transpose()?;
         let mut all = vec![
             Contender::new("bare underlay", (&bare.from, &bare.to, bare.ip)),
             Contender::new("vxlan by hand", (&vxlan.from, &vxlan.to, vxlan.ip)),
+            Contender::new("vxlan by hand, NAT", (&tracked.from, &tracked.to, tracked.ip)),
             Contender::new("host-gw by hand", (&host_gw.from, &host_gw.to, host_gw.ip)),
             Contender::new("a packet a read", (&naive.from.net, &naive.to.net, naive.ip)),
         ];
@@ -133,6 +135,7 @@ fn print(all: &[Contender], rounds: usize, seconds: usize) {
     let find = |name: &str| all.iter().find(|c| c.name == name);
     for (mine, other, goal) in [
         ("netd vxlan", "vxlan by hand", "equal within noise"),
+        ("netd vxlan", "vxlan by hand, NAT", "equal within noise"),
         ("netd host-gw", "host-gw by hand", "equal within noise"),
         ("netd udp", "a packet a read", "8x"),
         ("netd udp", "netd vxlan", "0.6x"),
