@@ -22,11 +22,23 @@ pub struct DeviceTraffic {
     pub packets: [u64; 2],
 }
 
+/// Packets that netd-tunnel did not pass on, since it was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelLosses {
+    /// The tunnel's device.
+    pub device: String,
+    /// From strangers, with others' addresses, garbage; for nobody. Received and sent.
+    pub refused: [u64; 2],
+    /// The system did not take them. Received and sent.
+    pub dropped: [u64; 2],
+}
+
 /// Where it is counted.
 #[derive(Debug, Default)]
 pub struct Elsewhere {
     etcd: OnceLock<Arc<Meters>>,
     devices: Mutex<(String, Vec<DeviceTraffic>)>,
+    tunnels: Mutex<Vec<TunnelLosses>>,
 }
 
 impl Elsewhere {
@@ -41,6 +53,11 @@ impl Elsewhere {
     pub fn set_devices(&self, backend: &str, traffic: Vec<DeviceTraffic>) {
         *self.devices.lock() = (backend.to_owned(), traffic);
     }
+
+    /// What netd-tunnel counted.
+    pub fn set_tunnels(&self, losses: Vec<TunnelLosses>) {
+        *self.tunnels.lock() = losses;
+    }
 }
 
 /// Shows [`Elsewhere`] to the registry.
@@ -52,7 +69,8 @@ impl Collector for Collected {
         if let Some(meters) = self.0.etcd.get() {
             requests(&mut encoder, meters)?;
         }
-        traffic(&mut encoder, &self.0.devices.lock())
+        traffic(&mut encoder, &self.0.devices.lock())?;
+        losses(&mut encoder, &self.0.tunnels.lock())
     }
 }
 
@@ -102,6 +120,27 @@ fn traffic(
         each(family, rows)?;
     }
     Ok(())
+}
+
+fn losses(encoder: &mut DescriptorEncoder<'_>, tunnels: &[TunnelLosses]) -> std::fmt::Result {
+    let help = "Packets that netd-tunnel did not pass on: refused (from strangers, with \
+                others' addresses, garbage) or dropped (the system did not take them)";
+    let name = "tunnel_packets_lost";
+    let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let rows = tunnels.iter().flat_map(|tunnel| {
+        let [refused, dropped] = [tunnel.refused, tunnel.dropped];
+        let counts = [
+            ("refused", "received", refused[0]),
+            ("refused", "sent", refused[1]),
+            ("dropped", "received", dropped[0]),
+            ("dropped", "sent", dropped[1]),
+        ];
+        counts.map(|(reason, direction, value)| {
+            let device = ("device", tunnel.device.as_str());
+            (vec![device, ("direction", direction), ("reason", reason)], value as f64)
+        })
+    });
+    each(family, rows)
 }
 
 fn each<'a>(

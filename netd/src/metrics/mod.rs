@@ -20,7 +20,7 @@ use prometheus_client::{
 };
 
 use crate::domain::NetworkName;
-pub use elsewhere::{DeviceTraffic, Elsewhere};
+pub use elsewhere::{DeviceTraffic, Elsewhere, TunnelLosses};
 pub use http::{Readiness, serve_metrics};
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
 pub use labels::{Step, Verb, code_name};

@@ -65,8 +65,7 @@ impl Manager {
         let request = pb::UpdatePeersRequest { set: saved.peers, ..Default::default() };
         let peers = spec::updated(&Peers::new(), &spec, &request)?;
         let device = spec.device.clone();
-        let mut tunnel = Tunnel::new(spec, self.queues, &self.keep)?;
-        tunnel.set_peers(peers);
+        let tunnel = Tunnel::new(spec, peers, self.queues, &self.keep)?;
         self.tunnels.lock().insert(device, tunnel);
         Ok(())
     }
@@ -97,8 +96,7 @@ impl Manager {
             self.keep.forget_tun(&device, self.queues);
         }
         tracing::info!(device, listen = ?spec.listen, "begins");
-        let mut tunnel = Tunnel::new(spec, self.queues, &self.keep)?;
-        tunnel.set_peers(peers);
+        let tunnel = Tunnel::new(spec, peers, self.queues, &self.keep)?;
         tunnels.insert(device, tunnel);
         self.save(&tunnels);
         Ok(())

@@ -111,6 +111,7 @@ fn everything_of_udp_comes_back() -> Result<()> {
             ("the device's addresses", "ip address flush dev flannel0 scope global"),
             ("the route", "ip route delete 10.5.0.0/16"),
             ("a device that was set down", "ip link set flannel0 down"),
+            ("a device's queue", "ip link set flannel0 txqueuelen 10"),
         ],
     )
 }

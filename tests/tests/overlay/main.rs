@@ -8,6 +8,7 @@ mod direct;
 mod docker0;
 mod drift;
 mod etcd_faults;
+mod flood;
 mod hostile;
 mod life;
 mod migration;

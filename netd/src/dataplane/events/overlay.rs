@@ -25,6 +25,8 @@ use crate::{
 pub struct ExpectedDevice {
     pub name: IfName,
     pub mtu: u32,
+    /// Packets that may wait in it; `None`: as it likes.
+    pub queue: Option<u32>,
     /// `None`: it has none that matters.
     pub mac: Option<[u8; 6]>,
     pub addresses: Vec<IpNet>,
@@ -133,7 +135,8 @@ impl OverlayTable {
             return !gone && self.expected.missing.contains(&link.name);
         };
         let mac = device.mac.is_none_or(|mac| mac == link.mac);
-        let same = mac && link.mtu == device.mtu && link.name == device.name.as_str();
+        let queue = device.queue.is_none_or(|packets| packets == link.queue);
+        let same = mac && queue && link.mtu == device.mtu && link.name == device.name.as_str();
         // That it came up says nothing: bringing it up ourselves looks the same, and
         // before somebody else can it went down.
         gone || link.went_down() || !same

@@ -30,6 +30,8 @@ pub struct LinkEvent {
     pub changed: u32,
     pub name: String,
     pub mtu: u32,
+    /// Packets that may wait in it.
+    pub queue: u32,
     pub mac: [u8; 6],
     pub master: Option<u32>,
     pub group: u32,
@@ -67,6 +69,7 @@ pub fn link(body: &[u8]) -> Option<LinkEvent> {
             3 => event.name = text(value),
             4 => event.mtu = attr::u32_at(value, 0)?,
             10 => event.master = attr::u32_at(value, 0),
+            13 => event.queue = attr::u32_at(value, 0)?,
             27 => event.group = attr::u32_at(value, 0)?,
             _ => {}
         }

@@ -28,6 +28,8 @@ pub struct HeldDevice {
     pub kind: String,
     pub up: bool,
     pub mtu: u32,
+    /// Packets that may wait in it.
+    pub queue: u32,
     pub mac: Option<[u8; 6]>,
     /// Netd's mark is on it.
     pub marked: bool,
@@ -123,6 +125,8 @@ fn local(ip: IpAddr) -> InfoVxlan {
 pub enum Setting {
     Up,
     Mtu(u32),
+    /// Packets that may wait in it.
+    Queue(u32),
     Mac([u8; 6]),
     /// Netd's mark.
     Mark,
@@ -151,6 +155,7 @@ pub fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
             return RouteNetlinkMessage::NewLink(message);
         }
         Setting::Mtu(mtu) => LinkAttribute::Mtu(mtu),
+        Setting::Queue(packets) => LinkAttribute::TxQueueLen(packets),
         Setting::Mac(mac) => LinkAttribute::Address(mac.to_vec()),
         Setting::Mark => LinkAttribute::IfAlias(MARK.to_owned()),
         Setting::NoAutoconf => {
@@ -193,6 +198,7 @@ pub fn read(message: &Received) -> Option<HeldDevice> {
         match attribute {
             LinkAttribute::IfName(name) => held.name = name,
             LinkAttribute::Mtu(mtu) => held.mtu = mtu,
+            LinkAttribute::TxQueueLen(packets) => held.queue = packets,
             LinkAttribute::Address(bytes) => held.mac = bytes.try_into().ok(),
             LinkAttribute::IfAlias(alias) => held.marked = alias.starts_with(MARK),
             LinkAttribute::AfSpecUnspec(parts) => {
@@ -316,5 +322,6 @@ mod tests {
         assert!(create(&device, 7).is_none(), "another process makes it");
         assert!(said(change(3, Setting::Mark)).marked);
         assert_eq!(said(change(3, Setting::Mtu(1300))).mtu, 1300);
+        assert_eq!(said(change(3, Setting::Queue(70))).queue, 70);
     }
 }

@@ -112,6 +112,16 @@ fn fixed_vxlan(wanted: &VxlanDevice, held: &HeldVxlan) -> Option<&'static str> {
     checks.into_iter().find(|(differs, _)| *differs).map(|(_, why)| why)
 }
 
+/// Packets that may wait in a tunnel's device until its process gets to run. The kernel
+/// drops what comes beyond that, and its default, 500, is over within a few milliseconds.
+const TUN_QUEUE: u32 = 5000;
+
+/// How many packets may wait in a device of this kind; `None`: none ever do, or it is
+/// the kernel's business.
+pub fn queue(kind: &DeviceKind) -> Option<u32> {
+    (*kind == DeviceKind::Tun).then_some(TUN_QUEUE)
+}
+
 fn settings(wanted: &OverlayDevice, held: &HeldDevice, underlay: u32) -> Vec<Setting> {
     let mut all = Vec::new();
     if !held.marked {
@@ -135,6 +145,9 @@ fn settings(wanted: &OverlayDevice, held: &HeldDevice, underlay: u32) -> Vec<Set
     if held.mtu != wanted.mtu {
         all.push(Setting::Mtu(wanted.mtu));
     }
+    if let Some(packets) = queue(&wanted.kind).filter(|packets| *packets != held.queue) {
+        all.push(Setting::Queue(packets));
+    }
     if !held.up {
         all.push(Setting::Up);
     }
@@ -148,6 +161,7 @@ impl fmt::Display for DeviceOp {
             Self::Create => f.write_str("make the device"),
             Self::Set(Setting::Up) => f.write_str("bring it up"),
             Self::Set(Setting::Mtu(mtu)) => write!(f, "set the MTU to {mtu}"),
+            Self::Set(Setting::Queue(packets)) => write!(f, "let {packets} packets wait in it"),
             Self::Set(Setting::Mac(_)) => f.write_str("set the MAC"),
             Self::Set(Setting::Mark) => f.write_str("mark it as netd's"),
             Self::Set(Setting::NoAutoconf) => f.write_str("no IPv6 autoconfiguration"),
@@ -195,6 +209,7 @@ mod tests {
             kind: "vxlan".into(),
             up: true,
             mtu: 1450,
+            queue: 1000,
             mac: Some([2, 0, 0, 0, 0, 1]),
             marked: true,
             no_autoconf: true,
@@ -238,6 +253,18 @@ mod tests {
         assert_eq!(after(|d| vxlan(d).underlay = 8), source);
         assert_eq!(after(|d| vxlan(d).local = Some("192.0.2.9".parse().unwrap())), source);
         assert_eq!(after(|d| vxlan(d).learning = true), set(Setting::Learning(false)));
+    }
+
+    #[test]
+    fn only_a_tunnels_device_needs_a_queue() {
+        let wanted = OverlayDevice { kind: DeviceKind::Tun, ..wanted() };
+        let mut held = held();
+        let device = held.device.as_mut().unwrap();
+        (device.kind, device.vxlan, device.queue) = ("tun".into(), None, 500);
+        let expected = [DeviceOp::Set(Setting::Queue(TUN_QUEUE))];
+        assert_eq!(plan_device(&wanted, &held, 0).unwrap(), expected);
+        held.device.as_mut().unwrap().queue = TUN_QUEUE;
+        assert_eq!(plan_device(&wanted, &held, 0).unwrap(), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use netlink_packet_route::link::InfoKind;
 use super::{
     Overlay,
     apply::{Deed, settle},
+    device::queue,
     devices::is_unknown_kind,
     held,
     objects::{Entry, Objects, device_of, diff, resolve},
@@ -227,8 +228,9 @@ fn expected(wanted: &OverlayState, held: &[HeldDevice], objects: &Objects) -> Ex
             _ => None,
         };
         let (name, mtu) = (device.name.clone(), device.mtu);
-        let addresses = device.addresses.clone();
-        expected.devices.insert(held.index, ExpectedDevice { name, mtu, mac, addresses });
+        let (queue, addresses) = (queue(&device.kind), device.addresses.clone());
+        let device = ExpectedDevice { name, mtu, queue, mac, addresses };
+        expected.devices.insert(held.index, device);
     }
     expected
 }

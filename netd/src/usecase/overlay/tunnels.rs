@@ -6,6 +6,7 @@ use crate::{
         IfName,
         overlay::{self, TunnelDevice, TunnelPeer},
     },
+    metrics::TunnelLosses,
     overlay::{
         Local,
         desired::{Delta, Desired},
@@ -53,6 +54,24 @@ impl Overlay {
             self.tunnel.remove(&name).await.map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+
+    /// What netd-tunnel did not pass on; nothing while it does not answer.
+    pub(super) async fn losses(&self) -> Vec<TunnelLosses> {
+        let status = match self.tunnel.status().await {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::debug!(%error, "netd-tunnel's counters can't be read");
+                return Vec::new();
+            }
+        };
+        let counted = status.tunnels.into_iter().filter_map(|t| t.tunnel.zip(t.counters));
+        let losses = counted.map(|(tunnel, c)| TunnelLosses {
+            device: tunnel.device,
+            refused: [c.rx_refused, c.tx_refused],
+            dropped: [c.rx_dropped, c.tx_dropped],
+        });
+        losses.collect()
     }
 
     /// Makes a change of peers; of each tunnel in one call.

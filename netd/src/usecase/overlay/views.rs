@@ -267,12 +267,16 @@ impl Overlay {
         let now = u64::try_from(crate::usecase::now_unix()).unwrap_or(0);
         node.metrics
             .set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
-        let (backend, names) = {
+        let (backend, names, tunnelled) = {
             let state = self.state.lock().await;
             let devices = state.desired.iter().flat_map(|d| &d.local_plan().devices);
             let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
-            (state.cluster.as_ref().map_or("", |c| c.backend.name()), names)
+            let tunnelled =
+                state.desired.as_ref().is_some_and(|d| !d.local_plan().tunnels.is_empty());
+            (state.cluster.as_ref().map_or("", |c| c.backend.name()), names, tunnelled)
         };
+        let losses = if tunnelled { self.losses().await } else { Vec::new() };
+        node.metrics.elsewhere().set_tunnels(losses);
         match node.dataplane.device_counters(names).await {
             Ok(counters) => {
                 let traffic = counters.into_iter().map(|c| DeviceTraffic {

@@ -20,6 +20,11 @@ pub struct Link {
 pub struct Links(pub Vec<Link>);
 
 impl Links {
+    /// Those that the queue takes datagrams from: one of each address.
+    pub fn sockets(&self, queue: usize) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().filter_map(move |link| link.sockets.get(queue)).map(|socket| socket.as_fd())
+    }
+
     /// What the queue sends to `peer` from: the first address of the family.
     pub fn socket(&self, peer: SocketAddr, queue: usize) -> Option<BorrowedFd<'_>> {
         let link = self.0.iter().find(|link| link.listen.is_ipv4() == peer.is_ipv4())?;

@@ -56,10 +56,19 @@ impl Udp {
     pub(super) fn outbound(&self, batch: &mut Batch, sending: &mut Sending<'_>) {
         let peers = self.peers.load();
         let mut headers = vec![];
+        // Of the packet before: most are followed by one to the same address.
+        let mut last = None;
         for index in 0..batch.len() {
             let packet = batch.packet(index);
-            let peer = packet.and_then(|p| peers.table.find(p.ip().destination).copied());
-            let to = peer.and_then(|peer| peers.endpoints.get(peer as usize));
+            let to = packet.and_then(|packet| {
+                let destination = packet.ip().destination;
+                last = last.filter(|(known, _)| *known == destination);
+                if last.is_none() {
+                    let peer = peers.table.find(destination)?;
+                    last = Some((destination, peers.endpoints.get(*peer as usize)?));
+                }
+                last.map(|(_, to)| to)
+            });
             let (Some(packet), Some(to)) = (packet, to) else {
                 sending.tally.refused += 1;
                 continue;
@@ -76,6 +85,8 @@ impl Udp {
 
     pub(super) fn inbound(&self, datagrams: &Receiver, receiving: &mut Receiving<'_>) {
         let (peers, local) = (self.peers.load(), self.local.load());
+        // Of the packet before that was taken: most are followed by one of the same.
+        let mut last = None;
         for message in datagrams.messages() {
             let Some(sender) = peers.by_endpoint.get(&message.from).copied() else {
                 receiving.tally.refused += message.len.div_ceil(message.segment).max(1) as u64;
@@ -84,11 +95,15 @@ impl Udp {
             self::packets(message).for_each(|(start, len)| {
                 let bytes = datagrams.buffer().get(start..start + len).unwrap_or_default();
                 let taken = ip::parse(bytes).filter(|ip| {
-                    peers.table.find(ip.source) == Some(&sender)
-                        && accepts(&local, &peers.table, ip.destination)
+                    last == Some((sender, ip.source, ip.destination))
+                        || peers.table.find(ip.source) == Some(&sender)
+                            && accepts(&local, &peers.table, ip.destination)
                 });
                 match taken {
-                    Some(ip) => receiving.coalescer.push(datagrams.buffer(), start, &ip),
+                    Some(ip) => {
+                        last = Some((sender, ip.source, ip.destination));
+                        receiving.coalescer.push(datagrams.buffer(), start, &ip);
+                    }
                     None => receiving.tally.refused += 1,
                 }
             });

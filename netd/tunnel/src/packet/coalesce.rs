@@ -5,8 +5,6 @@
 //! What the kernel gets in one piece it never checks again, so a packet's checksum is
 //! checked here before it joins or is joined.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use super::{
     HEADERS, PACKETS, Piece, be16, be32, checksum,
     ip::{self, Ip},
@@ -35,7 +33,7 @@ pub struct Coalescer {
 }
 
 /// Tells flows apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
     ends: (std::net::IpAddr, std::net::IpAddr),
     protocol: u8,
@@ -144,15 +142,11 @@ impl Coalescer {
         &self.headers
     }
 
-    /// What is to be written: a number that is the same for all of a flow, how many
-    /// packets it is, their bytes, and the pieces, headers for the device included.
-    pub fn writes(&self) -> impl Iterator<Item = (u64, usize, usize, &[Piece])> {
+    /// What is to be written: how many packets it is, their bytes, and the pieces, headers
+    /// for the device included.
+    pub fn writes(&self) -> impl Iterator<Item = (usize, usize, &[Piece])> {
         let groups = self.groups.get(..self.used).unwrap_or_default();
-        groups.iter().map(|group| {
-            let mut hasher = DefaultHasher::new();
-            group.flow.hash(&mut hasher);
-            (hasher.finish(), group.count, group.bytes(), group.pieces.as_slice())
-        })
+        groups.iter().map(|group| (group.count, group.bytes(), group.pieces.as_slice()))
     }
 }
 
@@ -245,11 +239,10 @@ impl Group {
         let so_far = self.length - first.header;
         let at = first.upper;
         // Acknowledgement; window; urgent pointer and options.
-        let same = |from: usize, to: usize| head.get(from..to) == packet.get(from..to);
         next.sequence == first.sequence.wrapping_add(so_far as u32)
-            && same(at + 8, at + 12)
-            && same(at + 14, at + 16)
-            && same(at + 18, first.header)
+            && same::<4>(head, packet, at + 8)
+            && same::<2>(head, packet, at + 14)
+            && head.get(at + 18..first.header) == packet.get(at + 18..first.header)
     }
 
     fn finish(&mut self, packets: &[u8], headers: &mut Vec<u8>) {
@@ -316,13 +309,22 @@ impl Group {
 /// Whether `packet`, `count` packets after `head`, has the same IP header but for what
 /// must differ. The identification counts up, or nobody looks at it (DF; RFC 6864, 4).
 fn same_ip(head: &[u8], packet: &[u8], count: usize, v4: bool) -> bool {
-    let same = |from: usize, to: usize| head.get(from..to) == packet.get(from..to);
     if !v4 {
-        return same(0, 4) && same(6, 40);
+        return same::<4>(head, packet, 0) && same::<34>(head, packet, 6);
     }
     let dont_fragment = be16(packet, 6) & 0x4000 != 0;
     let counts_up = be16(packet, 4) == be16(head, 4).wrapping_add(count as u16);
-    same(0, 2) && same(6, 10) && same(12, 20) && (dont_fragment || counts_up)
+    same::<2>(head, packet, 0)
+        && same::<4>(head, packet, 6)
+        && same::<8>(head, packet, 12)
+        && (dont_fragment || counts_up)
+}
+
+/// Whether `N` bytes from `at` on are the same. Of a length that the compiler knows:
+/// this is asked several times of each packet.
+fn same<const N: usize>(a: &[u8], b: &[u8], at: usize) -> bool {
+    let part = |bytes: &[u8]| bytes.get(at..).and_then(|rest| rest.first_chunk::<N>().copied());
+    part(a) == part(b)
 }
 
 fn checksum_holds(packet: &[u8], ip: &Ip, upper: usize) -> bool {

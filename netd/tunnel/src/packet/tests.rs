@@ -99,7 +99,7 @@ fn put_together(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let bytes = |pieces: &[super::Piece]| {
         pieces.iter().flat_map(|piece| piece.of(&arenas).to_vec()).collect()
     };
-    coalescer.writes().map(|(_, _, _, pieces)| bytes(pieces)).collect()
+    coalescer.writes().map(|(_, _, pieces)| bytes(pieces)).collect()
 }
 
 /// What may never be fragmented needs no identification (RFC 6864): it may change.

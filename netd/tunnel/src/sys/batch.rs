@@ -21,6 +21,12 @@ struct Control([u8; 32]);
 /// Bytes of the largest datagram, or of several that the kernel put together.
 const MOST: usize = 65_536;
 
+/// Bytes a call, where messages are large: what has come is worked on before the
+/// processor's cache is full of it.
+const MOST_AT_ONCE: usize = 256 << 10;
+/// Messages a call at least.
+const LEAST: usize = 4;
+
 /// A datagram or several of one sender, all of one length but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -57,17 +63,26 @@ impl Receiver {
         &self.messages
     }
 
-    /// Takes what has come, without waiting.
+    /// How many are asked for: fewer if those that came last were large.
+    fn slots_now(&self) -> usize {
+        let bytes: usize = self.messages.iter().map(|message| message.len).sum();
+        let each = bytes.checked_div(self.messages.len()).unwrap_or(0);
+        let fit = MOST_AT_ONCE.checked_div(each).unwrap_or(self.slots);
+        fit.max(LEAST).min(self.slots)
+    }
+
+    /// Takes what has come, without waiting; whether there may be more.
     ///
     /// # Errors
     /// `WouldBlock` if nothing has; the system's.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let slots = self.slots_now();
         self.messages.clear();
         // SAFETY (all three): plain data, for which zeroes are a value.
-        let mut headers: Vec<libc::mmsghdr> = vec![unsafe { mem::zeroed() }; self.slots];
+        let mut headers: Vec<libc::mmsghdr> = vec![unsafe { mem::zeroed() }; slots];
         let mut names: Vec<SockAddrStorage> =
-            (0..self.slots).map(|_| SockAddrStorage::zeroed()).collect();
-        let mut controls = vec![Control([0; 32]); self.slots];
+            (0..slots).map(|_| SockAddrStorage::zeroed()).collect();
+        let mut controls = vec![Control([0; 32]); slots];
         let mut parts: Vec<libc::iovec> = self
             .buffer
             .chunks_exact_mut(MOST)
@@ -88,7 +103,7 @@ impl Receiver {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                self.slots as libc::c_uint,
+                slots as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
@@ -101,7 +116,7 @@ impl Receiver {
             let segment = segment_size(&header.msg_hdr).unwrap_or(len).max(1);
             self.messages.push(Received { from, start: index * MOST, len: len.min(MOST), segment });
         }
-        Ok(())
+        Ok(got == slots)
     }
 }
 

@@ -9,5 +9,5 @@ mod tun;
 pub use batch::{Outgoing, Received, Receiver, Sender};
 pub use handed::handed_over;
 pub use socket::bind;
-pub use stop::{Stop, Stopper, Wake, wait};
+pub use stop::{Stop, Stopper, Wake, wait, wait_any};
 pub use tun::{Tun, TunError, remove};

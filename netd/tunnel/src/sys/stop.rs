@@ -76,3 +76,22 @@ pub fn wait(fd: Option<BorrowedFd<'_>>, writable: bool, stop: &Stop, timeout: Op
         _ => Wake::Ready,
     }
 }
+
+/// Waits until one of `fds` can be read, as long as it takes; `ready` says which, in the
+/// same order.
+pub fn wait_any(fds: &[BorrowedFd<'_>], ready: &mut [bool], stop: &Stop) -> Wake {
+    let read = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut polled: Vec<_> = fds.iter().map(|fd| read(*fd)).collect();
+    polled.push(read(stop.reader.as_fd()));
+    if poll(&mut polled, PollTimeout::NONE).is_err() {
+        // A signal: look at all of them.
+        ready.fill(true);
+        return Wake::Ready;
+    }
+    // Errors are told by who reads.
+    let any = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+    for (ready, fd) in ready.iter_mut().zip(&polled) {
+        *ready = any(fd);
+    }
+    if polled.last().is_some_and(any) { Wake::Stop } else { Wake::Ready }
+}

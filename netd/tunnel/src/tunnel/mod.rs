@@ -1,8 +1,9 @@
 //! A tunnel: a device's queues, sockets, an engine between them, threads.
 
+mod lane;
 mod workers;
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use netd_api::tunnel::v1 as pb;
@@ -54,26 +55,34 @@ pub struct Tunnel {
     spec: TunnelSpec,
     peers: Peers,
     // Threads come first: they end before what they work with.
-    receivers: HashMap<SocketAddr, Threads>,
-    _senders: Threads,
+    lanes: Option<Threads>,
+    _timers: Threads,
     shared: Arc<Shared>,
 }
 
 impl Tunnel {
-    /// Makes a tunnel with `queues` queues, on what was kept of an earlier process.
+    /// Makes a tunnel with `queues` queues, on what was kept of an earlier process. It has
+    /// its peers before the first packet is read: one may have waited since before a
+    /// restart.
     ///
     /// # Errors
     /// See [`TunnelError`]; nothing is left then that was not there.
-    pub fn new(spec: TunnelSpec, queues: usize, keep: &Keep) -> Result<Self, TunnelError> {
+    pub fn new(
+        spec: TunnelSpec,
+        peers: Peers,
+        queues: usize,
+        keep: &Keep,
+    ) -> Result<Self, TunnelError> {
         let mut tuns = vec![];
         for queue in 0..queues.max(1) {
             tuns.push(keep.tun(&spec.device, queue)?);
         }
-        Self::on(spec, Arc::new(tuns), Arc::default(), keep)
+        Self::on(spec, peers, Arc::new(tuns), Arc::default(), keep)
     }
 
     fn on(
         spec: TunnelSpec,
+        peers: Peers,
         queues: Arc<Vec<Tun>>,
         counters: Arc<Counters>,
         keep: &Keep,
@@ -85,16 +94,13 @@ impl Tunnel {
             queues,
             counters,
         });
-        let mut senders = Threads::new().map_err(TunnelError::Threads)?;
-        for queue in 0..shared.queues.len() {
-            senders.send(&shared, queue).map_err(TunnelError::Threads)?;
-        }
-        senders.tick(&shared).map_err(TunnelError::Threads)?;
+        shared.engine.set_peers(&peers);
+        let timers = Threads::tick(&shared).map_err(TunnelError::Threads)?;
         let mut tunnel = Self {
             spec: TunnelSpec { listen: vec![], ..spec.clone() },
-            peers: Peers::new(),
-            receivers: HashMap::new(),
-            _senders: senders,
+            peers,
+            lanes: None,
+            _timers: timers,
             shared,
         };
         tunnel.listen(&spec.listen, keep)?;
@@ -144,11 +150,10 @@ impl Tunnel {
         );
         let peers = if same { self.peers.clone() } else { Peers::new() };
         // The sockets of the old threads close before the new ones are bound.
-        self.receivers.clear();
+        self.lanes = None;
         self.shared.links.store(Arc::default());
         let (queues, counters) = (self.shared.queues.clone(), self.shared.counters.clone());
-        *self = Self::on(spec, queues, counters, keep)?;
-        self.set_peers(peers);
+        *self = Self::on(spec, peers, queues, counters, keep)?;
         Ok(())
     }
 
@@ -163,8 +168,24 @@ impl Tunnel {
     /// Opens addresses that are new, then closes those that are no longer wanted.
     fn listen(&mut self, wanted: &[SocketAddr], keep: &Keep) -> Result<(), TunnelError> {
         let old = self.shared.links.load_full();
+        let same = old.0.iter().map(|link| &link.listen).eq(wanted);
+        if same && self.lanes.is_some() {
+            return Ok(());
+        }
+        let links = self.open(&old, wanted, keep)?;
+        // What comes while no thread is there waits in the kernel.
+        self.lanes = None;
+        self.shared.links.store(Arc::new(links));
+        self.lanes = Some(Threads::serve(&self.shared).map_err(TunnelError::Threads)?);
+        for link in old.0.iter().filter(|link| !wanted.contains(&link.listen)) {
+            keep.forget_socket(link.listen, link.sockets.len());
+        }
+        Ok(())
+    }
+
+    /// The sockets of all wanted addresses, those that are open already among them.
+    fn open(&self, old: &Links, wanted: &[SocketAddr], keep: &Keep) -> Result<Links, TunnelError> {
         let mut links = Links::default();
-        let mut added = HashMap::new();
         for listen in wanted {
             if let Some(link) = old.0.iter().find(|link| link.listen == *listen) {
                 links.0.push(link.clone());
@@ -172,24 +193,12 @@ impl Tunnel {
             }
             let failed = |source| TunnelError::Listen { listen: *listen, source };
             let mut link = Link { listen: *listen, sockets: vec![] };
-            let mut threads = Threads::new().map_err(TunnelError::Threads)?;
             for queue in 0..self.shared.queues.len() {
-                let socket = Arc::new(keep.socket(*listen, queue).map_err(failed)?);
-                threads
-                    .receive(&self.shared, queue, socket.clone())
-                    .map_err(TunnelError::Threads)?;
-                link.sockets.push(socket);
+                link.sockets.push(Arc::new(keep.socket(*listen, queue).map_err(failed)?));
             }
             links.0.push(link);
-            added.insert(*listen, threads);
         }
-        self.shared.links.store(Arc::new(links));
-        self.receivers.extend(added);
-        self.receivers.retain(|listen, _| wanted.contains(listen));
-        for link in old.0.iter().filter(|link| !wanted.contains(&link.listen)) {
-            keep.forget_socket(link.listen, link.sockets.len());
-        }
-        Ok(())
+        Ok(links)
     }
 
     /// Ends it and removes its device.

@@ -149,7 +149,17 @@ pub struct Pair {
     pub outer_v6: bool,
     pub a: Node,
     pub b: Node,
-    directory: PathBuf,
+    // Last: it can be removed when processes and namespaces are gone.
+    _directory: Directory,
+}
+
+/// Removed when dropped.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A private key of a node's, and the public one.
@@ -168,6 +178,7 @@ impl Pair {
         let name = format!("netd-tun-{}-{counter}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory)?;
+        let removed = Directory(directory.clone());
         let a = Node::new(directory.clone(), 1, arguments)?;
         let b = Node::new(directory.clone(), 2, arguments)?;
         for node in [&a, &b] {
@@ -188,7 +199,7 @@ impl Pair {
         wait::until(SOON, "the cable works", || {
             a.net.sh("ping -n -c 1 -W 1 192.0.2.2 && ping -n -c 1 -W 1 2001:db8::2")
         })?;
-        Ok(Self { backend, outer_v6, a, b, directory })
+        Ok(Self { backend, outer_v6, a, b, _directory: removed })
     }
 
     /// Tunnels that know each other, with addresses.
@@ -282,7 +293,6 @@ impl Drop for Pair {
                 eprintln!("--- netd-tunnel {}\n{}", node.number, node.log());
             }
         }
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

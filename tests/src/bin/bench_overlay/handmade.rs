@@ -22,32 +22,79 @@ pub fn bare(bed: &Bed) -> Result<Way> {
     Ok(Way { from, to, ip, _hosts: vec![one, two] })
 }
 
-/// A pod on a bridge on each of two nodes, and vxlan or routes between them.
-pub fn pods(bed: &Bed, name: &str, vxlan: bool) -> Result<Way> {
-    let one = FlannelNode::vxlan(bed, &format!("{name}1"), "10.6.1.0/24")?;
-    let two = FlannelNode::vxlan(bed, &format!("{name}2"), "10.6.2.0/24")?;
-    for (here, there) in [(&one, &two), (&two, &one)] {
+/// A pod on a bridge on each of two nodes, and vxlan between them.
+pub fn vxlan(bed: &Bed) -> Result<Way> {
+    let nodes = nodes(bed, "vx")?;
+    lead(&nodes)?;
+    Ok(way(nodes))
+}
+
+fn lead(nodes: &[FlannelNode; 2]) -> Result<()> {
+    each(nodes, |here, there| {
         let (net, gateway, mac) = (there.subnet, there.subnet.network(), &there.mac);
-        let public = there.host.v4;
-        let script = if vxlan {
-            format!(
-                "ip neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent
-                 bridge fdb replace {mac} dev flannel.1 dst {public}
-                 ip route replace {net} via {gateway} dev flannel.1 onlink"
-            )
-        } else {
-            format!("ip link delete flannel.1; ip route replace {net} via {public}")
-        };
-        here.host.net.sh(&script)?;
-    }
-    if !vxlan {
-        for pod in [&one.pod, &two.pod] {
-            pod.sh("ip link set eth0 mtu 1500")?;
-        }
-        for host in [&one.host, &two.host] {
-            host.net.sh("ip link set pod mtu 1500")?;
-        }
-    }
+        here.host.net.sh(&format!(
+            "ip neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent
+             bridge fdb replace {mac} dev flannel.1 dst {}
+             ip route replace {net} via {gateway} dev flannel.1 onlink",
+            there.host.v4
+        ))?;
+        Ok(())
+    })
+}
+
+/// The same with routes between them.
+pub fn routes(bed: &Bed) -> Result<Way> {
+    let nodes = nodes(bed, "gw")?;
+    each(&nodes, |here, there| {
+        let (net, public) = (there.subnet, there.host.v4);
+        here.host
+            .net
+            .sh(&format!("ip link delete flannel.1; ip route replace {net} via {public}"))?;
+        set_mtu(here, 1500)
+    })?;
+    Ok(way(nodes))
+}
+
+/// As [`vxlan`], with the one rule that flannel's nodes have for what leaves the cluster:
+/// with it the kernel tracks connections, as it does for netd's rules.
+pub fn tracked_vxlan(bed: &Bed) -> Result<Way> {
+    let nodes = nodes(bed, "vt")?;
+    lead(&nodes)?;
+    each(&nodes, |here, _| {
+        here.host.net.sh("nft add table ip masq
+             nft add chain ip masq out '{ type nat hook postrouting priority srcnat; }'
+             nft add rule ip masq out ip saddr 10.6.0.0/16 ip daddr != 10.6.0.0/16 masquerade")?;
+        Ok(())
+    })?;
+    Ok(way(nodes))
+}
+
+/// Two nodes with a pod on a bridge each; nothing leads from one to the other.
+pub fn nodes(bed: &Bed, name: &str) -> Result<[FlannelNode; 2]> {
+    let node = |number: u8| {
+        FlannelNode::vxlan(bed, &format!("{name}{number}"), &format!("10.6.{number}.0/24"))
+    };
+    Ok([node(1)?, node(2)?])
+}
+
+/// Does something on each node, which is told the other.
+pub fn each(
+    [one, two]: &[FlannelNode; 2],
+    work: impl Fn(&FlannelNode, &FlannelNode) -> Result<()>,
+) -> Result<()> {
+    work(one, two)?;
+    work(two, one)
+}
+
+/// The pod's MTU.
+pub fn set_mtu(node: &FlannelNode, mtu: u32) -> Result<()> {
+    node.pod.sh(&format!("ip link set eth0 mtu {mtu}"))?;
+    node.host.net.sh(&format!("ip link set pod mtu {mtu}"))?;
+    Ok(())
+}
+
+/// From the first one's pod to the second one's.
+pub fn way([one, two]: [FlannelNode; 2]) -> Way {
     let ip = two.pod_ip;
-    Ok(Way { from: one.pod, to: two.pod, ip, _hosts: vec![one.host, two.host] })
+    Way { from: one.pod, to: two.pod, ip, _hosts: vec![one.host, two.host] }
 }

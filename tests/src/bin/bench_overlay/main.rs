@@ -3,7 +3,10 @@
 //!
 //! `netd-bench-overlay scale|speed` does one of both. `NETD_BENCH_NODES` (10000),
 //! `NETD_BENCH_ROUNDS` (3) and `NETD_BENCH_SECONDS` (3, of one iperf3) scale it.
+//! `NETD_BENCH_BORINGTUN` is the path of `boringtun-cli` (`cargo install boringtun-cli`),
+//! to be measured beside the wireguard backend.
 
+mod boringtun;
 mod handmade;
 mod naive;
 mod scale;
@@ -11,7 +14,7 @@ mod speed;
 mod store;
 mod usage;
 
-use std::{env, fs, thread};
+use std::{env, fs, path::PathBuf, thread};
 
 use anyhow::{Context as _, Result};
 
@@ -39,7 +42,9 @@ fn main() -> Result<()> {
         scale::run(number("NETD_BENCH_NODES", 10_000)?)?;
     }
     if what != "scale" {
-        speed::run(number("NETD_BENCH_ROUNDS", 3)?, number("NETD_BENCH_SECONDS", 3)?)?;
+        let boringtun = env::var_os("NETD_BENCH_BORINGTUN").map(PathBuf::from);
+        let (rounds, seconds) = (number("NETD_BENCH_ROUNDS", 3)?, number("NETD_BENCH_SECONDS", 3)?);
+        speed::run(rounds, seconds, boringtun.as_deref())?;
     }
     Ok(())
 }

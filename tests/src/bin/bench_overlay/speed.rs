@@ -1,6 +1,6 @@
 //! Throughput and latency, side by side and as ratios of the same round.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -10,7 +10,7 @@ use testbed::{
     net::{iperf, rounds::Rounds},
 };
 
-use crate::{handmade, naive::Naive};
+use crate::{boringtun::Boringtun, handmade, naive::Naive};
 
 const ROUND_TRIPS: usize = 5000;
 
@@ -57,18 +57,24 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-pub fn run(rounds: usize, seconds: usize) -> Result<()> {
+pub fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Result<()> {
     case(|bed| {
         let bare = handmade::bare(bed)?;
-        let vxlan = handmade::pods(bed, "vx", true)?;
-        let host_gw = handmade::pods(bed, "gw", false)?;
+        let vxlan = handmade::vxlan(bed)?;
+        let tracked = handmade::tracked_vxlan(bed)?;
+        let host_gw = handmade::routes(bed)?;
         let naive = Naive::start(bed)?;
+        let boringtun = boringtun.map(|program| Boringtun::start(bed, program)).transpose()?;
         let mut all = vec![
             Contender::new("bare underlay", (&bare.from, &bare.to, bare.ip)),
             Contender::new("vxlan by hand", (&vxlan.from, &vxlan.to, vxlan.ip)),
+            Contender::new("vxlan by hand, NAT", (&tracked.from, &tracked.to, tracked.ip)),
             Contender::new("host-gw by hand", (&host_gw.from, &host_gw.to, host_gw.ip)),
             Contender::new("a packet a read", (&naive.from.net, &naive.to.net, naive.ip)),
         ];
+        if let Some(Boringtun { way, .. }) = &boringtun {
+            all.push(Contender::new("boringtun-cli", (&way.from, &way.to, way.ip)));
+        }
         let mut clusters = Vec::new();
         for (name, kind) in [
             ("netd vxlan", "vxlan"),
@@ -129,9 +135,11 @@ fn print(all: &[Contender], rounds: usize, seconds: usize) {
     let find = |name: &str| all.iter().find(|c| c.name == name);
     for (mine, other, goal) in [
         ("netd vxlan", "vxlan by hand", "equal within noise"),
+        ("netd vxlan", "vxlan by hand, NAT", "equal within noise"),
         ("netd host-gw", "host-gw by hand", "equal within noise"),
         ("netd udp", "a packet a read", "8x"),
         ("netd udp", "netd vxlan", "0.6x"),
+        ("netd wireguard", "boringtun-cli", "0.9x"),
     ] {
         let Some((a, b)) = find(mine).zip(find(other)) else { continue };
         let ratio = |get: fn(&Figures) -> f64| {
