@@ -77,16 +77,29 @@ pub(super) async fn run(args: DockerOptsArgs) -> Result<ExitCode, Failure> {
             return Err(Failure::Other(text));
         }
     }
+    let text = options(&args).await.inspect_err(|_| forget(&args.docker))?;
+    let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.docker.display()));
+    replace(&args.docker, &text).map_err(about)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The options' file, if docker0 may have the lease.
+async fn options(args: &DockerOptsArgs) -> Result<String, Failure> {
     let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.lease.display()));
     let text = fs::read_to_string(&args.lease).map_err(about)?;
     let wrong = |e: String| Failure::Other(format!("{}: {e}", args.lease.display()));
     let lease = Lease::read(&text).map_err(wrong)?;
     refuse_second_owner(&args.socket, &lease).await?;
     let before = env::var(&args.key).unwrap_or_default();
-    let text = file(&args, &lease.options(!args.no_ip_masq), &before);
-    let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.docker.display()));
-    replace(&args.docker, &text).map_err(about)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(file(args, &lease.options(!args.no_ip_masq), &before))
+}
+
+/// dockerd must not start with options of before, of a subnet that is somebody else's now.
+fn forget(path: &Path) {
+    if fs::symlink_metadata(path).is_ok_and(|there| there.is_file()) {
+        // The error that counts is why there are no options.
+        drop(fs::remove_file(path));
+    }
 }
 
 /// A lease file's variables that matter here.
@@ -337,6 +350,10 @@ mod tests {
         run(args(&words)).await.unwrap();
         assert!(fs::read_to_string(&docker).unwrap().starts_with("DOCKER_OPTS=\"--bip="));
         assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 1);
+        fs::write(&lease, "FLANNEL_SUBNET=nonsense").unwrap();
+        assert!(run(args(&words)).await.is_err());
+        assert!(!fs::exists(&docker).unwrap(), "options of before are in force");
+        fs::write(&lease, LEASE).unwrap();
         let bad = ["-f", &lease, "-d", &docker, "-k", "A;B", "--socket", &path("none.sock")];
         assert!(run(args(&bad)).await.is_err());
     }

@@ -261,7 +261,7 @@ async fn a_refusal_holds_up_nothing_else() {
     assert!(!report.refused.iter().any(|(s, _)| *s == OverlaySubject::Device(tun.name.clone())));
     let shown = node.host.ip("addr show flannel0");
     assert!(shown.contains("mtu 1472") && shown.contains("10.5.1.0/16"), "{shown}");
-    assert!(shown.contains("qlen 5000"), "{shown}");
+    assert!(shown.contains("qlen 1000"), "{shown}");
     assert!(shown.contains(",UP"), "{shown}");
 }
 

@@ -36,6 +36,8 @@ impl Keep {
         if let Some(tun) = kept.and_then(|fd| Tun::kept(fd, device)) {
             return Ok(tun);
         }
+        // One of that name that is stored would never be read again, and get its share.
+        self.forget(&name);
         let tun = Tun::open(device)?;
         store(&name, &tun);
         Ok(tun)
@@ -50,6 +52,7 @@ impl Keep {
         if let Some(fd) = self.kept.lock().remove(&name) {
             return Ok(fd);
         }
+        self.forget(&name);
         let socket = sys::bind(listen)?;
         store(&name, &socket);
         Ok(socket)

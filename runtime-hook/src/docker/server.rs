@@ -68,9 +68,9 @@ pub async fn serve(listener: UnixListener, netd: Netd) -> Infallible {
     loop {
         // Others wait in the listener's queue. Nobody closes the semaphore.
         let place = places.clone().acquire_owned().await.ok();
-        let idle = (places.available_permits() < CONNECTIONS / 2).then_some(IDLE);
         match listener.accept().await {
             Ok((stream, _)) => {
+                let idle = (places.available_permits() < CONNECTIONS / 2).then_some(IDLE);
                 let netd = netd.clone();
                 tokio::spawn(async move {
                     converse(stream, netd, idle).await;

@@ -113,8 +113,9 @@ fn fixed_vxlan(wanted: &VxlanDevice, held: &HeldVxlan) -> Option<&'static str> {
 }
 
 /// Packets that may wait in a tunnel's device until its process gets to run. The kernel
-/// drops what comes beyond that, and its default, 500, is over within a few milliseconds.
-const TUN_QUEUE: u32 = 5000;
+/// drops what comes beyond that, and its default, 500, is over within a few milliseconds;
+/// of 64 KiB each they are 64 MiB a queue at most, which nobody's limit counts.
+const TUN_QUEUE: u32 = 1000;
 
 /// How many packets may wait in a device of this kind; `None`: none ever do, or it is
 /// the kernel's business.

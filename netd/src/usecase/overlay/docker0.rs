@@ -61,13 +61,13 @@ impl Overlay {
     async fn docker0s(&self, node: &Node, own: &[Subnets]) -> Option<Subnets> {
         let name = &self.settings.network;
         let network = node.registry.network(name)?.network;
-        if let Some(chosen) = choose(&network, own) {
+        let is_unused = |net: IpNet| node.registry.is_unused(name, net);
+        if let Some(chosen) = choose(&network, own, is_unused) {
             return Some(chosen);
         }
         for subnets in own {
             let going: Vec<IpNet> = subnets.iter().collect();
-            // What the store did not take is tried again with the next look.
-            if let Ok(true) = node.retire_pools(name, &going).await {
+            if self.is_retired(node, &going).await {
                 return Some(*subnets);
             }
         }
@@ -76,8 +76,8 @@ impl Overlay {
         None
     }
 
-    /// Those without an address of docker0's, of which the network does not give out
-    /// addresses already; and that address.
+    /// Those without an address of docker0's, or of which pods have addresses already; and
+    /// that address.
     async fn without_taken(
         &self,
         node: &Node,
@@ -86,13 +86,26 @@ impl Overlay {
         let Some(state) = node.registry.network(&self.settings.network) else {
             return (pods, None);
         };
-        let pools = &state.network.pools;
-        let all = pods.iter().flat_map(Subnets::iter);
-        let new: Vec<IpNet> = all.filter(|net| !pools.iter().any(|p| p.subnet == *net)).collect();
+        let all = pods.iter().flat_map(Subnets::iter).collect();
         // What can't be read is read again when the network is made.
-        let taken = node.docker0_in(&state.wiring, new).await.ok().flatten();
-        let is_taken = |s: &Subnets| taken.is_some_and(|t| s.iter().any(|net| overlap(&net, &t)));
-        (pods.into_iter().filter(|s| !is_taken(s)).collect(), taken)
+        let taken = node.docker0_in(&state.wiring, all).await.ok().flatten();
+        let Some(taken) = taken else { return (pods, None) };
+        let mut left = Vec::new();
+        for subnets in pods {
+            let nets: Vec<IpNet> = subnets.iter().collect();
+            let is_pool = state.network.pools.iter().any(|p| nets.contains(&p.subnet));
+            let is_docker0s = nets.iter().any(|net| overlap(net, &taken));
+            // A pool that pods use stays one: no address of it is given out meanwhile.
+            if !is_docker0s || (is_pool && !self.is_retired(node, &nets).await) {
+                left.push(subnets);
+            }
+        }
+        (left, Some(taken))
+    }
+
+    async fn is_retired(&self, node: &Node, pools: &[IpNet]) -> bool {
+        // What the store did not take is tried again with the next look.
+        matches!(node.retire_pools(&self.settings.network, pools).await, Ok(true))
     }
 
     /// Whether docker0 still has an address of subnets that could be given back.
@@ -124,13 +137,18 @@ impl Overlay {
     }
 }
 
-/// The one that was chosen before, else the oldest that is no pool.
-fn choose(network: &Network, own: &[Subnets]) -> Option<Subnets> {
+/// The one that was chosen before, else the oldest that is no pool and of which no pod has
+/// an address from when it was one.
+fn choose(
+    network: &Network,
+    own: &[Subnets],
+    is_unused: impl Fn(IpNet) -> bool,
+) -> Option<Subnets> {
     let known = network.leased.iter().flat_map(|leased| &leased.docker0).collect::<Vec<_>>();
     let is_known = |s: &&Subnets| s.iter().any(|net| known.contains(&&net));
     let is_pool = |net: IpNet| network.pools.iter().any(|pool| pool.subnet == net);
     let is_free = |s: &&Subnets| !s.iter().any(is_pool);
-    let mut free = own.iter().filter(is_free);
+    let mut free = own.iter().filter(is_free).filter(|s| s.iter().all(&is_unused));
     own.iter().filter(is_free).find(is_known).or_else(|| free.next()).copied()
 }
 
@@ -156,17 +174,32 @@ mod tests {
         Network::new("default".parse().unwrap(), pools, options).unwrap()
     }
 
+    fn chosen(network: &Network, own: &[Subnets]) -> Option<Subnets> {
+        choose(network, own, |_| true)
+    }
+
     #[test]
     fn docker0_keeps_its_subnet_and_never_gets_one_of_the_pods() {
         let own = ["10.5.9.0/24", "10.5.3.0/24"].map(subnets);
         let [old, new] = own;
-        assert_eq!(choose(&network(&[], &[]), &own), Some(old));
-        assert_eq!(choose(&network(&["10.5.9.0/24"], &[]), &own), Some(new));
-        assert_eq!(choose(&network(&[], &["10.5.3.0/24"]), &own), Some(new));
-        assert_eq!(choose(&network(&["10.5.9.0/24"], &["10.5.9.0/24"]), &own), Some(new));
-        assert_eq!(choose(&network(&["10.5.9.0/24"], &["10.5.3.0/24"]), &own), Some(new));
+        assert_eq!(chosen(&network(&[], &[]), &own), Some(old));
+        assert_eq!(chosen(&network(&["10.5.9.0/24"], &[]), &own), Some(new));
+        assert_eq!(chosen(&network(&[], &["10.5.3.0/24"]), &own), Some(new));
+        assert_eq!(chosen(&network(&["10.5.9.0/24"], &["10.5.9.0/24"]), &own), Some(new));
+        assert_eq!(chosen(&network(&["10.5.9.0/24"], &["10.5.3.0/24"]), &own), Some(new));
         // It was lost.
-        assert_eq!(choose(&network(&["10.5.3.0/24"], &["10.5.7.0/24"]), &own), Some(old));
-        assert_eq!(choose(&network(&["10.5.3.0/24", "10.5.9.0/24"], &[]), &own), None);
+        assert_eq!(chosen(&network(&["10.5.3.0/24"], &["10.5.7.0/24"]), &own), Some(old));
+        assert_eq!(chosen(&network(&["10.5.3.0/24", "10.5.9.0/24"], &[]), &own), None);
+    }
+
+    #[test]
+    fn docker0_gets_no_subnet_of_which_a_pod_still_has_an_address() {
+        let own = ["10.5.9.0/24", "10.5.3.0/24"].map(subnets);
+        let [old, new] = own;
+        let used: IpNet = "10.5.9.0/24".parse().unwrap();
+        assert_eq!(choose(&network(&[], &[]), &own, |net| net != used), Some(new));
+        assert_eq!(choose(&network(&["10.5.3.0/24"], &[]), &own, |net| net != used), None);
+        // It is docker0's: what has addresses of it is known to Docker.
+        assert_eq!(choose(&network(&[], &["10.5.9.0/24"]), &own, |net| net != used), Some(old));
     }
 }

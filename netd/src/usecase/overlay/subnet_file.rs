@@ -39,3 +39,16 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
 }
+
+/// Removes it, if it is there.
+///
+/// # Errors
+/// The system's, with the path.
+pub(super) fn remove(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {e}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

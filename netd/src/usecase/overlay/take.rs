@@ -172,7 +172,14 @@ impl Overlay {
             Err(error) => node.health.bad("overlay/pools", error),
         }
         let done = given.is_ok() && shares.whole;
-        let (Some(path), Some(told)) = (&self.settings.subnet_file, shares.told) else {
+        let Some(path) = &self.settings.subnet_file else { return done };
+        let Some(told) = shares.told else {
+            // docker0 waits for a subnet: it must not be told that of the pods meanwhile.
+            if self.settings.docker0
+                && let Err(why) = subnet_file::remove(path)
+            {
+                node.health.advise("overlay/subnet-file", why);
+            }
             return done;
         };
         let masquerade = node.registry.network(name).is_some_and(|n| n.network.masquerade);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{NetworkState, Registry};
 use crate::{
     domain::{Network, NetworkName, NetworkWiring},
@@ -41,21 +43,29 @@ impl Registry {
     }
 
     /// Replaces a network by one that lacks some of its pools, if no address of those is
-    /// in use; whether it was done.
+    /// in use; whether it was done. Nothing is done if no pool goes.
     pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
         let mut inner = self.inner.lock();
         let name = network.name.clone();
         let Some(old) = inner.networks.get(&name).cloned() else { return false };
         let Some(allocator) = inner.allocators.get(&name) else { return false };
         let stays = |subnet| network.pools.iter().any(|p| p.subnet == subnet);
-        let mut going = old.network.pools.iter().map(|p| p.subnet).filter(|s| !stays(*s));
-        if !going.all(|subnet| allocator.is_empty(subnet)) {
+        let going = old.network.pools.iter().map(|p| p.subnet).filter(|s| !stays(*s));
+        let going: Vec<_> = going.collect();
+        if going.is_empty() || !going.iter().all(|subnet| allocator.is_empty(*subnet)) {
             return false;
         }
         let allocator = allocator.repool(&network.pools);
         inner.allocators.insert(name.clone(), allocator);
         inner.networks.insert(name, NetworkState { network, wiring });
         true
+    }
+
+    /// Whether no endpoint of a network has an address in `subnet`, be it a pool or not
+    /// any more.
+    pub fn is_unused(&self, name: &NetworkName, subnet: IpNet) -> bool {
+        let inner = self.inner.lock();
+        inner.allocators.get(name).is_none_or(|allocator| allocator.is_empty(subnet))
     }
 
     /// One network.

@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 65_507;
 /// Messages that are looked through for one to the same peer.
 const WINDOW: usize = 16;
 /// Milliseconds that a full send buffer is waited for before what does not fit is
-/// dropped. All peers wait.
+/// dropped. All peers wait, also for what they send: once, until something fits again.
 const PATIENCE: u16 = 10;
 
 /// A batch.
@@ -24,6 +24,8 @@ const PATIENCE: u16 = 10;
 pub struct Outbox {
     messages: Vec<Message>,
     used: usize,
+    /// Waiting was of no use last time.
+    stuck: bool,
 }
 
 /// Datagrams to one peer.
@@ -95,7 +97,7 @@ impl Outbox {
             let parts: Vec<Vec<IoSlice<'_>>> = those.clone().map(|m| m.parts(arenas)).collect();
             let outgoing: Vec<Outgoing<'_>> =
                 those.zip(&parts).map(|(message, parts)| message.outgoing(parts)).collect();
-            dropped += Flush { socket, sender, stop }.all(&outgoing);
+            dropped += Flush { socket, sender, stop, stuck: &mut self.stuck }.all(&outgoing);
         }
         self.used = 0;
         dropped
@@ -133,6 +135,7 @@ struct Flush<'a> {
     socket: BorrowedFd<'a>,
     sender: &'a mut Sender,
     stop: &'a Stop,
+    stuck: &'a mut bool,
 }
 
 impl Flush<'_> {
@@ -141,10 +144,15 @@ impl Flush<'_> {
         let (mut rest, mut dropped) = (messages, 0);
         while let Some((first, others)) = rest.split_first() {
             match self.sender.send(self.socket, rest) {
-                Ok(sent) => rest = rest.get(sent.max(1)..).unwrap_or_default(),
+                Ok(sent) => {
+                    *self.stuck = false;
+                    rest = rest.get(sent.max(1)..).unwrap_or_default();
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    if wait(Some(self.socket), true, self.stop, Some(PATIENCE)) != Wake::Ready {
+                    let wait = || wait(Some(self.socket), true, self.stop, Some(PATIENCE));
+                    if *self.stuck || wait() != Wake::Ready {
+                        *self.stuck = true;
                         return dropped + rest.iter().map(datagrams).sum::<u64>();
                     }
                 }

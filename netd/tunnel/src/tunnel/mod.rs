@@ -118,9 +118,10 @@ impl Tunnel {
         &self.peers
     }
 
-    /// Whether its device is still there.
+    /// Whether its device is still there, and read.
     pub fn is_whole(&self) -> bool {
-        self.shared.queues.iter().all(|queue| queue.is_of(&self.spec.device))
+        self.lanes.is_some()
+            && self.shared.queues.iter().all(|queue| queue.is_of(&self.spec.device))
     }
 
     /// Makes it as `spec` says, whose device is this one's, and touches nothing else.
@@ -176,10 +177,10 @@ impl Tunnel {
         // What comes while no thread is there waits in the kernel.
         self.lanes = None;
         self.shared.links.store(Arc::new(links));
-        self.lanes = Some(Threads::serve(&self.shared).map_err(TunnelError::Threads)?);
         for link in old.0.iter().filter(|link| !wanted.contains(&link.listen)) {
             keep.forget_socket(link.listen, link.sockets.len());
         }
+        self.lanes = Some(Threads::serve(&self.shared).map_err(TunnelError::Threads)?);
         Ok(())
     }
 

@@ -20,7 +20,9 @@ impl Capture {
     pub fn start(net: &Namespace, directory: PathBuf) -> Result<Self> {
         let file = directory.join("wire.pcap");
         let mut command = net.command("tcpdump");
-        command.args(["-Z", "root", "-U", "-s", "0", "-B", "16384", "-i", "eth0", "-w"]).arg(&file);
+        // Immediate: else the packets of the last second can be lost with the process.
+        command.args(["-Z", "root", "-U", "--immediate-mode", "-s", "0", "-B", "16384"]);
+        command.args(["-i", "eth0", "-w"]).arg(&file);
         let log = directory.join("tcpdump.log");
         let process = Service::start("tcpdump", command, &log)?;
         wait::until(SOON, "tcpdump listens", || {
