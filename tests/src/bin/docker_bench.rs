@@ -1,6 +1,7 @@
 //! `netd-docker-bench`: `docker run` to the container's first packet, with netd (CNM) beside
-//! Docker's own bridge driver, each with a dockerd of its own, in turns, in the same run;
-//! with a published port: to the first connection through it.
+//! Docker's own bridge driver (a network that was made, and the default one), each with a
+//! dockerd of its own, in turns, in the same run; with a published port: to the first
+//! connection through it.
 //!
 //! `NETD_BENCH_SAMPLES` (20) scales it. Docker's driver runs as it comes, with its rules
 //! if the machine has iptables.
@@ -55,16 +56,23 @@ impl Contender {
         Ok(Self { name, docker, network, gateway, host, _netd: Some((plugin, netd)) })
     }
 
-    fn bridge(bed: &Bed, version: DockerVersion) -> Result<Self> {
-        let host = bed.host("bridge")?;
+    /// Its default network, or one that was made, as netd's is: in those dockerd puts a
+    /// name server and its rules into each container.
+    fn bridge(bed: &Bed, version: DockerVersion, made: bool) -> Result<Self> {
+        let host = bed.host(if made { "made" } else { "bridge" })?;
         let mut has = Command::new("sh");
         has.args(["-c", "command -v iptables"]).stdout(Stdio::null());
         let rules = if has.status()?.success() { "--iptables=true" } else { "--iptables=false" };
         // Forwarding is what dockerd switches on for itself with its rules.
         host.net.sh("sysctl -qw net.ipv4.ip_forward=1")?;
         let docker = Docker::start(&host, version, &["--bip=10.74.0.1/16", rules])?;
-        let (name, gateway) = ("Docker's bridge", "10.74.0.1");
-        Ok(Self { name, docker, network: Vec::new(), gateway, host, _netd: None })
+        let (mut name, mut gateway, mut network) = ("Docker's bridge", "10.74.0.1", Vec::new());
+        if made {
+            docker.run(&["network", "create", "--subnet", "10.75.0.0/16", "bench"])?;
+            network = ["--network", "bench"].map(str::to_owned).to_vec();
+            (name, gateway) = ("Docker's bridge, a network of its own", "10.75.0.1");
+        }
+        Ok(Self { name, docker, network, gateway, host, _netd: None })
     }
 
     /// From `docker run` to the container's first connection.
@@ -129,10 +137,14 @@ fn milliseconds(times: &mut [Duration], percent: usize) -> f64 {
 }
 
 fn compare(bed: &Bed, version: DockerVersion, samples: usize) -> Result<()> {
-    let both = [Contender::netd(bed, version)?, Contender::bridge(bed, version)?];
-    let mut times = [[vec![], vec![]], [vec![], vec![]]];
+    let all = [
+        Contender::netd(bed, version)?,
+        Contender::bridge(bed, version, true)?,
+        Contender::bridge(bed, version, false)?,
+    ];
+    let mut times = all.each_ref().map(|_| [vec![], vec![]]);
     for sample in 0..=samples {
-        for (contender, times) in both.iter().zip(&mut times) {
+        for (contender, times) in all.iter().zip(&mut times) {
             let about = || format!("{} on {version:?}", contender.name);
             let measured = [
                 contender.to_first_packet().with_context(about)?,
@@ -144,7 +156,7 @@ fn compare(bed: &Bed, version: DockerVersion, samples: usize) -> Result<()> {
             }
         }
     }
-    for (contender, times) in both.iter().zip(&mut times) {
+    for (contender, times) in all.iter().zip(&mut times) {
         let [packet, port] = times;
         println!(
             "| {version:?} | {} | {:.0} / {:.0} | {:.0} / {:.0} |",
