@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{cri::Cri, host::Host, image, paths, service::Service, wait};
+use crate::{cri::Cri, hook, host::Host, image, paths, service::Service, wait};
 
 /// Which containerd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,15 @@ impl Containerd {
         let images = image::tar()?;
         started.ctr(&["-n", "k8s.io", "images", "import", &images.display().to_string()])?;
         Ok(started)
+    }
+
+    /// Starts it where netd runs, with the hook as its CNI plugin; its network is ready.
+    pub fn with_hook(host: &Host, version: Version) -> Result<(Self, Cri)> {
+        hook::install(host)?;
+        let containerd = Self::start(host, version)?;
+        let cri = containerd.cri()?;
+        wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
+        Ok((containerd, cri))
     }
 
     /// Where a host's containerd looks for conflists.

@@ -9,7 +9,6 @@ use crate::{
     containerd::{Containerd, Version},
     cri::Cri,
     daemon::{Daemon, DaemonConfig},
-    hook,
     host::Host,
     inventory, nri,
     service::Service,
@@ -36,11 +35,8 @@ impl Stack {
     pub fn start(bed: &Bed, version: Version, config: &DaemonConfig) -> Result<Self> {
         let host = bed.host("node")?;
         let netd = Daemon::start(&host, config)?;
-        hook::install(&host)?;
-        let containerd = Containerd::start(&host, version)?;
+        let (containerd, _) = Containerd::with_hook(&host, version)?;
         let nri = nri::start(&host)?;
-        let cri = containerd.cri()?;
-        wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
         let before = inventory::of(&host)?;
         Ok(Self { nri, containerd, netd, host, before })
     }

@@ -206,8 +206,8 @@ async fn refuse_second_owner(socket: &Path, lease: &Lease) -> Result<(), Failure
     let Ok(channel) = connect(socket, PATIENCE).await else { return Ok(()) };
     let mut client = NetworkServiceClient::new(channel);
     let networks = client.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
-    let networks = networks.iter().filter_map(|status| status.network.as_ref());
-    match networks.into_iter().find_map(|network| refusal(network, lease)) {
+    let mut networks = networks.iter().filter_map(|status| status.network.as_ref());
+    match networks.find_map(|network| refusal(network, lease)) {
         Some(text) => Err(Failure::Other(text)),
         None => Ok(()),
     }
@@ -215,12 +215,10 @@ async fn refuse_second_owner(socket: &Path, lease: &Lease) -> Result<(), Failure
 
 /// Why docker0 can't have the lease's subnets; `None`: this network does not need them.
 fn refusal(network: &Network, lease: &Lease) -> Option<String> {
-    let nets = |texts: &[String]| -> Vec<IpNet> {
-        texts.iter().filter_map(|text| text.parse().ok()).collect()
-    };
-    let docker0 = nets(&network.docker0);
-    let pools: Vec<String> = network.pools.iter().map(|pool| pool.subnet.clone()).collect();
-    let (pools, cluster) = (nets(&pools), nets(&network.cluster));
+    let net = |text: &String| text.parse::<IpNet>().ok();
+    let docker0: Vec<_> = network.docker0.iter().filter_map(net).collect();
+    let pools: Vec<_> = network.pools.iter().filter_map(|pool| net(&pool.subnet)).collect();
+    let cluster: Vec<_> = network.cluster.iter().filter_map(net).collect();
     let leased = [lease.v4, lease.v6].into_iter().flatten().map(|net| net.trunc());
     for net in leased.filter(|net| !docker0.contains(net)) {
         if let Some(pool) = pools.iter().find(|pool| overlap(&net, pool)) {

@@ -1,7 +1,7 @@
 //! Two nodes of one cluster, each with a dockerd and a containerd: all containers and pods
 //! reach each other with their own addresses, in both ways that netd has for Docker.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
@@ -11,9 +11,8 @@ use testbed::{
     cluster::{Families, Node, reach, reach::Member},
     cri::{self, Cri},
     docker::{NO_NETWORK, Plugin},
-    hook,
     net::probe::{self, Mirror},
-    paths, wait,
+    paths,
 };
 
 const DOCKER: [DockerVersion; 2] = [DockerVersion::V20_10, DockerVersion::V28_5];
@@ -23,14 +22,6 @@ const WAYS: usize = 4 * 3 * 2;
 
 fn plan() -> Plan {
     Plan::new(Families::Dual, json!({"Type": "vxlan"})).nodes(2)
-}
-
-fn containerd(node: &Node, version: Version) -> Result<(Containerd, Cri)> {
-    hook::install(&node.host)?;
-    let containerd = Containerd::start(&node.host, version)?;
-    let cri = containerd.cri()?;
-    wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
-    Ok((containerd, cri))
 }
 
 fn pod(cri: &Cri, name: &str) -> Result<Member> {
@@ -56,7 +47,7 @@ fn containers_of_a_shared_network_and_pods_of_two_nodes_reach_each_other() -> Re
         let mut running = Vec::new();
         let mut members = Vec::new();
         for (i, node) in cluster.nodes.iter().enumerate() {
-            let (runtime, cri) = containerd(node, CONTAINERD[i])?;
+            let (runtime, cri) = Containerd::with_hook(&node.host, CONTAINERD[i])?;
             let plugin = Plugin::start(&node.host)?;
             let docker = Docker::start(&node.host, DOCKER[i], &NO_NETWORK)?;
             let subnets = node.subnets()?;
@@ -125,7 +116,7 @@ fn docker0_everywhere(bed: &Bed) -> Result<()> {
     let mut members = Vec::new();
     for (i, node) in cluster.nodes.iter().enumerate() {
         let docker = docker0(node, DOCKER[i])?;
-        let (runtime, cri) = containerd(node, CONTAINERD[i])?;
+        let (runtime, cri) = Containerd::with_hook(&node.host, CONTAINERD[i])?;
         let container = container(&docker, &node.host.name, "bridge")?;
         let pod = pod(&cri, &node.host.name)?;
         is_docker0s(node, &container.ips, true)?;

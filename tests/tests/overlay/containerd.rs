@@ -1,33 +1,25 @@
 //! Real containerds on each node, their pods on one overlay.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use testbed::{
     Cluster, Containerd, Plan, Version, case,
-    cluster::{Families, Node},
-    cri::{self, Cri, Pod},
-    hook,
+    cluster::Families,
+    cri::{self, Pod},
     net::probe,
     wait,
 };
 
 use super::{SOON, backend};
 
-fn start(node: &Node, version: Version) -> Result<(Containerd, Cri)> {
-    hook::install(&node.host)?;
-    let containerd = Containerd::start(&node.host, version)?;
-    let cri = containerd.cri()?;
-    wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
-    Ok((containerd, cri))
-}
-
 #[test]
 fn pods_of_two_containerds_reach_each_other_and_are_known_by_name() -> Result<()> {
     case(|bed| {
         let cluster = Cluster::start(bed, &Plan::new(Families::Dual, backend("vxlan")).nodes(2))?;
         let [first, second] = &cluster.nodes[..] else { return Ok(()) };
-        let runtimes = [start(first, Version::V2_1)?, start(second, Version::V1_7)?];
+        let runtimes = [
+            Containerd::with_hook(&first.host, Version::V2_1)?,
+            Containerd::with_hook(&second.host, Version::V1_7)?,
+        ];
         let pods: Vec<Pod> = runtimes
             .iter()
             .zip(["one", "two"])

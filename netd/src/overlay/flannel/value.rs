@@ -24,8 +24,8 @@ pub fn format(attrs: &LeaseAttrs) -> String {
         public_ip: attrs.public_v4.unwrap_or(Ipv4Addr::UNSPECIFIED),
         public_ipv6: attrs.public_v6,
         backend_type: attrs.backend_type.as_deref(),
-        backend_data: attrs.data_v4.as_ref().map(ordered),
-        backend_v6_data: attrs.data_v6.as_ref().map(ordered),
+        backend_data: attrs.data_v4.as_ref().map(Ordered),
+        backend_v6_data: attrs.data_v6.as_ref().map(Ordered),
     };
     // Addresses, text and JSON values have no way not to be written.
     let plain = serde_json::to_string(&value).unwrap_or_default();
@@ -42,22 +42,19 @@ struct Written<'a> {
     #[serde(rename = "BackendType", skip_serializing_if = "Option::is_none")]
     backend_type: Option<&'a str>,
     #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
-    backend_data: Option<Ordered>,
+    backend_data: Option<Ordered<'a>>,
     #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
-    backend_v6_data: Option<Ordered>,
+    backend_v6_data: Option<Ordered<'a>>,
 }
 
 /// A backend's data with its keys in flannel's order.
-struct Ordered(Value);
+struct Ordered<'a>(&'a BackendData);
 
-fn ordered(data: &BackendData) -> Ordered {
-    Ordered(data.value())
-}
-
-impl Serialize for Ordered {
+impl Serialize for Ordered<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const ORDER: [&str; 4] = ["VNI", "VtepMAC", "PublicKey", "Port"];
-        let Value::Object(fields) = &self.0 else { return self.0.serialize(serializer) };
+        let value = self.0.value();
+        let Value::Object(fields) = &value else { return value.serialize(serializer) };
         let mut map = serializer.serialize_map(Some(fields.len()))?;
         let known = ORDER.iter().filter_map(|key| fields.get_key_value(*key));
         let other = fields.iter().filter(|(key, _)| !ORDER.contains(&key.as_str()));

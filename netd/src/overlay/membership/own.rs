@@ -114,6 +114,12 @@ impl Own {
         Asker { id: &self.me.id, attrs: self.attrs.as_ref(), past: &self.past }
     }
 
+    /// Subnets that are the node's, were, or are to be.
+    pub fn wished(&self) -> impl Iterator<Item = &Subnets> {
+        let had = self.held.keys().chain(&self.leaving);
+        had.chain(&self.trying).chain(&self.preferred).chain(&self.fixed)
+    }
+
     /// From now on it announces this.
     pub fn announce(&mut self, attrs: LeaseAttrs) {
         if let Some(old) = self.attrs.replace(attrs) {

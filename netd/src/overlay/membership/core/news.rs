@@ -103,9 +103,7 @@ impl Core {
     /// Looks again at every lease that is the node's, or was: whether it is depends on what
     /// the node holds, tries and announces, not on the store alone.
     pub(super) fn look_again(&mut self, now: Now) {
-        let own = &self.own;
-        let had = own.held.keys().chain(&own.leaving).chain(&own.trying);
-        let names = had.chain(&own.preferred).chain(&own.fixed).map(flannel::key::name);
+        let names = self.own.wished().map(flannel::key::name);
         let names: BTreeSet<_> = names.chain(self.peers.mine().iter().cloned()).collect();
         names.iter().for_each(|name| self.look_at(name, now));
     }
@@ -182,9 +180,7 @@ fn is_mine(own: &Own, view: &View, name: &str, key: &LeaseKey) -> bool {
     if view.at(Part::Cluster).is_none() && own.asker().is_at(key) {
         return true;
     }
-    let had = own.held.keys().chain(&own.leaving);
-    let mut wished = had.chain(&own.trying).chain(&own.preferred).chain(&own.fixed);
-    key.subnets.as_ref().is_ok_and(|s| wished.any(|w| w == s)) && own.asker().is_at(key)
+    key.subnets.as_ref().is_ok_and(|s| own.wished().any(|w| w == s)) && own.asker().is_at(key)
 }
 
 fn is_overwritten(own: &Own, view: &View, subnets: &Subnets) -> bool {

@@ -85,7 +85,7 @@ impl Core {
                     self.await_part(&entry.key, entry.mod_revision, now);
                 }
                 if let Why::Claim(subnets) = why {
-                    self.claim_failed(subnets, &there, now);
+                    self.claim_failed(subnets, &there);
                 }
                 self.wait(now);
             }
@@ -102,14 +102,13 @@ impl Core {
     }
 
     /// Unless it was the node itself, by a transaction whose outcome it never learned.
-    fn claim_failed(&mut self, subnets: &Subnets, there: &[Entry], now: Now) {
+    fn claim_failed(&mut self, subnets: &Subnets, there: &[Entry]) {
         let name = flannel::key::name(subnets);
         let owner = there.iter().find(|entry| entry.key == self.view.keys.owner(&name));
         let owner = owner.and_then(|entry| OwnerRecord::parse(&entry.value).ok());
         if owner.is_none_or(|record| record.id != self.own.me.id) {
             self.own.conflicts = self.own.conflicts.saturating_add(1);
             self.own.trying = None;
-            self.look_at(&name, now);
         }
     }
 
