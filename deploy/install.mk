@@ -34,11 +34,11 @@ UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri
 # the one executable: with them for all, build scripts could not be linked.
 build-release:
 	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
-	cd $(ROOT) && $(CARGO) rustc --release --locked -p runtime-hook --bin netd-hook \
+	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p runtime-hook --bin netd-hook \
 	  $(if $(HOOK_TARGET),--target $(HOOK_TARGET)) \
 	  -- -C target-feature=+crt-static -C relocation-model=static
-	$(if $(HOOK_TARGET),cp $(CARGO_TARGET_DIR)/$(HOOK_TARGET)/release/netd-hook \
-	  $(CARGO_TARGET_DIR)/release/netd-hook)
+	cp --remove-destination $(CARGO_TARGET_DIR)/$(HOOK_TARGET)/hook/netd-hook \
+	  $(CARGO_TARGET_DIR)/release/netd-hook
 
 # Packagers may install what they built before (make install BUILT=...).
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
