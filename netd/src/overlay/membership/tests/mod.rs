@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod cases;
+mod claims;
+mod cluster;
+mod disk;
+mod life;
 mod peers;
 mod race;
+mod range;
 mod world;

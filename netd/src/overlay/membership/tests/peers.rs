@@ -4,15 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::{Update, view::Part},
+    cluster::{SOON, keys},
     world::{HOLD, Node, World, attrs, clock, config, rest},
 };
-use crate::{overlay::flannel, store::keys::ClusterKeys};
-
-const SOON: Duration = Duration::from_secs(10);
-
-fn keys() -> ClusterKeys {
-    ClusterKeys::default()
-}
+use crate::overlay::flannel;
 
 /// A node, and `peers` flannel nodes with 10.5.101.0/24 and so on.
 fn cluster(peers: u8) -> (World, Vec<Node>) {
