@@ -66,12 +66,13 @@ impl Contender {
         // Forwarding is what dockerd switches on for itself with its rules.
         host.net.sh("sysctl -qw net.ipv4.ip_forward=1")?;
         let docker = Docker::start(&host, version, &["--bip=10.74.0.1/16", rules])?;
-        let (mut name, mut gateway, mut network) = ("Docker's bridge", "10.74.0.1", Vec::new());
-        if made {
+        let (name, gateway, network) = if made {
             docker.run(&["network", "create", "--subnet", "10.75.0.0/16", "bench"])?;
-            network = ["--network", "bench"].map(str::to_owned).to_vec();
-            (name, gateway) = ("Docker's bridge, a network of its own", "10.75.0.1");
-        }
+            let network = ["--network", "bench"].map(str::to_owned).to_vec();
+            ("Docker's bridge, a network of its own", "10.75.0.1", network)
+        } else {
+            ("Docker's bridge", "10.74.0.1", Vec::new())
+        };
         Ok(Self { name, docker, network, gateway, host, _netd: None })
     }
 
