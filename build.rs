@@ -19,6 +19,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // Served by the reflection service.
     fs::write(out.join("netd.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    const GRPC: &str = r#"#[cfg(feature = "grpc")]"#;
+    tonic_prost_build::configure()
+        .client_mod_attribute(".", GRPC)
+        .server_mod_attribute(".", GRPC)
+        // std's HashMap does not exist without std.
+        .btree_map(".")
+        .compile_fds(descriptors)?;
     Ok(())
 }

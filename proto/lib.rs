@@ -1,9 +1,11 @@
 //! The `netd.v1` gRPC API, generated from `proto/netd/v1/*.proto`.
 
+#![cfg_attr(not(feature = "grpc"), no_std)]
+
 /// Messages, clients and servers of package `netd.v1`.
 pub mod v1 {
     #![allow(clippy::all, clippy::unwrap_used, missing_docs)]
-    tonic::include_proto!("netd.v1");
+    include!(concat!(env!("OUT_DIR"), "/netd.v1.rs"));
 }
 
 /// Messages, clients and servers of package `netd.tunnel.v1`: between netd and netd-tunnel.
@@ -11,7 +13,7 @@ pub mod tunnel {
     /// Version 1.
     pub mod v1 {
         #![allow(clippy::all, clippy::unwrap_used, missing_docs)]
-        tonic::include_proto!("netd.tunnel.v1");
+        include!(concat!(env!("OUT_DIR"), "/netd.tunnel.v1.rs"));
     }
 }
 

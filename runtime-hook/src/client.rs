@@ -11,10 +11,7 @@ use std::{
 
 use http_body_util::{BodyExt as _, combinators::MapErr};
 use hyper::body::Incoming;
-use hyper::{
-    client::conn::http2::{self, SendRequest},
-    rt::Executor as _,
-};
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use netd_api::v1::{
     AnnotateRequest, AnnotateResponse, AttachRequest, CheckRequest, DetachRequest, Endpoint,
@@ -25,43 +22,16 @@ use netd_api::v1::{
 use tokio::{net::UnixStream, sync::Mutex, time};
 use tonic::{Request, Response, Status, body::Body, codegen::http};
 
-use self::once::{Tasks, Wire};
-use crate::{error::HookError, refusal::Refusal};
-
-mod once;
+use crate::{
+    error::HookError,
+    refusal::{Code, Refusal},
+};
 
 /// A connection to netd. Calls may run at the same time; each is made once.
 pub struct Client {
     socket: PathBuf,
     deadline: Duration,
     link: Mutex<Option<Link>>,
-    /// What the connection goes over if it is one of [`once`].
-    wire: Option<Wire>,
-}
-
-/// Runs a front's calls over a connection of their own, on this thread; `deadline` is for
-/// each call.
-///
-/// # Errors
-/// Those of `work`, or [`HookError::Unreachable`] when nobody listens.
-pub fn once<T>(
-    socket: &Path,
-    deadline: Duration,
-    work: impl AsyncFnOnce(&Client) -> Result<T, HookError>,
-) -> Result<T, HookError> {
-    let wire = Wire::connect(socket).map_err(|e| unreachable(socket, refused_because(&e)))?;
-    wire.give(deadline);
-    let tasks = Tasks::default();
-    once::run(&wire, &tasks, async {
-        let (sender, connection) = http2::handshake(tasks.clone(), wire.clone())
-            .await
-            .map_err(|e| unreachable(socket, Broken(e).to_string()))?;
-        // Its error also reaches the calls on it, which report it.
-        tasks.execute(async move { drop(connection.await) });
-        let link = Mutex::new(Some(Link(sender)));
-        let wire = Some(wire.clone());
-        work(&Client { socket: socket.to_owned(), deadline, link, wire }).await
-    })
 }
 
 impl Client {
@@ -71,18 +41,15 @@ impl Client {
     /// [`HookError::Unreachable`] when nobody listens, [`HookError::Deadline`].
     pub async fn connect(socket: &Path, deadline: Duration) -> Result<Self, HookError> {
         let opened = time::timeout(deadline, Link::open(socket)).await;
-        let late = || HookError::Deadline {
-            socket: socket.to_owned(),
-            operation: "connect",
-            after: deadline,
-        };
+        let late =
+            || HookError::Deadline { socket: name(socket), operation: "connect", after: deadline };
         let link = Mutex::new(Some(opened.map_err(|_| late())??));
-        Ok(Self { socket: socket.to_owned(), deadline, link, wire: None })
+        Ok(Self { socket: socket.to_owned(), deadline, link })
     }
 
     /// Connects with the first call; `deadline` is for every call each.
     pub fn lazy(socket: &Path, deadline: Duration) -> Self {
-        Self { socket: socket.to_owned(), deadline, link: Mutex::new(None), wire: None }
+        Self { socket: socket.to_owned(), deadline, link: Mutex::new(None) }
     }
 
     /// Makes an endpoint, or answers the one there is.
@@ -166,17 +133,7 @@ impl Client {
     /// # Errors
     /// [`HookError::NotReady`] with each component that is not, and as every call.
     pub async fn ready(&self) -> Result<(), HookError> {
-        let status = self.status().await?;
-        if status.ready {
-            return Ok(());
-        }
-        let waiting = status.components.iter().filter(|c| !c.ready);
-        let mut problems: Vec<String> =
-            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
-        if problems.is_empty() {
-            problems.push("it does not say why".into());
-        }
-        Err(HookError::NotReady(problems))
+        HookError::unless_ready(&self.status().await?)
     }
 
     /// One call within the deadline, which netd is told too.
@@ -199,23 +156,17 @@ impl Client {
                 Err(status) => Err(self.failed(operation, &status)),
             }
         };
-        if let Some(wire) = &self.wire {
-            wire.give(self.deadline);
-            return work.await;
-        }
         time::timeout(self.deadline, work).await.map_err(|_| self.late(operation))?
     }
 
     fn late(&self, operation: &'static str) -> HookError {
-        HookError::Deadline { socket: self.socket.clone(), operation, after: self.deadline }
+        HookError::Deadline { socket: name(&self.socket), operation, after: self.deadline }
     }
 
     /// The connection; a new one if netd closed the last one (it was restarted).
     async fn link(&self) -> Result<Link, HookError> {
         let mut link = self.link.lock().await;
-        // A connection that was made for one front's calls ends with them.
-        let fixed = self.wire.is_some();
-        if let Some(open) = link.as_ref().filter(|link| fixed || !link.0.is_closed()) {
+        if let Some(open) = link.as_ref().filter(|link| !link.0.is_closed()) {
             return Ok(open.clone());
         }
         let opened = Link::open(&self.socket).await?;
@@ -224,17 +175,16 @@ impl Client {
     }
 
     fn failed(&self, operation: &'static str, status: &Status) -> HookError {
-        if self.wire.as_ref().is_some_and(Wire::is_late) {
-            return self.late(operation);
-        }
         // Only a status made on this side, from a broken connection, has a source.
         match std::error::Error::source(status) {
-            Some(cause) => HookError::Lost {
-                socket: self.socket.clone(),
-                operation,
-                reason: cause.to_string(),
-            },
-            None => HookError::Refused(Box::new(Refusal::new(operation, status))),
+            Some(cause) => {
+                HookError::Lost { socket: name(&self.socket), operation, reason: cause.to_string() }
+            }
+            None => {
+                let code = Code::from_number(status.code() as i32);
+                let message = status.message().to_owned();
+                Refusal::new(operation, code, message, status.details()).into()
+            }
         }
     }
 }
@@ -272,7 +222,12 @@ impl Link {
 }
 
 fn unreachable(socket: &Path, reason: String) -> HookError {
-    HookError::Unreachable { socket: socket.to_owned(), reason }
+    HookError::Unreachable { socket: name(socket), reason }
+}
+
+/// A path as errors show it.
+fn name(socket: &Path) -> String {
+    socket.display().to_string()
 }
 
 fn refused_because(error: &io::Error) -> String {
@@ -280,7 +235,6 @@ fn refused_because(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "there is no such socket".into(),
         io::ErrorKind::ConnectionRefused => "nobody listens on it".into(),
         io::ErrorKind::PermissionDenied => "permission denied; root or netd's group may".into(),
-        io::ErrorKind::WouldBlock => "its queue of connections is full".into(),
         _ => error.to_string(),
     }
 }

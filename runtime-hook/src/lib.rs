@@ -4,13 +4,11 @@
 //! a deadline over netd's Unix socket, and answers in the runtime's words. No front
 //! holds state, speaks netlink or retries: a fault is reported, never hidden.
 
+pub use netd_cni::{clock, error, json, refusal};
+
 pub mod client;
-pub mod clock;
 pub mod cni;
 pub mod docker;
-pub mod error;
 pub mod install;
-pub mod json;
 pub mod nri;
 pub mod oci;
-pub mod refusal;

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             Some(_) => cni::main(issued_at),
             None if nri::preinstalled().is_some() => nri::main(None),
             None => {
-                eprintln!("{}; see netd-hook --help", cni::about());
+                eprintln!("netd-hook {}; see netd-hook --help", cni::about());
                 ExitCode::SUCCESS
             }
         };
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         Front::Install(args) => install::install(&args),
         Front::Uninstall(args) => install::uninstall(&args),
         Front::Version => {
-            println!("{}", cni::about());
+            println!("netd-hook {}", cni::about());
             ExitCode::SUCCESS
         }
     }

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::ffi::OsString;
-
 use common::{Asked, Netd, cni, cni_with, code, exec, json};
 use proptest::prelude::*;
 use runtime_hook::cni::run;
@@ -112,10 +110,10 @@ fn ten_thousand_annotations_and_labels_reach_netd() {
 
 fn outcome(command: &str, stdin: &[u8]) -> Result<Option<Value>, Value> {
     let lookup = |name: &str| match name {
-        "CNI_COMMAND" => Some(OsString::from(command)),
-        _ => ENV.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v)),
+        "CNI_COMMAND" => Some(command.as_bytes().to_vec()),
+        _ => ENV.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes().to_vec()),
     };
-    run(&lookup, stdin, 1).map_err(|failure| failure.render())
+    run(&lookup, || Ok(stdin.to_vec()), 1).map_err(|failure| failure.render())
 }
 
 /// Whether it is an error as the spec wants it, of a bounded size.

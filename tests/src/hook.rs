@@ -90,7 +90,7 @@ impl Call {
     pub fn execute(&self, host: &Host) -> Result<Answer> {
         let mut child = host
             .net
-            .command(paths::built("netd-hook")?)
+            .command(paths::plugin()?)
             .env("CNI_COMMAND", &self.command)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())

@@ -32,3 +32,8 @@ pub fn built(name: &str) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is not built: run `make build`", path.display());
     Ok(path)
 }
+
+/// The CNI plugin that `netd-hook install` puts in place.
+pub fn plugin() -> Result<PathBuf> {
+    built("netd-cni").or_else(|_| built("netd-hook"))
+}

@@ -1,7 +1,7 @@
 //! AttachRequest -> AttachSpec: every field checked, all violations at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -251,8 +251,8 @@ pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
 
 /// Labels and annotations.
 pub fn texts(
-    labels: HashMap<String, String>,
-    annotations: HashMap<String, String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
     bad: &mut Invalid,
 ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let mut total = 0;

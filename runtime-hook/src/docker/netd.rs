@@ -10,10 +10,9 @@ use netd_api::v1::{
     network_service_client::NetworkServiceClient as Networks,
 };
 use tokio::time::{Instant, sleep};
-use tonic::Code;
 
 use super::offers::Offers;
-use crate::{client::Client, error::HookError};
+use crate::{client::Client, error::HookError, refusal::Code};
 
 /// Longest time for one try of a call.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -3,10 +3,9 @@
 use netd_api::v1::{PortMapping, Protocol, PublishRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tonic::Code;
 
 use super::{Netd, endpoint::text_of, server::Failure};
-use crate::error::HookError;
+use crate::{error::HookError, refusal::Code};
 
 const PORT_MAP: &str = "com.docker.network.portmap";
 /// From here to there Docker chooses ports that are left to it

@@ -4,7 +4,7 @@
 //! place last, and only when netd is ready.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -24,6 +24,9 @@ pub mod place;
 
 /// The plugin's name in the binary directory and in `type` of the conflist.
 pub const PLUGIN: &str = "netd-hook";
+
+/// The program that is put there, which is the CNI front alone.
+const PROGRAM: &str = "netd-cni";
 
 /// How often netd is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -102,9 +105,7 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     let target = places.conf_dir.join(&places.conf_name);
     ours_or_absent(&target)?;
     block_on(wait_until_ready(Path::new(&args.socket), Duration::from_secs(args.wait)))?;
-    let own = Path::new("/proc/self/exe");
-    let binary = fs::read(own).map_err(|e| HookError::io("can't read this program", e))?;
-    say(&place::put(&places.bin_dir, PLUGIN, &binary, 0o755)?);
+    say(&place::put(&places.bin_dir, PLUGIN, &program()?, 0o755)?);
     let settings = conflist::Settings {
         cni_version: &args.cni_version,
         network: &args.network,
@@ -129,6 +130,22 @@ fn try_uninstall(places: &Places) -> Result<(), HookError> {
     say(&place::remove(&places.conf_dir, &places.conf_name)?);
     say(&place::remove(&places.bin_dir, PLUGIN)?);
     Ok(())
+}
+
+/// The plugin beside this program; where it is not built (see deploy/install.mk), this one,
+/// which does the same.
+fn program() -> Result<Vec<u8>, HookError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|e| HookError::io(format!("can't read {}", path.display()), e))
+    };
+    let own = env::current_exe().map_err(|e| HookError::io("can't find this program", e))?;
+    let beside = own.with_file_name(PROGRAM);
+    if beside.exists() {
+        return read(&beside);
+    }
+    eprintln!("netd-hook: no {} here: using this program, which is slower", beside.display());
+    // A program that was replaced while it runs has no path any more.
+    read(Path::new("/proc/self/exe"))
 }
 
 fn say(placed: &Placed) {

@@ -3,7 +3,7 @@
 //! compiler. Sources: containerd/nri `pkg/api/api.proto` (0.3 to 0.12) and
 //! containerd/ttrpc `request.proto`. Public for tests that play containerd.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Service that the plugin serves.
 pub const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
@@ -113,10 +113,10 @@ pub struct PodSandbox {
     pub uid: String,
     #[prost(string, tag = "4")]
     pub namespace: String,
-    #[prost(map = "string, string", tag = "5")]
-    pub labels: HashMap<String, String>,
-    #[prost(map = "string, string", tag = "6")]
-    pub annotations: HashMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub annotations: BTreeMap<String, String>,
     #[prost(string, tag = "7")]
     pub runtime_handler: String,
     #[prost(message, optional, tag = "8")]

@@ -4,7 +4,7 @@
 //! pod's address from there and nowhere else. Here the attach is confirmed, the
 //! endpoint learns whose it is, and additional networks come and go.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use netd_api::v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox};
 use tokio::time::{Instant, timeout_at};
@@ -210,7 +210,7 @@ fn identity(pod: &PodSandbox) -> PodIdentity {
 
 /// Labels or annotations without those that the runtime adds for itself: they
 /// would double the size of netd's records and say nothing new.
-fn own(all: &HashMap<String, String>) -> HashMap<String, String> {
+fn own(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const RUNTIME: [&str; 3] = ["io.kubernetes.cri.", "io.kubernetes.cri-o.", "io.cri-containerd."];
     let own = all.iter().filter(|(key, _)| !RUNTIME.iter().any(|prefix| key.starts_with(prefix)));
     own.map(|(k, v)| (k.clone(), v.clone())).collect()

@@ -1,6 +1,10 @@
 //! The runtime's whole set of pods, on connecting.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use netd_api::v1::{Endpoint, Sandbox, SynchronizeRequest as NetdSynchronize};
 use prost::Message;
@@ -129,7 +133,7 @@ async fn annotate_known(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) {
 
 /// Whether the runtime knows anything of the pod that the endpoint does not.
 fn news(sandbox: &Sandbox, endpoint: &Endpoint) -> bool {
-    let lacks = |have: &HashMap<String, String>, want: &HashMap<String, String>| {
+    let lacks = |have: &BTreeMap<String, String>, want: &BTreeMap<String, String>| {
         want.iter().any(|(k, v)| have.get(k) != Some(v))
     };
     sandbox.pod != endpoint.pod

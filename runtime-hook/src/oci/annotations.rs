@@ -1,6 +1,6 @@
 //! Annotations by which a container says what it wants of its network.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netd_api::v1::PortMapping;
 
@@ -35,7 +35,7 @@ pub struct Wishes {
 
 impl Wishes {
     /// Reads the annotations; what is wrong is added to `reader`.
-    pub fn read(annotations: &HashMap<String, String>, reader: &mut Reader) -> Self {
+    pub fn read(annotations: &BTreeMap<String, String>, reader: &mut Reader) -> Self {
         let items = |key: &str| {
             let text = annotations.get(key).map(String::as_str).unwrap_or_default();
             text.split(',').map(str::trim).filter(|item| !item.is_empty())

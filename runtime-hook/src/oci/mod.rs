@@ -9,12 +9,12 @@
 //! made the namespace sees to its network. `netd.io/network` overrides that for a
 //! joined one.
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io, os::fd::AsFd, process::ExitCode, time::Duration};
 
 use netd_api::v1::{AttachRequest, DetachRequest};
+use netd_cni::rpc::Netd;
 
 use crate::{
-    client::{Client, once},
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT},
     error::HookError,
     json::{Reader, slurp},
@@ -40,7 +40,7 @@ pub struct Args {
     pub network: Vec<String>,
     /// netd's socket
     #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET)]
-    pub socket: PathBuf,
+    pub socket: String,
     /// Seconds that netd has for each call
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT,
           value_parser = clap::value_parser!(u64).range(1..=MOST_TIMEOUT))]
@@ -49,7 +49,7 @@ pub struct Args {
 
 /// The hook: state in on stdin; errors go to stderr, with exit status 1.
 pub fn main(args: &Args, issued_at: u64) -> ExitCode {
-    let outcome = run(args, io::stdin().lock(), issued_at);
+    let outcome = run(args, io::stdin(), issued_at);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,7 +66,7 @@ pub fn main(args: &Args, issued_at: u64) -> ExitCode {
 ///
 /// # Errors
 /// Those of reading the state and the bundle, and of netd.
-pub fn run(args: &Args, stdin: impl io::Read, issued_at: u64) -> Result<(), HookError> {
+pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookError> {
     let bytes = slurp(stdin, "the container's state on stdin")?;
     let state = State::parse(&bytes)?;
     let mut reader = Reader::new();
@@ -87,13 +87,16 @@ pub fn run(args: &Args, stdin: impl io::Read, issued_at: u64) -> Result<(), Hook
         Netns::Joined(path) => path,
         Netns::Own => format!("/proc/{}/ns/net", state.pid),
     };
-    let timeout = Duration::from_secs(args.timeout);
     if stopping {
         let all = DetachRequest { sandbox_id: state.id, interface: String::new(), issued_at };
-        return once(&args.socket, timeout, async |netd| netd.detach(all).await.map(drop));
+        return netd(args)?.detach(&all).map(drop);
     }
     let requests = requests(state, wishes, &args.network, path, issued_at);
-    once(&args.socket, timeout, async |netd| attach(netd, requests).await)
+    attach(&mut netd(args)?, requests)
+}
+
+fn netd(args: &Args) -> Result<Netd, HookError> {
+    Netd::connect(&args.socket, Duration::from_secs(args.timeout))
 }
 
 /// One request a network. What an annotation says about addresses, MAC and ports is
@@ -128,17 +131,17 @@ fn requests(
 
 /// Attaches to all or to none: a runtime does not run poststop for a container whose
 /// createRuntime failed.
-async fn attach(client: &Client, requests: Vec<AttachRequest>) -> Result<(), HookError> {
+fn attach(netd: &mut Netd, requests: Vec<AttachRequest>) -> Result<(), HookError> {
     for (done, request) in requests.into_iter().enumerate() {
         let undo = DetachRequest {
             sandbox_id: request.sandbox_id.clone(),
             interface: String::new(),
             issued_at: request.issued_at,
         };
-        let Err(error) = client.attach(request).await else { continue };
+        let Err(error) = netd.attach(&request) else { continue };
         // A refused attach made nothing; of any other failure it is not known.
         if (done > 0 || !matches!(error, HookError::Refused(_)))
-            && let Err(second) = client.detach(undo).await
+            && let Err(second) = netd.detach(&undo)
         {
             eprintln!("netd-hook: can't undo: {second}");
         }

@@ -1,6 +1,6 @@
 //! The container's state, as a runtime gives it to hooks (OCI runtime spec, "State").
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     cni::env::check_id,
@@ -29,7 +29,7 @@ pub struct State {
     /// `bundle`: the directory of config.json.
     pub bundle: PathBuf,
     /// `annotations`.
-    pub annotations: HashMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl State {

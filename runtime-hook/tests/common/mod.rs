@@ -274,9 +274,24 @@ fn serve(fake: Fake, socket: &Path, stopped: oneshot::Receiver<()>, up: &mpsc::S
     });
 }
 
-/// Runs the hook's binary with this environment only.
+const HOOK: &str = env!("CARGO_BIN_EXE_netd-hook");
+
+/// The plugin without std: `make build` puts it beside the hook, where it can be built.
+pub fn plugin() -> PathBuf {
+    let plugin = Path::new(HOOK).with_file_name("netd-cni");
+    if plugin.exists() { plugin } else { HOOK.into() }
+}
+
+/// Runs the hook, or the plugin if it is called as one, with this environment only.
 pub fn exec(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_netd-hook"))
+    let as_plugin = args.is_empty() && env.iter().any(|(name, _)| *name == "CNI_COMMAND");
+    let program = if as_plugin { plugin() } else { HOOK.into() };
+    execute(&program, args, env, stdin)
+}
+
+/// Runs a program with this environment only.
+pub fn execute(program: &Path, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
+    let mut child = Command::new(program)
         .args(args)
         .env_clear()
         .envs(env.iter().copied())

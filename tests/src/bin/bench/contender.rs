@@ -50,7 +50,7 @@ impl Contender {
         let mut config = hook::plugin_config(&host);
         config["cniVersion"] = json!("1.0.0");
         config["name"] = json!("default");
-        Ok(Self::new(name, host, paths::built("netd-hook")?, &config))
+        Ok(Self::new(name, host, paths::plugin()?, &config))
     }
 
     fn new(name: &'static str, host: Host, plugin: PathBuf, config: &Value) -> Self {

@@ -9,7 +9,7 @@ mod contender;
 mod floor;
 mod times;
 
-use std::{env, fs, thread, time::Duration};
+use std::{env, fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use contender::{Contender, inside};
@@ -151,8 +151,9 @@ fn main() -> Result<()> {
                 (node.daemon.endpoints()?.len(), resident_kib(node.daemon.pid())?);
             println!("{} holds {resident} KiB with {endpoints} endpoints;", node.contender.name);
         }
-        let hook = fs::metadata(paths::built("netd-hook")?)?.len();
-        println!("netd-hook is {} KiB.", hook / 1024);
+        let size = |path: PathBuf| Ok::<_, anyhow::Error>(fs::metadata(path)?.len() / 1024);
+        let (hook, plugin) = (size(paths::built("netd-hook")?)?, size(paths::plugin()?)?);
+        println!("netd-hook is {hook} KiB, the plugin {plugin} KiB.");
         Ok(())
     })
 }

@@ -1,23 +1,25 @@
 //! The CNI plugin (CNI spec 0.3.0 to 1.1.0): one command, one call to netd.
 
-use std::{
-    env::var_os,
-    io::{self, Read, Write},
-    process::ExitCode,
-    time::Duration,
+use alloc::{
+    format,
+    string::{String, ToString as _},
+    vec,
+    vec::Vec,
 };
+use core::time::Duration;
 
 use netd_api::v1::{AttachRequest, CheckRequest, DetachRequest};
 use serde_json::{Value, json};
-use tonic::Code;
 
 use crate::{
-    client::once,
     error::HookError,
     json::{Node, Reader, parse, slurp},
+    refusal::Code,
+    rpc::Netd,
 };
 use config::{Config, PrevResult};
 use env::{Command, Lookup};
+use rustix::fd::AsFd;
 use version::SpecVersion;
 
 pub mod args;
@@ -37,26 +39,29 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Name and versions in one line.
 pub fn about() -> String {
     let versions = SpecVersion::names().join(", ");
-    format!("netd-hook {}: CNI plugin of netd, spec {versions}", env!("CARGO_PKG_VERSION"))
+    format!("{}: CNI plugin of netd, spec {versions}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The plugin: environment and stdin in, result or error on stdout, exit status 1 on
-/// error. `issued_at` is when the process began, see [`crate::clock`].
-pub fn main(issued_at: u64) -> ExitCode {
-    let (answer, status) = match run(&|name| var_os(name), io::stdin().lock(), issued_at) {
-        Ok(None) => return ExitCode::SUCCESS,
-        Ok(Some(answer)) => (answer, ExitCode::SUCCESS),
-        Err(failure) => (failure.render(), ExitCode::FAILURE),
+/// What the plugin has to say and whether it worked.
+pub struct Outcome {
+    /// For stdout.
+    pub line: String,
+    /// Whether the exit status is 0.
+    pub success: bool,
+}
+
+/// The plugin: environment and stdin in, result or error out. `issued_at` is when the
+/// process began, see [`crate::clock`].
+pub fn answer(lookup: Lookup<'_>, stdin: impl AsFd, issued_at: u64) -> Outcome {
+    let read = || slurp(stdin, "the configuration on stdin");
+    let (value, success) = match run(lookup, read, issued_at) {
+        Ok(None) => return Outcome { line: String::new(), success: true },
+        Ok(Some(value)) => (value, true),
+        Err(failure) => (failure.render(), false),
     };
-    let mut line = answer.to_string();
+    let mut line = value.to_string();
     line.push('\n');
-    match io::stdout().lock().write_all(line.as_bytes()) {
-        Ok(()) => status,
-        Err(e) => {
-            eprintln!("netd-hook: can't write the result to stdout: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    Outcome { line, success }
 }
 
 /// An error, and the version in which to report it.
@@ -82,10 +87,14 @@ impl Failure {
 ///
 /// # Errors
 /// [`Failure`], ready to be printed.
-pub fn run(lookup: Lookup<'_>, stdin: impl Read, issued_at: u64) -> Result<Option<Value>, Failure> {
+pub fn run(
+    lookup: Lookup<'_>,
+    stdin: impl FnOnce() -> Result<Vec<u8>, HookError>,
+    issued_at: u64,
+) -> Result<Option<Value>, Failure> {
     let newest = |error| Failure { version: SpecVersion::NEWEST, error };
     let command = env::command(lookup).map_err(newest)?;
-    let bytes = slurp(stdin, "the configuration on stdin").map_err(newest)?;
+    let bytes = stdin().map_err(newest)?;
     // Runtimes of old ask for the versions without saying theirs.
     if command == Command::Version && bytes.trim_ascii().is_empty() {
         return Ok(Some(version::answer(SpecVersion::NEWEST)));
@@ -107,6 +116,10 @@ pub fn run(lookup: Lookup<'_>, stdin: impl Read, issued_at: u64) -> Result<Optio
         Command::Version => Ok(None),
     };
     outcome.map_err(|error| Failure { version, error })
+}
+
+fn netd(config: &Config) -> Result<Netd, HookError> {
+    Netd::connect(&config.socket, config.timeout)
 }
 
 fn object(value: &Value) -> Result<Node<'_>, HookError> {
@@ -133,7 +146,7 @@ fn add(
         sandbox_id: attachment.container_id,
         netns_path: attachment.netns.clone(),
         interface: attachment.ifname,
-        network: config.network,
+        network: config.network.clone(),
         pod: Some(cni_args.pod),
         labels: wishes.labels,
         annotations: wishes.annotations,
@@ -147,7 +160,7 @@ fn add(
         issued_at,
         source: gc::source(&config.name),
     };
-    let endpoint = once(&config.socket, config.timeout, async |netd| netd.attach(request).await)?;
+    let endpoint = netd(&config)?.attach(&request)?;
     Ok(result::render(&endpoint, &attachment.netns, prev, version))
 }
 
@@ -167,8 +180,7 @@ fn del(
         interface: attachment.ifname,
         issued_at,
     };
-    let detached = once(&config.socket, config.timeout, async |netd| netd.detach(request).await);
-    match detached {
+    match netd(&config)?.detach(&request) {
         Err(HookError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),
         // Anything else is reported, so that the runtime tries again and nothing leaks.
         other => other.map(drop),
@@ -188,7 +200,7 @@ fn check(lookup: Lookup<'_>, root: &Node<'_>, version: SpecVersion) -> Result<()
         interface: attachment.ifname,
         netns_path: attachment.netns.clone(),
     };
-    let endpoint = once(&config.socket, config.timeout, async |netd| netd.check(request).await)?;
+    let endpoint = netd(&config)?.check(&request)?;
     match check::differences(&endpoint, &attachment.netns, &prev) {
         found if found.is_empty() => Ok(()),
         found => Err(HookError::Mismatch(found)),
@@ -202,7 +214,7 @@ fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     reader.finish()?;
     let timeout = config.timeout.min(STATUS_TIMEOUT);
-    let ready = once(&config.socket, timeout, async |netd| netd.ready().await);
+    let ready = Netd::connect(&config.socket, timeout).and_then(|mut netd| netd.ready());
     ready.map_err(|error| match error {
         HookError::NotReady(_) => error,
         other => HookError::NotReady(vec![format!("{other}; {}", other.details())]),
@@ -215,5 +227,5 @@ fn collect(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     let request = gc::request(root, &config.name, &config.network, &mut reader);
     reader.finish()?;
-    once(&config.socket, config.timeout, async |netd| netd.synchronize(request).await).map(drop)
+    netd(&config)?.synchronize(&request).map(drop)
 }

@@ -1,5 +1,8 @@
 //! For fuzzing: hostile bytes on stdin, whatever the command.
 
+use alloc::string::{String, ToString as _};
+use alloc::vec;
+
 use netd_api::v1::{Address, Endpoint};
 use serde_json::Value;
 
@@ -27,13 +30,13 @@ pub fn fuzz(input: &[u8]) {
             "CNI_IFNAME" => "eth0",
             _ => return None,
         };
-        Some(value.into())
+        Some(value.as_bytes().to_vec())
     };
     let parsed = serde_json::from_slice::<Value>(stdin).ok();
     let rewritten = parsed.clone().map(without_netd).map(|v| v.to_string());
     let stdin = rewritten.as_ref().map_or(stdin, String::as_bytes);
     // A config that passes ends in "no netd at that socket", which is an error too.
-    if let Err(failure) = run(&lookup, stdin, 1) {
+    if let Err(failure) = run(&lookup, || Ok(stdin.to_vec()), 1) {
         let _ = failure.render();
     }
     if let Some(value) = parsed {

@@ -1,10 +1,18 @@
 //! What can go wrong in a front, and the CNI code for each.
 
-use std::{path::PathBuf, time::Duration};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString as _},
+    vec,
+    vec::Vec,
+};
+use core::{fmt, time::Duration};
 
-use tonic::Code;
+use netd_api::v1::GetStatusResponse;
+use rustix::io::Errno;
 
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 
 /// One field that can't be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +55,7 @@ pub enum HookError {
     #[error("can't reach netd at {socket}: {reason}")]
     Unreachable {
         /// Its socket.
-        socket: PathBuf,
+        socket: String,
         /// Why not.
         reason: String,
     },
@@ -55,7 +63,7 @@ pub enum HookError {
     #[error("lost the connection to netd at {socket} during {operation}: {reason}")]
     Lost {
         /// Its socket.
-        socket: PathBuf,
+        socket: String,
         /// The call.
         operation: &'static str,
         /// Why.
@@ -65,7 +73,7 @@ pub enum HookError {
     #[error("netd at {socket} did not answer {operation} within {after:?}")]
     Deadline {
         /// Its socket.
-        socket: PathBuf,
+        socket: String,
         /// The call.
         operation: &'static str,
         /// The time given.
@@ -134,13 +142,30 @@ pub const CNI_CODES: &[(Code, u32)] = &[
 const FROM_ENVIRONMENT: [&str; 3] = ["sandbox_id", "netns_path", "interface"];
 
 impl HookError {
+    /// Nothing, if netd says that it can do its work.
+    ///
+    /// # Errors
+    /// [`HookError::NotReady`] with each component that can't.
+    pub fn unless_ready(status: &GetStatusResponse) -> Result<(), Self> {
+        if status.ready {
+            return Ok(());
+        }
+        let waiting = status.components.iter().filter(|c| !c.ready);
+        let mut problems: Vec<String> =
+            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
+        if problems.is_empty() {
+            problems.push("it does not say why".into());
+        }
+        Err(Self::NotReady(problems))
+    }
+
     /// The error of one field.
     pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Config(vec![Violation { field: field.into(), problem: problem.into() }])
     }
 
     /// A failed read or write.
-    pub fn io(what: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+    pub fn io(what: impl Into<String>, reason: impl fmt::Display) -> Self {
         Self::Io { what: what.into(), reason: reason.to_string() }
     }
 
@@ -192,7 +217,7 @@ fn refused_code(refusal: &Refusal) -> u32 {
 }
 
 /// Violations as one line.
-pub(crate) fn joined(violations: &[Violation]) -> String {
+pub fn joined(violations: &[Violation]) -> String {
     let each: Vec<String> =
         violations.iter().map(|v| format!("{}: {}", v.field, v.problem)).collect();
     each.join("; ")
@@ -206,6 +231,26 @@ pub fn shown(value: &str) -> String {
         text.push_str("...");
     }
     format!("\"{text}\"")
+}
+
+/// An error of the system in words: without libc there is nobody to ask for them.
+pub fn system(error: Errno) -> String {
+    let words = match error {
+        Errno::PERM | Errno::ACCESS => "permission denied",
+        Errno::NOENT => "there is no such file",
+        Errno::IO => "input/output error",
+        Errno::BADF => "it is closed",
+        Errno::NOMEM => "out of memory",
+        Errno::ISDIR => "it is a directory",
+        Errno::MFILE | Errno::NFILE => "too many open files",
+        Errno::NOSPC => "no space left on device",
+        Errno::PIPE => "nobody reads it",
+        Errno::CONNRESET => "the connection was reset",
+        Errno::CONNREFUSED => "nobody listens on it",
+        Errno::NOTSOCK => "it is no socket",
+        _ => "failed",
+    };
+    format!("{words} (os error {})", error.raw_os_error())
 }
 
 #[cfg(test)]
@@ -235,7 +280,7 @@ mod tests {
     #[test]
     fn every_grpc_code_but_ok_has_a_row() {
         for n in 1..=16 {
-            let code = Code::from_i32(n);
+            let code = Code::from_number(n);
             assert_eq!(CNI_CODES.iter().filter(|(c, _)| *c == code).count(), 1, "{code:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! GC: the attachments that the runtime still has.
 
-use std::collections::BTreeSet;
+use alloc::{borrow::ToOwned as _, collections::BTreeSet, format, string::String};
 
 use netd_api::v1::{Sandbox, SynchronizeRequest};
 

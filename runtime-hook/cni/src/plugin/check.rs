@@ -1,7 +1,8 @@
 //! CHECK: whether what the runtime remembers is what netd says there is. That the
 //! kernel agrees with netd is netd's part of it.
 
-use std::net::IpAddr;
+use alloc::{format, string::String, vec, vec::Vec};
+use core::net::IpAddr;
 
 use netd_api::v1::Endpoint;
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! The CNI environment variables (CNI spec 1.1.0, section 2).
 
-use std::{ffi::OsString, path::Path};
+use alloc::{format, string::String, vec::Vec};
 
 use crate::error::{HookError, shown};
 
@@ -35,7 +35,7 @@ pub struct Attachment {
 }
 
 /// Looks up a variable.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 
 /// Reads `CNI_COMMAND`.
 ///
@@ -71,7 +71,7 @@ pub fn attachment(lookup: Lookup<'_>, command: Command) -> Result<Attachment, Ho
         Command::Del => optional(lookup, "CNI_NETNS")?,
         _ => required(lookup, "CNI_NETNS")?,
     };
-    if !netns.is_empty() && (!Path::new(&netns).is_absolute() || netns.len() > 4095) {
+    if !netns.is_empty() && (!netns.starts_with('/') || netns.len() > 4095) {
         return Err(wrong("CNI_NETNS", format!("{} is not an absolute path", shown(&netns))));
     }
     let args = optional(lookup, "CNI_ARGS")?;
@@ -120,8 +120,10 @@ fn required(lookup: Lookup<'_>, variable: &'static str) -> Result<String, HookEr
 
 fn optional(lookup: Lookup<'_>, variable: &'static str) -> Result<String, HookError> {
     let text = lookup(variable).unwrap_or_default();
-    text.into_string()
-        .map_err(|raw| wrong(variable, format!("{} is not UTF-8", shown(&raw.to_string_lossy()))))
+    String::from_utf8(text).map_err(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes());
+        wrong(variable, format!("{} is not UTF-8", shown(&text)))
+    })
 }
 
 fn wrong(variable: &'static str, problem: String) -> HookError {
@@ -131,7 +133,6 @@ fn wrong(variable: &'static str, problem: String) -> HookError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::ffi::OsStringExt as _;
 
     const GOOD: [(&str, &str); 3] =
         [("CNI_CONTAINERID", "abc"), ("CNI_NETNS", "/run/netns/x"), ("CNI_IFNAME", "eth0")];
@@ -140,9 +141,9 @@ mod tests {
         attachment(
             &|name| {
                 if name == variable {
-                    return Some(OsString::from_vec(value.to_vec()));
+                    return Some(value.to_vec());
                 }
-                GOOD.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+                GOOD.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_bytes().to_vec())
             },
             command,
         )
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn commands_are_exact() {
-        let command = |text: &str| command(&|_| Some(OsString::from(text)));
+        let command = |text: &str| command(&|_| Some(text.as_bytes().to_vec()));
         assert_eq!(command("GC").unwrap(), Command::Gc);
         for bad in ["", "add", "ADD ", "NOPE"] {
             assert_eq!(command(bad).unwrap_err().cni_code(), 4);

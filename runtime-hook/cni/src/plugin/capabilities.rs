@@ -4,7 +4,8 @@
 //! Values are checked as far as their type goes, so that a wrong one is named by its
 //! path in the configuration; what they mean is netd's to judge.
 
-use std::{collections::HashMap, net::IpAddr};
+use alloc::{borrow::ToOwned as _, collections::BTreeMap, format, string::String, vec::Vec};
+use core::net::IpAddr;
 
 use netd_api::v1::{Bandwidth, Dns, PortMapping, Protocol};
 
@@ -31,9 +32,9 @@ pub struct Wishes {
     /// `dns`, each part overridden by `runtimeConfig.dns`.
     pub dns: Option<Dns>,
     /// `args.cni.labels`.
-    pub labels: HashMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// `runtimeConfig["io.kubernetes.cri.pod-annotations"]`.
-    pub annotations: HashMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Wishes {
@@ -92,8 +93,8 @@ pub fn is_address(text: &str) -> bool {
 }
 
 /// `args.cni.labels`: `[{"key": .., "value": ..}]`.
-fn labels(args: &Node<'_>, reader: &mut Reader) -> HashMap<String, String> {
-    let mut labels = HashMap::new();
+fn labels(args: &Node<'_>, reader: &mut Reader) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
     for node in reader.list(args.get("labels")) {
         let Some(label) = reader.object(Some(node)) else { continue };
         match reader.string(label.get("key")) {

@@ -1,15 +1,19 @@
 //! Typed reading of JSON that a stranger wrote: every wrong field is reported, with
 //! its path, instead of the first one without.
 
-use std::{
-    collections::HashMap,
-    io::Read,
-    ops::{Deref, RangeInclusive},
+use alloc::{
+    borrow::ToOwned as _,
+    collections::BTreeMap,
+    format,
+    string::{String, ToString as _},
+    vec::Vec,
 };
+use core::ops::{Deref, RangeInclusive};
 
+use rustix::{buffer::spare_capacity, fd::AsFd, io::Errno};
 use serde_json::Value;
 
-use crate::error::{HookError, Violation, shown};
+use crate::error::{HookError, Violation, shown, system};
 
 /// The most bytes that are read: four times what fits into one message to netd would
 /// be of no use.
@@ -18,18 +22,28 @@ pub const MOST_BYTES: u64 = 4 << 20;
 /// The most violations that are reported.
 const MOST_VIOLATIONS: usize = 20;
 
+/// Bytes of the first read; a configuration is a few hundred.
+const READ: usize = 1 << 10;
+
 /// Reads all of `input`, at most [`MOST_BYTES`].
 ///
 /// # Errors
 /// [`HookError::Io`], or [`HookError::Decode`] when it is too much.
-pub fn slurp(input: impl Read, what: &str) -> Result<Vec<u8>, HookError> {
-    let mut bytes = Vec::new();
-    let read = input.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    let count = read.map_err(|e| HookError::io(format!("can't read {what}"), e))?;
-    if count as u64 > MOST_BYTES {
-        return Err(HookError::Decode(format!("{what} has more than {MOST_BYTES} bytes")));
+pub fn slurp(input: impl AsFd, what: &str) -> Result<Vec<u8>, HookError> {
+    let mut bytes = Vec::with_capacity(READ);
+    loop {
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(HookError::Decode(format!("{what} has more than {MOST_BYTES} bytes")));
+        }
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve(bytes.len());
+        }
+        match rustix::io::read(&input, spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(HookError::io(format!("can't read {what}"), system(e))),
+        }
     }
-    Ok(bytes)
 }
 
 /// Parses one JSON document. Of a key given twice the last counts, as in Go, so that
@@ -183,10 +197,10 @@ impl Reader {
     }
 
     /// An object whose values are strings; empty if missing.
-    pub fn string_map(&mut self, node: Option<Node<'_>>) -> HashMap<String, String> {
-        let Some(node) = self.object(node) else { return HashMap::new() };
-        let Some(fields) = node.value.as_object() else { return HashMap::new() };
-        let mut map = HashMap::with_capacity(fields.len());
+    pub fn string_map(&mut self, node: Option<Node<'_>>) -> BTreeMap<String, String> {
+        let Some(node) = self.object(node) else { return BTreeMap::new() };
+        let Some(fields) = node.value.as_object() else { return BTreeMap::new() };
+        let mut map = BTreeMap::new();
         for (key, value) in fields {
             match value {
                 Value::String(text) => drop(map.insert(key.clone(), text.clone())),
@@ -259,7 +273,8 @@ mod tests {
 
     #[test]
     fn input_over_the_limit_is_refused_without_reading_it_all() {
-        let error = slurp(std::io::repeat(b' '), "stdin").unwrap_err();
+        let zero = std::fs::File::open("/dev/zero").unwrap();
+        let error = slurp(zero, "stdin").unwrap_err();
         assert_eq!(error.cni_code(), 6);
     }
 }

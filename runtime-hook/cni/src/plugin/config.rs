@@ -1,6 +1,7 @@
 //! The network configuration on stdin: the part that every command reads.
 
-use std::{path::PathBuf, time::Duration};
+use alloc::{format, string::String, vec::Vec};
+use core::time::Duration;
 
 use serde_json::Value;
 
@@ -30,7 +31,7 @@ pub struct Config {
     /// `network`: netd's network; empty or missing: "default".
     pub network: String,
     /// `socket`: netd's; missing: `/run/netd/netd.sock`.
-    pub socket: PathBuf,
+    pub socket: String,
     /// `timeout`: for the whole call, 1 to 600 s; missing: 30 s.
     pub timeout: Duration,
 }
@@ -50,7 +51,7 @@ impl Config {
             version,
             name,
             network: network.unwrap_or_else(|| DEFAULT_NETWORK.into()),
-            socket: socket.into(),
+            socket,
             timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT)),
         }
     }
@@ -142,7 +143,7 @@ mod tests {
     fn a_minimal_configuration_has_defaults() {
         let config = read(&json!({"name": "n", "type": "netd-hook", "unknown": [1]})).unwrap();
         assert_eq!(config.network, "default");
-        assert_eq!(config.socket, PathBuf::from("/run/netd/netd.sock"));
+        assert_eq!(config.socket, "/run/netd/netd.sock");
         assert_eq!(config.timeout, Duration::from_secs(30));
     }
 
