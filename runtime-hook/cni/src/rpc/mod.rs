@@ -131,16 +131,17 @@ impl Netd {
         until: Deadline,
     ) -> Result<connection::Answer, HookError> {
         loop {
+            // First what came behind the last answer: a window may have to grow.
+            let answer = self.connection.read();
+            if let Some(answer) = answer.map_err(|broken| self.lost(method, broken.0))? {
+                return Ok(answer);
+            }
             let sent = self.wire.send(&self.connection.output, until);
             sent.map_err(|fault| self.failed(method, fault))?;
             self.connection.output.clear();
             let received = self.wire.receive(&mut self.connection.input, until);
             if received.map_err(|fault| self.failed(method, fault))? == 0 {
                 return Err(self.lost(method, "netd closed the connection".into()));
-            }
-            let answer = self.connection.read();
-            if let Some(answer) = answer.map_err(|broken| self.lost(method, broken.0))? {
-                return Ok(answer);
             }
         }
     }

@@ -96,7 +96,8 @@ fn settings_are_acknowledged_and_pings_answered_once() {
 
 #[test]
 fn good_bye_counts_for_later_calls_only() {
-    let goaway = |last: u32, code: u32| frame(7, 0, 0, &[last, code].map(u32::to_be_bytes).concat());
+    let goaway =
+        |last: u32, code: u32| frame(7, 0, 0, &[last, code].map(u32::to_be_bytes).concat());
     for last in [1, 3, (1 << 31) - 1] {
         let bytes = [goaway(last, 0), success(1)].concat();
         assert_eq!(told(&bytes), Ok(Some(answer())), "{last}");
@@ -128,6 +129,18 @@ fn an_answer_before_all_is_sent_ends_the_sending() {
     let more = [window_update(0, 1 << 20), window_update(1, 1 << 20), initial_window(1 << 20)];
     assert_eq!(receive(&mut connection, &more.concat()), Ok(None));
     assert_eq!(body(&sent(&mut connection)), (0, false));
+}
+
+#[test]
+fn an_answer_counts_though_the_rest_of_the_body_is_not_wanted() {
+    // RFC 9113, 8.1: "Clients MUST NOT discard responses as a result of receiving such a
+    // RST_STREAM".
+    let refused = frame(1, LAST, 1, &[OK, TRAILERS].concat());
+    for behind in [frame(3, 0, 1, &[0; 4]), frame(7, 0, 0, &[0; 8]), b"HTTP/1.1 400".to_vec()] {
+        let mut connection = waiting(100_000);
+        let found = receive(&mut connection, &[refused.clone(), behind].concat()).unwrap();
+        assert_eq!(found.unwrap().fields, answer().fields);
+    }
 }
 
 #[test]

@@ -94,6 +94,9 @@ fn a_window_beyond_31_bits_is_an_error() {
     }
     assert!(told(&initial_window(most)).is_ok());
     assert!(told(&initial_window(1 << 31)).is_err());
+    // RFC 9113, 6.9.2: also where a setting makes it so.
+    let by_both = [window_update(1, 10), initial_window(most)].concat();
+    assert!(told(&by_both).unwrap_err().0.contains("window is too large"));
     assert!(told(&frame(8, 0, 0, &[0, 0, 1])).is_err());
 }
 

@@ -47,6 +47,34 @@ fn headers_have_an_end() {
 }
 
 #[test]
+fn headers_have_an_end_however_many_blocks_they_are_in() {
+    let (times, _) = until_refused(&headers(1), &frame(1, 0x4, 1, &[0x88; 4_096]), 100);
+    assert_eq!(times, MOST_HEADERS / 4_096 - 1);
+}
+
+#[test]
+fn padding_has_an_end() {
+    let padding = frame(0, PADDED, 1, &[&[255][..], &[0; 255]].concat());
+    let (times, _) = until_refused(&headers(1), &padding, 20_000);
+    assert_eq!(times, MOST_ANSWER / 256);
+}
+
+#[test]
+fn a_flood_is_held_in_one_buffer() {
+    let mut connection = waiting(5);
+    // Each piece ends inside a frame.
+    let ping = frame(6, 0, 0, &[0; 8]);
+    connection.input.reserve(1 << 10);
+    let held = connection.input.as_ptr();
+    for _ in 0..1_000 {
+        assert_eq!(receive(&mut connection, &ping[..9]), Ok(None));
+        assert_eq!(receive(&mut connection, &ping[9..]), Ok(None));
+        assert_eq!((connection.input.as_ptr(), connection.input.len()), (held, 0));
+        connection.output.clear();
+    }
+}
+
+#[test]
 fn a_frame_is_refused_before_it_is_received() {
     // 16,385 bytes are one more than we said we take.
     assert!(told(b"\x00\x40\x01\0\0\0\0\0\0").is_err());

@@ -32,3 +32,14 @@ fn a_good_bye_to_this_call_counts_though_the_last_one_was_answered() {
     connection.request(b"\x83", vec![7; 5]);
     assert!(receive(&mut connection, &frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])).is_err());
 }
+
+#[test]
+fn what_came_behind_an_answer_is_read_with_the_next_call() {
+    let mut connection = waiting(5);
+    let behind = [frame(3, 0, 1, &[0; 4]), window_update(0, 1 << 20), initial_window(1 << 20)];
+    let bytes = [success(1), behind.concat()].concat();
+    assert_eq!(receive(&mut connection, &bytes), Ok(Some(answer())));
+    connection.request(b"\x83", vec![7; 100_000]);
+    assert_eq!(connection.read(), Ok(None));
+    assert_eq!(body(&sent(&mut connection)), (100_000, true));
+}
