@@ -1,6 +1,6 @@
 //! The fuzzers' seeds, as ordinary tests: every seed of `fuzz/seeds` goes through the
 //! entry point that its fuzzer has. `NETD_WRITE_SEEDS=1` writes those that are made
-//! here anew; CNI's are written by hand.
+//! here anew; CNI's and netd's answers are written by hand.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,6 +45,11 @@ fn seeds_of_cni_configurations_are_taken() {
 #[test]
 fn seeds_of_nri_frames_are_taken() {
     replay("nri_frames", nri::fuzzing::fuzz);
+}
+
+#[test]
+fn seeds_of_netd_s_answers_are_taken() {
+    replay("netd_answers", netd_cni::rpc::fuzzing::fuzz);
 }
 
 fn pod() -> PodSandbox {

@@ -282,6 +282,19 @@ pub fn plugin() -> PathBuf {
     if plugin.exists() { plugin } else { HOOK.into() }
 }
 
+/// Both executables that are the CNI plugin. Where the one without std can be built, it
+/// must have been.
+pub fn plugins() -> Vec<PathBuf> {
+    let mut all = vec![PathBuf::from(HOOK)];
+    if cfg!(target_arch = "x86_64") {
+        assert!(plugin() != all[0], "there is no netd-cni beside {HOOK}: run `make build`");
+        all.push(plugin());
+    } else {
+        eprintln!("netd-cni is for x86_64 only: netd-hook is tested alone");
+    }
+    all
+}
+
 /// Runs the hook, or the plugin if it is called as one, with this environment only.
 pub fn exec(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
     let as_plugin = args.is_empty() && env.iter().any(|(name, _)| *name == "CNI_COMMAND");

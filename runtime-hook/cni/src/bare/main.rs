@@ -6,8 +6,11 @@
 
 extern crate alloc;
 
-use alloc::{format, string::String};
-use core::panic::PanicInfo;
+use alloc::format;
+use core::{
+    fmt::{self, Write as _},
+    panic::PanicInfo,
+};
 
 use netd_cni::{clock, error::system, heap::Heap, plugin};
 use rustix::{
@@ -29,6 +32,7 @@ static HEAP: Heap = unsafe { Heap::new() };
 fn main(process: &Process) -> i32 {
     // First: an attach that waited behind a detach must not look younger than it is.
     let issued_at = clock::boottime_ns();
+    start::block_sigpipe();
     let lookup = |name: &str| process.variable(name).map(<[u8]>::to_vec);
     if process.has_arguments() || process.variable("CNI_COMMAND").is_none() {
         return say(&format!("netd-cni {}; CNI_COMMAND says what to do\n", plugin::about()));
@@ -68,9 +72,18 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// A fault of the plugin's own; what the runtime asked for is not known to be done.
+/// Memory may be what is missing, so the words are not put together first.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let text: String = format!("netd-cni: {info}\n");
-    say(&text);
+    let _ = writeln!(Stderr, "netd-cni: {info}");
     start::exit(101)
+}
+
+struct Stderr;
+
+impl fmt::Write for Stderr {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        say(text);
+        Ok(())
+    }
 }

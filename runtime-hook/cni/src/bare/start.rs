@@ -53,6 +53,18 @@ extern "C" fn begin(stack: *const usize) -> ! {
     exit(crate::main(&Process(stack)))
 }
 
+/// Whoever reads stdout may be gone: that is an error to be reported, not to die of. The
+/// signal stays pending; nothing is executed that would inherit the mask.
+pub fn block_sigpipe() {
+    const SIG_BLOCK: usize = 0;
+    const SIGPIPE: u64 = 13;
+    let mask: u64 = 1 << (SIGPIPE - 1);
+    // SAFETY: it reads the mask of 8 bytes, and is to write no old one.
+    let _ = unsafe {
+        syscall!(Sysno::rt_sigprocmask, SIG_BLOCK, &raw const mask, 0, size_of_val(&mask))
+    };
+}
+
 /// Ends the process. There is nothing to be flushed or dropped.
 pub fn exit(status: i32) -> ! {
     // SAFETY: it does not return.

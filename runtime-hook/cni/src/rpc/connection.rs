@@ -12,7 +12,7 @@ use super::{
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes of an answer's messages; gRPC's usual.
 pub const MOST_ANSWER: usize = 4 << 20;
-/// The most bytes of its headers or trailers: a refusal's details can be some.
+/// The most bytes of its headers and trailers in all: a refusal's details can be some.
 const MOST_HEADERS: usize = 64 << 10;
 
 /// Settings (RFC 9113, section 6.5.2).
@@ -56,6 +56,8 @@ struct Call {
     sent: usize,
     window: i64,
     answer: Answer,
+    /// Bytes of its headers and trailers, as they came.
+    headers: usize,
 }
 
 impl Connection {
@@ -117,21 +119,27 @@ impl Connection {
         }
     }
 
-    /// Reads what was received; the answer once it is whole.
+    /// Reads what was received; the answer once it is whole. What follows the answer is
+    /// read with the next call: a reset that only says that the rest of the body was not
+    /// wanted (RFC 9113, 8.1) must not take the answer's place.
     ///
     /// # Errors
     /// [`Broken`]: the peer ended the call or the connection, or speaks something else.
     pub fn read(&mut self) -> Result<Option<Answer>, Broken> {
-        let input = mem::take(&mut self.input);
-        let mut rest = input.as_slice();
+        let mut input = mem::take(&mut self.input);
+        let mut read = 0;
         let mut answer = None;
-        while let Some((frame, size)) = Frame::first(rest)? {
-            rest = &rest[size..];
+        while answer.is_none()
+            && let Some((frame, size)) = Frame::first(&input[read..])?
+        {
+            read += size;
             if self.take(&frame)? {
                 answer = Some(mem::take(&mut self.call.answer));
             }
         }
-        self.input.extend_from_slice(rest);
+        // The same buffer again: one for each piece would not be given back by the heap.
+        input.drain(..read);
+        self.input = input;
         Ok(answer)
     }
 
@@ -169,14 +177,15 @@ impl Connection {
     fn data(&mut self, frame: &Frame<'_>) -> Result<bool, Broken> {
         self.expected(frame)?;
         let content = frame.content()?;
+        // Padding counts (RFC 9113, 6.9.1), and the window has no room for more.
         self.consumed += frame.payload.len();
+        if self.consumed > MOST_ANSWER {
+            return Err(Broken(format!("netd's answer has more than {MOST_ANSWER} bytes")));
+        }
         let answer = &mut self.call.answer;
         // gRPC sends headers before messages.
         if answer.fields.is_empty() {
             return Err(Broken::protocol("data before headers"));
-        }
-        if answer.body.len() + content.len() > MOST_ANSWER {
-            return Err(Broken(format!("netd's answer has more than {MOST_ANSWER} bytes")));
         }
         answer.body.extend_from_slice(content);
         Ok(self.ended(frame.flags))
@@ -186,7 +195,8 @@ impl Connection {
     fn headers(&mut self, frame: &Frame<'_>, part: &[u8]) -> Result<bool, Broken> {
         self.expected(frame)?;
         let (mut block, flags) = self.open.take().unwrap_or((Vec::new(), frame.flags));
-        if block.len() + part.len() > MOST_HEADERS {
+        self.call.headers += part.len();
+        if self.call.headers > MOST_HEADERS {
             return Err(Broken(format!("netd's headers have more than {MOST_HEADERS} bytes")));
         }
         block.extend_from_slice(part);
@@ -229,11 +239,11 @@ impl Connection {
             // no table for us.
             if u16::from_be_bytes([*i0, *i1]) == INITIAL_WINDOW_SIZE {
                 let window = i64::from(u32::from_be_bytes([*v0, *v1, *v2, *v3]));
-                if window > MOST_WINDOW {
-                    return Err(Broken::protocol("a window is too large"));
-                }
                 self.call.window += window - self.initial_window;
                 self.initial_window = window;
+                if window.max(self.call.window) > MOST_WINDOW {
+                    return Err(Broken::protocol("a window is too large"));
+                }
             }
         }
         frame::put(&mut self.output, frame::SETTINGS, frame::ACK, 0, &[]);
@@ -256,3 +266,6 @@ impl Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,15 @@ pub fn fuzz(input: &[u8]) {
     connection.request(b"\x83\x86", vec![0; 100_000]);
     for piece in bytes.chunks(usize::from(*size) + 1) {
         connection.input.extend_from_slice(piece);
-        match connection.read() {
-            Ok(None) => {}
-            Ok(Some(whole)) => {
-                let _ = answer::message(&whole, "Attach");
-                connection.request(b"\x83\x86", vec![0; 100]);
+        loop {
+            match connection.read() {
+                Ok(None) => break,
+                Ok(Some(whole)) => {
+                    let _ = answer::message(&whole, "Attach");
+                    connection.request(b"\x83\x86", vec![0; 100]);
+                }
+                Err(_) => return,
             }
-            Err(_) => return,
         }
         connection.output.clear();
     }

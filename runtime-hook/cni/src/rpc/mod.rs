@@ -131,16 +131,20 @@ impl Netd {
         until: Deadline,
     ) -> Result<connection::Answer, HookError> {
         loop {
-            let sent = self.wire.send(&self.connection.output, until);
-            sent.map_err(|fault| self.failed(method, fault))?;
+            // First what came behind the last answer: a window may have to grow.
+            let answer = self.connection.read();
+            if let Some(answer) = answer.map_err(|broken| self.lost(method, broken.0))? {
+                return Ok(answer);
+            }
+            match self.wire.send(&self.connection.output, until) {
+                // What netd said before it closed is still to be read.
+                Ok(()) | Err(Fault::System(Errno::PIPE | Errno::CONNRESET)) => {}
+                Err(fault) => return Err(self.failed(method, fault)),
+            }
             self.connection.output.clear();
             let received = self.wire.receive(&mut self.connection.input, until);
             if received.map_err(|fault| self.failed(method, fault))? == 0 {
                 return Err(self.lost(method, "netd closed the connection".into()));
-            }
-            let answer = self.connection.read();
-            if let Some(answer) = answer.map_err(|broken| self.lost(method, broken.0))? {
-                return Ok(answer);
             }
         }
     }
