@@ -86,7 +86,7 @@ unsafe impl GlobalAlloc for Heap {
         }
         // SAFETY: as in `alloc`.
         let room = unsafe { &mut *self.0.get() };
-        let last = block.addr() + layout.size() == room.next;
+        let last = layout.size() < LARGE && block.addr() + layout.size() == room.next;
         if last && size < LARGE && block.addr() + size <= room.end {
             room.next = block.addr() + size;
             return block;
