@@ -39,7 +39,7 @@ fn install_puts_all_in_place_and_keeps_an_existing_configuration() {
     let (built, root) = (dir.path().join("built"), dir.path().join("root"));
     fs::create_dir_all(&built).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_netd"), built.join("netd")).unwrap();
-    for other in ["netd-hook", "netd-tunnel"] {
+    for other in ["netd-hook", "netd-cni", "netd-tunnel"] {
         fs::copy("/bin/true", built.join(other)).unwrap();
     }
     let make = |target: &str| {
@@ -61,8 +61,11 @@ fn install_puts_all_in_place_and_keeps_an_existing_configuration() {
     assert_eq!(fs::read_to_string(&config).unwrap(), "node = \"mine\"\n");
     let unit = fs::read_to_string(root.join("etc/systemd/system/netd.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/bin/netd serve"), "{unit}");
+    // There is none for other processors.
+    assert_eq!(root.join("usr/bin/netd-cni").exists(), cfg!(target_arch = "x86_64"));
     let completions = root.join("usr/share/bash-completion/completions/netd");
     assert!(fs::read_to_string(completions).unwrap().contains("_netd"));
     make("uninstall");
-    assert!(config.exists() && !root.join("usr/bin/netd").exists());
+    assert!(config.exists());
+    assert_eq!(fs::read_dir(root.join("usr/bin")).unwrap().count(), 0);
 }

@@ -119,7 +119,9 @@ fn no_subnet(network: &Network) -> String {
     let docker0 = network.leased.iter().flat_map(|leased| &leased.docker0);
     let docker0: Vec<_> = docker0.map(ToString::to_string).collect();
     if docker0.is_empty() {
-        return "its lease is waited for; `netd status` says what for".into();
+        return "its lease is waited for, or docker0 has an address of its subnet; `netd status` \
+                says which"
+            .into();
     }
     format!(
         "{} is docker0's (overlay.docker0), and pods need another one, which overlay.pod_cidr \

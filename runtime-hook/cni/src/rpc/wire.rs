@@ -38,6 +38,7 @@ impl Wire {
     pub fn connect(path: &str) -> Result<Self, Errno> {
         let address = SocketAddrUnix::new(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        #[allow(clippy::disallowed_methods)] // a Unix one
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         connect(&socket, &address)?;
         Ok(Self(socket))
