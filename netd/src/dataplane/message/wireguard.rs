@@ -17,6 +17,7 @@ use netlink_packet_wireguard::{
     WireguardPeerAttribute as PeerAttr, WireguardPeerFlags,
 };
 
+use super::attr;
 use crate::{
     dataplane::netlink::Received,
     domain::{IfName, overlay::WireguardPeer},
@@ -69,13 +70,13 @@ pub fn get_family() -> Vec<u8> {
     body(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] })
 }
 
-/// Reads the number from the controller's answer.
+/// Reads the number from the controller's answer; nothing else of it, for the crate's
+/// reader of its policies panics at one that is cut off.
 pub fn read_family(message: &Received) -> Option<u16> {
-    let answer: GenlCtrl = read(message)?;
-    answer.nlas.iter().find_map(|attribute| match attribute {
-        GenlCtrlAttrs::FamilyId(id) => Some(*id),
-        _ => None,
-    })
+    const FAMILY_ID: u16 = 1;
+    let attributes = message.body().get(HEADER..)?;
+    let id = attr::find(attributes, FAMILY_ID)?;
+    Some(u16::from_ne_bytes(*id.first_chunk()?))
 }
 
 /// Asks for a device and its peers (as a dump).
@@ -258,6 +259,17 @@ mod tests {
         if cfg!(target_endian = "little") {
             assert_eq!(body, expected);
         }
+    }
+
+    #[test]
+    fn a_policy_that_is_cut_off_hides_no_number() {
+        let mut answer = back(&body(GenlCtrl {
+            cmd: GenlCtrlCmd::NewFamily,
+            nlas: vec![GenlCtrlAttrs::FamilyId(29)],
+        }));
+        // CTRL_ATTR_POLICY of 3 bytes.
+        answer.bytes.extend_from_slice(&[7, 0, 8, 0, 1, 2, 3, 0]);
+        assert_eq!(read_family(&answer), Some(29));
     }
 
     #[test]
