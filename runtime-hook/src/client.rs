@@ -1,4 +1,5 @@
-//! The one way to netd: gRPC over its Unix socket, every call with a deadline.
+//! The way to netd of a front that stays: gRPC over its Unix socket, every call with a
+//! deadline. Those that make a call and end have [`netd_cni::rpc`].
 
 use std::{
     future::Future,
@@ -13,12 +14,8 @@ use http_body_util::{BodyExt as _, combinators::MapErr};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use netd_api::v1::{
-    AnnotateRequest, AnnotateResponse, AttachRequest, CheckRequest, DetachRequest, Endpoint,
-    GetStatusRequest, GetStatusResponse, SynchronizeRequest, SynchronizeResponse,
-    endpoint_service_client::EndpointServiceClient, node_service_client::NodeServiceClient,
-    sandbox_service_client::SandboxServiceClient,
-};
+use netd_api::v1::{DetachRequest, endpoint_service_client::EndpointServiceClient};
+use netd_cni::rpc::refused_because;
 use tokio::{net::UnixStream, sync::Mutex, time};
 use tonic::{Request, Response, Status, body::Body, codegen::http};
 
@@ -35,35 +32,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to netd's socket; `deadline` is for this and for every call each.
-    ///
-    /// # Errors
-    /// [`HookError::Unreachable`] when nobody listens, [`HookError::Deadline`].
-    pub async fn connect(socket: &Path, deadline: Duration) -> Result<Self, HookError> {
-        let opened = time::timeout(deadline, Link::open(socket)).await;
-        let late =
-            || HookError::Deadline { socket: name(socket), operation: "connect", after: deadline };
-        let link = Mutex::new(Some(opened.map_err(|_| late())??));
-        Ok(Self { socket: socket.to_owned(), deadline, link })
-    }
-
     /// Connects with the first call; `deadline` is for every call each.
     pub fn lazy(socket: &Path, deadline: Duration) -> Self {
         Self { socket: socket.to_owned(), deadline, link: Mutex::new(None) }
-    }
-
-    /// Makes an endpoint, or answers the one there is.
-    ///
-    /// # Errors
-    /// As every call: [`HookError::Refused`], [`HookError::Deadline`],
-    /// [`HookError::Lost`], [`HookError::Unreachable`].
-    pub async fn attach(&self, request: AttachRequest) -> Result<Endpoint, HookError> {
-        let answer = self
-            .call("Attach", request, |link, r| async move {
-                EndpointServiceClient::new(link).attach(r).await
-            })
-            .await?;
-        answer.endpoint.ok_or_else(|| no_endpoint("Attach"))
     }
 
     /// Removes endpoints; how many there were.
@@ -77,63 +48,6 @@ impl Client {
             })
             .await?;
         Ok(answer.removed)
-    }
-
-    /// Compares an endpoint's record with the kernel.
-    ///
-    /// # Errors
-    /// As every call; a difference is a refusal with `FAILED_PRECONDITION`.
-    pub async fn check(&self, request: CheckRequest) -> Result<Endpoint, HookError> {
-        let answer = self
-            .call("Check", request, |link, r| async move {
-                EndpointServiceClient::new(link).check(r).await
-            })
-            .await?;
-        answer.endpoint.ok_or_else(|| no_endpoint("Check"))
-    }
-
-    /// Tells netd which sandboxes a runtime knows.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn synchronize(
-        &self,
-        request: SynchronizeRequest,
-    ) -> Result<SynchronizeResponse, HookError> {
-        self.call("Synchronize", request, |link, r| async move {
-            SandboxServiceClient::new(link).synchronize(r).await
-        })
-        .await
-    }
-
-    /// Adds what a runtime learned after the attach.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn annotate(&self, request: AnnotateRequest) -> Result<AnnotateResponse, HookError> {
-        self.call("Annotate", request, |link, r| async move {
-            SandboxServiceClient::new(link).annotate(r).await
-        })
-        .await
-    }
-
-    /// Readiness, by component.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn status(&self) -> Result<GetStatusResponse, HookError> {
-        self.call("GetStatus", GetStatusRequest {}, |link, r| async move {
-            NodeServiceClient::new(link).get_status(r).await
-        })
-        .await
-    }
-
-    /// Whether netd says that it can do its work.
-    ///
-    /// # Errors
-    /// [`HookError::NotReady`] with each component that is not, and as every call.
-    pub async fn ready(&self) -> Result<(), HookError> {
-        HookError::unless_ready(&self.status().await?)
     }
 
     /// One call within the deadline, which netd is told too.
@@ -189,19 +103,6 @@ impl Client {
     }
 }
 
-/// Runs work of a front's that waits for more than netd on this thread.
-///
-/// # Errors
-/// Those of `work`, or [`HookError::Io`] when the kernel refuses an epoll.
-pub fn block_on<T>(work: impl Future<Output = Result<T, HookError>>) -> Result<T, HookError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    runtime.map_err(|e| HookError::io("can't start", e))?.block_on(work)
-}
-
-fn no_endpoint(operation: &str) -> HookError {
-    HookError::BadAnswer(format!("the answer to {operation} holds no endpoint"))
-}
-
 /// One HTTP/2 connection. tonic's own channel adds a worker task, a buffer and a
 /// reconnecting layer, which a process of one call has no use for.
 #[derive(Clone)]
@@ -209,9 +110,8 @@ pub(crate) struct Link(SendRequest<Body>);
 
 impl Link {
     async fn open(socket: &Path) -> Result<Self, HookError> {
-        let stream = UnixStream::connect(socket)
-            .await
-            .map_err(|e| unreachable(socket, refused_because(&e)))?;
+        let stream =
+            UnixStream::connect(socket).await.map_err(|e| unreachable(socket, reason(&e)))?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|e| unreachable(socket, Broken(e).to_string()))?;
@@ -230,13 +130,9 @@ fn name(socket: &Path) -> String {
     socket.display().to_string()
 }
 
-fn refused_because(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such socket".into(),
-        io::ErrorKind::ConnectionRefused => "nobody listens on it".into(),
-        io::ErrorKind::PermissionDenied => "permission denied; root or netd's group may".into(),
-        _ => error.to_string(),
-    }
+fn reason(error: &io::Error) -> String {
+    let known = error.raw_os_error().and_then(refused_because);
+    known.map_or_else(|| error.to_string(), Into::into)
 }
 
 /// A broken connection. It hides its cause from tonic, which would make up a status

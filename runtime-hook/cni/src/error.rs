@@ -9,7 +9,6 @@ use alloc::{
 };
 use core::{fmt, time::Duration};
 
-use netd_api::v1::GetStatusResponse;
 use rustix::io::Errno;
 
 use crate::refusal::{Code, Refusal};
@@ -142,23 +141,6 @@ pub const CNI_CODES: &[(Code, u32)] = &[
 const FROM_ENVIRONMENT: [&str; 3] = ["sandbox_id", "netns_path", "interface"];
 
 impl HookError {
-    /// Nothing, if netd says that it can do its work.
-    ///
-    /// # Errors
-    /// [`HookError::NotReady`] with each component that can't.
-    pub fn unless_ready(status: &GetStatusResponse) -> Result<(), Self> {
-        if status.ready {
-            return Ok(());
-        }
-        let waiting = status.components.iter().filter(|c| !c.ready);
-        let mut problems: Vec<String> =
-            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
-        if problems.is_empty() {
-            problems.push("it does not say why".into());
-        }
-        Err(Self::NotReady(problems))
-    }
-
     /// The error of one field.
     pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Config(vec![Violation { field: field.into(), problem: problem.into() }])
@@ -217,7 +199,7 @@ fn refused_code(refusal: &Refusal) -> u32 {
 }
 
 /// Violations as one line.
-pub fn joined(violations: &[Violation]) -> String {
+fn joined(violations: &[Violation]) -> String {
     let each: Vec<String> =
         violations.iter().map(|v| format!("{}: {}", v.field, v.problem)).collect();
     each.join("; ")

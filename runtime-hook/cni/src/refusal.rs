@@ -3,12 +3,13 @@
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec, vec::Vec};
 use core::fmt;
 
-use prost::Message;
+use prost::{Enumeration, Message};
 
 use crate::error::{HookError, Violation};
 
 /// gRPC's status codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
 #[allow(missing_docs)] // they are known by their names
 pub enum Code {
     Ok = 0,
@@ -31,30 +32,9 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 17] = [
-        Self::Ok,
-        Self::Cancelled,
-        Self::Unknown,
-        Self::InvalidArgument,
-        Self::DeadlineExceeded,
-        Self::NotFound,
-        Self::AlreadyExists,
-        Self::PermissionDenied,
-        Self::ResourceExhausted,
-        Self::FailedPrecondition,
-        Self::Aborted,
-        Self::OutOfRange,
-        Self::Unimplemented,
-        Self::Internal,
-        Self::Unavailable,
-        Self::DataLoss,
-        Self::Unauthenticated,
-    ];
-
     /// The code with this number; `Unknown` if there is none.
     pub fn from_number(number: i32) -> Self {
-        let index = usize::try_from(number).ok();
-        index.and_then(|i| Self::ALL.get(i)).copied().unwrap_or(Self::Unknown)
+        Self::try_from(number).unwrap_or(Self::Unknown)
     }
 }
 

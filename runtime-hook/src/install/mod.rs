@@ -7,13 +7,13 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use tokio::time::{Instant, sleep};
+use netd_cni::rpc::Netd;
 
 use crate::{
-    client::{Client, block_on},
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT, check_socket},
     error::HookError,
 };
@@ -104,7 +104,7 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     let places = &args.places;
     let target = places.conf_dir.join(&places.conf_name);
     ours_or_absent(&target)?;
-    block_on(wait_until_ready(Path::new(&args.socket), Duration::from_secs(args.wait)))?;
+    wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
     say(&place::put(&places.bin_dir, PLUGIN, &program()?, 0o755)?);
     let settings = conflist::Settings {
         cni_version: &args.cni_version,
@@ -166,14 +166,14 @@ fn ours_or_absent(path: &Path) -> Result<(), HookError> {
 }
 
 /// Asks until netd is ready or the time is over; then the last answer is the error.
-async fn wait_until_ready(socket: &Path, wait: Duration) -> Result<(), HookError> {
+fn wait_until_ready(socket: &str, wait: Duration) -> Result<(), HookError> {
     const CALL: Duration = Duration::from_secs(5);
     let end = Instant::now() + wait;
     loop {
-        let asked = async { Client::connect(socket, CALL).await?.ready().await }.await;
-        match asked {
+        match Netd::connect(socket, CALL).and_then(|mut netd| netd.ready()) {
             Err(error) if Instant::now() >= end => return Err(error),
-            Err(_) => sleep(ASK_EVERY).await,
+            #[allow(clippy::disallowed_methods)] // nothing else is on this thread
+            Err(_) => thread::sleep(ASK_EVERY),
             Ok(()) => return Ok(()),
         }
     }

@@ -54,7 +54,7 @@ impl Netd {
     pub fn connect(socket: &str, deadline: Duration) -> Result<Self, HookError> {
         let wire = Wire::connect(socket).map_err(|error| HookError::Unreachable {
             socket: socket.to_owned(),
-            reason: refused_because(error),
+            reason: refused_because(error.raw_os_error()).map_or_else(|| system(error), Into::into),
         })?;
         Ok(Self { socket: socket.to_owned(), deadline, wire, connection: Connection::new() })
     }
@@ -104,7 +104,16 @@ impl Netd {
     /// [`HookError::NotReady`] with each component that is not, and as every call.
     pub fn ready(&mut self) -> Result<(), HookError> {
         let status: GetStatusResponse = self.call(&GET_STATUS, &GetStatusRequest {})?;
-        HookError::unless_ready(&status)
+        if status.ready {
+            return Ok(());
+        }
+        let waiting = status.components.iter().filter(|c| !c.ready);
+        let mut problems: Vec<String> =
+            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
+        if problems.is_empty() {
+            problems.push("it does not say why".into());
+        }
+        Err(HookError::NotReady(problems))
     }
 
     fn call<A: Message + Default>(
@@ -196,12 +205,14 @@ fn no_endpoint(method: &Method) -> HookError {
     HookError::BadAnswer(format!("the answer to {} holds no endpoint", method.1))
 }
 
-fn refused_because(error: Errno) -> String {
-    match error {
-        Errno::NOENT => "there is no such socket".into(),
-        Errno::CONNREFUSED => "nobody listens on it".into(),
-        Errno::ACCESS | Errno::PERM => "permission denied; root or netd's group may".into(),
-        Errno::AGAIN => "its queue of connections is full".into(),
-        other => system(other),
+/// What the number of an error means when netd's socket is connected to; `None`: nothing in
+/// particular.
+pub fn refused_because(os_error: i32) -> Option<&'static str> {
+    match Errno::from_raw_os_error(os_error) {
+        Errno::NOENT => Some("there is no such socket"),
+        Errno::CONNREFUSED => Some("nobody listens on it"),
+        Errno::ACCESS | Errno::PERM => Some("permission denied; root or netd's group may"),
+        Errno::AGAIN => Some("its queue of connections is full"),
+        _ => None,
     }
 }

@@ -1,7 +1,6 @@
 //! netd's Unix socket, with a deadline for everything.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -80,7 +79,7 @@ impl Wire {
 
     fn wait(&self, event: PollFlags, until: Deadline) -> Result<(), Fault> {
         let left = until.left().ok_or(Fault::Late)?;
-        let time = Timespec::try_from(left.max(Duration::from_micros(1)));
+        let time = Timespec::try_from(left);
         let time = time.map_err(|_| Fault::System(Errno::INVAL))?;
         match poll(&mut [PollFd::new(&self.0, event)], Some(&time)) {
             Ok(0) => Err(Fault::Late),
