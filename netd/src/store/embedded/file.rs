@@ -41,6 +41,28 @@ pub(super) struct Content {
     pub boot_id: String,
 }
 
+/// A file of records, as the writer needs it.
+pub(super) trait RecordFile {
+    /// Whether the last write failed, so that [`Self::reopen`] has to come first.
+    fn is_broken(&self) -> bool;
+
+    /// As after a failed write.
+    #[cfg(test)]
+    fn break_off(&mut self);
+
+    /// Opens the file anew and says what is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when it can't be read, written or trusted.
+    fn reopen(&mut self) -> Result<Content, StoreError>;
+
+    /// Makes all changes or none. After an error the file may count as broken.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError>;
+}
+
 /// A redb file whose keys are of one class.
 #[derive(Debug)]
 pub(super) struct KvFile {
@@ -66,7 +88,7 @@ impl KvFile {
         let mut open = OpenOptions::new();
         let file = open.read(true).write(true).create_new(true).mode(0o600).open(&fresh);
         let file = file.map_err(io("making the file"))?;
-        let made = fill_new(file, class, boot_id, at);
+        let made = fill_new(file, boot_id, at);
         if let Err(err) = made {
             // Best effort: the half-made file is removed at the next try anyway.
             let _ = fs::remove_file(&fresh);
@@ -88,19 +110,19 @@ impl KvFile {
         Ok((this, content))
     }
 
-    /// Whether the last write failed, so that [`Self::reopen`] has to come first.
-    pub fn is_broken(&self) -> bool {
+}
+
+impl RecordFile for KvFile {
+    fn is_broken(&self) -> bool {
         self.db.is_none()
     }
 
-    /// As after a failed write.
     #[cfg(test)]
-    pub fn break_off(&mut self) {
+    fn break_off(&mut self) {
         self.db = None;
     }
 
-    /// Opens the file anew and says what is in it.
-    pub fn reopen(&mut self) -> Result<Content, StoreError> {
+    fn reopen(&mut self) -> Result<Content, StoreError> {
         self.db = None;
         let file = OpenOptions::new().read(true).write(true).open(&self.path);
         let file = file.map_err(|e| io_failed(&self.path, "opening", &e))?;
@@ -110,7 +132,7 @@ impl KvFile {
             return Err(damaged(&self.path, self.class, "it is empty"));
         }
         // With debug assertions on, redb asserts where it otherwise reports damage.
-        let opened = catch_unwind(AssertUnwindSafe(|| open_and_read(file, self.class)));
+        let opened = catch_unwind(AssertUnwindSafe(|| open_and_read(file)));
         match opened {
             Ok(Ok((db, Some(content)))) => {
                 self.db = Some(db);
@@ -122,8 +144,7 @@ impl KvFile {
         }
     }
 
-    /// Makes all changes or none. On an error the file counts as broken.
-    pub fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError> {
+    fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError> {
         let Some(db) = &self.db else {
             return Err(damaged(&self.path, self.class, "an earlier write failed"));
         };
@@ -141,8 +162,8 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn fill_new(file: File, class: Class, boot_id: &str, at: Revision) -> Result<(), redb::Error> {
-    let db = builder().create_with_backend(PageFile::new(file, class)?)?;
+fn fill_new(file: File, boot_id: &str, at: Revision) -> Result<(), redb::Error> {
+    let db = builder().create_with_backend(PageFile::new(file)?)?;
     let txn = db.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
@@ -155,8 +176,8 @@ fn fill_new(file: File, class: Class, boot_id: &str, at: Revision) -> Result<(),
 }
 
 /// The content is `None` if a record can't be read.
-fn open_and_read(file: File, class: Class) -> Result<(Database, Option<Content>), redb::Error> {
-    let db = builder().create_with_backend(PageFile::new(file, class)?)?;
+fn open_and_read(file: File) -> Result<(Database, Option<Content>), redb::Error> {
+    let db = builder().create_with_backend(PageFile::new(file)?)?;
     let content = read(&db)?;
     Ok((db, content))
 }

@@ -1,9 +1,9 @@
-//! The store of a single node: two redb files, read from memory.
+//! The store of a single node: two files, read from memory.
 //!
-//! `networks.redb` is synced and lasts over reboots; `endpoints.redb` (keys under
+//! `networks.redb` is synced and lasts over reboots; `endpoints.journal` (keys under
 //! [`super::keys::VOLATILE`]) is not, lasts over SIGKILL of netd, and is void in another
 //! boot. Everything is held in memory: reads never touch a file, and memory follows
-//! only what redb has committed.
+//! only what the files have taken.
 //!
 //! [`StoreError::Failed`] from a commit means that nothing was changed: a write that
 //! may have reached the disk is rolled back when the file is opened anew, at the next
@@ -12,6 +12,7 @@
 mod backend;
 mod failure;
 mod file;
+mod journal;
 mod lease;
 mod lock;
 mod memory;
@@ -80,7 +81,11 @@ async fn run<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let mut writer = writer.lock_owned().await;
     if !syncs {
-        return change(&mut writer);
+        let changed = change(&mut writer);
+        if writer.volatile.is_overgrown() {
+            tokio::task::spawn_blocking(move || writer.compact());
+        }
+        return changed;
     }
     tokio::task::spawn_blocking(move || change(&mut writer))
         .await

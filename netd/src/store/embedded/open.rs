@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     failure::io_failed,
     file::{Content, KvFile},
+    journal::Journal,
     lease::Leases,
     lock::Lock,
     memory::{HistoryLimit, Memory},
@@ -31,7 +32,7 @@ const BOOT_STEP: Revision = 1 << 40;
 pub struct EmbeddedOptions {
     /// Directory of `networks.redb`; has to outlive a reboot.
     pub state_dir: PathBuf,
-    /// Directory of `endpoints.redb`; best on a tmpfs, e.g. `/run/netd`.
+    /// Directory of `endpoints.journal`; best on a tmpfs, e.g. `/run/netd`.
     pub run_dir: PathBuf,
     /// Identifies the boot: endpoints of another boot are void.
     pub boot_id: String,
@@ -66,7 +67,7 @@ pub(super) fn open(options: &EmbeddedOptions) -> Result<Writer, StoreError> {
         Lock::take(&options.run_dir, "endpoints.lock")?,
     ];
     let (durable, networks) = open_durable(&options.state_dir.join("networks.redb"))?;
-    let path = options.run_dir.join("endpoints.redb");
+    let path = options.run_dir.join("endpoints.journal");
     let (volatile, endpoints) = open_volatile(&path, &options.boot_id, networks.revision)?;
 
     let revision = networks.revision.max(endpoints.revision);
@@ -98,23 +99,22 @@ fn open_volatile(
     path: &Path,
     boot_id: &str,
     durable: Revision,
-) -> Result<(KvFile, Content), StoreError> {
+) -> Result<(Journal, Content), StoreError> {
     let stamp = Stamp::read(path);
     let past = stamp.as_ref().map_or(durable, |stamp| stamp.base.max(durable));
+    import(path, boot_id)?;
     if is_missing(path)? {
         let at = if past == 0 { 0 } else { next_boot(past) };
         return make_volatile(path, boot_id, at);
     }
-    match KvFile::open(path, Class::Volatile) {
+    match Journal::open(path) {
         Ok((file, content)) if content.boot_id == boot_id => {
             if stamp.is_none_or(|stamp| stamp.boot_id != boot_id) {
                 Stamp { boot_id: boot_id.to_owned(), base: content.revision }.write(path)?;
             }
             Ok((file, content))
         }
-        Ok((file, content)) => {
-            // Closed before it is replaced.
-            drop(file);
+        Ok((_, content)) => {
             tracing::info!(path = %path.display(), "machine was rebooted: endpoints are void");
             make_volatile(path, boot_id, next_boot(past.max(content.revision)))
         }
@@ -127,12 +127,30 @@ fn open_volatile(
     }
 }
 
+/// Takes over what a netd before the journal left in this boot: endpoints outlive an upgrade.
+fn import(path: &Path, boot_id: &str) -> Result<(), StoreError> {
+    let old = path.with_extension("redb");
+    if is_missing(&old)? {
+        return Ok(());
+    }
+    let of_this_boot = Stamp::read(path).is_some_and(|stamp| stamp.boot_id == boot_id);
+    if of_this_boot && is_missing(path)? {
+        let (_, content) = KvFile::open(&old, Class::Volatile)?;
+        if content.boot_id == boot_id {
+            tracing::info!(path = %path.display(), endpoints = content.entries.len(),
+                "records of an earlier netd are taken over");
+            Journal::make(path, content)?;
+        }
+    }
+    std::fs::remove_file(&old).map_err(|e| io_failed(&old, "removing what was taken over", &e))
+}
+
 /// The old file goes first: at no moment does a damaged one lie beside a stamp of this boot.
 fn make_volatile(
     path: &Path,
     boot_id: &str,
     at: Revision,
-) -> Result<(KvFile, Content), StoreError> {
+) -> Result<(Journal, Content), StoreError> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(io_failed(path, "removing the file of another boot", &e));
@@ -140,8 +158,9 @@ fn make_volatile(
         _ => {}
     }
     Stamp { boot_id: boot_id.to_owned(), base: at }.write(path)?;
-    KvFile::make(path, Class::Volatile, boot_id, at)?;
-    KvFile::open(path, Class::Volatile)
+    let boot_id = boot_id.to_owned();
+    let content = || Content { entries: Vec::new(), revision: at, boot_id: boot_id.clone() };
+    Ok((Journal::make(path, content())?, content()))
 }
 
 fn next_boot(past: Revision) -> Revision {

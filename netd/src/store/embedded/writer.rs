@@ -6,7 +6,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch::Sender, time::Instant};
 
 use super::{
-    file::{Content, Effect, KvFile},
+    file::{Content, Effect, KvFile, RecordFile},
+    journal::Journal,
     lease::Leases,
     lock::Lock,
     memory::Memory,
@@ -20,7 +21,7 @@ use crate::store::{
 #[derive(Debug)]
 pub(super) struct Writer {
     pub durable: KvFile,
-    pub volatile: KvFile,
+    pub volatile: Journal,
     pub memory: Arc<RwLock<Memory>>,
     pub leases: Arc<Mutex<Leases>>,
     pub published: Sender<Revision>,
@@ -137,7 +138,7 @@ impl Writer {
         effects: &[Effect],
         revision: Revision,
     ) -> Result<(), StoreError> {
-        let file = match class {
+        let file: &mut dyn RecordFile = match class {
             Class::Durable => &mut self.durable,
             Class::Volatile => &mut self.volatile,
         };
@@ -149,6 +150,16 @@ impl Writer {
             }
         }
         file.write(effects, revision)
+    }
+
+    /// Makes the journal anew if most of it is past.
+    pub fn compact(&mut self) {
+        let memory = self.memory.read();
+        let entries: Vec<_> = memory.of_class(Class::Volatile).cloned().collect();
+        drop(memory);
+        if let Err(error) = self.volatile.compact(entries.into_iter(), self.revision) {
+            tracing::warn!(%error, "the journal goes on growing");
+        }
     }
 
     fn publish(&self, effects: Vec<Effect>, revision: Revision) {

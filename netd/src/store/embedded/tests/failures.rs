@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 pub(super) fn files(dir: &Path) -> [PathBuf; 2] {
-    [dir.join("state/networks.redb"), dir.join("run/endpoints.redb")]
+    [dir.join("state/networks.redb"), dir.join("run/endpoints.journal")]
 }
 
 /// A closed store with an entry in each file.

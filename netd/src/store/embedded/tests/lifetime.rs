@@ -5,7 +5,11 @@ use std::time::Duration;
 use super::{durable, open, options, put, puts, value, volatile};
 use crate::store::{
     Change, Event, Outcome, Revision, Store, StoreError, Watched,
-    embedded::{EmbeddedOptions, EmbeddedStore},
+    embedded::{
+        EmbeddedOptions, EmbeddedStore,
+        file::{KvFile, RecordFile as _},
+    },
+    rules::Class,
 };
 
 async fn commit(store: &EmbeddedStore, changes: impl IntoIterator<Item = Change>) -> Revision {
@@ -58,7 +62,7 @@ async fn a_file_damaged_by_a_power_cut_is_made_anew_in_the_next_boot_and_not_bef
     let store = EmbeddedStore::open(of("boot-2")).unwrap();
     let last = commit(&store, [put(&volatile("e"), b"2")]).await;
     drop(store);
-    let file = dir.path().join("run/endpoints.redb");
+    let file = dir.path().join("run/endpoints.journal");
     for junk in [vec![], b"junk".repeat(5000)] {
         std::fs::write(&file, &junk).unwrap();
         assert!(matches!(EmbeddedStore::open(of("boot-2")), Err(StoreError::Failed { .. })));
@@ -70,6 +74,27 @@ async fn a_file_damaged_by_a_power_cut_is_made_anew_in_the_next_boot_and_not_bef
     drop(store);
     let store = EmbeddedStore::open(of("boot-3")).unwrap();
     assert_eq!(value(&store, &volatile("e")).await.as_deref(), Some(b"3".as_slice()));
+}
+
+#[tokio::test]
+async fn what_a_netd_before_the_journal_left_is_taken_over_in_its_boot_only() {
+    for (boot, kept) in [("boot-1", true), ("boot-2", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let run = dir.path().join("run");
+        std::fs::remove_file(run.join("endpoints.journal")).unwrap();
+        let old = run.join("endpoints.redb");
+        KvFile::make(&old, Class::Volatile, "boot-1", 0).unwrap();
+        let (mut file, _) = KvFile::open(&old, Class::Volatile).unwrap();
+        file.write(&[super::rollback::entry(volatile("e"), b"1", 7)], 7).unwrap();
+        drop(file);
+        let store =
+            EmbeddedStore::open(EmbeddedOptions { boot_id: boot.into(), ..options(dir.path()) });
+        let store = store.unwrap();
+        assert_eq!(value(&store, &volatile("e")).await.is_some(), kept, "{boot}");
+        assert!(commit(&store, [put(&volatile("f"), b"2")]).await > if kept { 7 } else { 0 });
+        assert!(!old.exists());
+    }
 }
 
 #[tokio::test]

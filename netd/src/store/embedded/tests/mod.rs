@@ -6,6 +6,7 @@ mod conform;
 mod crash;
 mod failures;
 mod history;
+mod journal;
 mod lifetime;
 mod rollback;
 mod space;

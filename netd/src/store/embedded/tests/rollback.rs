@@ -5,17 +5,17 @@ use std::sync::Arc;
 use super::{durable, open, put, puts, volatile};
 use crate::store::{
     Entry, Outcome, Store,
-    embedded::file::{Effect, KvFile},
+    embedded::file::{Effect, RecordFile},
 };
 
-fn entry(key: String, value: &[u8], revision: i64) -> Effect {
+pub(super) fn entry(key: String, value: &[u8], revision: i64) -> Effect {
     let (create_revision, mod_revision) = (revision, revision);
     let value = value.to_vec();
     Effect::Put(Arc::new(Entry { key, value, create_revision, mod_revision, lease: 0 }))
 }
 
 /// Writes past the memory, as revision 5, and breaks the file.
-fn sneak_in(file: &mut KvFile, key: fn(&str) -> String) {
+fn sneak_in(file: &mut dyn RecordFile, key: fn(&str) -> String) {
     let effects =
         [entry(key("new"), b"x", 5), entry(key("old"), b"x", 5), Effect::Delete(key("gone"))];
     file.write(&effects, 5).unwrap();
@@ -33,7 +33,9 @@ async fn a_write_that_was_reported_as_failed_is_undone_before_the_next() {
             let mut writer = store.writer.lock().await;
             let writer = &mut *writer;
             let is_volatile = key("") == volatile("");
-            sneak_in(if is_volatile { &mut writer.volatile } else { &mut writer.durable }, key);
+            let file: &mut dyn RecordFile =
+                if is_volatile { &mut writer.volatile } else { &mut writer.durable };
+            sneak_in(file, key);
             // The failed revision was counted, so that it is not used again.
             writer.revision = 5;
         }
