@@ -7,23 +7,13 @@
 //! is shorter than what it replaces, so the decoder's dynamic table holds at least what
 //! the encoder counts on, at the same places.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
-use tonic::transport::server::{Connected, UdsConnectInfo};
-
 /// "PRI * HTTP/2.0..." (RFC 9113, 3.4)
 const PREFACE: usize = 24;
 /// A frame's head: length 3, type 1, flags 1, stream 4.
 const HEAD: usize = 9;
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// The largest frame that h2 accepts unless told otherwise; larger ones it refuses itself.
@@ -50,17 +40,25 @@ enum State {
 
 /// Rewrites a client's bytes as they come.
 #[derive(Debug)]
-struct Rewriter {
+pub struct Rewriter {
     state: State,
     held: Vec<u8>,
+    asked: bool,
 }
 
 impl Rewriter {
-    fn new() -> Self {
-        Self { state: State::Pass(PREFACE), held: Vec::new() }
+    /// For a connection's bytes from the first one on.
+    pub fn new() -> Self {
+        Self { state: State::Pass(PREFACE), held: Vec::new(), asked: false }
     }
 
-    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    /// Whether a request's last frame has come, or that frame's head.
+    pub fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Takes the next bytes and appends what becomes of them to `out`.
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let wanted = match self.state {
                 State::Pass(left) => left,
@@ -84,7 +82,8 @@ impl Rewriter {
 
     /// What was to be gathered is there.
     fn complete(&mut self, out: &mut Vec<u8>) {
-        if let (State::Head, &[a, b, c, kind, ..]) = (self.state, self.held.as_slice()) {
+        if let (State::Head, &[a, b, c, kind, flags, ..]) = (self.state, self.held.as_slice()) {
+            self.asked |= matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if kind == HEADERS && (1..=MOST).contains(&length) {
                 self.state = State::Headers(HEAD + length);
@@ -183,88 +182,6 @@ impl Fields<'_> {
         let start = self.at;
         self.at = start.checked_add(length).filter(|end| *end <= self.block.len())?;
         Some(start..self.at)
-    }
-}
-
-/// A connection whose client may name the socket's path as authority.
-#[derive(Debug)]
-pub struct Tolerant {
-    stream: UnixStream,
-    rewriter: Rewriter,
-    /// Rewritten, not read yet; and how much of it is.
-    ready: Vec<u8>,
-    taken: usize,
-}
-
-impl Tolerant {
-    /// Reads of `stream` go through the rewriting.
-    pub fn new(stream: UnixStream) -> Self {
-        Self { stream, rewriter: Rewriter::new(), ready: Vec::new(), taken: 0 }
-    }
-}
-
-impl AsyncRead for Tolerant {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        const CHUNK: usize = 8192;
-        let this = &mut *self;
-        while this.taken == this.ready.len() {
-            let mut bytes = [0; CHUNK];
-            let mut chunk = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut chunk))?;
-            if chunk.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.ready.clear();
-            this.taken = 0;
-            this.rewriter.feed(chunk.filled(), &mut this.ready);
-        }
-        let rest = &this.ready[this.taken..];
-        let now = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..now]);
-        this.taken += now;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Tolerant {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Connected for Tolerant {
-    type ConnectInfo = UdsConnectInfo;
-
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
     }
 }
 

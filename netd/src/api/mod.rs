@@ -4,12 +4,14 @@
 mod attach_request;
 mod authority;
 mod cluster;
+mod connection;
 mod convert;
 mod endpoint;
 mod error;
 mod network;
 mod network_request;
 mod node;
+mod outbox;
 mod peer;
 mod sandbox;
 mod watch;

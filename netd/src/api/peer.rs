@@ -4,10 +4,10 @@ use tokio::net::UnixListener;
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tonic::{Request, transport::server::UdsConnectInfo};
 
-use super::authority::Tolerant;
+use super::connection::Connection;
 
 /// Accepts connections for ever; each one's peer goes to the log.
-pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Tolerant>> {
+pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Connection>> {
     UnixListenerStream::new(listener).map(|accepted| {
         let stream = accepted?;
         match stream.peer_cred() {
@@ -19,7 +19,7 @@ pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Tole
             ),
             Err(error) => tracing::warn!(%error, "the peer's credentials can't be read"),
         }
-        Ok(Tolerant::new(stream))
+        Ok(Connection::new(stream))
     })
 }
 

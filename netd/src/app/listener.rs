@@ -9,10 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Group};
-use tokio::net::UnixListener;
-
 use crate::config::{Config, SocketGroup};
+use nix::unistd::{Gid, Group};
 
 /// Root and group; nobody else.
 const MODE: u32 = 0o660;
@@ -48,11 +46,11 @@ pub enum ListenError {
     },
 }
 
-/// Opens the socket of the configuration, or takes systemd's.
+/// Opens the socket of the configuration, or takes systemd's; does not block.
 ///
 /// # Errors
 /// See [`ListenError`].
-pub fn open(config: &Config) -> Result<UnixListener, ListenError> {
+pub fn open(config: &Config) -> Result<StdListener, ListenError> {
     let refused = |e: &dyn std::fmt::Display| ListenError::Refused {
         path: config.socket.clone(),
         reason: e.to_string(),
@@ -63,7 +61,7 @@ pub fn open(config: &Config) -> Result<UnixListener, ListenError> {
         None => bind(&config.socket, config.socket_group.as_ref())?,
     };
     listener.set_nonblocking(true).map_err(|e| refused(&e))?;
-    UnixListener::from_std(listener).map_err(|e| refused(&e))
+    Ok(listener)
 }
 
 fn bind(path: &Path, group: Option<&SocketGroup>) -> Result<StdListener, ListenError> {

@@ -1,5 +1,6 @@
 //! The only place where the parts are put together.
 
+mod api_thread;
 mod cluster;
 mod gauges;
 mod listener;
@@ -11,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
 use tonic::service::RoutesBuilder;
 
 use crate::{
@@ -112,7 +116,10 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     probe_kernel(facts.capabilities.clone());
     let api = Api::new(node.clone(), facts, stop.clone());
     let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
-    let served = serve_api(&api, &node, listener, stop.clone()).await;
+    let served = {
+        let (node, stop) = (node.clone(), stop.clone());
+        api_thread::run(move || serve_api(api, node, listener, stop)).await
+    };
     if *stop.borrow() {
         // With nothing to drain, netd could be gone before it has said that it stops.
         let _ = notifier.await;
@@ -147,11 +154,13 @@ async fn serve_observers(
 }
 
 async fn serve_api(
-    api: &Api,
-    node: &Arc<Node>,
-    listener: tokio::net::UnixListener,
+    api: Api,
+    node: Arc<Node>,
+    listener: std::os::unix::net::UnixListener,
     stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    let listener = UnixListener::from_std(listener);
+    let listener = listener.map_err(|e| ServeError::Grpc(format!("its socket: {e}")))?;
     let mut routes = RoutesBuilder::default();
     api.add_to(&mut routes).map_err(|status| ServeError::Grpc(status.to_string()))?;
     let (reporter, health) = tonic_health::server::health_reporter();

@@ -168,10 +168,7 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     crate::logging::init(&config.log).map_err(|e| Failure::Other(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?;
-    // On a worker: it accepts connections, and with each the main thread would have to be
-    // woken and to wake a worker.
-    let served = runtime.block_on(async { tokio::spawn(crate::app::serve(config)).await });
-    match served.map_err(|e| Failure::Other(e.to_string()))? {
+    match runtime.block_on(crate::app::serve(config)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tracing::error!(%error, "netd ends");

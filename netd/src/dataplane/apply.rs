@@ -308,6 +308,7 @@ impl<'a> Applier<'a> {
         for op in ops {
             self.encode(op, &mut batch);
         }
+        batch.quieten();
         let pod = ops.first().is_some_and(|op| op.side() == Side::Pod);
         if pod && self.pod.is_none() {
             self.pod = Some(pod_socket(self.netns)?);

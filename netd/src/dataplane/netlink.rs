@@ -6,6 +6,7 @@
 //! one that fails (except netfilter batches, which are all or nothing).
 
 use std::{
+    cell::RefCell,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
@@ -25,6 +26,12 @@ const NETLINK_GET_STRICT_CHK: i32 = 12;
 /// a single link with its statistics in a few KiB.
 const RECEIVE: usize = 64 << 10;
 
+thread_local! {
+    /// What is received, until it is cut into messages: one for all of a thread's sockets,
+    /// for some live only as long as an attach.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Which part of the kernel a socket talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -42,7 +49,6 @@ pub struct Socket {
     fd: OwnedFd,
     port: u32,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -74,7 +80,7 @@ impl Socket {
         }
         // Echoes of large requests in acknowledgements cost a copy each.
         set(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
-        Ok(Self { fd, port, sequence: 0, buffer: vec![0; RECEIVE] })
+        Ok(Self { fd, port, sequence: 0 })
     }
 
     /// This socket's port id: what it causes carries it in [`Received::port`].
@@ -288,14 +294,17 @@ impl Socket {
 
     /// One datagram, cut into its messages.
     fn receive(&mut self, flags: i32) -> io::Result<Vec<Received>> {
-        let mut control = [0u64; 8];
-        let (length, nsid) = loop {
-            match receive_once(&self.fd, &mut self.buffer, &mut control, flags) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other?,
-            }
-        };
-        Ok(cut(&self.buffer[..length], nsid))
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(RECEIVE, 0);
+            let mut control = [0u64; 8];
+            let (length, nsid) = loop {
+                match receive_once(&self.fd, buffer, &mut control, flags) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    other => break other?,
+                }
+            };
+            Ok(cut(&buffer[..length], nsid))
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! namespace than the process's, in tests).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs::File,
     io,
     os::{
@@ -30,6 +30,8 @@ const OWN: &str = "/proc/thread-self/ns/net";
 thread_local! {
     /// Where this thread belongs; opened at its first visit elsewhere.
     static HOME: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
+    /// What this thread's and the process's own namespaces are; asked at the first need.
+    static OWN_IDS: Cell<Option<[NetnsId; 2]>> = const { Cell::new(None) };
 }
 
 /// A sandbox's network namespace, held open: it lives on while this does.
@@ -68,10 +70,8 @@ impl Netns {
             return Err(other("a namespace of another type".into()));
         }
         let id = identity(&file).map_err(|e| other(e.to_string()))?;
-        for own in [OWN, "/proc/self/ns/net"] {
-            if std::fs::metadata(own).is_ok_and(|m| m.dev() == id.dev && m.ino() == id.inode) {
-                return Err(DataplaneError::HostNetns { path: path.into() });
-            }
+        if is_own(id).map_err(|e| other(format!("netd's own can't be told from it: {e}")))? {
+            return Err(DataplaneError::HostNetns { path: path.into() });
         }
         Ok(Self { path: path.into(), id, fd: file.into() })
     }
@@ -109,6 +109,21 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
 fn identity(file: &File) -> io::Result<NetnsId> {
     let metadata = file.metadata()?;
     Ok(NetnsId { dev: metadata.dev(), inode: metadata.ino() })
+}
+
+/// Whether it is the process's or the thread's own. Neither changes by itself, and asking
+/// /proc takes as long as all the rest of [`Netns::open`].
+fn is_own(id: NetnsId) -> io::Result<bool> {
+    let own = match OWN_IDS.get() {
+        Some(own) => own,
+        None => {
+            let id = |path| open(Path::new(path), 0).and_then(|file| identity(&file));
+            let own = [id(OWN)?, id("/proc/self/ns/net")?];
+            OWN_IDS.set(Some(own));
+            own
+        }
+    };
+    Ok(own.contains(&id))
 }
 
 /// What a path that is no namespace is, in a word.
@@ -163,6 +178,7 @@ impl Drop for Homeward {
 pub fn enter_for_good(fd: impl AsFd) -> io::Result<()> {
     enter(fd.as_fd())?;
     HOME.with_borrow_mut(|home| *home = None);
+    OWN_IDS.set(None);
     Ok(())
 }
 

@@ -69,6 +69,17 @@ impl Batch {
         self.encoded(message, flags);
     }
 
+    /// Of the requests between the first and the last, the kernel is to answer only those
+    /// that it refuses: an acknowledgement costs as much as a small request.
+    pub fn quieten(&mut self) {
+        let last = self.offsets.len().saturating_sub(1);
+        for (offset, acked) in self.offsets.iter().zip(&mut self.acked).take(last).skip(1) {
+            let quiet = flags(&self.bytes[*offset..]) & !(libc::NLM_F_ACK as u16);
+            self.bytes[offset + 6..offset + 8].copy_from_slice(&quiet.to_ne_bytes());
+            *acked = false;
+        }
+    }
+
     fn encoded(&mut self, message: RouteNetlinkMessage, flags: u16) {
         let mut header = NetlinkHeader::default();
         header.flags = flags | libc::NLM_F_REQUEST as u16;

@@ -1,6 +1,9 @@
 //! Attach: choose, record, make.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::Instrument as _;
 
@@ -53,9 +56,7 @@ impl Node {
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
-        tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
-            network = %endpoint.network, addresses = %shown_addresses(&endpoint),
-            micros = start.elapsed().as_micros() as u64, "attached");
+        say_attached(endpoint.clone(), start.elapsed());
         Ok(endpoint)
     }
 
@@ -193,6 +194,17 @@ impl Drop for Reservation<'_> {
             self.node.registry.drop_reservation(endpoint, &[]);
         }
     }
+}
+
+/// In the log once the answer is on its way: nobody waits for the log.
+fn say_attached(endpoint: Arc<Endpoint>, took: Duration) {
+    let say = async move {
+        tokio::task::yield_now().await;
+        tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
+            network = %endpoint.network, addresses = %shown_addresses(&endpoint),
+            micros = took.as_micros() as u64, "attached");
+    };
+    tokio::spawn(say.in_current_span());
 }
 
 fn shown_addresses(endpoint: &Endpoint) -> String {

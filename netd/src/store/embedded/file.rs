@@ -109,7 +109,6 @@ impl KvFile {
         let content = this.reopen()?;
         Ok((this, content))
     }
-
 }
 
 impl RecordFile for KvFile {

@@ -6,7 +6,7 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use core::time::Duration;
+use core::{mem::ManuallyDrop, time::Duration};
 
 use netd_api::v1::{AttachRequest, CheckRequest, DetachRequest};
 use serde_json::{Value, json};
@@ -118,8 +118,10 @@ pub fn run(
     outcome.map_err(|error| Failure { version, error })
 }
 
-fn netd(config: &Config) -> Result<Netd, HookError> {
-    Netd::connect(&config.socket, config.timeout)
+/// Not closed before the process ends, which it does next: netd would be woken to see it
+/// close while the result is still to be written.
+fn netd(config: &Config) -> Result<ManuallyDrop<Netd>, HookError> {
+    Netd::connect(&config.socket, config.timeout).map(ManuallyDrop::new)
 }
 
 fn object(value: &Value) -> Result<Node<'_>, HookError> {

@@ -198,7 +198,9 @@ impl Open {
 impl From<&Effect> for Record {
     fn from(effect: &Effect) -> Self {
         match effect {
-            Effect::Put(entry) => Self { key: entry.key.clone(), entry: Some(record::encode(entry)) },
+            Effect::Put(entry) => {
+                Self { key: entry.key.clone(), entry: Some(record::encode(entry)) }
+            }
             Effect::Delete(key) => Self { key: key.clone(), entry: None },
         }
     }

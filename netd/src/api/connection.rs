@@ -1,0 +1,148 @@
+//! The bytes of a client's connection, between its socket and the HTTP/2 library.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+use tonic::transport::server::{Connected, UdsConnectInfo};
+
+use super::{authority::Rewriter, outbox::Outbox};
+
+/// A client's connection, with its bytes mended on the way in and held back on the way out.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    rewriter: Rewriter,
+    /// Rewritten, not read yet; and how much of it is.
+    ready: Vec<u8>,
+    taken: usize,
+    outbox: Outbox,
+}
+
+impl Connection {
+    /// Reads of `stream` go through the rewriting.
+    pub fn new(stream: UnixStream) -> Self {
+        let (rewriter, ready, outbox) = (Rewriter::new(), Vec::new(), Outbox::default());
+        Self { stream, rewriter, ready, taken: 0, outbox }
+    }
+
+    /// Reads on until there is something; `false`: it is over.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        const CHUNK: usize = 8192;
+        while self.taken == self.ready.len() {
+            let mut bytes = [0; CHUNK];
+            let mut chunk = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+            if !self.outbox.is_new() {
+                self.outbox.open();
+            }
+            if chunk.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            self.ready.clear();
+            self.taken = 0;
+            self.rewriter.feed(chunk.filled(), &mut self.ready);
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// What is held back until the answer, or goes with it; else writes what was.
+    fn send_held<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Poll<io::Result<Option<usize>>> {
+        if self.outbox.is_new() {
+            // An error of the stream is met by the next read.
+            let read = self.fill(cx).map_ok(|more| more && self.rewriter.has_asked());
+            self.outbox.begin(matches!(read, Poll::Ready(Ok(true))));
+        }
+        if let Some(taken) = self.outbox.take(parts) {
+            return Poll::Ready(Ok(Some(taken)));
+        }
+        ready!(self.drain(cx))?;
+        Poll::Ready(Ok(None))
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.due().is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, self.outbox.due()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outbox.wrote(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !ready!(this.fill(cx))? {
+            return Poll::Ready(Ok(()));
+        }
+        let rest = &this.ready[this.taken..];
+        let now = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..now]);
+        this.taken += now;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(taken) = ready!(self.send_held(cx, std::iter::once(bytes)))? {
+            return Poll::Ready(Ok(taken));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(taken) = ready!(self.send_held(cx, slices.iter().map(|slice| &**slice)))? {
+            return Poll::Ready(Ok(taken));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drain(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.open();
+        ready!(self.drain(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
