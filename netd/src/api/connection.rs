@@ -6,18 +6,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
-use tonic::transport::server::{Connected, UdsConnectInfo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
 
-use super::{authority::Rewriter, outbox::Outbox};
+use super::{authority::Rewriter, outbox::Outbox, peer::Peer, socket::Socket};
 
 /// A client's connection, with its bytes mended on the way in and held back on the way out.
 #[derive(Debug)]
 pub struct Connection {
-    stream: UnixStream,
+    socket: Socket,
+    peer: Option<Peer>,
     rewriter: Rewriter,
     /// Rewritten, not read yet; and how much of it is.
     ready: Vec<u8>,
@@ -26,10 +24,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads of `stream` go through the rewriting.
-    pub fn new(stream: UnixStream) -> Self {
+    /// A connection that has just come; `peer`: who is at its other end, if that is known.
+    pub fn new(socket: Socket, peer: Option<Peer>) -> Self {
         let (rewriter, ready, outbox) = (Rewriter::new(), Vec::new(), Outbox::default());
-        Self { stream, rewriter, ready, taken: 0, outbox }
+        Self { socket, peer, rewriter, ready, taken: 0, outbox }
     }
 
     /// Reads on until there is something; `false`: it is over.
@@ -37,17 +35,16 @@ impl Connection {
         const CHUNK: usize = 8192;
         while self.taken == self.ready.len() {
             let mut bytes = [0; CHUNK];
-            let mut chunk = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
+            let read = ready!(self.socket.poll_read(cx, &mut bytes))?;
             if !self.outbox.is_new() {
                 self.outbox.open();
             }
-            if chunk.filled().is_empty() {
+            if read == 0 {
                 return Poll::Ready(Ok(false));
             }
             self.ready.clear();
             self.taken = 0;
-            self.rewriter.feed(chunk.filled(), &mut self.ready);
+            self.rewriter.feed(&bytes[..read], &mut self.ready);
         }
         Poll::Ready(Ok(true))
     }
@@ -72,7 +69,8 @@ impl Connection {
 
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.due().is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, self.outbox.due()))?;
+            let due = [io::IoSlice::new(self.outbox.due())];
+            let written = ready!(self.socket.poll_write(cx, &due))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -109,7 +107,7 @@ impl AsyncWrite for Connection {
         if let Some(taken) = ready!(self.send_held(cx, std::iter::once(bytes)))? {
             return Poll::Ready(Ok(taken));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.socket.poll_write(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -120,29 +118,28 @@ impl AsyncWrite for Connection {
         if let Some(taken) = ready!(self.send_held(cx, slices.iter().map(|slice| &**slice)))? {
             return Poll::Ready(Ok(taken));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.socket.poll_write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.drain(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.drain(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.open();
         ready!(self.drain(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Poll::Ready(self.socket.shutdown())
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = UdsConnectInfo;
+    type ConnectInfo = Option<Peer>;
 
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Option<Peer> {
+        self.peer
     }
 }

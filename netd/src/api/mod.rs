@@ -14,6 +14,7 @@ mod node;
 mod outbox;
 mod peer;
 mod sandbox;
+mod socket;
 mod watch;
 
 use std::sync::Arc;

@@ -1,39 +1,57 @@
 //! Who is at the other end of the Unix socket: in the log, with all that a call did.
 
-use tokio::net::UnixListener;
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
-use tonic::{Request, transport::server::UdsConnectInfo};
+use std::os::unix::net::UnixListener;
 
-use super::connection::Connection;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Request;
+
+use super::{
+    connection::Connection,
+    socket::{Incoming, Socket},
+};
+
+/// A process, at the moment when it connected (unix(7), SO_PEERCRED).
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pid: i32,
+    uid: u32,
+    gid: u32,
+}
 
 /// Accepts connections for ever; each one's peer goes to the log.
-pub fn accept(listener: UnixListener) -> impl Stream<Item = std::io::Result<Connection>> {
-    UnixListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        match stream.peer_cred() {
-            Ok(peer) => tracing::debug!(
-                pid = peer.pid().unwrap_or(0),
-                uid = peer.uid(),
-                gid = peer.gid(),
-                "connection"
-            ),
-            Err(error) => tracing::warn!(%error, "the peer's credentials can't be read"),
+///
+/// # Errors
+/// The system's.
+pub fn accept(
+    listener: UnixListener,
+) -> std::io::Result<impl Stream<Item = std::io::Result<Connection>>> {
+    let connections = Incoming::new(listener)?;
+    let with_peer = |socket: Socket| {
+        let peer = peer(&socket);
+        Connection::new(socket, peer)
+    };
+    Ok(connections.map(move |socket| socket.map(with_peer)))
+}
+
+fn peer(socket: &Socket) -> Option<Peer> {
+    match getsockopt(socket.get_ref(), PeerCredentials) {
+        Ok(found) => {
+            let peer = Peer { pid: found.pid(), uid: found.uid(), gid: found.gid() };
+            tracing::debug!(pid = peer.pid, uid = peer.uid, gid = peer.gid, "connection");
+            Some(peer)
         }
-        Ok(Connection::new(stream))
-    })
+        Err(error) => {
+            tracing::warn!(%error, "the peer's credentials can't be read");
+            None
+        }
+    }
 }
 
 /// A span for a call that changes something: every line within says who asked for it.
-/// Credentials are those of the moment when the peer connected (unix(7), SO_PEERCRED).
 pub fn span<T>(request: &Request<T>) -> tracing::Span {
-    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-    match peer {
-        Some(peer) => tracing::info_span!(
-            "call",
-            pid = peer.pid().unwrap_or(0),
-            uid = peer.uid(),
-            gid = peer.gid()
-        ),
+    match request.extensions().get::<Option<Peer>>().copied().flatten() {
+        Some(Peer { pid, uid, gid }) => tracing::info_span!("call", pid, uid, gid),
         None => tracing::info_span!("call"),
     }
 }

@@ -15,16 +15,18 @@ use super::ServeError;
 /// Its own; [`ServeError::Grpc`] if there can be no thread.
 pub async fn run<F>(serve: impl FnOnce() -> F + Send + 'static) -> Result<(), ServeError>
 where
-    F: Future<Output = Result<(), ServeError>>,
+    F: Future<Output = Result<(), ServeError>> + Send + 'static,
 {
     let failed = |what: &str| ServeError::Grpc(format!("its thread: {what}"));
     let (ended, end) = oneshot::channel();
     let body = move || {
         let runtime = Builder::new_current_thread().enable_all().build();
         let served = match runtime {
-            Ok(runtime) => runtime.block_on(serve()),
-            Err(e) => Err(failed(&e.to_string())),
+            // Spawned: to wake what is blocked on takes a system call, to wake a task none.
+            Ok(runtime) => runtime.block_on(async { tokio::spawn(serve()).await }),
+            Err(e) => Ok(Err(failed(&e.to_string()))),
         };
+        let served = served.unwrap_or_else(|e| Err(failed(&e.to_string())));
         // Nobody waits any more when netd is ending anyway.
         let _ = ended.send(served);
     };

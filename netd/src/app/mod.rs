@@ -7,15 +7,13 @@ mod listener;
 mod notify;
 
 use std::{
+    os::unix::net::UnixListener,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 use tonic::service::RoutesBuilder;
 
 use crate::{
@@ -156,11 +154,11 @@ async fn serve_observers(
 async fn serve_api(
     api: Api,
     node: Arc<Node>,
-    listener: std::os::unix::net::UnixListener,
+    listener: UnixListener,
     stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let listener = UnixListener::from_std(listener);
-    let listener = listener.map_err(|e| ServeError::Grpc(format!("its socket: {e}")))?;
+    let connections = api::accept(listener);
+    let connections = connections.map_err(|e| ServeError::Grpc(format!("its socket: {e}")))?;
     let mut routes = RoutesBuilder::default();
     api.add_to(&mut routes).map_err(|status| ServeError::Grpc(status.to_string()))?;
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -175,7 +173,7 @@ async fn serve_api(
     });
     let server = tonic::transport::Server::builder()
         .add_routes(routes.routes())
-        .serve_with_incoming_shutdown(api::accept(listener), stopped(stop.clone()));
+        .serve_with_incoming_shutdown(connections, stopped(stop.clone()));
     let deadline = async {
         stopped(stop).await;
         tokio::time::sleep(DRAIN).await;

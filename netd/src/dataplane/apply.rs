@@ -117,6 +117,7 @@ impl<'a> Applier<'a> {
             for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
                 batch.route(link::get(Which::Index(index)), 0);
             }
+            batch.quieten();
             let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
             let (_, links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
             let there = match &mut self.pod {
@@ -373,6 +374,7 @@ fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> std::io::Result<bool
         batch.route(net::way_to(ip), 0);
     }
     let asked = batch.len();
+    batch.quieten();
     let (_, answers) = pod.exchange(batch)?;
     let ready = |answer: &Received| match answer.kind {
         libc::RTM_NEWLINK => carries(answer),

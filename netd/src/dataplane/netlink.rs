@@ -156,8 +156,6 @@ impl Socket {
         self.send(&batch.bytes)?;
         let mut results = vec![Ok(()); batch.len()];
         let mut waiting = batch.acked.iter().filter(|acked| **acked).count();
-        // A netfilter batch: its first message only opens it and asks for nothing.
-        let opened = batch.acked.first() == Some(&false);
         let mut pending = batch.acked;
         let mut extra = Vec::new();
         while waiting > 0 {
@@ -168,7 +166,7 @@ impl Socket {
                     *result = outcome(&message.bytes);
                     waiting -= usize::from(std::mem::take(&mut pending[index]));
                     // An error for the opening message refuses the batch as a whole.
-                    if opened && index == 0 && result.is_err() {
+                    if batch.whole && index == 0 && result.is_err() {
                         waiting = 0;
                     }
                 } else if message.kind != NLMSG_NOOP {

@@ -34,12 +34,19 @@ pub struct Batch {
     pub(super) offsets: Vec<usize>,
     /// Whether each asks for an acknowledgement.
     pub(super) acked: Vec<bool>,
+    /// All or nothing: a refusal of the first request is one of all.
+    pub(super) whole: bool,
 }
 
 impl Batch {
     /// Nothing to send yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for netfilter: its first request opens a transaction.
+    pub fn transaction() -> Self {
+        Self { whole: true, ..Self::default() }
     }
 
     /// How many requests are in it.
@@ -64,16 +71,16 @@ impl Batch {
     }
 
     /// As [`Batch::route`], but asks for no acknowledgement: the kernel answers only if
-    /// it refuses. Neither the first nor the last request of a batch can be one of these.
+    /// it refuses. The last request of a batch can't be one of these.
     pub fn quiet_route(&mut self, message: RouteNetlinkMessage, flags: u16) {
         self.encoded(message, flags);
     }
 
-    /// Of the requests between the first and the last, the kernel is to answer only those
-    /// that it refuses: an acknowledgement costs as much as a small request.
+    /// Of the requests before the last, the kernel is to acknowledge only those that it
+    /// refuses: an acknowledgement costs as much as a small request.
     pub fn quieten(&mut self) {
         let last = self.offsets.len().saturating_sub(1);
-        for (offset, acked) in self.offsets.iter().zip(&mut self.acked).take(last).skip(1) {
+        for (offset, acked) in self.offsets.iter().zip(&mut self.acked).take(last) {
             let quiet = flags(&self.bytes[*offset..]) & !(libc::NLM_F_ACK as u16);
             self.bytes[offset + 6..offset + 8].copy_from_slice(&quiet.to_ne_bytes());
             *acked = false;

@@ -82,7 +82,7 @@ pub(super) fn of_element(element: &Element, with_data: bool) -> Vec<u8> {
 /// A transaction: all or nothing. Only the last change asks for an answer: refusals
 /// of earlier ones come before it, and each answer costs a system call.
 pub(super) fn transaction(changes: &[(u16, u16, Vec<u8>)]) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::transaction();
     let edge = [0, 0, 0, SUBSYSTEM as u8];
     batch.raw(BATCH_BEGIN, 0, &edge);
     for (i, (message, flags, body)) in changes.iter().enumerate() {
