@@ -3,11 +3,12 @@
 use netd_api::v1;
 use prost::Message as _;
 
-use crate::{api, dataplane, overlay, usecase};
+use crate::{api, dataplane, overlay, store, usecase};
 
 /// Stored records: newline-separated, each tried as every kind; what is taken is loaded
-/// into a registry as at start, and used.
+/// into a registry as at start, and used. And the same as the journal that holds records.
 pub fn records(bytes: &[u8]) {
+    store::embedded::fuzz_journal(bytes);
     usecase::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
 }
 

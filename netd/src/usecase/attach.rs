@@ -196,7 +196,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// In the log once the answer is on its way: nobody waits for the log.
+/// In the log behind the answer, as a rule: nobody waits for the log.
 fn say_attached(endpoint: Arc<Endpoint>, took: Duration) {
     let say = async move {
         tokio::task::yield_now().await;

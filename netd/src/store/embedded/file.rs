@@ -1,4 +1,5 @@
-//! One redb file: opened, read as a whole once, then only written.
+//! A redb file: opened, read as a whole once, then only written. And what it has in common
+//! with the journal.
 
 use std::{
     fs::{self, File, OpenOptions},

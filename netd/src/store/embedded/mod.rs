@@ -39,6 +39,7 @@ use super::{
     rules::{self, Class},
 };
 
+pub(crate) use self::journal::fuzz as fuzz_journal;
 pub use self::{memory::HistoryLimit, open::EmbeddedOptions};
 
 /// How long a lease whose keys could not be removed waits for the next try.
@@ -74,16 +75,19 @@ impl EmbeddedStore {
 /// Runs `change` with the writer. Syncing a file takes milliseconds and goes to a
 /// thread of its own; a volatile change takes microseconds and stays. Either way it
 /// runs to its end even if the caller is dropped, so disk and memory can't part.
+/// A journal that is mostly past is made anew behind the caller's back.
 async fn run<T: Send + 'static>(
     writer: Arc<AsyncMutex<Writer>>,
     syncs: bool,
     change: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    let shared = Arc::clone(&writer);
     let mut writer = writer.lock_owned().await;
     if !syncs {
         let changed = change(&mut writer);
         if writer.volatile.is_overgrown() {
-            tokio::task::spawn_blocking(move || writer.compact());
+            // It takes the lock itself: one that waits for a thread must not hold it.
+            tokio::task::spawn_blocking(move || shared.blocking_lock().compact());
         }
         return changed;
     }

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     failure::io_failed,
     file::{Content, KvFile},
-    journal::Journal,
+    journal::{Journal, remove_leftover},
     lease::Leases,
     lock::Lock,
     memory::{HistoryLimit, Memory},
@@ -102,9 +102,10 @@ fn open_volatile(
 ) -> Result<(Journal, Content), StoreError> {
     let stamp = Stamp::read(path);
     let past = stamp.as_ref().map_or(durable, |stamp| stamp.base.max(durable));
+    remove_leftover(path)?;
     import(path, boot_id)?;
     if is_missing(path)? {
-        let at = if past == 0 { 0 } else { next_boot(past) };
+        let at = if past == 0 && stamp.is_none() { 0 } else { next_boot(past) };
         return make_volatile(path, boot_id, at);
     }
     match Journal::open(path) {
@@ -133,16 +134,26 @@ fn import(path: &Path, boot_id: &str) -> Result<(), StoreError> {
     if is_missing(&old)? {
         return Ok(());
     }
-    let of_this_boot = Stamp::read(path).is_some_and(|stamp| stamp.boot_id == boot_id);
-    if of_this_boot && is_missing(path)? {
+    // Of another boot, it may be damaged.
+    if Stamp::read(path).is_none_or(|stamp| stamp.boot_id == boot_id) {
         let (_, content) = KvFile::open(&old, Class::Volatile)?;
-        if content.boot_id == boot_id {
-            tracing::info!(path = %path.display(), endpoints = content.entries.len(),
-                "records of an earlier netd are taken over");
+        if content.boot_id == boot_id && is_newer(&content, path)? {
+            let records = content.entries.len();
             Journal::make(path, content)?;
+            tracing::info!(path = %old.display(), records, "an earlier netd's are taken over");
         }
     }
-    std::fs::remove_file(&old).map_err(|e| io_failed(&old, "removing what was taken over", &e))
+    std::fs::remove_file(&old).map_err(|e| io_failed(&old, "removing an earlier netd's file", &e))
+}
+
+/// Whether the journal knows less, or there is none: an older netd ran after it. (One that
+/// was killed between taking over and removing left the same revision.)
+fn is_newer(old: &Content, path: &Path) -> Result<bool, StoreError> {
+    if is_missing(path)? {
+        return Ok(true);
+    }
+    let (_, journal) = Journal::open(path)?;
+    Ok(journal.boot_id != old.boot_id || journal.revision < old.revision)
 }
 
 /// The old file goes first: at no moment does a damaged one lie beside a stamp of this boot.

@@ -152,8 +152,11 @@ impl Writer {
         file.write(effects, revision)
     }
 
-    /// Makes the journal anew if most of it is past.
+    /// Makes the journal anew, of what memory holds, if it is still overgrown.
     pub fn compact(&mut self) {
+        if !self.volatile.is_overgrown() {
+            return;
+        }
         let memory = self.memory.read();
         let entries: Vec<_> = memory.of_class(Class::Volatile).cloned().collect();
         drop(memory);

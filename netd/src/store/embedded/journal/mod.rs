@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use prost::Message as _;
 
 use self::frame::{OVERHEAD, frame, payloads};
@@ -30,8 +31,8 @@ use crate::store::{Entry, Revision, StoreError, rules::Class};
 const MAGIC: [u8; 8] = *b"netdlog1";
 /// Magic and size.
 const START: usize = 16;
-/// The file grows by so much, bytes; the new part is a hole.
-const STEP: u64 = 256 << 10;
+/// The file grows by so much, bytes; the new part is zeros.
+const STEP: u64 = 64 << 10;
 /// As much more than twice its content may be in a file before it is made anew, bytes.
 const SLACK: u64 = 1 << 20;
 /// Entries in a frame of a new file.
@@ -106,18 +107,18 @@ impl Journal {
         self.open.as_ref().is_some_and(|open| open.end > open.enough)
     }
 
-    /// Makes the file anew, with nothing but `entries`, which are what it holds.
+    /// Makes the file anew, with nothing but `entries`: all that are there.
     ///
     /// # Errors
-    /// [`StoreError::Failed`]; it goes on with the old file, and is not overgrown before
-    /// that has grown as much again.
+    /// [`StoreError::Failed`]; it goes on with the old file, which is not called overgrown
+    /// before it has grown some more.
     pub fn compact(
         &mut self,
         entries: impl Iterator<Item = Arc<Entry>>,
         revision: Revision,
     ) -> Result<(), StoreError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.enough += SLACK;
+        open.enough = open.end + SLACK;
         let boot_id = open.boot_id.clone();
         *open = replace(&self.path, &boot_id, revision, entries)?;
         Ok(())
@@ -141,6 +142,11 @@ impl RecordFile for Journal {
         let bytes = fs::read(path).map_err(io("reading"))?;
         let content = read(&bytes);
         let (content, end) = content.map_err(|found| damaged(path, Class::Volatile, &found))?;
+        let rest = bytes.get(end as usize..).unwrap_or_default();
+        if rest.iter().any(|byte| *byte != 0) {
+            tracing::info!(path = %path.display(), at = end,
+                "the last record was not written to its end, so it was not reported; left out");
+        }
         let file = OpenOptions::new().write(true).open(path).map_err(io("opening"))?;
         let size = bytes.len() as u64;
         let live = content.entries.iter().map(weight).sum();
@@ -181,17 +187,22 @@ impl Open {
     /// First the file, then the note of its size: it is never shorter than that says.
     fn grow(&mut self, size: u64) -> io::Result<()> {
         self.file.set_len(size)?;
+        // So that some detaches go on working on a disk that others have filled. What can't
+        // be had now may be there when it is written.
+        let (from, more) = (self.size.cast_signed(), (size - self.size).cast_signed());
+        let _ = fallocate(&self.file, FallocateFlags::empty(), from, more);
         self.file.write_all_at(&size.to_le_bytes(), MAGIC.len() as u64)?;
         self.size = size;
         Ok(())
     }
 
-    /// Makes everything behind the last frame zeros.
+    /// Cuts off what is behind the last frame.
     fn clear_rest(&mut self) -> io::Result<()> {
         // Not shorter than noted for a moment: a crash then would look like damage.
         self.file.write_all_at(&(START as u64).to_le_bytes(), MAGIC.len() as u64)?;
         self.file.set_len(self.end)?;
-        self.grow(self.end.next_multiple_of(STEP))
+        self.size = self.end;
+        self.file.write_all_at(&self.size.to_le_bytes(), MAGIC.len() as u64)
     }
 }
 
@@ -206,19 +217,38 @@ impl From<&Effect> for Record {
     }
 }
 
+fn fresh_of(path: &Path) -> PathBuf {
+    path.with_extension("journal.new")
+}
+
+/// Removes what a process that was killed while it made the file at `path` has left.
+///
+/// # Errors
+/// [`StoreError::Failed`].
+pub(super) fn remove_leftover(path: &Path) -> Result<(), StoreError> {
+    let fresh = fresh_of(path);
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(io_failed(&fresh, "removing a half-made file", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn replace(
     path: &Path,
     boot_id: &str,
     revision: Revision,
     entries: impl Iterator<Item = Arc<Entry>>,
 ) -> Result<Open, StoreError> {
-    let fresh = path.with_extension("journal.new");
+    let fresh = fresh_of(path);
+    remove_leftover(path)?;
     let made = fill(&fresh, boot_id, revision, entries)
         .and_then(|open| fs::rename(&fresh, path).map(|()| open));
     made.map_err(|e| {
-        // Best effort: it is overwritten at the next try anyway.
+        // Best effort: it is removed at the next try anyway.
         let _ = fs::remove_file(&fresh);
-        io_failed(path, "making the file", &e)
+        io_failed(&fresh, "making the file", &e)
     })
 }
 
@@ -228,7 +258,7 @@ fn fill(
     revision: Revision,
     entries: impl Iterator<Item = Arc<Entry>>,
 ) -> io::Result<Open> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all_at(&MAGIC, 0)?;
     let boot = boot_id.to_owned();
     let mut open = Open { file, boot_id: boot.clone(), end: START as u64, size: 0, enough: 0 };
@@ -266,8 +296,10 @@ fn read(bytes: &[u8]) -> Result<(Content, u64), String> {
     let (payloads, end) = payloads(bytes, START).map_err(|damage| at(damage.0))?;
     let mut content: Option<Content> = None;
     let mut entries = std::collections::BTreeMap::new();
+    let mut offset = START;
     for payload in payloads {
-        let batch = Batch::decode(payload).map_err(|_| at(START))?;
+        let batch = Batch::decode(payload).map_err(|_| at(offset))?;
+        offset += payload.len() + OVERHEAD;
         let content = content.get_or_insert_with(|| Content {
             boot_id: batch.boot_id.clone(),
             ..Content::default()
@@ -287,4 +319,14 @@ fn read(bytes: &[u8]) -> Result<(Content, u64), String> {
     let mut content = content.ok_or("its first record is missing")?;
     content.entries = entries.into_values().collect();
     Ok((content, end as u64))
+}
+
+/// For fuzzing: as a whole file, and as a record, whose checksum no fuzzer finds out.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = read(bytes);
+    let first = Batch { revision: 1, changes: Vec::new(), boot_id: "boot".to_owned() };
+    let frames = [first.encode_to_vec(), bytes.to_vec()];
+    let frames: Vec<u8> = frames.iter().filter_map(|payload| frame(payload)).flatten().collect();
+    let size = (START + frames.len()) as u64;
+    let _ = read(&[&MAGIC, &size.to_le_bytes()[..], &frames].concat());
 }
