@@ -56,7 +56,7 @@ impl Connection {
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> Poll<io::Result<Option<usize>>> {
         if self.outbox.is_new() {
-            // An error of the stream is met by the next read.
+            // After an error, the next read sees the end.
             let read = self.fill(cx).map_ok(|more| more && self.rewriter.has_asked());
             self.outbox.begin(matches!(read, Poll::Ready(Ok(true))));
         }

@@ -1,6 +1,6 @@
 //! Who is at the other end of the Unix socket: in the log, with all that a call did.
 
-use std::os::unix::net::UnixListener;
+use std::{os::unix::net::UnixListener, time::Duration};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio_stream::{Stream, StreamExt as _};
@@ -10,6 +10,9 @@ use super::{
     connection::Connection,
     socket::{Incoming, Socket},
 };
+
+/// How long nothing is accepted after a failure.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A process, at the moment when it connected (unix(7), SO_PEERCRED).
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +34,19 @@ pub fn accept(
         let peer = peer(&socket);
         Connection::new(socket, peer)
     };
-    Ok(connections.map(move |socket| socket.map(with_peer)))
+    Ok(connections.then(move |socket| async move {
+        if let Err(error) = &socket {
+            tracing::warn!(%error, "a connection can't be accepted");
+            // Out of descriptors, say: to ask again at once would leave time for nothing else.
+            tokio::time::sleep(PAUSE).await;
+        }
+        socket.map(with_peer)
+    }))
 }
 
 fn peer(socket: &Socket) -> Option<Peer> {
-    match getsockopt(socket.get_ref(), PeerCredentials) {
+    let asked = socket.get_ref().and_then(|socket| Ok(getsockopt(socket, PeerCredentials)?));
+    match asked {
         Ok(found) => {
             let peer = Peer { pid: found.pid(), uid: found.uid(), gid: found.gid() };
             tracing::debug!(pid = peer.pid, uid = peer.uid, gid = peer.gid, "connection");

@@ -20,28 +20,50 @@ use tokio_stream::Stream;
 /// A connection's socket.
 #[derive(Debug)]
 pub struct Socket {
-    stream: AsyncFd<UnixStream>,
+    /// There, but in the middle of [`Socket::wait_for_both`].
+    stream: Option<AsyncFd<UnixStream>>,
     /// Whether it is waited for room, too.
     both: bool,
+    /// Never read from: what a client sends first is mostly there with the connection,
+    /// and no event has said so yet.
+    fresh: bool,
 }
 
 impl Socket {
+    /// Of a connection that has just come.
+    ///
     /// # Errors
     /// The system's.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: watched(stream, Interest::READABLE)?, both: false })
+        let stream = Some(watched(stream, Interest::READABLE)?);
+        Ok(Self { stream, both: false, fresh: true })
     }
 
     /// The socket itself.
-    pub fn get_ref(&self) -> &UnixStream {
-        self.stream.get_ref()
+    ///
+    /// # Errors
+    /// An earlier one has ended it.
+    pub fn get_ref(&self) -> io::Result<&UnixStream> {
+        self.watched().map(AsyncFd::get_ref)
+    }
+
+    fn watched(&self) -> io::Result<&AsyncFd<UnixStream>> {
+        self.stream.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Reads what is there.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.fresh) {
+            match self.get_ref()?.read(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return Poll::Ready(other),
+            }
+        }
+        let stream = self.watched()?;
         loop {
-            let mut ready = ready!(self.stream.poll_read_ready(cx))?;
+            let mut ready = ready!(stream.poll_read_ready(cx))?;
             match ready.get_inner().read(bytes) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -64,10 +86,10 @@ impl Socket {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.stream.get_ref().write_vectored(parts) {
+            match self.get_ref()?.write_vectored(parts) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for_both(cx)?;
-                    ready!(self.stream.poll_write_ready(cx))?.clear_ready();
+                    ready!(self.watched()?.poll_write_ready(cx))?.clear_ready();
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return Poll::Ready(other),
@@ -80,7 +102,7 @@ impl Socket {
     /// # Errors
     /// The system's; none if the client has gone before.
     pub fn shutdown(&self) -> io::Result<()> {
-        match self.stream.get_ref().shutdown(Shutdown::Write) {
+        match self.get_ref()?.shutdown(Shutdown::Write) {
             Err(e) if e.kind() != io::ErrorKind::NotConnected => Err(e),
             _ => Ok(()),
         }
@@ -90,11 +112,12 @@ impl Socket {
         if self.both {
             return Ok(());
         }
-        let same = self.stream.get_ref().try_clone()?;
+        let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        *self = Self { stream: watched(same, both)?, both: true };
+        let stream = self.stream.insert(watched(stream.into_inner(), both)?);
+        self.both = true;
         // Whoever waited for data goes on waiting.
-        let _ = self.stream.poll_read_ready(cx)?;
+        let _ = stream.poll_read_ready(cx)?;
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 //! A call is a chain of short steps, each of which waits for the one before: on one thread
 //! they follow each other at once, where among several the next worker would have to be
 //! woken first. And what else netd does, ten thousand peers to compare, say, holds no call
-//! up. Work of the kernel's and of the disk is done on threads of its own.
+//! up. So calls must not hold each other up: what waits for the kernel's locks or for a disk
+//! is done on threads of its own, and long lists are made with pauses.
 
 use tokio::{runtime::Builder, sync::oneshot};
 

@@ -9,8 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{Config, SocketGroup};
 use nix::unistd::{Gid, Group};
+
+use crate::config::{Config, SocketGroup};
 
 /// Root and group; nobody else.
 const MODE: u32 = 0o660;

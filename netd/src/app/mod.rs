@@ -113,16 +113,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let facts = Facts { kernel: kernel_release(), capabilities, started_at };
     probe_kernel(facts.capabilities.clone());
     let api = Api::new(node.clone(), facts, stop.clone());
-    let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
-    let served = {
-        let (node, stop) = (node.clone(), stop.clone());
-        api_thread::run(move || serve_api(api, node, listener, stop)).await
-    };
-    if *stop.borrow() {
-        // With nothing to drain, netd could be gone before it has said that it stops.
-        let _ = notifier.await;
+    let deadline = stopped(stop.clone());
+    tokio::select! {
+        served = api_thread::run(move || serve_api(api, node, listener, stop)) => served,
+        // Calls that take longer, and connections that say nothing.
+        () = async { deadline.await; tokio::time::sleep(DRAIN).await } => Ok(()),
     }
-    served
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
@@ -171,18 +167,17 @@ async fn serve_api(
             tell_health(&reporter, &mut ready).await;
         }
     });
-    let server = tonic::transport::Server::builder()
+    // Here, so that systemd's watchdog sees it when calls are not answered any more.
+    let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
+    let served = tonic::transport::Server::builder()
         .add_routes(routes.routes())
-        .serve_with_incoming_shutdown(connections, stopped(stop.clone()));
-    let deadline = async {
-        stopped(stop).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = server => served.map_err(|e| ServeError::Grpc(e.to_string())),
-        // Calls that take longer, and connections that say nothing.
-        () = deadline => Ok(()),
+        .serve_with_incoming_shutdown(connections, stopped(stop.clone()))
+        .await;
+    if *stop.borrow() {
+        // With nothing to drain, netd could be gone before it has said that it stops.
+        let _ = notifier.await;
     }
+    served.map_err(|e| ServeError::Grpc(e.to_string()))
 }
 
 async fn tell_health(

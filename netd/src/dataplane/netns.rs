@@ -17,7 +17,7 @@ use std::{
 
 use nix::sys::statfs::fstatfs;
 
-use super::DataplaneError;
+use super::{DataplaneError, kernel::failed};
 use crate::domain::NetnsId;
 
 /// `NSFS_MAGIC` (uapi/linux/magic.h).
@@ -70,7 +70,7 @@ impl Netns {
             return Err(other("a namespace of another type".into()));
         }
         let id = identity(&file).map_err(|e| other(e.to_string()))?;
-        if is_own(id).map_err(|e| other(format!("netd's own can't be told from it: {e}")))? {
+        if is_own(id).map_err(failed("finding out netd's own namespace"))? {
             return Err(DataplaneError::HostNetns { path: path.into() });
         }
         Ok(Self { path: path.into(), id, fd: file.into() })

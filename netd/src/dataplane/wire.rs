@@ -44,7 +44,7 @@ impl Batch {
         Self::default()
     }
 
-    /// The same for netfilter: its first request opens a transaction.
+    /// A netfilter transaction, whose first request opens it; nothing to send yet.
     pub fn transaction() -> Self {
         Self { whole: true, ..Self::default() }
     }

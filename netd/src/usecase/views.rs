@@ -66,6 +66,8 @@ pub struct Page {
 /// A page's records are not larger together, unless one alone is; bytes. gRPC clients
 /// refuse messages above 4 MiB unless told otherwise.
 const MOST_PAGE_BYTES: usize = 2 << 20;
+/// Records between two pauses, in which other calls go on.
+const PAUSE: usize = 64;
 
 /// How many there are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -162,7 +164,10 @@ impl Node {
         let after = after.map(keys::endpoint).unwrap_or_default();
         let mut page = Page { endpoints: Vec::new(), next: None, revision: snapshot.revision };
         let mut bytes = 0;
-        for entry in snapshot.entries.iter().filter(|e| e.key > after) {
+        for (n, entry) in snapshot.entries.iter().filter(|e| e.key > after).enumerate() {
+            if n % PAUSE == PAUSE - 1 {
+                tokio::task::yield_now().await;
+            }
             // Unreadable records are reported at start.
             let Ok(endpoint) = recorded::endpoint(entry) else { continue };
             if !filter.likes(&endpoint) {

@@ -36,8 +36,8 @@ const EVERYWHERE: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// Groups to hear on the host only: settings of both families; links that come up and
 /// new addresses, which matter of the underlay and of the overlay's devices only.
 const ON_THE_HOST: [u32; 5] = [24, 25, 1, 5, 9];
-/// How long events gather after some were heard, milliseconds. An attach makes them in bursts, and to
-/// wake up for each would take its processor away from it.
+/// How long events gather after some were heard, milliseconds. An attach makes them in
+/// bursts, and to wake up for each would take its processor away from it.
 const GATHER: u8 = 5;
 /// Room for events that are not read yet, bytes.
 const BUFFER: i32 = 16 << 20;

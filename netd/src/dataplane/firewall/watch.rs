@@ -18,8 +18,8 @@ use crate::dataplane::{
 
 /// `NFNLGRP_NFTABLES`
 const GROUP: u32 = 7;
-/// Room for some thousand events.
-const BUFFER: i32 = 1 << 20;
+/// Room for what a large `nft -f` of somebody else's makes at once, bytes.
+const BUFFER: i32 = 8 << 20;
 
 /// Why the tables should be looked at ([`super::Firewall::intact`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,10 @@ use std::{
 
 use etcd_client::{Client, Error};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     EtcdOptions,
@@ -53,6 +56,8 @@ pub(super) struct Members {
     options: EtcdOptions,
     pub meters: Arc<Meters>,
     pub lineage: Mutex<Lineage>,
+    /// Where connections live, whoever needs them first: not on the API's thread.
+    home: Option<Handle>,
 }
 
 impl Members {
@@ -67,6 +72,7 @@ impl Members {
             options,
             meters: Arc::default(),
             lineage: Mutex::default(),
+            home: Handle::try_current().ok(),
         })
     }
 
@@ -223,7 +229,12 @@ impl Members {
         let not_done = |error: StoreError| Miss::NotDone(error.to_string());
         let options = self.options.connect_options(with_user).map_err(not_done)?;
         let start = Instant::now();
-        let made = Client::connect([&member.endpoint], Some(options)).await;
+        let endpoint = member.endpoint.clone();
+        let made = async move { Client::connect([endpoint], Some(options)).await };
+        let made = match &self.home {
+            Some(home) => home.spawn(made).await.map_err(|e| Miss::NotDone(e.to_string()))?,
+            None => made.await,
+        };
         if with_user && self.options.user.is_some() {
             self.meters.record(Rpc::Authenticate, start.elapsed(), made.is_err());
         }

@@ -121,7 +121,7 @@ pub fn run(
 /// Not closed before the process ends, which it does next: netd would be woken to see it
 /// close while the result is still to be written.
 fn netd(config: &Config) -> Result<ManuallyDrop<Netd>, HookError> {
-    Netd::connect(&config.socket, config.timeout).map(ManuallyDrop::new)
+    Netd::for_one_call(&config.socket, config.timeout).map(ManuallyDrop::new)
 }
 
 fn object(value: &Value) -> Result<Node<'_>, HookError> {
@@ -216,7 +216,7 @@ fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     reader.finish()?;
     let timeout = config.timeout.min(STATUS_TIMEOUT);
-    let ready = Netd::connect(&config.socket, timeout).and_then(|mut netd| netd.ready());
+    let ready = Netd::for_one_call(&config.socket, timeout).and_then(|mut netd| netd.ready());
     ready.map_err(|error| match error {
         HookError::NotReady(_) => error,
         other => HookError::NotReady(vec![format!("{other}; {}", other.details())]),

@@ -21,6 +21,9 @@ const ENABLE_PUSH: u16 = 2;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
+/// Whatever the peer has begun may go on, and there is no error.
+const GOOD_BYE: [u8; 8] = [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 /// Window before anybody says otherwise.
 const WINDOW: i64 = 65_535;
 const MOST_WINDOW: i64 = (1 << 31) - 1;
@@ -46,6 +49,8 @@ pub struct Connection {
     /// Headers of which more is to come, and the flags of their first frame.
     open: Option<(Vec<u8>, u8)>,
     call: Call,
+    /// The next call is the last one.
+    last: bool,
 }
 
 /// The call that is under way, or the last one.
@@ -85,7 +90,14 @@ impl Connection {
             consumed: 0,
             open: None,
             call: Call::default(),
+            last: false,
         }
+    }
+
+    /// Says good-bye with the next call (RFC 9113, 6.8): the peer then closes by itself
+    /// once it has answered, and not when it sees us close.
+    pub fn last(&mut self) {
+        self.last = true;
     }
 
     /// Starts a call: the header block (one frame's worth at most) and the body.
@@ -100,6 +112,9 @@ impl Connection {
         self.call = Call { stream, body, window, ..Call::default() };
         frame::put(&mut self.output, frame::HEADERS, frame::END_HEADERS, stream, headers);
         self.send();
+        if self.last && self.call.sent == self.call.body.len() {
+            frame::put(&mut self.output, frame::GOAWAY, 0, 0, &GOOD_BYE);
+        }
     }
 
     /// Puts as much of the body out as the peer takes.

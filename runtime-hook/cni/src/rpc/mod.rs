@@ -59,6 +59,16 @@ impl Netd {
         Ok(Self { socket: socket.to_owned(), deadline, wire, connection: Connection::new() })
     }
 
+    /// As [`Netd::connect`], for one call.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_one_call(socket: &str, deadline: Duration) -> Result<Self, HookError> {
+        let mut netd = Self::connect(socket, deadline)?;
+        netd.connection.last();
+        Ok(netd)
+    }
+
     /// Makes an endpoint, or answers the one there is.
     ///
     /// # Errors
