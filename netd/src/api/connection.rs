@@ -143,3 +143,86 @@ impl Connected for Connection {
         self.peer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{
+        future::poll_fn,
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+    };
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// END_HEADERS; with END_STREAM it is a whole request.
+    const HEADERS: [u8; 10] = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+    const REQUEST: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82];
+
+    fn preface() -> Vec<u8> {
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &SETTINGS].concat()
+    }
+
+    /// A client that has sent `first`, and our side of its connection.
+    fn client(first: &[u8]) -> (Connection, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        theirs.write_all(first).unwrap();
+        (Connection::new(Socket::new(ours).unwrap(), None), theirs)
+    }
+
+    fn received(theirs: &mut UnixStream) -> Vec<u8> {
+        let mut bytes = vec![0; 100];
+        let read = theirs.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(read);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_asked_gets_everything_with_its_answer() {
+        let (mut ours, mut theirs) = client(&[preface(), REQUEST.to_vec()].concat());
+        ours.write_all(&SETTINGS).await.unwrap();
+        ours.flush().await.unwrap();
+        assert_eq!(received(&mut theirs), b"");
+        let mut bytes = vec![0; preface().len() + REQUEST.len()];
+        ours.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, [preface(), REQUEST.to_vec()].concat());
+        ours.write_all(&HEADERS).await.unwrap();
+        ours.flush().await.unwrap();
+        assert_eq!(received(&mut theirs), [SETTINGS.as_slice(), &HEADERS].concat());
+        ours.write_all(&SETTINGS).await.unwrap();
+        assert_eq!(received(&mut theirs), SETTINGS);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_for_settings_gets_them() {
+        for first in [&[][..], &preface()] {
+            let (mut ours, mut theirs) = client(first);
+            ours.write_all(&SETTINGS).await.unwrap();
+            ours.flush().await.unwrap();
+            assert_eq!(received(&mut theirs), SETTINGS);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_more_or_goes_waits_no_longer() {
+        for more in [&SETTINGS[..], &[]] {
+            let (mut ours, mut theirs) = client(&[preface(), REQUEST.to_vec()].concat());
+            ours.write_all(&SETTINGS).await.unwrap();
+            theirs.write_all(more).unwrap();
+            if more.is_empty() {
+                theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let asked = preface().len() + REQUEST.len();
+            let mut bytes = vec![0; asked];
+            ours.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(ours.read(&mut bytes).await.unwrap(), more.len());
+            poll_fn(|cx| Pin::new(&mut ours).poll_flush(cx)).await.unwrap();
+            assert_eq!(received(&mut theirs), SETTINGS);
+        }
+    }
+}

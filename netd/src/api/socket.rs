@@ -175,8 +175,9 @@ mod tests {
     #[tokio::test]
     async fn more_than_there_is_room_for_is_written_as_the_client_reads() {
         let (mut ours, mut theirs) = pair();
+        let (full, wait) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
+            wait.recv().unwrap();
             let mut all = Vec::new();
             theirs.read_to_end(&mut all).unwrap();
             all
@@ -184,7 +185,14 @@ mod tests {
         let sent: Vec<u8> = (0..MUCH).map(|n| n as u8).collect();
         let mut rest = sent.as_slice();
         while !rest.is_empty() {
-            let n = poll_fn(|cx| ours.poll_write(cx, &[IoSlice::new(rest)])).await.unwrap();
+            let write = poll_fn(|cx| {
+                let written = ours.poll_write(cx, &[IoSlice::new(rest)]);
+                if written.is_pending() {
+                    let _ = full.send(());
+                }
+                written
+            });
+            let n = write.await.unwrap();
             rest = &rest[n..];
         }
         assert!(ours.both, "it had to wait");

@@ -43,3 +43,17 @@ fn what_came_behind_an_answer_is_read_with_the_next_call() {
     assert_eq!(connection.read(), Ok(None));
     assert_eq!(body(&sent(&mut connection)), (100_000, true));
 }
+
+#[test]
+fn the_last_call_says_good_bye_behind_its_body_if_that_is_sent_at_once() {
+    for (size, said) in [(5, true), (100_000, false)] {
+        let mut connection = Connection::new();
+        connection.last();
+        connection.request(b"\x83", vec![7; size]);
+        let sent = sent(&mut connection);
+        let good_bye = [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let last = sent.last().unwrap();
+        assert_eq!((last.kind, last.payload == good_bye), (if said { 7 } else { 0 }, said));
+        assert!(sent.iter().all(|f| f.kind != 7 || f.stream == 0));
+    }
+}
