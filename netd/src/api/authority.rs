@@ -9,8 +9,8 @@
 
 /// "PRI * HTTP/2.0..." (RFC 9113, 3.4)
 const PREFACE: usize = 24;
-/// A frame's head: length 3, type 1, flags 1, stream 4.
-const HEAD: usize = 9;
+/// A frame's head: length 3, type 1, flags 1, stream 4 (RFC 9113, 4.1).
+pub const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 0x1;

@@ -5,8 +5,8 @@
 //! writes fewer are some 3 % of an attach. A client that waits for our settings first, as
 //! most do, or that says anything more, gets every frame at once.
 
-/// A frame's head: length 3, type 1, flags 1, stream 4 (RFC 9113, 4.1).
-const HEAD: usize = 9;
+use super::authority::HEAD;
+
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 

@@ -67,13 +67,15 @@ impl Batch {
 
     /// Adds an rtnetlink request. `flags` are added to `NLM_F_REQUEST | NLM_F_ACK`.
     pub fn route(&mut self, message: RouteNetlinkMessage, flags: u16) {
-        self.encoded(message, flags | libc::NLM_F_ACK as u16);
-    }
-
-    /// As [`Batch::route`], but asks for no acknowledgement: the kernel answers only if
-    /// it refuses. The last request of a batch can't be one of these.
-    pub fn quiet_route(&mut self, message: RouteNetlinkMessage, flags: u16) {
-        self.encoded(message, flags);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let start = self.bytes.len();
+        self.bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut self.bytes[start..]);
+        self.offsets.push(start);
+        self.acked.push(true);
     }
 
     /// Of the requests before the last, the kernel is to acknowledge only those that it
@@ -85,18 +87,6 @@ impl Batch {
             self.bytes[offset + 6..offset + 8].copy_from_slice(&quiet.to_ne_bytes());
             *acked = false;
         }
-    }
-
-    fn encoded(&mut self, message: RouteNetlinkMessage, flags: u16) {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags | libc::NLM_F_REQUEST as u16;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let start = self.bytes.len();
-        self.bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut self.bytes[start..]);
-        self.offsets.push(start);
-        self.acked.push(flags & libc::NLM_F_ACK as u16 != 0);
     }
 
     /// Adds a request of type `kind` whose body is already encoded. `flags` are added

@@ -43,17 +43,14 @@ impl Overlay {
     ) -> Result<(), DataplaneError> {
         for part in entries.chunks(AT_ONCE) {
             let mut batch = Batch::new();
-            for (i, entry) in part.iter().enumerate() {
+            for entry in part {
                 let (message, flags) = match deed {
                     Deed::Set => (object::set(entry), libc::NLM_F_CREATE | libc::NLM_F_REPLACE),
                     Deed::Remove => (object::remove(entry), 0),
                 };
-                if i == 0 || i + 1 == part.len() {
-                    batch.route(message, flags as u16);
-                } else {
-                    batch.quiet_route(message, flags as u16);
-                }
+                batch.route(message, flags as u16);
             }
+            batch.quieten();
             let results = self.kernel.socket.batch(batch);
             let results = results.map_err(failed("changing the overlay's routes"))?;
             for (entry, result) in part.iter().zip(results) {

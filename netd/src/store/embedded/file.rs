@@ -80,12 +80,7 @@ impl KvFile {
     pub fn make(path: &Path, class: Class, boot_id: &str, at: Revision) -> Result<(), StoreError> {
         let fresh = path.with_extension("redb.new");
         let io = |what: &'static str| move |e: std::io::Error| io_failed(path, what, &e);
-        match fs::remove_file(&fresh) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io("removing a half-made file")(e));
-            }
-            _ => {}
-        }
+        remove_if_there(&fresh, "removing a half-made file")?;
         let mut open = OpenOptions::new();
         let file = open.read(true).write(true).create_new(true).mode(0o600).open(&fresh);
         let file = file.map_err(io("making the file"))?;
@@ -153,6 +148,17 @@ impl RecordFile for KvFile {
             self.db = None;
             redb_failed(&self.path, self.class, err)
         })
+    }
+}
+
+/// Removes a file; a missing one is fine. `what`: why, for the error.
+///
+/// # Errors
+/// [`StoreError::Failed`].
+pub(super) fn remove_if_there(path: &Path, what: &str) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_failed(path, what, &e)),
+        _ => Ok(()),
     }
 }
 

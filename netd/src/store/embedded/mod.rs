@@ -31,7 +31,10 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::Instant,
+};
 
 use self::{lease::Leases, memory::Memory, watch::EmbeddedWatch, writer::Writer};
 use super::{
@@ -81,12 +84,12 @@ async fn run<T: Send + 'static>(
     syncs: bool,
     change: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let shared = Arc::clone(&writer);
     let mut writer = writer.lock_owned().await;
     if !syncs {
         let changed = change(&mut writer);
         if writer.volatile.is_overgrown() {
             // It takes the lock itself: one that waits for a thread must not hold it.
+            let shared = Arc::clone(OwnedMutexGuard::mutex(&writer));
             tokio::task::spawn_blocking(move || shared.blocking_lock().compact());
         }
         return changed;

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     failure::io_failed,
-    file::{Content, KvFile},
+    file::{Content, KvFile, remove_if_there},
     journal::{Journal, remove_leftover},
     lease::Leases,
     lock::Lock,
@@ -143,7 +143,7 @@ fn import(path: &Path, boot_id: &str) -> Result<(), StoreError> {
             tracing::info!(path = %old.display(), records, "an earlier netd's are taken over");
         }
     }
-    std::fs::remove_file(&old).map_err(|e| io_failed(&old, "removing an earlier netd's file", &e))
+    remove_if_there(&old, "removing an earlier netd's file")
 }
 
 /// Whether the journal knows less, or there is none: an older netd ran after it. (One that
@@ -162,12 +162,7 @@ fn make_volatile(
     boot_id: &str,
     at: Revision,
 ) -> Result<(Journal, Content), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(io_failed(path, "removing the file of another boot", &e));
-        }
-        _ => {}
-    }
+    remove_if_there(path, "removing the file of another boot")?;
     Stamp { boot_id: boot_id.to_owned(), base: at }.write(path)?;
     let boot_id = boot_id.to_owned();
     let content = || Content { entries: Vec::new(), revision: at, boot_id: boot_id.clone() };

@@ -23,7 +23,7 @@ use prost::Message as _;
 use self::frame::{OVERHEAD, frame, payloads};
 use super::{
     failure::{damaged, io_failed},
-    file::{Content, Effect, RecordFile},
+    file::{Content, Effect, RecordFile, remove_if_there},
     record,
 };
 use crate::store::{Entry, Revision, StoreError, rules::Class};
@@ -226,13 +226,7 @@ fn fresh_of(path: &Path) -> PathBuf {
 /// # Errors
 /// [`StoreError::Failed`].
 pub(super) fn remove_leftover(path: &Path) -> Result<(), StoreError> {
-    let fresh = fresh_of(path);
-    match fs::remove_file(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(io_failed(&fresh, "removing a half-made file", &e))
-        }
-        _ => Ok(()),
-    }
+    remove_if_there(&fresh_of(path), "removing a half-made file")
 }
 
 fn replace(
