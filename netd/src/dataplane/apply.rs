@@ -23,6 +23,8 @@ use super::{
 };
 use crate::domain::{Route, Wiring, WiringDriver};
 
+/// Make it, and say what it became.
+const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO) as u16;
 /// In the answer to the making of a pair: the other end's index, and its namespace's id.
 const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -150,10 +152,16 @@ impl<'a> Applier<'a> {
 
     fn create_veth(&mut self) -> Result<(), DataplaneError> {
         let fd = self.netns.as_fd().as_raw_fd();
-        let message = link::veth(self.wiring, fd, self.indexes.bridge);
+        let mut batch = Batch::new();
+        if let Some(id) = self.kernel.shared.table.lock().wished_id() {
+            // Refused when it has one, or the id is taken: fine.
+            batch.route(link::netns_id(fd, id), 0);
+        }
+        batch.route(link::veth(self.wiring, fd, self.indexes.bridge), NEW);
+        batch.quieten();
         let name = &self.wiring.host_ifname;
         let what = "make the veth pair";
-        let (result, answer) = self.create(message, what)?;
+        let (result, answer) = self.create(batch, what)?;
         if let Err(refusal) = result {
             return Err(self.not_made(what, &refusal));
         }
@@ -213,7 +221,9 @@ impl<'a> Applier<'a> {
     fn create_ifb(&mut self) -> Result<(), DataplaneError> {
         let name = ifb_name(&self.wiring.host_ifname);
         let what = "make the device that limits what the pod sends";
-        let (result, answer) = self.create(link::ifb(&name, self.wiring.mtu), what)?;
+        let mut batch = Batch::new();
+        batch.route(link::ifb(&name, self.wiring.mtu), NEW);
+        let (result, answer) = self.create(batch, what)?;
         if let Err(refusal) = result {
             return Err(refused(format!("{name}: {what}"), &refusal));
         }
@@ -230,15 +240,13 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// What became of the last request, and what it echoed.
     #[allow(clippy::type_complexity)]
     fn create(
         &mut self,
-        message: netlink_packet_route::RouteNetlinkMessage,
+        batch: Batch,
         what: &str,
     ) -> Result<(Result<(), Refusal>, Vec<Received>), DataplaneError> {
-        let mut batch = Batch::new();
-        let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO;
-        batch.route(message, flags as u16);
         let (mut results, answer) = self
             .kernel
             .socket

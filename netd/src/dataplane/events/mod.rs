@@ -5,6 +5,7 @@
 //! kernel had to drop events, that is a [`Drift::Everything`].
 
 mod filter;
+mod ids;
 mod overlay;
 mod parse;
 mod table;

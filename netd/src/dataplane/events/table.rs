@@ -4,6 +4,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::{
+    ids::Ids,
     overlay::OverlayTable,
     parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
 };
@@ -53,6 +54,7 @@ pub struct Table {
     pods: HashMap<(i32, u32), u32>,
     addresses: HashMap<IpAddr, u32>,
     bridges: HashMap<u32, ExpectedBridge>,
+    ids: Ids,
     /// Index and MTU.
     underlay: Option<(u32, u32)>,
     /// What was made of the overlay.
@@ -67,11 +69,17 @@ impl Table {
         self.names.insert(endpoint.name.clone(), endpoint.host);
         if let Some(pod) = endpoint.pod {
             self.pods.insert(pod, endpoint.host);
+            self.ids.taken(pod.0);
         }
         for ip in &endpoint.addresses {
             self.addresses.insert(*ip, endpoint.host);
         }
         self.endpoints.insert(endpoint.host, endpoint);
+    }
+
+    /// The id that the namespace of the next sandbox should get; `None`: any.
+    pub fn wished_id(&self) -> Option<i32> {
+        self.ids.wish(self.pods.len())
     }
 
     /// From now on they don't.

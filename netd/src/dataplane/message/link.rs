@@ -9,6 +9,7 @@ use netlink_packet_route::{
         InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
         LinkFlags, LinkInfo, LinkMessage,
     },
+    nsid::{NsidAttribute, NsidMessage},
 };
 
 use crate::{
@@ -51,6 +52,13 @@ pub fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteNetlinkM
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
     RouteNetlinkMessage::NewLink(message)
+}
+
+/// Gives the namespace `netns` an id in the host's, unless it has one.
+pub fn netns_id(netns: RawFd, id: i32) -> RouteNetlinkMessage {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Fd(netns.cast_unsigned()), NsidAttribute::Id(id)];
+    RouteNetlinkMessage::NewNsId(message)
 }
 
 fn end(name: &IfName, mac: [u8; 6], mtu: u32) -> Vec<LinkAttribute> {
