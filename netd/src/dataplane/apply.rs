@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    DataplaneError,
+    DataplaneError, carrier,
     events::Expected,
     kernel::{Kernel, failed, pod_socket, refused},
     message::{
@@ -112,6 +112,9 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// The socket's.
     pub fn settle(&mut self) -> Result<(), DataplaneError> {
+        if carrier::tells_all() && self.carries_ipv4() {
+            return Ok(());
+        }
         const LOOKS: usize = 50;
         const PAUSE: Duration = Duration::from_micros(200);
         for _ in 0..LOOKS {
@@ -135,6 +138,20 @@ impl<'a> Applier<'a> {
         // Somebody set the bridge down, say: drift, and mended as such.
         tracing::debug!(interface = %self.wiring.host_ifname, "it has no carrier yet");
         Ok(())
+    }
+
+    /// As `settle`, at once; `false`: it does not, or IPv6 is to be looked at too.
+    fn carries_ipv4(&self) -> bool {
+        let Some(pod) = &self.pod else { return false };
+        let bridge = match &self.wiring.driver {
+            WiringDriver::Bridge(name) => Some(name),
+            WiringDriver::Routed => None,
+        };
+        let mut host = [Some(&self.wiring.host_ifname), bridge].into_iter().flatten();
+        let has = |socket, name| carrier::has(socket, name).unwrap_or(false);
+        self.wiring.addresses.iter().all(|a| a.address.addr().is_ipv4())
+            && has(pod, &self.wiring.ifname)
+            && host.all(|name| has(&self.kernel.socket, name))
     }
 
     /// Takes what was made out of the way; the reaper removes it.

@@ -77,7 +77,7 @@ impl Kernel {
 /// A socket in a sandbox's namespace.
 pub fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
     let what = || format!("opening a netlink socket in {}", netns.path().display());
-    netns::run_in(netns.as_fd(), || Socket::open(Family::Route))
+    netns::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
         .and_then(|socket| socket)
         .map_err(|e| failed(what())(e))
 }

@@ -11,6 +11,7 @@
 
 mod apply;
 mod attach;
+mod carrier;
 pub mod error;
 mod events;
 pub mod firewall;
@@ -26,6 +27,7 @@ mod networks;
 mod observe;
 mod overlay;
 mod parking;
+mod place;
 pub mod plan;
 mod repair;
 mod rules;
@@ -87,7 +89,8 @@ impl Dataplane {
             Worker::start(name, home.clone(), move || Kernel::open(shared))
         };
         let rules =
-            Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?;
+            Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
+                .helping();
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
         let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
         let state = shared.clone();

@@ -57,6 +57,16 @@ impl Socket {
     /// # Errors
     /// The system's, e.g. out of descriptors or no permission.
     pub fn open(family: Family) -> io::Result<Self> {
+        let unbound = Self::open_unbound(family)?;
+        Ok(Self { port: bind(&unbound.fd)?, ..unbound })
+    }
+
+    /// As [`Socket::open`], but its [`Socket::port`] is not known: the kernel picks it at
+    /// the first request.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn open_unbound(family: Family) -> io::Result<Self> {
         let protocol = match family {
             Family::Route => libc::NETLINK_ROUTE,
             Family::Netfilter => libc::NETLINK_NETFILTER,
@@ -72,7 +82,6 @@ impl Socket {
             }
             OwnedFd::from_raw_fd(raw)
         };
-        let port = bind(&fd)?;
         set(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
         if family == Family::Route {
             // Dumps are filtered by what the request says instead of sent whole.
@@ -80,10 +89,10 @@ impl Socket {
         }
         // Echoes of large requests in acknowledgements cost a copy each.
         set(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
-        Ok(Self { fd, port, sequence: 0 })
+        Ok(Self { fd, port: 0, sequence: 0 })
     }
 
-    /// This socket's port id: what it causes carries it in [`Received::port`].
+    /// This socket's port id, 0: not known. What it causes carries it in [`Received::port`].
     pub fn port(&self) -> u32 {
         self.port
     }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{DataplaneError, netns};
+use super::{DataplaneError, netns, place::Place};
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
@@ -16,12 +16,15 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 #[derive(Debug)]
 pub struct Worker<S> {
     name: &'static str,
+    place: Arc<Place>,
+    /// It is asked to help, by threads that go on meanwhile.
+    helps: bool,
     jobs: mpsc::Sender<Job<S>>,
 }
 
 impl<S> Clone for Worker<S> {
     fn clone(&self) -> Self {
-        Self { name: self.name, jobs: self.jobs.clone() }
+        Self { place: self.place.clone(), jobs: self.jobs.clone(), ..*self }
     }
 }
 
@@ -38,24 +41,31 @@ impl<S: 'static> Worker<S> {
         let (jobs, queue) = mpsc::channel::<Job<S>>();
         let (made, ready) = mpsc::channel();
         let body = move || {
+            let place = Arc::new(Place::here());
             let state = go_home(home).and_then(|()| make());
             let mut state = match state {
                 Ok(state) => state,
                 Err(e) => return drop(made.send(Err(e))),
             };
-            if made.send(Ok(())).is_err() {
+            if made.send(Ok(place.clone())).is_err() {
                 return;
             }
             while let Ok(job) = queue.recv() {
                 job(&mut state);
+                place.note();
             }
         };
         thread::Builder::new()
             .name(name.into())
             .spawn(body)
             .map_err(|e| failed(format!("starting the thread {name}"), e))?;
-        ready.recv().map_err(|_| gone(name))??;
-        Ok(Self { name, jobs })
+        let place = ready.recv().map_err(|_| gone(name))??;
+        Ok(Self { name, place, helps: false, jobs })
+    }
+
+    /// Its jobs run beside what their callers do, on another processor.
+    pub fn helping(self) -> Self {
+        Self { helps: true, ..self }
     }
 
     /// Queues a job; it runs even if nobody waits for its answer any more.
@@ -65,7 +75,7 @@ impl<S: 'static> Worker<S> {
     ) -> Result<T, DataplaneError> {
         let (answer, wait) = oneshot::channel();
         let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
-        self.jobs.send(job).map_err(|_| gone(self.name))?;
+        self.send(job)?;
         wait.await.map_err(|_| gone(self.name))?
     }
 
@@ -77,8 +87,15 @@ impl<S: 'static> Worker<S> {
         let (answer, wait) = mpsc::sync_channel(1);
         let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
         // A dead worker drops `answer`, and the wait says so.
-        drop(self.jobs.send(job));
+        drop(self.send(job));
         Pending { name: self.name, wait }
+    }
+
+    fn send(&self, job: Job<S>) -> Result<(), DataplaneError> {
+        if self.helps {
+            self.place.keep_off();
+        }
+        self.jobs.send(job).map_err(|_| gone(self.name))
     }
 }
 
