@@ -1,12 +1,9 @@
 //! Carries a plan out: steps become batches, in the host's namespace and the sandbox's.
 
-use std::{
-    os::fd::{AsFd, AsRawFd},
-    time::Duration,
-};
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::{
-    DataplaneError, carrier,
+    DataplaneError,
     events::Expected,
     kernel::{Kernel, failed, pod_socket, refused},
     message::{
@@ -28,19 +25,16 @@ const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO) as u
 /// In the answer to the making of a pair: the other end's index, and its namespace's id.
 const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
-/// `IFLA_OPERSTATE`, and `IF_OPER_UP` as its value.
-const IFLA_OPERSTATE: u16 = 16;
-const OPERSTATE_UP: u8 = 6;
 /// Where a link message has its index, and where its attributes begin.
 const LINK_INDEX: usize = 4;
-const LINK_ATTRIBUTES: usize = 16;
+pub(super) const LINK_ATTRIBUTES: usize = 16;
 
 /// An endpoint that is being worked on.
 pub struct Applier<'a> {
-    kernel: &'a mut Kernel,
+    pub(super) kernel: &'a mut Kernel,
     netns: &'a Netns,
-    wiring: &'a Wiring,
-    pod: Option<Socket>,
+    pub(super) wiring: &'a Wiring,
+    pub(super) pod: Option<Socket>,
     /// Indexes, as far as they are known.
     pub indexes: Indexes,
     /// Made here: to be taken away if a later step fails.
@@ -100,58 +94,6 @@ impl<'a> Applier<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Waits until packets pass both sides. A link that got its carrier drops what
-    /// is sent through it until the kernel's link watcher has looked at it, in its own
-    /// time (net/core/link_watch.c); likewise the bridge with its first port. Asking for
-    /// the link makes the kernel look, from 6.8 on; before, we ask until it has. And
-    /// IPv6 takes packets to an address only when its workqueue has been at it, also
-    /// without DAD (addrconf_dad_start in net/ipv6/addrconf.c).
-    ///
-    /// # Errors
-    /// The socket's.
-    pub fn settle(&mut self) -> Result<(), DataplaneError> {
-        if carrier::tells_all() && self.carries_ipv4() {
-            return Ok(());
-        }
-        const LOOKS: usize = 50;
-        const PAUSE: Duration = Duration::from_micros(200);
-        for _ in 0..LOOKS {
-            let mut batch = Batch::new();
-            for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
-                batch.route(link::get(Which::Index(index)), 0);
-            }
-            batch.quieten();
-            let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
-            let (_, links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
-            let there = match &mut self.pod {
-                Some(pod) => at_home(pod, self.indexes.pod, self.wiring).map_err(failed(what()))?,
-                None => true,
-            };
-            if there && !links.is_empty() && links.iter().all(carries) {
-                return Ok(());
-            }
-            #[allow(clippy::disallowed_methods)] // this thread's only work is this endpoint
-            std::thread::sleep(PAUSE);
-        }
-        // Somebody set the bridge down, say: drift, and mended as such.
-        tracing::debug!(interface = %self.wiring.host_ifname, "it has no carrier yet");
-        Ok(())
-    }
-
-    /// As `settle`, at once; `false`: it does not, or IPv6 is to be looked at too.
-    fn carries_ipv4(&self) -> bool {
-        let Some(pod) = &self.pod else { return false };
-        let bridge = match &self.wiring.driver {
-            WiringDriver::Bridge(name) => Some(name),
-            WiringDriver::Routed => None,
-        };
-        let mut host = [Some(&self.wiring.host_ifname), bridge].into_iter().flatten();
-        let has = |socket, name| carrier::has(socket, name).unwrap_or(false);
-        self.wiring.addresses.iter().all(|a| a.address.addr().is_ipv4())
-            && has(pod, &self.wiring.ifname)
-            && host.all(|name| has(&self.kernel.socket, name))
     }
 
     /// Takes what was made out of the way; the reaper removes it.
@@ -388,31 +330,6 @@ impl<'a> Applier<'a> {
 /// Steps whose outcome the next ones need.
 fn alone(op: &Op) -> bool {
     matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
-}
-
-/// Whether the sandbox's end, of the index `link`, carries packets and takes those to its
-/// IPv6 addresses.
-fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> std::io::Result<bool> {
-    let mut batch = Batch::new();
-    batch.route(link::get(Which::Index(link)), 0);
-    for ip in wiring.addresses.iter().map(|a| a.address.addr()).filter(std::net::IpAddr::is_ipv6) {
-        batch.route(net::way_to(ip), 0);
-    }
-    let asked = batch.len();
-    batch.quieten();
-    let (_, answers) = pod.exchange(batch)?;
-    let ready = |answer: &Received| match answer.kind {
-        libc::RTM_NEWLINK => carries(answer),
-        _ => answer.route().is_some_and(|route| net::is_here(&route)),
-    };
-    Ok(answers.len() == asked && answers.iter().all(ready))
-}
-
-/// Whether a link's operational state is up (RFC 2863).
-fn carries(message: &Received) -> bool {
-    let state =
-        message.body().get(LINK_ATTRIBUTES..).and_then(|all| attr::find(all, IFLA_OPERSTATE));
-    state.and_then(|state| state.first()) == Some(&OPERSTATE_UP)
 }
 
 /// Both ends' indexes and the namespace's id, from the kernel's echo.

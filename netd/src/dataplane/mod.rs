@@ -31,6 +31,7 @@ mod place;
 pub mod plan;
 mod repair;
 mod rules;
+mod settle;
 mod sysctl;
 mod types;
 mod underlay;

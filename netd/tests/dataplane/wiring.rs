@@ -33,6 +33,38 @@ async fn two_routed_pods_reach_each_other_by_both_families() {
     }
 }
 
+/// No neighbour is known yet: what the kernel dropped would come a second later.
+#[tokio::test]
+async fn the_first_packet_to_a_new_pod_and_from_it_arrives() {
+    let bed = Bed::new().await;
+    let own = "10.88.0.1".parse().unwrap();
+    // The routed network's pods see the host by another one's address.
+    let outside = bed.host.udp(own);
+    let there = outside.local_addr().unwrap();
+    let mut buffer = [0; 8];
+    for n in 10..90 {
+        let mut wiring = if n % 2 == 0 { on_bridge(n) } else { on_route(n) };
+        if n % 4 < 2 {
+            wiring.addresses.truncate(1);
+            wiring.routes.retain(|route| route.destination.addr().is_ipv4());
+        }
+        let wiring = Arc::new(wiring);
+        let pod = bed.attach(&wiring).await;
+        let inside = pod.udp(ip(&wiring, false));
+        if n % 8 < 4 {
+            inside.send_to(b"out", there).unwrap();
+            assert_eq!(
+                outside.recv_from(&mut buffer).ok(),
+                inside.local_addr().ok().map(|a| (3, a))
+            );
+        } else {
+            outside.send_to(b"in", inside.local_addr().unwrap()).unwrap();
+            assert_eq!(inside.recv_from(&mut buffer).ok(), Some((2, there)));
+        }
+        bed.assert_right(&pod, &wiring).await;
+    }
+}
+
 #[tokio::test]
 async fn both_ends_are_as_the_wiring_says_and_nothing_more() {
     let bed = Bed::new().await;
