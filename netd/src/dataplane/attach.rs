@@ -9,10 +9,10 @@ use super::{
     AttachTimes, DataplaneError,
     apply::{Applier, Indexes},
     kernel::Kernel,
-    netns::Netns,
     parking,
-    plan::{Side, plan_new},
+    plan::{Op, Side, plan_new},
     rules::Rules,
+    sandbox::Sandbox,
     worker::Worker,
 };
 use crate::domain::Wiring;
@@ -31,7 +31,7 @@ pub struct Helpers {
 pub fn attach(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    netns: &Netns,
+    mut sandbox: Sandbox,
     wiring: &Arc<Wiring>,
 ) -> Result<AttachTimes, DataplaneError> {
     let elements = wiring.clone();
@@ -39,7 +39,7 @@ pub fn attach(
         let start = Instant::now();
         rules.add(elements).map(|()| start.elapsed())
     });
-    let linked = links(kernel, helpers, netns, wiring);
+    let linked = links(kernel, helpers, &mut sandbox, wiring);
     let ruled = pending.wait();
     match (linked, ruled) {
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
@@ -65,11 +65,11 @@ fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
 fn links(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    netns: &Netns,
+    sandbox: &mut Sandbox,
     wiring: &Wiring,
 ) -> Result<Duration, DataplaneError> {
     let start = Instant::now();
-    let first = links_once(kernel, netns, wiring);
+    let first = links_once(kernel, sandbox, wiring);
     let retry = match &first {
         // The name, or the last port, of a link that is on its way out.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
@@ -80,23 +80,44 @@ fn links(
         Err(_) => forget_bridge(kernel, wiring)?,
         Ok(()) => false,
     };
-    if retry { links_once(kernel, netns, wiring) } else { first }.map(|()| start.elapsed())
+    if retry { links_once(kernel, sandbox, wiring) } else { first }.map(|()| start.elapsed())
 }
 
-fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
-    let handed = wiring.is_handed();
-    let mut ops = plan_new(wiring)?;
-    // The rest is the runtime's, in the sandbox.
-    ops.retain(|op| !handed || op.side() == Side::Host);
+fn links_once(
+    kernel: &mut Kernel,
+    sandbox: &mut Sandbox,
+    wiring: &Wiring,
+) -> Result<(), DataplaneError> {
+    let plan = plan_new(wiring)?;
     let bridge = kernel.bridge(wiring)?;
     let indexes = Indexes { bridge, ..Indexes::default() };
-    let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
-    let settle = |applier: &mut Applier<'_>| if handed { Ok(()) } else { applier.settle() };
-    let result = applier.apply(&ops).and_then(|()| settle(&mut applier));
+    let netns = sandbox.netns().clone();
+    let mut applier = Applier::new(kernel, &netns, wiring, indexes, None);
+    let result = carry_out(&mut applier, plan, sandbox);
     if result.is_err() {
         applier.undo();
     }
     result
+}
+
+fn carry_out(
+    applier: &mut Applier<'_>,
+    plan: Vec<Op>,
+    sandbox: &mut Sandbox,
+) -> Result<(), DataplaneError> {
+    let (on_host, mut in_pod): (Vec<_>, Vec<_>) =
+        plan.into_iter().partition(|op| op.side() == Side::Host);
+    applier.apply(&on_host)?;
+    if applier.wiring.is_handed() {
+        // The rest is the runtime's, in the sandbox.
+        return Ok(());
+    }
+    applier.pod = sandbox.take_ready();
+    if applier.pod.is_some() {
+        in_pod.retain(|op| *op != Op::PodLoopbackUp);
+    }
+    applier.apply(&in_pod)?;
+    applier.settle()
 }
 
 /// Whether the bridge's index has changed since it was learnt.

@@ -12,6 +12,7 @@ use super::{
     netns::Netns,
     observe, parking,
     plan::ActualLink,
+    sandbox::Sandbox,
 };
 use crate::domain::{IfName, Wiring};
 
@@ -41,7 +42,7 @@ pub fn hand(
         parking::remove(kernel, &wiring.host_ifname)?;
     }
     let host = Netns::own().map_err(failed("opening the host's namespace"))?;
-    attach::attach(kernel, helpers, &host, wiring)
+    attach::attach(kernel, helpers, Sandbox::bare(Arc::new(host)), wiring)
 }
 
 /// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.

@@ -6,8 +6,8 @@
 //!
 //! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
 //! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
-//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
-//! events have one each.
+//! done by threads: attaches, what they do in sandboxes, repairs, the reaper, the
+//! overlay, the firewall and the events have one each.
 
 mod apply;
 mod attach;
@@ -31,6 +31,7 @@ mod place;
 pub mod plan;
 mod repair;
 mod rules;
+mod sandbox;
 mod settle;
 mod sysctl;
 mod types;
@@ -57,6 +58,7 @@ pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
 };
+pub use sandbox::Sandbox;
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};
@@ -65,6 +67,7 @@ use crate::domain::{IfName, NetworkWiring, Wiring};
 #[derive(Debug)]
 pub struct Dataplane {
     links: Worker<Kernel>,
+    sandboxes: Worker<()>,
     repairs: Worker<Kernel>,
     overlay: Worker<Overlay>,
     helpers: Helpers,
@@ -93,12 +96,14 @@ impl Dataplane {
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
                 .helping();
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
+        let sandboxes = Worker::start("netd-sandboxes", home.clone(), || Ok(()))?.helping();
         let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
         let state = shared.clone();
         let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
         let quiet = overlay.begin(|overlay| Ok(overlay.port())).wait()?;
         let dataplane = Self {
             links,
+            sandboxes,
             repairs,
             overlay,
             helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
@@ -113,11 +118,16 @@ impl Dataplane {
     /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
     pub async fn attach(
         &self,
-        netns: Arc<Netns>,
+        sandbox: Sandbox,
         wiring: Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| attach::attach(k, &helpers, &netns, &wiring)).await
+        self.links.call(move |k| attach::attach(k, &helpers, sandbox, &wiring)).await
+    }
+
+    /// Begins an attach, before it is known what is to be made.
+    pub fn prepare(&self, netns: Arc<Netns>) -> Sandbox {
+        Sandbox::prepare(netns, &self.sandboxes)
     }
 
     /// Reads what is there, and does what is missing: adopts what is right, completes

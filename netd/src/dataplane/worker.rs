@@ -106,6 +106,11 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
+    /// The outcome, if the job is done.
+    pub fn now(self) -> Option<Result<T, DataplaneError>> {
+        self.wait.try_recv().ok()
+    }
+
     /// Blocks until the job is done.
     pub fn wait(self) -> Result<T, DataplaneError> {
         self.wait.recv().map_err(|_| gone(self.name))?

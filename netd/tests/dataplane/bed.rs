@@ -11,7 +11,7 @@ use std::{
 
 use netd::{
     dataplane::{
-        Dataplane, Drift, Settings,
+        AttachTimes, Dataplane, DataplaneError, Drift, Settings,
         firewall::FirewallState,
         netns::{self, Netns},
     },
@@ -127,8 +127,17 @@ impl Bed {
 
     pub async fn attach(&self, wiring: &Arc<Wiring>) -> Space {
         let pod = Space::new();
-        self.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+        self.try_attach(&pod, wiring).await.unwrap();
         pod
+    }
+
+    pub async fn try_attach(
+        &self,
+        pod: &Space,
+        wiring: &Arc<Wiring>,
+    ) -> Result<AttachTimes, DataplaneError> {
+        let sandbox = self.dataplane.prepare(pod.open());
+        self.dataplane.attach(sandbox, wiring.clone()).await
     }
 
     /// Nothing differs.

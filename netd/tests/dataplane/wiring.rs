@@ -69,7 +69,9 @@ async fn the_first_packet_to_a_new_pod_and_from_it_arrives() {
 async fn both_ends_are_as_the_wiring_says_and_nothing_more() {
     let bed = Bed::new().await;
     let wiring = Arc::new(on_bridge(9));
-    let pod = bed.attach(&wiring).await;
+    let pod = Space::new();
+    pod.ip("link set lo down");
+    bed.try_attach(&pod, &wiring).await.unwrap();
     let inside = pod.ip("-d addr show dev eth0");
     let outside = bed.host.ip(&format!("-d addr show dev {}", wiring.host_ifname));
     assert!(inside.contains("mtu 1400") && inside.contains(&wiring.mac.to_string()), "{inside}");
@@ -88,7 +90,7 @@ async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
     let wiring = Arc::new(on_bridge(5));
     let pod = Space::new();
     pod.ip("link add eth0 type ifb");
-    let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
+    let result = bed.try_attach(&pod, &wiring).await;
     let place = |r: &Result<_, DataplaneError>| match r {
         Err(DataplaneError::InterfaceExists { place, .. }) => *place,
         other => panic!("{other:?}"),
@@ -99,7 +101,7 @@ async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
     assert_eq!(place(&repaired.map(drop)), "the sandbox");
     pod.ip("link del eth0");
     bed.host.ip(&format!("link add {} type ifb", wiring.host_ifname));
-    let result = bed.dataplane.attach(pod.open(), wiring.clone()).await;
+    let result = bed.try_attach(&pod, &wiring).await;
     assert_eq!(place(&result.map(drop)), "the host");
     assert!(pod.run("ip", "link show dev eth0").is_err());
 }
@@ -112,14 +114,14 @@ async fn a_step_that_fails_late_takes_the_earlier_ones_back() {
     wiring.routes.remove(0);
     let wiring = Arc::new(wiring);
     let pod = Space::new();
-    let error = bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap_err().to_string();
+    let error = bed.try_attach(&pod, &wiring).await.unwrap_err().to_string();
     assert!(error.contains("route to 0.0.0.0/0 via 169.254.1.1"), "{error}");
     assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
     assert!(pod.run("ip", "link show dev eth0").is_err());
     assert!(bed.dataplane.firewall_intact().await.unwrap());
     // And the same endpoint can be attached rightly at once.
     let wiring = Arc::new(on_route(5));
-    bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+    bed.try_attach(&pod, &wiring).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
 }
 
@@ -137,7 +139,7 @@ async fn a_port_that_is_taken_takes_the_links_back() {
     let (a, b) = (mapped(on_route(5)), mapped(on_bridge(6)));
     let pod_a = bed.attach(&a).await;
     let pod_b = Space::new();
-    let error = bed.dataplane.attach(pod_b.open(), b.clone()).await.unwrap_err();
+    let error = bed.try_attach(&pod_b, &b).await.unwrap_err();
     assert!(matches!(error, DataplaneError::PortTaken { .. }), "{error}");
     assert!(pod_b.run("ip", "link show dev eth0").is_err());
     bed.assert_right(&pod_a, &a).await;
@@ -153,7 +155,7 @@ async fn a_sandbox_made_without_ipv6_gets_it_with_its_address() {
         let pod = Space::new();
         pod.set_sysctl("ipv6/conf/all/disable_ipv6", "1");
         pod.set_sysctl("ipv6/conf/default/disable_ipv6", "1");
-        bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+        bed.try_attach(&pod, &wiring).await.unwrap();
         bed.assert_right(&pod, &wiring).await;
         assert_eq!(pod.sysctl("ipv6/conf/eth0/disable_ipv6"), "0");
     }
@@ -180,7 +182,7 @@ async fn two_hundred_attaches_at_once_all_work_and_leave_together() {
         .collect();
     let attaches = pods.iter().map(|(pod, wiring)| {
         let (dataplane, netns, wiring) = (bed.dataplane.clone(), pod.open(), wiring.clone());
-        tokio::spawn(async move { dataplane.attach(netns, wiring).await })
+        tokio::spawn(async move { dataplane.attach(dataplane.prepare(netns), wiring).await })
     });
     for attach in attaches.collect::<Vec<_>>() {
         attach.await.unwrap().unwrap();
@@ -206,12 +208,12 @@ async fn an_endpoint_comes_back_while_its_old_link_is_parked() {
     let wiring = Arc::new(on_bridge(5));
     let pod = bed.attach(&wiring).await;
     bed.dataplane.park(wiring.clone()).await.unwrap();
-    bed.dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
+    bed.try_attach(&pod, &wiring).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
     // Another endpoint's name in the same sandbox: only the sandbox's name collides.
     bed.dataplane.park(wiring.clone()).await.unwrap();
     let other = Arc::new(on_bridge(6));
-    bed.dataplane.attach(pod.open(), other.clone()).await.unwrap();
+    bed.try_attach(&pod, &other).await.unwrap();
     bed.assert_right(&pod, &other).await;
 }
 
@@ -261,7 +263,7 @@ async fn an_attach_that_nobody_waits_for_is_finished_all_the_same() {
     // The threads may be done before the first look; of a few attaches one is left waiting.
     for n in 5..15 {
         let (pod, wiring) = (Space::new(), Arc::new(on_bridge(n)));
-        let attach = bed.dataplane.attach(pod.open(), wiring.clone());
+        let attach = bed.try_attach(&pod, &wiring);
         let finished = tokio::select! {
             biased;
             _ = attach => true,
