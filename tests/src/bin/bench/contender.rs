@@ -11,12 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use testbed::{Daemon, Host, Namespace, hook, paths};
+use testbed::{Daemon, Host, Namespace, hook, paths, wait};
 
 use crate::times::Times;
 
 /// A bridge takes 1,023 ports: with 1,000 attached, this many more at a time.
-const CHUNK: usize = 16;
+pub const CHUNK: usize = 16;
+/// The kernel takes namespaces apart in its own time: not in somebody else's.
+pub const CLEAN_UP: Duration = Duration::from_millis(150);
 
 pub struct Contender {
     pub name: &'static str,
@@ -66,21 +68,18 @@ impl Contender {
         Ok(())
     }
 
-    /// ADD and DEL of some more pods, which are gone afterwards; `settled` waits
-    /// until they are.
+    /// ADD and DEL of [`CHUNK`] more pods, which are gone when this returns; `settled`
+    /// waits until their network is.
     pub fn sample(
         &mut self,
-        samples: usize,
         at_once: usize,
         settled: impl Fn() -> Result<()>,
     ) -> Result<[Times; 2]> {
-        let mut times = [Times::default(), Times::default()];
-        for first in (0..samples).step_by(CHUNK) {
-            let pods = self.bare(CHUNK.min(samples - first))?;
-            times[0].extend(self.measure("ADD", &pods, at_once)?);
-            times[1].extend(self.measure("DEL", &pods, at_once)?);
-            settled()?;
-        }
+        let pods = self.bare(CHUNK)?;
+        let times = [self.measure("ADD", &pods, at_once)?, self.measure("DEL", &pods, at_once)?];
+        settled()?;
+        drop(pods);
+        wait::pause(CLEAN_UP);
         Ok(times)
     }
 

@@ -19,9 +19,12 @@ use netd::{
         attach::Assigned, network::NetworkOptions,
     },
 };
-use testbed::{Host, Namespace};
+use testbed::{Host, Namespace, wait};
 
-use crate::times::Times;
+use crate::{
+    contender::{CHUNK, CLEAN_UP},
+    times::Times,
+};
 
 /// Indexes that no device of the bed has.
 const FIRST_INDEX: u32 = 100_000;
@@ -54,18 +57,15 @@ impl Floor {
         Ok(())
     }
 
-    /// Attaches of some more pods, which are gone afterwards.
-    pub fn sample(&mut self, samples: usize) -> Result<Times> {
-        const CHUNK: usize = 16;
-        let mut times = Times::default();
-        for first in (0..samples).step_by(CHUNK) {
-            let (more, pods) = self.attach(CHUNK.min(samples - first))?;
-            times.extend(more);
-            let index = FIRST_INDEX + self.made;
-            let gone = (0..pods.len()).map(|n| format!("link delete dev {}", name(index, n)));
-            let script: Vec<String> = gone.collect();
-            self.host.net.sh(&format!("ip -batch - <<'E'\n{}\nE", script.join("\n")))?;
-        }
+    /// Attaches of [`CHUNK`] more pods, which are gone when this returns.
+    pub fn sample(&mut self) -> Result<Times> {
+        let (times, pods) = self.attach(CHUNK)?;
+        let index = FIRST_INDEX + self.made;
+        let gone = (0..pods.len()).map(|n| format!("link delete dev {}", name(index, n)));
+        let script: Vec<String> = gone.collect();
+        self.host.net.sh(&format!("ip -batch - <<'E'\n{}\nE", script.join("\n")))?;
+        drop(pods);
+        wait::pause(CLEAN_UP);
         Ok(times)
     }
 

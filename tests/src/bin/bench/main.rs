@@ -3,7 +3,8 @@
 //! 12 (1.1.1) and of the newest Debian (1.9), and what netd takes inside beside the
 //! kernel's floor, all in the same run, with many pods attached already.
 //!
-//! `NETD_BENCH_PODS` ("0,100,500,1000") and `NETD_BENCH_SAMPLES` (64) scale it.
+//! `NETD_BENCH_PODS` ("0,100,500,1000") and `NETD_BENCH_SAMPLES` (64; the peers half)
+//! scale it.
 
 mod contender;
 mod floor;
@@ -12,7 +13,7 @@ mod times;
 use std::{env, fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use contender::{Contender, inside};
+use contender::{CHUNK, Contender, inside};
 use floor::Floor;
 use netd::domain::Driver;
 use testbed::{Bed, Daemon, DaemonConfig, case, paths, wait};
@@ -52,8 +53,8 @@ impl Node {
     }
 }
 
-fn row(pods: usize, at_once: usize, who: &str, times: &[Times; 2], inside: &str) {
-    let [add, del] = times;
+fn print(pods: usize, at_once: usize, who: &str, row: &Row, inside: &str) {
+    let Row { add, del, .. } = row;
     println!(
         "| {pods} | {at_once} | {who} | {:.2} / {:.2} | {:.0} | {:.2} / {:.2} | {:.0} | {inside} |",
         add.percentile(50),
@@ -65,31 +66,67 @@ fn row(pods: usize, at_once: usize, who: &str, times: &[Times; 2], inside: &str)
     );
 }
 
-fn compare(peers: &mut [Contender], nodes: &mut [Node], pods: usize, samples: usize) -> Result<()> {
-    for at_once in [1, AT_ONCE] {
-        let mut theirs = Vec::new();
-        for peer in peers.iter_mut() {
-            // They take most of the run's time.
-            let times = peer.sample(samples.div_ceil(2), at_once, || Ok(()))?;
-            row(pods, at_once, peer.name, &times, "");
-            theirs.push(times);
+/// What was measured of one contender.
+#[derive(Default)]
+struct Row {
+    add: Times,
+    del: Times,
+    floor: Times,
+}
+
+impl Row {
+    fn extend(&mut self, [add, del]: [Times; 2]) {
+        self.add.extend(add);
+        self.del.extend(del);
+    }
+}
+
+/// In turns, some pods each: the machine's moods pass over all of them alike.
+fn measure(
+    peers: &mut [Contender],
+    nodes: &mut [Node],
+    at_once: usize,
+    rounds: usize,
+) -> Result<[Vec<Row>; 2]> {
+    let rows = |count: usize| (0..count).map(|_| Row::default()).collect::<Vec<_>>();
+    let (mut theirs, mut ours) = (rows(peers.len()), rows(nodes.len()));
+    for round in 0..rounds {
+        // They take most of the run's time.
+        let half = if round % 2 == 0 { peers.len() } else { 0 };
+        for (peer, row) in peers.iter_mut().zip(&mut theirs).take(half) {
+            row.extend(peer.sample(at_once, || Ok(()))?);
         }
-        for node in nodes.iter_mut() {
+        for (node, row) in nodes.iter_mut().zip(&mut ours) {
             let daemon = &node.daemon;
-            let ours = node.contender.sample(samples, at_once, || Node::settled(daemon))?;
-            let took = inside(daemon, samples).unwrap_or_default();
+            row.extend(node.contender.sample(at_once, || Node::settled(daemon))?);
+            if at_once == 1 {
+                row.floor.extend(node.floor.sample()?);
+            }
+        }
+    }
+    Ok([theirs, ours])
+}
+
+fn compare(peers: &mut [Contender], nodes: &mut [Node], pods: usize, rounds: usize) -> Result<()> {
+    for at_once in [1, AT_ONCE] {
+        let [theirs, ours] = measure(peers, nodes, at_once, rounds)?;
+        for (peer, row) in peers.iter().zip(&theirs) {
+            print(pods, at_once, peer.name, row, "");
+        }
+        for (node, row) in nodes.iter().zip(&ours) {
+            let took = inside(&node.daemon, rounds * CHUNK).unwrap_or_default();
             let mut note = format!("{took:.2}");
             if at_once == 1 {
-                let floor = node.floor.sample(samples)?.percentile(50);
+                let floor = row.floor.percentile(50);
                 note = format!("{took:.2}, floor {floor:.2}: {:.1}x", took / floor);
             }
-            row(pods, at_once, node.contender.name, &ours, &note);
-            let ratios = |which: usize| {
-                let mine = ours[which].percentile(50);
-                let each = theirs.iter().map(|t| format!("{:.1}x", t[which].percentile(50) / mine));
+            print(pods, at_once, node.contender.name, row, &note);
+            let ratios = |median: fn(&Row) -> f64| {
+                let each = theirs.iter().map(|t| format!("{:.1}x", median(t) / median(row)));
                 each.collect::<Vec<_>>().join(", ")
             };
-            println!("| | | *faster by* | **{}** | | **{}** | | |", ratios(0), ratios(1));
+            let (add, del) = (ratios(|r| r.add.percentile(50)), ratios(|r| r.del.percentile(50)));
+            println!("| | | *faster by* | **{add}** | | **{del}** | | |");
         }
     }
     Ok(())
@@ -143,7 +180,7 @@ fn main() -> Result<()> {
                 node.contender.fill(count)?;
                 node.floor.fill(count)?;
             }
-            compare(&mut peers, &mut nodes, count, samples)?;
+            compare(&mut peers, &mut nodes, count, samples.div_ceil(CHUNK))?;
         }
         println!();
         for node in &nodes {
