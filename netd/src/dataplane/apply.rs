@@ -112,9 +112,11 @@ impl<'a> Applier<'a> {
     fn create_veth(&mut self) -> Result<(), DataplaneError> {
         let fd = self.netns.as_fd().as_raw_fd();
         let mut batch = Batch::new();
-        if let Some(id) = self.kernel.shared.table.lock().wished_id() {
-            // Refused when it has one, or the id is taken: fine.
-            batch.route(link::netns_id(fd, id), 0);
+        if !self.wiring.is_handed() {
+            // Refused when it has one, or the id is taken: fine. Never for the host's own:
+            // its events would look like a sandbox's.
+            let id = self.kernel.shared.table.lock().wish_id();
+            id.into_iter().for_each(|id| batch.route(link::netns_id(fd, id), 0));
         }
         batch.route(link::veth(self.wiring, fd, self.indexes.bridge), NEW);
         batch.quieten();

@@ -8,11 +8,11 @@ use std::{
 use super::{
     AttachTimes, DataplaneError,
     apply::{Applier, Indexes},
+    destination::Destination,
     kernel::Kernel,
     parking,
     plan::{Op, Side, plan_new},
     rules::Rules,
-    sandbox::Sandbox,
     worker::Worker,
 };
 use crate::domain::Wiring;
@@ -31,7 +31,7 @@ pub struct Helpers {
 pub fn attach(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    mut sandbox: Sandbox,
+    mut destination: Destination,
     wiring: &Arc<Wiring>,
 ) -> Result<AttachTimes, DataplaneError> {
     let elements = wiring.clone();
@@ -39,7 +39,7 @@ pub fn attach(
         let start = Instant::now();
         rules.add(elements).map(|()| start.elapsed())
     });
-    let linked = links(kernel, helpers, &mut sandbox, wiring);
+    let linked = links(kernel, helpers, &mut destination, wiring);
     let ruled = pending.wait();
     match (linked, ruled) {
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
@@ -65,11 +65,11 @@ fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
 fn links(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    sandbox: &mut Sandbox,
+    destination: &mut Destination,
     wiring: &Wiring,
 ) -> Result<Duration, DataplaneError> {
     let start = Instant::now();
-    let first = links_once(kernel, sandbox, wiring);
+    let first = links_once(kernel, destination, wiring);
     let retry = match &first {
         // The name, or the last port, of a link that is on its way out.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
@@ -80,20 +80,20 @@ fn links(
         Err(_) => forget_bridge(kernel, wiring)?,
         Ok(()) => false,
     };
-    if retry { links_once(kernel, sandbox, wiring) } else { first }.map(|()| start.elapsed())
+    if retry { links_once(kernel, destination, wiring) } else { first }.map(|()| start.elapsed())
 }
 
 fn links_once(
     kernel: &mut Kernel,
-    sandbox: &mut Sandbox,
+    destination: &mut Destination,
     wiring: &Wiring,
 ) -> Result<(), DataplaneError> {
     let plan = plan_new(wiring)?;
     let bridge = kernel.bridge(wiring)?;
     let indexes = Indexes { bridge, ..Indexes::default() };
-    let netns = sandbox.netns().clone();
+    let netns = destination.netns().clone();
     let mut applier = Applier::new(kernel, &netns, wiring, indexes, None);
-    let result = carry_out(&mut applier, plan, sandbox);
+    let result = carry_out(&mut applier, plan, destination);
     if result.is_err() {
         applier.undo();
     }
@@ -103,7 +103,7 @@ fn links_once(
 fn carry_out(
     applier: &mut Applier<'_>,
     plan: Vec<Op>,
-    sandbox: &mut Sandbox,
+    destination: &mut Destination,
 ) -> Result<(), DataplaneError> {
     let (on_host, mut in_pod): (Vec<_>, Vec<_>) =
         plan.into_iter().partition(|op| op.side() == Side::Host);
@@ -112,7 +112,7 @@ fn carry_out(
         // The rest is the runtime's, in the sandbox.
         return Ok(());
     }
-    applier.pod = sandbox.take_ready();
+    applier.pod = destination.take_ready();
     if applier.pod.is_some() {
         in_pod.retain(|op| *op != Op::PodLoopbackUp);
     }

@@ -44,13 +44,14 @@ fn version(release: &str) -> (u32, u32) {
 ///
 /// # Errors
 /// The system's: there is no such link, or its driver can't tell.
+#[allow(clippy::cast_possible_wrap)] // a `c_char` is signed on some processors
 pub fn has(socket: impl AsFd, name: &IfName) -> io::Result<bool> {
     let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // A name has at most 15 bytes: the last one stays zero.
     for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
-        *to = from.cast_signed();
+        *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: the request and what it points to live through the call.

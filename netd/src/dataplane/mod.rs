@@ -6,12 +6,13 @@
 //!
 //! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
 //! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
-//! done by threads: attaches, what they do in sandboxes, repairs, the reaper, the
+//! done by threads: attaches, what makes their sandboxes ready, repairs, the reaper, the
 //! overlay, the firewall and the events have one each.
 
 mod apply;
 mod attach;
 mod carrier;
+mod destination;
 pub mod error;
 mod events;
 pub mod firewall;
@@ -31,7 +32,6 @@ mod place;
 pub mod plan;
 mod repair;
 mod rules;
-mod sandbox;
 mod settle;
 mod sysctl;
 mod types;
@@ -50,6 +50,7 @@ use self::{
     rules::Rules,
     worker::Worker,
 };
+pub use destination::Destination;
 pub use error::DataplaneError;
 pub use firewall::{FirewallSettings, FirewallState};
 pub use handover::Seen;
@@ -58,7 +59,6 @@ pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
 };
-pub use sandbox::Sandbox;
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};
@@ -118,16 +118,16 @@ impl Dataplane {
     /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
     pub async fn attach(
         &self,
-        sandbox: Sandbox,
+        destination: Destination,
         wiring: Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| attach::attach(k, &helpers, sandbox, &wiring)).await
+        self.links.call(move |k| attach::attach(k, &helpers, destination, &wiring)).await
     }
 
     /// Begins an attach, before it is known what is to be made.
-    pub fn prepare(&self, netns: Arc<Netns>) -> Sandbox {
-        Sandbox::prepare(netns, &self.sandboxes)
+    pub fn prepare(&self, netns: Arc<Netns>) -> Destination {
+        Destination::prepare(netns, &self.sandboxes)
     }
 
     /// Reads what is there, and does what is missing: adopts what is right, completes

@@ -17,7 +17,7 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 pub struct Worker<S> {
     name: &'static str,
     place: Arc<Place>,
-    /// It is asked to help, by threads that go on meanwhile.
+    /// See [`Worker::helping`].
     helps: bool,
     jobs: mpsc::Sender<Job<S>>,
 }
@@ -51,6 +51,7 @@ impl<S: 'static> Worker<S> {
                 return;
             }
             while let Ok(job) = queue.recv() {
+                place.awake();
                 job(&mut state);
                 place.note();
             }
@@ -63,7 +64,7 @@ impl<S: 'static> Worker<S> {
         Ok(Self { name, place, helps: false, jobs })
     }
 
-    /// Its jobs run beside what their callers do, on another processor.
+    /// Its jobs begin on another processor than their callers', who go on meanwhile.
     pub fn helping(self) -> Self {
         Self { helps: true, ..self }
     }
@@ -79,7 +80,7 @@ impl<S: 'static> Worker<S> {
         wait.await.map_err(|_| gone(self.name))?
     }
 
-    /// As [`Worker::call`] from another worker's thread: wait on what this returns.
+    /// As [`Worker::call`], for who goes on meanwhile: what this returns has the answer.
     pub fn begin<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
@@ -108,7 +109,11 @@ pub struct Pending<T> {
 impl<T> Pending<T> {
     /// The outcome, if the job is done.
     pub fn now(self) -> Option<Result<T, DataplaneError>> {
-        self.wait.try_recv().ok()
+        match self.wait.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(mpsc::TryRecvError::Empty) => None,
+            Err(mpsc::TryRecvError::Disconnected) => Some(Err(gone(self.name))),
+        }
     }
 
     /// Blocks until the job is done.

@@ -136,8 +136,8 @@ impl Bed {
         pod: &Space,
         wiring: &Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
-        let sandbox = self.dataplane.prepare(pod.open());
-        self.dataplane.attach(sandbox, wiring.clone()).await
+        let destination = self.dataplane.prepare(pod.open());
+        self.dataplane.attach(destination, wiring.clone()).await
     }
 
     /// Nothing differs.

@@ -158,6 +158,7 @@ async fn settings_rules_and_the_underlay_are_watched() {
 fn yield_to_others() {
     let mut processors = nix::sched::CpuSet::new();
     processors.set(0).unwrap();
+    #[allow(clippy::disallowed_methods)] // as a busy machine would
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &processors).unwrap();
     let none = libc::sched_param { sched_priority: 0 };
     // SAFETY: a plain system call on the calling thread.

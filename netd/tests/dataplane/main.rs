@@ -3,6 +3,7 @@
 
 mod bed;
 mod drift;
+mod ids;
 mod mending;
 mod nodes;
 mod overlay;

@@ -1,6 +1,6 @@
 //! Attaches that work, and that leave nothing when they don't.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use netd::dataplane::DataplaneError;
 
@@ -37,30 +37,25 @@ async fn two_routed_pods_reach_each_other_by_both_families() {
 #[tokio::test]
 async fn the_first_packet_to_a_new_pod_and_from_it_arrives() {
     let bed = Bed::new().await;
-    let own = "10.88.0.1".parse().unwrap();
-    // The routed network's pods see the host by another one's address.
-    let outside = bed.host.udp(own);
-    let there = outside.local_addr().unwrap();
-    let mut buffer = [0; 8];
+    // The routed network's pods see the host by the other one's addresses.
+    let gateways: [IpAddr; 2] = ["10.88.0.1", "fd00:88::1"].map(|ip| ip.parse().unwrap());
+    let outside = gateways.map(|own| bed.host.udp(own));
     for n in 10..90 {
         let mut wiring = if n % 2 == 0 { on_bridge(n) } else { on_route(n) };
-        if n % 4 < 2 {
+        let v6 = n % 4 < 2;
+        if !v6 {
             wiring.addresses.truncate(1);
             wiring.routes.retain(|route| route.destination.addr().is_ipv4());
         }
         let wiring = Arc::new(wiring);
         let pod = bed.attach(&wiring).await;
-        let inside = pod.udp(ip(&wiring, false));
-        if n % 8 < 4 {
-            inside.send_to(b"out", there).unwrap();
-            assert_eq!(
-                outside.recv_from(&mut buffer).ok(),
-                inside.local_addr().ok().map(|a| (3, a))
-            );
-        } else {
-            outside.send_to(b"in", inside.local_addr().unwrap()).unwrap();
-            assert_eq!(inside.recv_from(&mut buffer).ok(), Some((2, there)));
-        }
+        let inside = pod.udp(ip(&wiring, v6));
+        let outside = &outside[usize::from(v6)];
+        let (from, to) = if n % 8 < 4 { (&inside, outside) } else { (outside, &inside) };
+        to.set_read_timeout(Some(Duration::from_millis(800))).unwrap();
+        from.send_to(b"first", to.local_addr().unwrap()).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(to.recv_from(&mut buffer).ok(), from.local_addr().ok().map(|a| (5, a)));
         bed.assert_right(&pod, &wiring).await;
     }
 }

@@ -7,8 +7,8 @@
 
 /// Where they begin.
 const FIRST: i32 = 1 << 30;
-/// Where they end: those below are the kernel's.
-const LAST: i32 = 1 << 16;
+/// Where they end: those below are somebody else's.
+const LAST: i32 = 1 << 29;
 /// Among fewer sandboxes the search is shorter than the request.
 const MANY: usize = 64;
 
@@ -27,12 +27,14 @@ impl Default for Ids {
 impl Ids {
     /// What the namespace of a new sandbox should be called with `sandboxes` there already;
     /// `None`: let the kernel choose. Only a wish: it may have an id, or the id be taken.
-    pub fn wish(&self, sandboxes: usize) -> Option<i32> {
-        (sandboxes >= MANY && self.next >= LAST).then_some(self.next)
+    pub fn wish(&mut self, sandboxes: usize) -> Option<i32> {
+        let wished = (sandboxes >= MANY && self.next >= LAST).then_some(self.next)?;
+        self.next -= 1;
+        Some(wished)
     }
 
-    /// A sandbox has this id.
-    pub fn taken(&mut self, id: i32) {
+    /// A sandbox has this id, maybe since before this process.
+    pub fn seen(&mut self, id: i32) {
         if (LAST..=self.next).contains(&id) {
             self.next = id - 1;
         }
@@ -44,26 +46,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_count_down_from_the_lowest_that_is_taken() {
+    fn they_count_down() {
         let mut ids = Ids::default();
         assert_eq!(ids.wish(MANY - 1), None);
         assert_eq!(ids.wish(MANY), Some(FIRST));
-        ids.taken(FIRST);
+        ids.seen(FIRST);
         assert_eq!(ids.wish(MANY), Some(FIRST - 1));
-        // Adopted after a restart, in any order.
-        ids.taken(FIRST - 7);
-        ids.taken(FIRST - 3);
+        // Refused: not asked for again.
+        assert_eq!(ids.wish(MANY), Some(FIRST - 2));
+    }
+
+    #[test]
+    fn after_a_restart_they_go_on_below_the_lowest() {
+        let mut ids = Ids::default();
+        ids.seen(FIRST - 7);
+        ids.seen(FIRST - 3);
         assert_eq!(ids.wish(MANY), Some(FIRST - 8));
     }
 
     #[test]
-    fn the_kernels_own_do_not_matter() {
+    fn somebody_elses_do_not_matter() {
         let mut ids = Ids::default();
-        for id in [0, 17, LAST - 1, -1] {
-            ids.taken(id);
+        for id in [0, 17, LAST - 1, -1, FIRST + 1] {
+            ids.seen(id);
         }
         assert_eq!(ids.wish(MANY), Some(FIRST));
-        ids.taken(LAST);
+        ids.seen(LAST);
         assert_eq!(ids.wish(MANY), None);
     }
 }

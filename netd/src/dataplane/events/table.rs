@@ -69,7 +69,7 @@ impl Table {
         self.names.insert(endpoint.name.clone(), endpoint.host);
         if let Some(pod) = endpoint.pod {
             self.pods.insert(pod, endpoint.host);
-            self.ids.taken(pod.0);
+            self.ids.seen(pod.0);
         }
         for ip in &endpoint.addresses {
             self.addresses.insert(*ip, endpoint.host);
@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// The id that the namespace of the next sandbox should get; `None`: any.
-    pub fn wished_id(&self) -> Option<i32> {
+    pub fn wish_id(&mut self) -> Option<i32> {
         self.ids.wish(self.pods.len())
     }
 

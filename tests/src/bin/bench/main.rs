@@ -3,8 +3,8 @@
 //! 12 (1.1.1) and of the newest Debian (1.9), and what netd takes inside beside the
 //! kernel's floor, all in the same run, with many pods attached already.
 //!
-//! `NETD_BENCH_PODS` ("0,100,500,1000") and `NETD_BENCH_SAMPLES` (64; the peers half)
-//! scale it.
+//! `NETD_BENCH_PODS` ("0,100,500,1000") and `NETD_BENCH_SAMPLES` (64; the peers
+//! half) scale it.
 
 mod contender;
 mod floor;
@@ -147,15 +147,18 @@ fn machine() -> String {
     format!("{cores} x {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
 
+/// How many pods are attached, and how many rounds are made with each.
 fn scale() -> Result<(Vec<usize>, usize)> {
     let pods = env::var("NETD_BENCH_PODS").unwrap_or_else(|_| "0,100,500,1000".to_owned());
     let pods: Result<Vec<usize>, _> = pods.split(',').map(str::parse).collect();
     let samples = env::var("NETD_BENCH_SAMPLES").unwrap_or_else(|_| "64".to_owned());
-    Ok((pods.context("NETD_BENCH_PODS")?, samples.parse().context("NETD_BENCH_SAMPLES")?))
+    let samples: usize = samples.parse().context("NETD_BENCH_SAMPLES")?;
+    // Two at least: the peers have every other one.
+    Ok((pods.context("NETD_BENCH_PODS")?, samples.div_ceil(CHUNK).max(2)))
 }
 
 fn main() -> Result<()> {
-    let (pods, samples) = scale()?;
+    let (pods, rounds) = scale()?;
     case(|bed| {
         let newest = paths::fetched("cni-1.9")?.join("usr/lib/cni");
         let mut peers = [
@@ -166,7 +169,7 @@ fn main() -> Result<()> {
             Node::start(bed, "netd, bridge", Driver::Bridge)?,
             Node::start(bed, "netd, routed", Driver::Routed)?,
         ];
-        println!("{}; IPv4; {samples} samples a row\n", machine());
+        println!("{}; IPv4; {} samples a row, the peers half\n", machine(), rounds * CHUNK);
         println!(
             "| pods attached | at once | | ADD p50 / p99 ms | ADD/s | DEL p50 / p99 ms | DEL/s \
              | inside netd, ADD p50 ms |"
@@ -180,7 +183,7 @@ fn main() -> Result<()> {
                 node.contender.fill(count)?;
                 node.floor.fill(count)?;
             }
-            compare(&mut peers, &mut nodes, count, samples.div_ceil(CHUNK))?;
+            compare(&mut peers, &mut nodes, count, rounds)?;
         }
         println!();
         for node in &nodes {

@@ -13,13 +13,21 @@ use super::{
 };
 
 /// Where an attach goes.
-pub struct Sandbox {
+pub struct Destination {
     netns: Arc<Netns>,
-    /// `None` in the end: nobody waited for it.
-    ready: Option<Pending<Option<Socket>>>,
+    ready: Option<Ready>,
 }
 
-impl Sandbox {
+struct Ready {
+    /// Once this is dropped the helper need not begin any more.
+    _wanted: Arc<Wanted>,
+    /// `None` in the end: it was not wanted any more.
+    outcome: Pending<Option<Socket>>,
+}
+
+struct Wanted(Arc<Netns>);
+
+impl Destination {
     /// Nothing is ready, nor will be.
     pub fn bare(netns: Arc<Netns>) -> Self {
         Self { netns, ready: None }
@@ -28,9 +36,11 @@ impl Sandbox {
     /// Begins to make it ready. This comes before the intent is recorded: there is nothing
     /// to give back, it goes with the namespace, and runtimes bring `lo` up themselves.
     pub fn prepare(netns: Arc<Netns>, helper: &Worker<()>) -> Self {
-        let wanted = Arc::downgrade(&netns);
-        let ready = helper.begin(move |()| wanted.upgrade().map(|netns| open(&netns)).transpose());
-        Self { netns, ready: Some(ready) }
+        let wanted = Arc::new(Wanted(netns.clone()));
+        let there = Arc::downgrade(&wanted);
+        let outcome =
+            helper.begin(move |()| there.upgrade().map(|wanted| open(&wanted.0)).transpose());
+        Self { netns, ready: Some(Ready { _wanted: wanted, outcome }) }
     }
 
     /// Its namespace.
@@ -41,7 +51,13 @@ impl Sandbox {
     /// A socket in it, whose `lo` is up; `None`: not yet, or it failed, which whoever does
     /// it himself will see.
     pub fn take_ready(&mut self) -> Option<Socket> {
-        self.ready.take()?.now()?.ok()?
+        match self.ready.take()?.outcome.now()? {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!(%error, "a sandbox was not made ready ahead");
+                None
+            }
+        }
     }
 }
 
