@@ -83,7 +83,7 @@ async fn dataplane_of(bridged: bool, mode: &str, pods: u16) -> Outcome<()> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", sandbox.as_raw_fd()));
         let start = Instant::now();
         let netns = Arc::new(Netns::open(&path)?);
-        let times = dataplane.attach(dataplane.prepare(netns), wiring.clone()).await?;
+        let times = dataplane.attach(netns, wiring.clone()).await?;
         whole.push(start.elapsed());
         kernel.push(times.kernel);
         firewall.push(times.firewall);
@@ -108,7 +108,7 @@ async fn dataplane_of(bridged: bool, mode: &str, pods: u16) -> Outcome<()> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", sandbox.as_raw_fd()));
         let start = Instant::now();
         let netns = Arc::new(Netns::open(&path)?);
-        dataplane.attach(dataplane.prepare(netns), wiring.clone()).await?;
+        dataplane.attach(netns, wiring.clone()).await?;
         meanwhile.push(start.elapsed());
         all.push((sandbox, wiring));
         n += 1;

@@ -8,10 +8,10 @@ use std::{
 use super::{
     AttachTimes, DataplaneError,
     apply::{Applier, Indexes},
-    destination::Destination,
     kernel::Kernel,
+    netns::Netns,
     parking,
-    plan::{Op, Side, plan_new},
+    plan::{Side, plan_new},
     rules::Rules,
     worker::Worker,
 };
@@ -31,7 +31,7 @@ pub struct Helpers {
 pub fn attach(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    mut destination: Destination,
+    netns: &Netns,
     wiring: &Arc<Wiring>,
 ) -> Result<AttachTimes, DataplaneError> {
     let elements = wiring.clone();
@@ -39,7 +39,7 @@ pub fn attach(
         let start = Instant::now();
         rules.add(elements).map(|()| start.elapsed())
     });
-    let linked = links(kernel, helpers, &mut destination, wiring);
+    let linked = links(kernel, helpers, netns, wiring);
     let ruled = pending.wait();
     match (linked, ruled) {
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
@@ -65,11 +65,11 @@ fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
 fn links(
     kernel: &mut Kernel,
     helpers: &Helpers,
-    destination: &mut Destination,
+    netns: &Netns,
     wiring: &Wiring,
 ) -> Result<Duration, DataplaneError> {
     let start = Instant::now();
-    let first = links_once(kernel, destination, wiring);
+    let first = links_once(kernel, netns, wiring);
     let retry = match &first {
         // The name, or the last port, of a link that is on its way out.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
@@ -80,44 +80,23 @@ fn links(
         Err(_) => forget_bridge(kernel, wiring)?,
         Ok(()) => false,
     };
-    if retry { links_once(kernel, destination, wiring) } else { first }.map(|()| start.elapsed())
+    if retry { links_once(kernel, netns, wiring) } else { first }.map(|()| start.elapsed())
 }
 
-fn links_once(
-    kernel: &mut Kernel,
-    destination: &mut Destination,
-    wiring: &Wiring,
-) -> Result<(), DataplaneError> {
-    let plan = plan_new(wiring)?;
+fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let handed = wiring.is_handed();
+    let mut ops = plan_new(wiring)?;
+    // The rest is the runtime's, in the sandbox.
+    ops.retain(|op| !handed || op.side() == Side::Host);
     let bridge = kernel.bridge(wiring)?;
     let indexes = Indexes { bridge, ..Indexes::default() };
-    let netns = destination.netns().clone();
-    let mut applier = Applier::new(kernel, &netns, wiring, indexes, None);
-    let result = carry_out(&mut applier, plan, destination);
+    let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
+    let settle = |applier: &mut Applier<'_>| if handed { Ok(()) } else { applier.settle() };
+    let result = applier.apply(&ops).and_then(|()| settle(&mut applier));
     if result.is_err() {
         applier.undo();
     }
     result
-}
-
-fn carry_out(
-    applier: &mut Applier<'_>,
-    plan: Vec<Op>,
-    destination: &mut Destination,
-) -> Result<(), DataplaneError> {
-    let (on_host, mut in_pod): (Vec<_>, Vec<_>) =
-        plan.into_iter().partition(|op| op.side() == Side::Host);
-    applier.apply(&on_host)?;
-    if applier.wiring.is_handed() {
-        // The rest is the runtime's, in the sandbox.
-        return Ok(());
-    }
-    applier.pod = destination.take_ready();
-    if applier.pod.is_some() {
-        in_pod.retain(|op| *op != Op::PodLoopbackUp);
-    }
-    applier.apply(&in_pod)?;
-    applier.settle()
 }
 
 /// Whether the bridge's index has changed since it was learnt.

@@ -6,7 +6,6 @@ use std::{io, os::fd::AsFd, sync::Arc};
 use super::{
     AttachTimes, DataplaneError,
     attach::{self, Helpers},
-    destination::Destination,
     events::Expected,
     kernel::{Kernel, failed, pod_socket},
     message::link::Which,
@@ -42,7 +41,7 @@ pub fn hand(
         parking::remove(kernel, &wiring.host_ifname)?;
     }
     let host = Netns::own().map_err(failed("opening the host's namespace"))?;
-    attach::attach(kernel, helpers, Destination::bare(Arc::new(host)), wiring)
+    attach::attach(kernel, helpers, &host, wiring)
 }
 
 /// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.

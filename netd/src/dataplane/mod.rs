@@ -6,13 +6,12 @@
 //!
 //! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
 //! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
-//! done by threads: attaches, what makes their sandboxes ready, repairs, the reaper, the
-//! overlay, the firewall and the events have one each.
+//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
+//! events have one each.
 
 mod apply;
 mod attach;
 mod carrier;
-mod destination;
 pub mod error;
 mod events;
 pub mod firewall;
@@ -50,7 +49,6 @@ use self::{
     rules::Rules,
     worker::Worker,
 };
-pub use destination::Destination;
 pub use error::DataplaneError;
 pub use firewall::{FirewallSettings, FirewallState};
 pub use handover::Seen;
@@ -67,7 +65,6 @@ use crate::domain::{IfName, NetworkWiring, Wiring};
 #[derive(Debug)]
 pub struct Dataplane {
     links: Worker<Kernel>,
-    sandboxes: Worker<()>,
     repairs: Worker<Kernel>,
     overlay: Worker<Overlay>,
     helpers: Helpers,
@@ -96,14 +93,12 @@ impl Dataplane {
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
                 .helping();
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
-        let sandboxes = Worker::start("netd-sandboxes", home.clone(), || Ok(()))?.helping();
         let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
         let state = shared.clone();
         let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
         let quiet = overlay.begin(|overlay| Ok(overlay.port())).wait()?;
         let dataplane = Self {
             links,
-            sandboxes,
             repairs,
             overlay,
             helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
@@ -118,16 +113,11 @@ impl Dataplane {
     /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
     pub async fn attach(
         &self,
-        destination: Destination,
+        netns: Arc<Netns>,
         wiring: Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| attach::attach(k, &helpers, destination, &wiring)).await
-    }
-
-    /// Begins an attach, before it is known what is to be made.
-    pub fn prepare(&self, netns: Arc<Netns>) -> Destination {
-        Destination::prepare(netns, &self.sandboxes)
+        self.links.call(move |k| attach::attach(k, &helpers, &netns, &wiring)).await
     }
 
     /// Reads what is there, and does what is missing: adopts what is right, completes

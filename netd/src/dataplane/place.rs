@@ -1,8 +1,9 @@
-//! Where a helper's thread wakes up: not on the processor of the thread that it helps.
+//! Where a helper's thread runs: not on the processor of the thread that it helps.
 //!
 //! The scheduler would see to that, but a virtual machine's idle processor often looks
 //! taken to it (`vcpu_is_preempted` in kernel/sched/fair.c): it wakes the helper up on the
-//! caller's own, where it runs first and the two go one after the other.
+//! caller's own, where it runs first and the two go one after the other. Once it has been
+//! moved it stays away, until the caller has nothing to do but to wait for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -21,35 +22,50 @@ pub struct Place {
     thread: Pid,
     /// Where it ran last.
     last: AtomicUsize,
-    /// Where it may run, while it is kept off one of them until it wakes up.
-    allowed: Mutex<Option<CpuSet>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// It is kept off a processor.
+#[derive(Debug)]
+struct Kept {
+    /// Where it may run by the administrator's will.
+    all: CpuSet,
+    /// Where it runs for now.
+    rest: CpuSet,
 }
 
 impl Place {
     /// The calling thread.
     pub fn here() -> Self {
-        let last = AtomicUsize::new(NOWHERE);
-        Self { thread: gettid(), last, allowed: Mutex::new(None) }
+        Self { thread: gettid(), last: AtomicUsize::new(NOWHERE), kept: Mutex::new(None) }
     }
 
     /// The calling thread is about to wake it up, and goes on itself. A hint: where it is
     /// refused (one processor, or more than a [`CpuSet`] has room for) nothing changes.
     pub fn keep_off(&self) {
         let Ok(here) = sched_getcpu() else { return };
-        let mut allowed = self.allowed.lock();
-        if here != self.last.load(Relaxed) || allowed.is_some() {
+        if here != self.last.load(Relaxed) {
             return;
         }
-        let Ok(all) = sched_getaffinity(self.thread) else { return };
-        if set(self.thread, &without(&all, here)) {
-            *allowed = Some(all);
+        let mut kept = self.kept.lock();
+        let Ok(now) = sched_getaffinity(self.thread) else { return };
+        let all = match &*kept {
+            Some(kept) if kept.rest == now => kept.all,
+            // Nobody, or somebody else has said since where it may run.
+            _ => now,
+        };
+        let rest = without(&all, here);
+        if set(self.thread, &rest) {
+            *kept = Some(Kept { all, rest });
         }
     }
 
-    /// The thread has woken up: from here on it runs where it may.
-    pub fn awake(&self) {
-        if let Some(all) = self.allowed.lock().take() {
-            set(self.thread, &all);
+    /// It runs wherever it may again.
+    pub fn let_go(&self) {
+        let kept = self.kept.lock().take();
+        let Some(kept) = kept else { return };
+        if sched_getaffinity(self.thread) == Ok(kept.rest) {
+            set(self.thread, &kept.all);
         }
     }
 
@@ -97,23 +113,47 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_off_the_callers_processor_until_it_is_awake() {
+    fn it_is_kept_off_the_callers_processor_until_it_is_let_go() {
         apart(|place, all| {
-            let here = processors(&all)[0];
+            // Where else it could go only the machine knows.
+            place.note();
+            place.keep_off();
+            let now = sched_getaffinity(gettid()).unwrap();
+            match &*place.kept.lock() {
+                Some(kept) => assert!(kept.all == all && kept.rest == now && now != all),
+                None => assert_eq!(now, all),
+            }
+            place.let_go();
+            assert_eq!(sched_getaffinity(gettid()).unwrap(), all);
+        });
+    }
+
+    #[test]
+    fn what_somebody_else_says_meanwhile_stands() {
+        apart(|place, all| {
             let mut only = CpuSet::new();
-            only.set(here).unwrap();
-            // So that it stays on it between the two calls.
+            only.set(processors(&all)[0]).unwrap();
+            place.note();
+            place.keep_off();
+            assert!(set(gettid(), &only));
+            place.let_go();
+            if only != all {
+                assert_eq!(sched_getaffinity(gettid()).unwrap(), only);
+            }
+        });
+    }
+
+    /// With one processor there is no other, and it stays where it is.
+    #[test]
+    fn a_thread_with_one_processor_stays() {
+        apart(|place, all| {
+            let mut only = CpuSet::new();
+            only.set(processors(&all)[0]).unwrap();
             assert!(set(gettid(), &only));
             place.note();
             place.keep_off();
-            // Nowhere else to go: refused, and it stays as it was.
             assert_eq!(sched_getaffinity(gettid()).unwrap(), only);
-            assert!(place.allowed.lock().is_none());
-            assert!(set(gettid(), &all));
-            place.last.store(sched_getcpu().unwrap(), Relaxed);
-            place.keep_off();
-            place.awake();
-            assert_eq!(sched_getaffinity(gettid()).unwrap(), all);
+            assert!(place.kept.lock().is_none());
         });
     }
 
@@ -123,7 +163,7 @@ mod tests {
             place.last.store(CpuSet::count() + 1, Relaxed);
             place.keep_off();
             assert_eq!(sched_getaffinity(gettid()).unwrap(), all);
-            assert!(place.allowed.lock().is_none());
+            assert!(place.kept.lock().is_none());
         });
     }
 }

@@ -51,7 +51,6 @@ impl<S: 'static> Worker<S> {
                 return;
             }
             while let Ok(job) = queue.recv() {
-                place.awake();
                 job(&mut state);
                 place.note();
             }
@@ -64,7 +63,7 @@ impl<S: 'static> Worker<S> {
         Ok(Self { name, place, helps: false, jobs })
     }
 
-    /// Its jobs begin on another processor than their callers', who go on meanwhile.
+    /// Its jobs run on another processor than their callers, who go on meanwhile.
     pub fn helping(self) -> Self {
         Self { helps: true, ..self }
     }
@@ -80,7 +79,7 @@ impl<S: 'static> Worker<S> {
         wait.await.map_err(|_| gone(self.name))?
     }
 
-    /// As [`Worker::call`], for who goes on meanwhile: what this returns has the answer.
+    /// As [`Worker::call`] from another worker's thread: wait on what this returns.
     pub fn begin<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
@@ -89,7 +88,7 @@ impl<S: 'static> Worker<S> {
         let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
         // A dead worker drops `answer`, and the wait says so.
         drop(self.send(job));
-        Pending { name: self.name, wait }
+        Pending { name: self.name, place: self.place.clone(), wait }
     }
 
     fn send(&self, job: Job<S>) -> Result<(), DataplaneError> {
@@ -103,21 +102,18 @@ impl<S: 'static> Worker<S> {
 /// A job on its way on another worker.
 pub struct Pending<T> {
     name: &'static str,
+    place: Arc<Place>,
     wait: mpsc::Receiver<Result<T, DataplaneError>>,
 }
 
 impl<T> Pending<T> {
-    /// The outcome, if the job is done.
-    pub fn now(self) -> Option<Result<T, DataplaneError>> {
-        match self.wait.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(mpsc::TryRecvError::Empty) => None,
-            Err(mpsc::TryRecvError::Disconnected) => Some(Err(gone(self.name))),
-        }
-    }
-
     /// Blocks until the job is done.
     pub fn wait(self) -> Result<T, DataplaneError> {
+        if let Ok(done) = self.wait.try_recv() {
+            return done;
+        }
+        // This processor is about to be free.
+        self.place.let_go();
         self.wait.recv().map_err(|_| gone(self.name))?
     }
 }

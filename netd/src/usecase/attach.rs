@@ -16,7 +16,7 @@ use super::{
     registry::{Site, Work},
 };
 use crate::{
-    dataplane::{Destination, Netns},
+    dataplane::Netns,
     domain::{AttachSpec, Endpoint, EndpointKey, Phase},
     ipam::IpamError,
     metrics::{Step, Verb},
@@ -52,10 +52,9 @@ impl Node {
         if self.registry.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let destination = self.dataplane.prepare(netns.clone());
         let endpoint = self.claim(&spec, Site::In(netns.id())).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
-        self.make(destination, &endpoint).await?;
+        self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
         say_attached(endpoint.clone(), start.elapsed());
         Ok(endpoint)
@@ -143,9 +142,9 @@ impl Node {
     }
 
     /// The kernel's side. What is recorded but can't be made is detached again.
-    async fn make(&self, destination: Destination, endpoint: &Arc<Endpoint>) -> Result<()> {
+    async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
         let wiring = Arc::new(endpoint.wiring.clone());
-        match self.dataplane.attach(destination, wiring).await {
+        match self.dataplane.attach(netns, wiring).await {
             Ok(times) => {
                 self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
                 self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);

@@ -136,8 +136,7 @@ impl Bed {
         pod: &Space,
         wiring: &Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
-        let destination = self.dataplane.prepare(pod.open());
-        self.dataplane.attach(destination, wiring.clone()).await
+        self.dataplane.attach(pod.open(), wiring.clone()).await
     }
 
     /// Nothing differs.

@@ -63,7 +63,7 @@ async fn the_newest_of_many_sandboxes_has_the_lowest_id() {
         dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
     }
     let (pod, wiring) = (Space::new(), Arc::new(on_route(7)));
-    dataplane.attach(dataplane.prepare(pod.open()), wiring.clone()).await.unwrap();
+    dataplane.attach(pod.open(), wiring.clone()).await.unwrap();
     assert!(id(&bed.host, &wiring) < *many.last().unwrap());
     assert!(id(&bed.host, &wiring) > OURS);
 }

@@ -177,7 +177,7 @@ async fn two_hundred_attaches_at_once_all_work_and_leave_together() {
         .collect();
     let attaches = pods.iter().map(|(pod, wiring)| {
         let (dataplane, netns, wiring) = (bed.dataplane.clone(), pod.open(), wiring.clone());
-        tokio::spawn(async move { dataplane.attach(dataplane.prepare(netns), wiring).await })
+        tokio::spawn(async move { dataplane.attach(netns, wiring).await })
     });
     for attach in attaches.collect::<Vec<_>>() {
         attach.await.unwrap().unwrap();
