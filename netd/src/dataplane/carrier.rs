@@ -40,7 +40,8 @@ fn version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// Whether the link `name` in the namespace of `socket` has its carrier.
+/// Whether the link `name` in the namespace of `socket` has its carrier. For links just
+/// seen: for the name of one that is not there the kernel looks for a module.
 ///
 /// # Errors
 /// The system's: there is no such link, or its driver can't tell.
