@@ -19,7 +19,7 @@ use tonic::service::RoutesBuilder;
 use crate::{
     api::{self, Api, Capability, Facts},
     config::Config,
-    dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings},
+    dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings, kernel_release},
     metrics::{Metrics, serve_metrics},
     store::{
         Store, StoreError,
@@ -110,7 +110,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     );
     serve_observers(&node, &metrics, stop.clone()).await?;
     let capabilities = Arc::default();
-    let facts = Facts { kernel: kernel_release(), capabilities, started_at };
+    let kernel = kernel_release().unwrap_or_else(|_| "unknown".to_owned());
+    let facts = Facts { kernel, capabilities, started_at };
     probe_kernel(facts.capabilities.clone());
     let api = Api::new(node.clone(), facts, stop.clone());
     let deadline = stopped(stop.clone());
@@ -215,11 +216,6 @@ fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone, and so is the runtime.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-fn kernel_release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.map(|text| text.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned())
 }
 
 /// Tries the kernel's features behind the start's back.

@@ -10,6 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
+use super::sysctl;
 use crate::domain::IfName;
 
 /// uapi/linux/sockios.h
@@ -26,11 +27,8 @@ struct Value {
 
 /// Whether an answer of [`has`] is all there is to know: the kernel is new enough.
 pub fn tells_all() -> bool {
-    static NEW: LazyLock<bool> = LazyLock::new(|| {
-        let names = nix::sys::utsname::uname();
-        names
-            .is_ok_and(|names| names.release().to_str().is_some_and(|text| version(text) >= (6, 8)))
-    });
+    static NEW: LazyLock<bool> =
+        LazyLock::new(|| sysctl::kernel_release().is_ok_and(|text| version(&text) >= (6, 8)));
     *NEW
 }
 

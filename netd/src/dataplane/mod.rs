@@ -57,6 +57,7 @@ pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
 };
+pub use sysctl::kernel_release;
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use crate::domain::{IfName, NetworkWiring, Wiring};

@@ -126,6 +126,14 @@ pub fn enable_ipv6(netns: &Netns, ifname: &IfName) -> Result<(), DataplaneError>
     }
 }
 
+/// The running kernel's release, as `uname -r` shows it.
+///
+/// # Errors
+/// The system's.
+pub fn kernel_release() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())
+}
+
 fn broken(setting: &Setting, e: &io::Error) -> DataplaneError {
     let path = setting.path.display();
     if e.kind() == io::ErrorKind::NotFound && setting.path.starts_with("/proc/sys/net/ipv6") {
