@@ -3,18 +3,19 @@
 use netd_api::v1;
 use prost::Message as _;
 
-use crate::{api, dataplane, overlay, store, usecase};
+use crate::api;
+use crate::usecase;
 
 /// Stored records: newline-separated, each tried as every kind; what is taken is loaded
 /// into a registry as at start, and used. And the same as the journal that holds records.
 pub fn records(bytes: &[u8]) {
-    store::embedded::fuzz_journal(bytes);
+    netd_store::embedded::fuzz_journal(bytes);
     usecase::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
 }
 
 /// What the kernel says on netlink sockets.
 pub fn netlink(bytes: &[u8]) {
-    dataplane::fuzzing::netlink(bytes);
+    netd_dataplane::fuzzing::netlink(bytes);
 }
 
 /// gRPC requests that carry the most. What passes is recorded, read back, and taken.
@@ -36,5 +37,5 @@ pub fn requests(bytes: &[u8]) {
 
 /// What the cluster's store says of the overlay: the configuration and leases, a line each.
 pub fn leases(bytes: &[u8]) {
-    overlay::fuzzing::leases(bytes);
+    netd_cluster::fuzzing::leases(bytes);
 }

@@ -7,15 +7,11 @@ pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod dataplane;
 pub mod doctor;
-pub mod domain;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod ipam;
 pub mod logging;
 pub mod metrics;
-pub mod overlay;
-pub mod store;
 pub mod tunnel;
 pub mod usecase;

@@ -9,12 +9,10 @@ use std::{
 use ipnet::IpNet;
 use netd_api::v1;
 
-use crate::{
-    domain::{
-        AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
-        PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,
-    },
-    usecase::now_boot,
+use crate::usecase::now_boot;
+use netd_domain::{
+    AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
+    PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,
 };
 
 /// Entries of labels, and of annotations.
@@ -96,7 +94,7 @@ pub fn endpoint_key(sandbox: &str, ifname: &str, bad: &mut Invalid) -> Option<En
 }
 
 /// A network's name (empty: "default").
-pub fn network_name(name: &str) -> Result<NetworkName, crate::domain::ids::NameError> {
+pub fn network_name(name: &str) -> Result<NetworkName, netd_domain::ids::NameError> {
     if name.is_empty() { NetworkName::DEFAULT.parse() } else { name.parse() }
 }
 
@@ -345,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_largest_request_that_is_taken_fits_into_a_record() {
-        use crate::store::rules::VALUE_MOST;
+        use netd_store::rules::VALUE_MOST;
         let most = |what: &str, n: usize| what.repeat(n);
         let port = |n: u32| v1::PortMapping {
             host_port: n,

@@ -9,14 +9,12 @@ use super::{
     Api,
     watch::{self, Change, Outgoing, Source},
 };
-use crate::{
-    domain::Invalid,
-    overlay::published::Published,
-    usecase::{
-        Error,
-        overlay::{NodeView, RouteView},
-    },
+use crate::usecase::{
+    Error,
+    overlay::{NodeView, RouteView},
 };
+use netd_cluster::published::Published;
+use netd_domain::Invalid;
 
 #[tonic::async_trait]
 impl ClusterService for Api {

@@ -2,11 +2,9 @@
 
 use netd_api::v1;
 
-use crate::{
-    domain::attach::bridge_mac,
-    domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver},
-    usecase::{NetworkView, Work},
-};
+use crate::usecase::{NetworkView, Work};
+use netd_domain::attach::bridge_mac;
+use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
 
 /// An endpoint; without `work` (from the store) it is what its phase says.
 pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {

@@ -10,12 +10,10 @@ use super::{
     convert, peer,
     watch::{self, Change, Outgoing},
 };
-use crate::{
-    domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId},
-    metrics::{Verb, code_name},
-    store::keys,
-    usecase::{EndpointFilter, Error, Work, now_boot},
-};
+use crate::metrics::{Verb, code_name};
+use crate::usecase::{EndpointFilter, Error, Work, now_boot};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
+use netd_store::keys;
 
 const PAGE: usize = 500;
 const MOST_PAGE: usize = 5000;

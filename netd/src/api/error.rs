@@ -18,9 +18,11 @@ use netd_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{
-    dataplane::DataplaneError, domain::Invalid, ipam::IpamError, store::StoreError, usecase::Error,
-};
+use crate::usecase::Error;
+use netd_dataplane::DataplaneError;
+use netd_domain::Invalid;
+use netd_domain::ipam::IpamError;
+use netd_store::StoreError;
 
 /// After which a caller may try again what is likely to pass by itself.
 const RETRY: Duration = Duration::from_millis(500);

@@ -10,12 +10,10 @@ use super::{
     peer,
     watch::{self, Change, Outgoing},
 };
-use crate::{
-    domain::{Invalid, Network, NetworkName},
-    metrics::Verb,
-    store::keys,
-    usecase::Error,
-};
+use crate::metrics::Verb;
+use crate::usecase::Error;
+use netd_domain::{Invalid, Network, NetworkName};
+use netd_store::keys;
 
 #[tonic::async_trait]
 impl NetworkService for Api {

@@ -2,7 +2,7 @@
 
 use netd_api::v1;
 
-use crate::domain::{Driver, Invalid, Network, NetworkName, Pool, network::NetworkOptions};
+use netd_domain::{Driver, Invalid, Network, NetworkName, Pool, network::NetworkOptions};
 
 const MOST_POOLS: usize = 64;
 const MOST_RESERVED: usize = 256;

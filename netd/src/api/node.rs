@@ -29,7 +29,7 @@ pub struct Facts {
     pub started_at: i64,
 }
 
-/// Kinds of drift, as in [`crate::dataplane::RepairKind`].
+/// Kinds of drift, as in [`netd_dataplane::RepairKind`].
 const KINDS: [&str; 10] = [
     "link",
     "address",

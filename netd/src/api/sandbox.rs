@@ -10,11 +10,9 @@ use super::{
     attach_request::{self, MOST_SOURCE},
     convert, peer,
 };
-use crate::{
-    domain::{Invalid, SandboxId},
-    metrics::Verb,
-    usecase::{Error, SandboxInfo, Work},
-};
+use crate::metrics::Verb;
+use crate::usecase::{Error, SandboxInfo, Work};
+use netd_domain::{Invalid, SandboxId};
 
 #[tonic::async_trait]
 impl SandboxService for Api {

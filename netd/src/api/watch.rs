@@ -8,11 +8,9 @@ use tokio::sync::{mpsc, watch::Receiver};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
-use crate::{
-    domain::Invalid,
-    store::{Entry, Event, Store, Watched},
-    usecase::Error,
-};
+use crate::usecase::Error;
+use netd_domain::Invalid;
+use netd_store::{Entry, Event, Store, Watched};
 
 /// What a server stream yields.
 pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

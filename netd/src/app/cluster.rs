@@ -2,24 +2,22 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use crate::{
-    config::{self, Config},
-    overlay::{
-        Subnets,
-        flannel::subnet_env::SubnetEnv,
-        identity,
-        membership::{DEFAULT_HOLD, Membership, MembershipOptions},
-    },
-    store::{
-        Store, StoreError,
-        etcd::{EtcdOptions, EtcdStore, EtcdTls},
-        keys::ClusterKeys,
-    },
-    tunnel::TunnelClient,
-    usecase::{
-        Node,
-        overlay::{Overlay, OverlayParts},
-    },
+use crate::config::{self, Config};
+use crate::tunnel::TunnelClient;
+use crate::usecase::{
+    Node,
+    overlay::{Overlay, OverlayParts},
+};
+use netd_cluster::{
+    Subnets,
+    flannel::subnet_env::SubnetEnv,
+    identity,
+    membership::{DEFAULT_HOLD, Membership, MembershipOptions},
+};
+use netd_store::{
+    Store, StoreError,
+    etcd::{EtcdOptions, EtcdStore, EtcdTls},
+    keys::ClusterKeys,
 };
 
 /// Why the node can't be part of its cluster: what waiting would not mend.

@@ -16,19 +16,17 @@ use std::{
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::RoutesBuilder;
 
-use crate::{
-    api::{self, Api, Capability, Facts},
-    config::Config,
-    dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings, kernel_release},
-    metrics::{Metrics, serve_metrics},
-    store::{
-        Store, StoreError,
-        embedded::{EmbeddedOptions, EmbeddedStore},
-    },
-    usecase::{self, Node},
-};
+use crate::api::{self, Api, Capability, Facts};
+use crate::config::Config;
+use crate::metrics::{Metrics, serve_metrics};
+use crate::usecase::{self, Node};
 pub use cluster::ClusterError;
 pub use listener::ListenError;
+use netd_dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings, kernel_release};
+use netd_store::{
+    Store, StoreError,
+    embedded::{EmbeddedOptions, EmbeddedStore},
+};
 
 /// How long running calls may take after netd is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);

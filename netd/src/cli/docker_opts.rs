@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use netd_api::v1::{ListNetworksRequest, Network, network_service_client::NetworkServiceClient};
 
 use super::{Failure, connect, output::clean};
-use crate::domain::network::overlap;
 use netd_api::DEFAULT_SOCKET;
+use netd_domain::network::overlap;
 
 #[derive(Debug, Args)]
 pub struct DockerOptsArgs {

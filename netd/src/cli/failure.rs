@@ -6,7 +6,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::output::clean;
-use crate::{domain::Invalid, metrics::code_name};
+use crate::metrics::code_name;
+use netd_domain::Invalid;
 
 /// Why a command failed.
 #[derive(Debug)]

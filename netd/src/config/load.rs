@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Config, Override, Sources};
-use crate::domain::Invalid;
+use netd_domain::Invalid;
 
 /// Read when no other file is named; may be absent.
 pub const DEFAULT_FILE: &str = "/etc/netd/netd.toml";

@@ -13,7 +13,7 @@ mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::domain::{IfName, Network};
+use netd_domain::{IfName, Network};
 
 pub use duration::duration_text;
 pub use load::{DEFAULT_FILE, load};

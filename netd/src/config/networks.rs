@@ -9,7 +9,7 @@ use super::{
     section::{Report, Section},
     values::{boolean, mtu, named, parsed, shown, text},
 };
-use crate::domain::{
+use netd_domain::{
     Driver, IfName, Invalid, Network, NetworkName, Pool,
     network::{Leased, NetworkOptions, overlap},
 };

@@ -14,7 +14,7 @@ use super::{
     section::Section,
     values::{self, boolean, named, parsed, shown, text},
 };
-use crate::domain::NetworkName;
+use netd_domain::NetworkName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);

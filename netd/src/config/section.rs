@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use toml::{Table, Value};
 
 use super::values::shown;
-use crate::domain::Invalid;
+use netd_domain::Invalid;
 
 /// What all sections of one configuration report to.
 #[derive(Default)]

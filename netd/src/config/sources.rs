@@ -11,7 +11,7 @@ use super::{
     section::{Report, Section},
     values::{self, LogFormat, named, text},
 };
-use crate::domain::Invalid;
+use netd_domain::Invalid;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::domain::{Driver, Invalid};
+use netd_domain::{Driver, Invalid};
 
 fn parse(text: &str) -> Result<Config, Invalid> {
     with(text, &[])

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::finding::Finding;
-use crate::domain::{Network, network::overlap};
+use netd_domain::{Network, network::overlap};
 
 const CHECK: &str = "addresses";
 

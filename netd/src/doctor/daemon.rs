@@ -98,7 +98,7 @@ pub(super) fn host_links() -> Vec<String> {
     all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// `nd` and twelve hex digits: see [`crate::domain::EndpointKey::host_ifname`].
+/// `nd` and twelve hex digits: see [`netd_domain::EndpointKey::host_ifname`].
 fn is_endpoints(name: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     name.strip_prefix("nd").is_some_and(|rest| rest.len() == 12 && rest.bytes().all(hex))

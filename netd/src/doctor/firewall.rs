@@ -7,7 +7,7 @@ use super::{
     exec::{ExecError, output},
     finding::Finding,
 };
-use crate::domain::Network;
+use netd_domain::Network;
 
 const CHECK: &str = "firewall";
 const OWN_TABLE: &str = "netd";
@@ -74,7 +74,7 @@ fn judge(ruleset: &Value, networks: &[Network]) -> Vec<Finding> {
 fn lets_pods_through(rule: &Value, networks: &[Network]) -> bool {
     let Some(body) = rule.get("expr").map(Value::to_string) else { return false };
     let named = networks.iter().any(|n| {
-        let subnet = |p: &crate::domain::Pool| body.contains(&format!("\"{}\"", p.subnet.addr()));
+        let subnet = |p: &netd_domain::Pool| body.contains(&format!("\"{}\"", p.subnet.addr()));
         body.contains(&format!("\"{}\"", n.bridge)) || n.pools.iter().any(subnet)
     });
     body.contains("\"accept\"") && (named || body.contains("\"nd*\""))

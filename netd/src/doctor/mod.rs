@@ -20,13 +20,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use crate::{
-    cli::{EXIT_NOT_READY, Failure, Format, print, print_json},
-    config::{Override, Sources, load},
-    domain::Network,
-};
+use crate::cli::{EXIT_NOT_READY, Failure, Format, print, print_json};
+use crate::config::{Override, Sources, load};
 use finding::{Finding, Report};
 use netd_api::DEFAULT_SOCKET;
+use netd_domain::Network;
 
 pub(crate) use kernel::capabilities;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::finding::Finding;
-use crate::domain::{Driver, Network};
+use netd_domain::{Driver, Network};
 
 const CHECK: &str = "sysctls";
 

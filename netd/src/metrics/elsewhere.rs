@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use crate::store::etcd::{Meters, Rpc};
+use netd_store::etcd::{Meters, Rpc};
 
 /// Bytes and packets of one of the overlay's devices since it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Collector for Collected {
 }
 
 fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &Meters) -> std::fmt::Result {
-    type Read = fn(&crate::store::etcd::Reading) -> f64;
+    type Read = fn(&netd_store::etcd::Reading) -> f64;
     let shown: [(&str, &str, Read); 3] = [
         ("etcd_requests", "Requests to etcd, by kind", |r| r.count as f64),
         ("etcd_requests_failed", "Requests that etcd did not answer, or refused", |r| {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
-use crate::domain::NetworkName;
+use netd_domain::NetworkName;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -19,11 +19,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::domain::NetworkName;
 pub use elsewhere::{DeviceTraffic, Elsewhere, TunnelLosses};
 pub use http::{Readiness, serve_metrics};
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
 pub use labels::{Step, Verb, code_name};
+use netd_domain::NetworkName;
 
 /// 50 us to about 1.6 s, each bound twice the one before: an attach takes
 /// hundreds of microseconds, a stuck one seconds.

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use netd_api::tunnel::v1 as pb;
 
 use super::{FieldViolation, PeerChange, Tunnel, TunnelError, TunnelKind, TunnelPeerName};
-use crate::domain::{IfName, overlay::TunnelPeer};
+use netd_domain::{IfName, overlay::TunnelPeer};
 
 pub(super) fn tunnel(tunnel: &Tunnel) -> pb::Tunnel {
     let kind = match &tunnel.kind {

@@ -23,11 +23,11 @@ use tonic::{
 };
 use tower::service_fn;
 
-use crate::domain::{
+pub use error::{FieldViolation, TunnelError};
+use netd_domain::{
     IfName,
     overlay::{SecretKey, TunnelPeer},
 };
-pub use error::{FieldViolation, TunnelError};
 
 /// Where netd-tunnel listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/netd/tunnel.sock";

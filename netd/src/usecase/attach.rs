@@ -15,13 +15,11 @@ use super::{
     records,
     registry::{Site, Work},
 };
-use crate::{
-    dataplane::Netns,
-    domain::{AttachSpec, Endpoint, EndpointKey, Phase},
-    ipam::IpamError,
-    metrics::{Step, Verb},
-    store::{Outcome, Store as _, keys},
-};
+use crate::metrics::{Step, Verb};
+use netd_dataplane::Netns;
+use netd_domain::ipam::IpamError;
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, Phase};
+use netd_store::{Outcome, Store as _, keys};
 
 /// How often other addresses are tried when the store says that one is held.
 const TRIES: usize = 16;

@@ -18,13 +18,11 @@ use super::{
     records,
     registry::{Site, Work},
 };
-use crate::{
-    dataplane::{Netns, Seen},
-    domain::{
-        AttachSpec, Endpoint, EndpointKey, Invalid, Moved, NetnsId, Phase, PortMapping, Stage,
-    },
-    store::Store as _,
+use netd_dataplane::{Netns, Seen};
+use netd_domain::{
+    AttachSpec, Endpoint, EndpointKey, Invalid, Moved, NetnsId, Phase, PortMapping, Stage,
 };
+use netd_store::Store as _;
 
 impl Node {
     /// Records an endpoint that is in no sandbox yet, or answers the one there is.
@@ -272,7 +270,7 @@ fn at_stage(endpoint: &Endpoint, stage: Stage, netns_path: PathBuf) -> Endpoint 
 }
 
 /// Without the default routes if they led through another endpoint, as far as is known.
-fn routes_of_a_new_pair(moved: &Moved) -> Vec<crate::domain::Route> {
+fn routes_of_a_new_pair(moved: &Moved) -> Vec<netd_domain::Route> {
     let wanted = moved.routes.iter().filter(|r| moved.leads_out || r.destination.prefix_len() > 0);
     wanted.cloned().collect()
 }

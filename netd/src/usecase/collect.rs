@@ -7,10 +7,8 @@ use std::{
 };
 
 use super::{Node, error::Result, now_boot, now_unix, reconcile::netns_is_gone};
-use crate::{
-    domain::{Endpoint, EndpointKey, Phase},
-    store::{Change, Store as _, Txn, keys},
-};
+use netd_domain::{Endpoint, EndpointKey, Phase};
+use netd_store::{Change, Store as _, Txn, keys};
 
 /// Since when each endpoint's namespace has been seen to be gone.
 type Missing = HashMap<EndpointKey, Instant>;

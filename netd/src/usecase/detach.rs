@@ -14,11 +14,9 @@ use super::{
     records,
     registry::{Work, is_primary},
 };
-use crate::{
-    domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone},
-    metrics::{Step, Verb},
-    store::Store as _,
-};
+use crate::metrics::{Step, Verb};
+use netd_domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone};
+use netd_store::Store as _;
 
 /// How many endpoints are given back in one transaction.
 const CHUNK: usize = 128;

@@ -1,11 +1,9 @@
 //! Why a use case could not be done. `api/error.rs` maps each to a gRPC status.
 
-use crate::{
-    dataplane::DataplaneError,
-    domain::{EndpointKey, Invalid, NetnsId, NetworkName, SandboxId},
-    ipam::IpamError,
-    store::StoreError,
-};
+use netd_dataplane::DataplaneError;
+use netd_domain::ipam::IpamError;
+use netd_domain::{EndpointKey, Invalid, NetnsId, NetworkName, SandboxId};
+use netd_store::StoreError;
 
 /// Result of a use case.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

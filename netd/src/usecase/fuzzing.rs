@@ -6,14 +6,11 @@ use super::{
     Registry, recorded, records,
     registry::{Loaded, Site, Work},
 };
-use crate::{
-    dataplane,
-    domain::{
-        AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName,
-        PodIdentity, Pool, Tombstone, network::NetworkOptions,
-    },
-    store::{Entry, keys},
+use netd_domain::{
+    AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName,
+    PodIdentity, Pool, Tombstone, network::NetworkOptions,
 };
+use netd_store::{Entry, keys};
 
 /// Loads the records, each tried as every kind under the key that it claims, and does
 /// with the registry what a running netd does.
@@ -26,10 +23,10 @@ pub(crate) fn rebuild<'a>(records: impl Iterator<Item = &'a [u8]>) {
     }
     let (registry, loaded) = read(entries);
     registry.load(loaded);
-    dataplane::fuzzing::state(&registry.firewall());
+    netd_dataplane::fuzzing::state(&registry.firewall());
     attach_everywhere(&registry);
     for (endpoint, _) in registry.endpoints() {
-        dataplane::fuzzing::plan(&endpoint.wiring);
+        netd_dataplane::fuzzing::plan(&endpoint.wiring);
         registry.of_sandbox(&endpoint.key.sandbox);
         registry.set_work(&endpoint.key, Work::Parked);
         let tombstone = registry.make_tombstone(&endpoint);
@@ -67,7 +64,7 @@ pub(crate) fn network(network: Network) {
     assert_eq!(recorded::network(&entry).as_ref(), Ok(&network));
     let registry = Registry::default();
     place(&registry, network);
-    dataplane::fuzzing::state(&registry.firewall());
+    netd_dataplane::fuzzing::state(&registry.firewall());
     attach_everywhere(&registry);
 }
 
@@ -83,8 +80,8 @@ pub(crate) fn attach(spec: AttachSpec) {
         let value = records::encode(&*endpoint).unwrap_or_default();
         let entry = entry(keys::endpoint(&endpoint.key), &value);
         assert_eq!(recorded::endpoint(&entry).as_ref(), Ok(&*endpoint));
-        dataplane::fuzzing::plan(&endpoint.wiring);
-        dataplane::fuzzing::state(&registry.firewall());
+        netd_dataplane::fuzzing::plan(&endpoint.wiring);
+        netd_dataplane::fuzzing::state(&registry.firewall());
     }
 }
 

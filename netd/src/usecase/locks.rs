@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use crate::domain::EndpointKey;
+use netd_domain::EndpointKey;
 
 /// Serialises work on each endpoint.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ mod cnm;
 mod collect;
 mod detach;
 mod error;
+#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod health;
 mod locks;
@@ -43,9 +44,11 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
-use crate::{
-    config::Config, dataplane::Dataplane, domain::NetworkName, metrics::Metrics, store::Store,
-};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use netd_dataplane::Dataplane;
+use netd_domain::NetworkName;
+use netd_store::Store;
 
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};

@@ -10,10 +10,8 @@ use super::{
     queue::Target,
     records,
 };
-use crate::{
-    domain::{Network, NetworkName, NetworkWiring},
-    store::{Change, Compare, Outcome, Store as _, Txn, keys},
-};
+use netd_domain::{Network, NetworkName, NetworkWiring};
+use netd_store::{Change, Compare, Outcome, Store as _, Txn, keys};
 
 impl Node {
     /// Creates a network, or finds that the same one is there.

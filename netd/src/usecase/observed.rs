@@ -11,12 +11,10 @@ use std::{
 use async_trait::async_trait;
 
 use super::Health;
-use crate::{
-    metrics::Metrics,
-    store::{
-        Change, Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch, keys,
-        rules::Class,
-    },
+use crate::metrics::Metrics;
+use netd_store::{
+    Change, Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch, keys,
+    rules::Class,
 };
 
 /// A store whose commits are watched.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use crate::domain::{EndpointKey, PortMapping, Protocol};
+use netd_domain::{EndpointKey, PortMapping, Protocol};
 
 /// Host ports in use on this node.
 #[derive(Debug, Default)]

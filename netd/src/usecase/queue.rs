@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::domain::{EndpointKey, NetworkName};
+use netd_domain::{EndpointKey, NetworkName};
 
 /// Something whose kernel side may differ from what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

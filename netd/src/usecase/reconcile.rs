@@ -13,11 +13,9 @@ use super::{
     records,
     registry::Work,
 };
-use crate::{
-    dataplane::{DataplaneError, Drift, Netns, Repair},
-    domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage},
-    store::Store as _,
-};
+use netd_dataplane::{DataplaneError, Drift, Netns, Repair};
+use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage};
+use netd_store::Store as _;
 
 impl Node {
     /// Turns the kernel's events into targets, for ever.

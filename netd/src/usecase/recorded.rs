@@ -5,10 +5,8 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
-use crate::{
-    domain::{Endpoint, IfName, Network, Tombstone},
-    store::{Entry, keys},
-};
+use netd_domain::{Endpoint, IfName, Network, Tombstone};
+use netd_store::{Entry, keys};
 
 fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, String> {
     serde_json::from_slice(&entry.value).map_err(|e| e.to_string())
@@ -81,7 +79,7 @@ pub struct Quarantine {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::EndpointKey;
+    use netd_domain::EndpointKey;
 
     fn entry(key: &str, value: &str) -> Entry {
         Entry {
@@ -127,8 +125,7 @@ mod tests {
     #[test]
     fn of_two_networks_that_clash_the_first_is_kept() {
         let network = |name: &str, subnet: &str| {
-            let pool =
-                crate::domain::Pool::new(subnet.parse().unwrap(), None, (None, None), vec![]);
+            let pool = netd_domain::Pool::new(subnet.parse().unwrap(), None, (None, None), vec![]);
             Network::new(name.parse().unwrap(), vec![pool.unwrap()], Default::default()).unwrap()
         };
         let all = [("a", "10.1.0.0/16"), ("b", "10.1.2.0/24"), ("c", "10.2.0.0/16")];

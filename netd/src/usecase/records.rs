@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::error::{Error, Result};
-use crate::{
-    domain::{Endpoint, NetworkName, Tombstone},
-    store::{Change, Compare, Txn, keys},
-};
+use netd_domain::{Endpoint, NetworkName, Tombstone};
+use netd_store::{Change, Compare, Txn, keys};
 
 /// Encodes a record.
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {

@@ -23,13 +23,11 @@ use super::{
     error::Result,
     ports::{HostPorts, shown},
 };
-use crate::{
-    dataplane::FirewallState,
-    domain::{
-        AttachSpec, Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase,
-        SandboxId, Tombstone, stored::LAST_SEQUENCE,
-    },
-    ipam::NetworkAllocator,
+use netd_dataplane::FirewallState;
+use netd_domain::ipam::NetworkAllocator;
+use netd_domain::{
+    AttachSpec, Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase,
+    SandboxId, Tombstone, stored::LAST_SEQUENCE,
 };
 
 /// How far the kernel's side of an endpoint is.

@@ -12,11 +12,9 @@ use super::{
     records,
     registry::Holder,
 };
-use crate::{
-    domain::{Endpoint, EndpointKey},
-    ipam::IpamError,
-    store::{Outcome, Store as _},
-};
+use netd_domain::ipam::IpamError;
+use netd_domain::{Endpoint, EndpointKey};
+use netd_store::{Outcome, Store as _};
 
 /// How often another address is tried when the store says that one is held.
 const TRIES: usize = 16;

@@ -12,8 +12,8 @@ use super::{
     error::{Error, Result},
     now_boot, records,
 };
-use crate::domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
-use crate::store::Store as _;
+use netd_domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
+use netd_store::Store as _;
 
 /// A sandbox as a runtime describes it.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Node {
         }
         if !self.registry.set_source(source, sandboxes, MOST_SOURCES) {
             let text = format!("\"{source}\": more than {MOST_SOURCES} sources");
-            return Err(crate::domain::Invalid::field("source", text).into());
+            return Err(netd_domain::Invalid::field("source", text).into());
         }
         let nobody = |e: &&Arc<Endpoint>| !self.registry.is_known(&e.key.sandbox);
         counts.unknown = u32::try_from(unknown.iter().filter(nobody).count()).unwrap_or(u32::MAX);

@@ -13,11 +13,9 @@ use super::{
     records,
     registry::{Loaded, Work},
 };
-use crate::{
-    dataplane::Drift,
-    domain::{IfName, Network},
-    store::{Change, Store as _, Txn, keys},
-};
+use netd_dataplane::Drift;
+use netd_domain::{IfName, Network};
+use netd_store::{Change, Store as _, Txn, keys};
 
 /// What was found at start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

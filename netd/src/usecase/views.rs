@@ -8,13 +8,11 @@ use super::{
     recorded,
     registry::{NetworkState, Work},
 };
-use crate::{
-    config::Config,
-    domain::{Endpoint, EndpointKey, NetworkName},
-    ipam::PoolUsage,
-    metrics::Metrics,
-    store::{Revision, Store, keys},
-};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use netd_domain::ipam::PoolUsage;
+use netd_domain::{Endpoint, EndpointKey, NetworkName};
+use netd_store::{Revision, Store, keys};
 
 /// A network and how it is.
 #[derive(Debug, Clone)]

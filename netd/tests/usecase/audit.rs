@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netd::{domain::Endpoint, store::keys, usecase::Work};
+use netd::usecase::Work;
+use netd_domain::Endpoint;
+use netd_store::keys;
 
 use super::bed::{Bed, Process};
 

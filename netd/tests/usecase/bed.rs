@@ -6,14 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netd::{
-    config::load,
-    dataplane::{Dataplane, Settings},
-    domain::{AttachSpec, Bandwidth, Dns, Endpoint, EndpointKey, PodIdentity},
-    metrics::Metrics,
-    store::embedded::{EmbeddedOptions, EmbeddedStore},
-    usecase::{Node, Result, now_boot},
-};
+use netd::config::load;
+use netd::metrics::Metrics;
+use netd::usecase::{Node, Result, now_boot};
+use netd_dataplane::{Dataplane, Settings};
+use netd_domain::{AttachSpec, Bandwidth, Dns, Endpoint, EndpointKey, PodIdentity};
+use netd_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::runtime::Runtime;
 
 use super::{

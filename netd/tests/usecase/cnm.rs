@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use netd::{
-    domain::{AttachSpec, Endpoint, Protocol, Stage},
-    usecase::Error,
-};
+use netd::usecase::Error;
+use netd_domain::{AttachSpec, Endpoint, Protocol, Stage};
 
 use super::{
     bed::{Bed, Process, key, spec},
@@ -143,7 +141,7 @@ fn host_ports_change_hands_all_or_none() {
     let bed = Bed::new();
     let netd = bed.start();
     let (one, two) = (created("one", &[]), created("two", &[]));
-    let port = |host_port| netd::domain::PortMapping {
+    let port = |host_port| netd_domain::PortMapping {
         host_port,
         container_port: 80,
         protocol: Protocol::Tcp,

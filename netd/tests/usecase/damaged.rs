@@ -1,6 +1,6 @@
 //! Records that are missing or can't be read: what they had is left alone.
 
-use netd::store::{Change, Store as _, Txn, keys};
+use netd_store::{Change, Store as _, Txn, keys};
 
 use super::{
     audit::audit,

@@ -1,10 +1,8 @@
 //! Every commit fails once, devices are in the way: nothing is left over.
 
-use netd::{
-    dataplane::DataplaneError,
-    domain::{PortMapping, Protocol},
-    usecase::Error,
-};
+use netd::usecase::Error;
+use netd_dataplane::DataplaneError;
+use netd_domain::{PortMapping, Protocol};
 
 use super::{
     audit::audit,

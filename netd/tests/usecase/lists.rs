@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use netd::{
-    store::{Event, Watched, keys},
-    usecase::{EndpointFilter, now_boot},
-};
+use netd::usecase::{EndpointFilter, now_boot};
+use netd_store::{Event, Watched, keys};
 
 use super::{
     bed::{Bed, key, spec},

@@ -13,6 +13,6 @@ mod model;
 mod networks;
 mod order;
 #[allow(dead_code)]
-#[path = "../dataplane/bed.rs"]
+#[path = "../../dataplane/tests/kernel/bed.rs"]
 mod space;
 mod store;

@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use netd::{
-    domain::{EndpointKey, PortMapping, Protocol},
-    usecase::{SandboxInfo, now_boot},
-};
+use netd::usecase::{SandboxInfo, now_boot};
+use netd_domain::{EndpointKey, PortMapping, Protocol};
 
 use super::{
     audit::audit,
@@ -51,7 +49,7 @@ impl World {
         (key(&format!("s{n}"), ifname), n as usize)
     }
 
-    fn attach(&mut self) -> netd::domain::AttachSpec {
+    fn attach(&mut self) -> netd_domain::AttachSpec {
         let (key, n) = self.pick();
         let network = ["default", "small"][self.dice.below(2) as usize];
         let mut spec = spec(&key, &self.pods[n], network);

@@ -1,10 +1,8 @@
 //! Networks that can't be, and those that can.
 
-use netd::{
-    domain::{Network, Pool, network::NetworkOptions},
-    store::keys,
-    usecase::Error,
-};
+use netd::usecase::Error;
+use netd_domain::{Network, Pool, network::NetworkOptions};
+use netd_store::keys;
 
 use super::{
     audit::audit,

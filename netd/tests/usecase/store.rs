@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use netd::store::{Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
+use netd_store::{Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
 
 /// Which commits fail: shared by all stores of a bed.
 #[derive(Debug, Default)]

@@ -146,7 +146,7 @@ fn requests_that_are_wrong_change_nothing_and_name_the_field() -> Result<()> {
         ensure!(matches!(error, TunnelError::Taken { .. }), "{error:?}");
         // One of two peers is wrong: neither is set.
         let mut change = PeerChange { set: vec![pair.peer(3), pair.peer(2)], ..Default::default() };
-        let netd::domain::overlay::TunnelPeer::Udp(_, third) = &mut change.set[0] else {
+        let netd_domain::overlay::TunnelPeer::Udp(_, third) = &mut change.set[0] else {
             anyhow::bail!("no udp peer")
         };
         third.subnets = [common::net("10.2.0.0/24")].into();

@@ -11,10 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use common::{Backend, DEVICE, Pair, case, endpoint, ip, keys, stream, wire};
-use netd::{
-    domain::overlay::{SecretKey, TunnelPeer, WireguardPeer},
-    tunnel::{PeerChange, TunnelKind, TunnelPeerName},
-};
+use netd::tunnel::{PeerChange, TunnelKind, TunnelPeerName};
+use netd_domain::overlay::{SecretKey, TunnelPeer, WireguardPeer};
 
 fn with(pair: &Pair, number: u8, change: impl FnOnce(&mut WireguardPeer)) -> Result<PeerChange> {
     let mut peer = pair.peer(number);

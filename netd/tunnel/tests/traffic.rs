@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use common::{Backend, Pair, case, ip, net, stream};
-use netd::domain::overlay::{TunnelPeer, UdpPeer};
 use netd::tunnel::PeerChange;
+use netd_domain::overlay::{TunnelPeer, UdpPeer};
 
 const EVERY: [(Backend, bool); 4] = [
     (Backend::Udp, false),

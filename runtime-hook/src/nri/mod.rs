@@ -34,7 +34,8 @@ pub mod sync;
 
 use backoff::Backoff;
 use messages::RegisterPluginRequest;
-use netd::{Netd, UnixNetd};
+use netd::Netd;
+use netd::UnixNetd;
 pub use options::{Options, Policy, preinstalled};
 use plugin::Plugin;
 use session::SessionError;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use netd::store::{
+use netd_store::{
     Store as _, StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls, Rpc},
 };

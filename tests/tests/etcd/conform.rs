@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use netd::store::{
+use netd_store::{
     Store,
     conformance::{self, Subject},
 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netd::store::{
+use netd_store::{
     Store as _, StoreError, Watched,
     etcd::{EtcdOptions, EtcdStore, Rpc},
 };

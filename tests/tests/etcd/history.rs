@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netd::store::{
+use netd_store::{
     Change, Compare, Event, Outcome, Store as _, StoreError, Txn, Watched,
     etcd::{EtcdOptions, EtcdStore},
 };
@@ -15,7 +15,7 @@ use testbed::{
 use super::{next, open, until, write, write_at_last};
 
 /// The outcome after errors and empty batches.
-async fn outcome(watch: &mut Box<dyn netd::store::Watch>) -> Result<Watched> {
+async fn outcome(watch: &mut Box<dyn netd_store::Watch>) -> Result<Watched> {
     loop {
         match next(watch).await? {
             Err(StoreError::Unavailable(_)) => {}

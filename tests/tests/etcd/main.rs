@@ -10,7 +10,7 @@ mod scale;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use netd::store::{
+use netd_store::{
     Change, Event, Outcome, Revision, Store, StoreError, Txn, Watch, Watched,
     etcd::{EtcdOptions, EtcdStore},
 };

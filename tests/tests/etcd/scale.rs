@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use netd::store::{Change, Store as _, Txn, etcd::Rpc};
+use netd_store::{Change, Store as _, Txn, etcd::Rpc};
 use testbed::{block_on, case, etcd::EtcdCluster};
 
 use super::open;
@@ -43,7 +43,7 @@ fn a_long_list_comes_in_pages_at_one_revision() -> Result<()> {
                 ensure!(list.entries.is_sorted_by(|a, b| a.key < b.key));
                 ensure!(list.entries.iter().all(|e| e.mod_revision <= list.revision));
                 // Transactions are in the list wholly or not at all.
-                let whole = |hundred: &[netd::store::Entry]| {
+                let whole = |hundred: &[netd_store::Entry]| {
                     hundred.iter().all(|e| e.value[0] == hundred[0].value[0])
                 };
                 ensure!(list.entries.chunks(100).all(whole), "a part of a transaction");
@@ -62,9 +62,9 @@ fn a_renewal_costs_peers_nothing() -> Result<()> {
     case(|bed| {
         let cluster = EtcdCluster::start(&bed.directory().join("etcd"), 3)?;
         let store = open(&cluster)?;
-        let mut options = netd::store::etcd::EtcdOptions::new(cluster.endpoints());
+        let mut options = netd_store::etcd::EtcdOptions::new(cluster.endpoints());
         options.quiet_time = Duration::from_secs(600);
-        let peer = netd::store::etcd::EtcdStore::open(options)?;
+        let peer = netd_store::etcd::EtcdStore::open(options)?;
         block_on(async {
             let lease = store.grant(Duration::from_secs(600)).await?;
             let change = Change::Put { key: "/t/lease".into(), value: vec![1], lease };

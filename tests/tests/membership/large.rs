@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use netd::{
-    overlay::flannel,
-    store::{
-        Change, Store, Txn,
-        etcd::{EtcdOptions, EtcdStore, Rpc},
-        keys::ClusterKeys,
-    },
+use netd_cluster::flannel;
+use netd_store::{
+    Change, Store, Txn,
+    etcd::{EtcdOptions, EtcdStore, Rpc},
+    keys::ClusterKeys,
 };
 use testbed::{block_on, case, etcd::EtcdCluster};
 use tokio::time::sleep;

@@ -8,16 +8,14 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use netd::{
-    overlay::{
-        LeaseAttrs, Subnets, flannel,
-        membership::{Membership, MembershipOptions, PeerUpdate, Update},
-    },
-    store::{
-        Store,
-        etcd::{EtcdOptions, EtcdStore},
-        keys::ClusterKeys,
-    },
+use netd_cluster::{
+    LeaseAttrs, Subnets, flannel,
+    membership::{Membership, MembershipOptions, PeerUpdate, Update},
+};
+use netd_store::{
+    Store,
+    etcd::{EtcdOptions, EtcdStore},
+    keys::ClusterKeys,
 };
 use parking_lot::Mutex;
 use testbed::etcd::EtcdCluster;

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
-use netd::overlay::flannel;
+use netd_cluster::flannel;
 use testbed::{block_on, case, etcd::EtcdCluster};
 use tokio::time::sleep;
 

@@ -9,12 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::{
-    domain::NetworkName,
-    ipam::PoolUsage,
-    overlay::{Subnets, membership::OwnSubnets},
-    usecase::Node,
-};
+use crate::usecase::Node;
+use netd_cluster::{Subnets, membership::OwnSubnets};
+use netd_domain::NetworkName;
+use netd_domain::ipam::PoolUsage;
 
 /// How long an attach waits for another subnet.
 const PATIENCE: Duration = Duration::from_secs(5);

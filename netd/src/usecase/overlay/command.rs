@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Duration};
 
 use tokio::{io::AsyncWriteExt as _, process};
 
-use crate::overlay::backend::Command;
+use netd_cluster::backend::Command;
 
 /// A command that takes longer is ended.
 const MOST: Duration = Duration::from_secs(30);

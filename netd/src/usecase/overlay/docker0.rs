@@ -17,16 +17,14 @@
 //! nevertheless, left over from flannel's days or from the key, is no pool before
 //! docker0 lets it go.
 //!
-//! [`Leased::docker0`]: crate::domain::network::Leased::docker0
+//! [`Leased::docker0`]: netd_domain::network::Leased::docker0
 
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::{
-    domain::{Network, network::overlap},
-    overlay::{Subnets, membership::OwnSubnets},
-    usecase::Node,
-};
+use crate::usecase::Node;
+use netd_cluster::{Subnets, membership::OwnSubnets};
+use netd_domain::{Network, network::overlap};
 
 /// The node's subnets by who gives out their addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -156,7 +154,7 @@ fn choose(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{
+    use netd_domain::{
         Pool,
         network::{Leased, NetworkOptions},
     };

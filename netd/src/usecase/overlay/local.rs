@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Overlay, State, command};
-use crate::{
-    dataplane::{DataplaneError, UnderlayChoice, UnderlayFound},
-    overlay::{ClusterConfig, Local, Underlay, backend},
-    usecase::Node,
-};
+use crate::usecase::Node;
+use netd_cluster::{ClusterConfig, Local, Underlay, backend};
+use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 
 /// Why this node can't be part of the overlay; names the setting that mends it.
 #[derive(Debug, thiserror::Error)]

@@ -32,18 +32,16 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 
 use super::Node;
-use crate::{
-    config,
-    dataplane::OverlaySubject,
-    overlay::{
-        ClusterConfig, Identity, Lease,
-        backend::Command,
-        desired::Desired,
-        membership::{Membership, OwnSubnets, Update},
-    },
-    store::{Revision, Store, keys::ClusterKeys},
-    tunnel::TunnelClient,
+use crate::config;
+use crate::tunnel::TunnelClient;
+use netd_cluster::{
+    ClusterConfig, Identity, Lease,
+    backend::Command,
+    desired::Desired,
+    membership::{Membership, OwnSubnets, Update},
 };
+use netd_dataplane::OverlaySubject;
+use netd_store::{Revision, Store, keys::ClusterKeys};
 
 pub use views::{ClusterView, NodeView, RouteView};
 

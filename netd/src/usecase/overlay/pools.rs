@@ -12,10 +12,8 @@ use super::super::{
     queue::Target,
     records,
 };
-use crate::{
-    domain::{Network, NetworkName, network::Leased},
-    store::{Change, Store as _, Txn, keys},
-};
+use netd_domain::{Network, NetworkName, network::Leased};
+use netd_store::{Change, Store as _, Txn, keys};
 
 impl Node {
     /// Makes `subnets` the pools of a network whose pools are leased. What is in use of

@@ -3,12 +3,10 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{Overlay, State, command, memory};
-use crate::{
-    dataplane::{OverlayReport, OverlaySubject, Repair},
-    domain::overlay::{OverlayChange, OverlayState},
-    overlay::{backend::Command, desired::Delta},
-    usecase::Node,
-};
+use crate::usecase::Node;
+use netd_cluster::{backend::Command, desired::Delta};
+use netd_dataplane::{OverlayReport, OverlaySubject, Repair};
+use netd_domain::overlay::{OverlayChange, OverlayState};
 
 impl Overlay {
     /// Whatever may differ is compared as a whole and put right; this node's facts are

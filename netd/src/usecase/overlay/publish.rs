@@ -9,12 +9,10 @@ use std::{
 };
 
 use super::Overlay;
-use crate::{
-    domain::{Endpoint, Phase},
-    overlay::{membership::OwnSubnets, published::Published},
-    store::{Change, LeaseId, StoreError, Txn, Watched, keys},
-    usecase::{Node, records},
-};
+use crate::usecase::{Node, records};
+use netd_cluster::{membership::OwnSubnets, published::Published};
+use netd_domain::{Endpoint, Phase};
+use netd_store::{Change, LeaseId, StoreError, Txn, Watched, keys};
 
 /// Events of a burst of attaches are waited for this long.
 const COALESCE: Duration = Duration::from_millis(50);

@@ -2,7 +2,7 @@
 
 use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
-use crate::overlay::{
+use netd_cluster::{
     Local, Subnets,
     flannel::subnet_env::{Half, SubnetEnv},
 };

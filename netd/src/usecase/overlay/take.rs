@@ -3,16 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{Overlay, Peer, State, local::LocalError, subnet_file};
-use crate::{
-    domain::network::Leased,
-    overlay::{
-        Local, Subnets,
-        backend::PeerProblem,
-        desired::{Delta, Desired},
-        membership::{PeerUpdate, Update},
-    },
-    usecase::{Node, queue::Target},
+use crate::usecase::{Node, queue::Target};
+use netd_cluster::{
+    Local, Subnets,
+    backend::PeerProblem,
+    desired::{Delta, Desired},
+    membership::{PeerUpdate, Update},
 };
+use netd_domain::network::Leased;
 
 /// What a batch of news amounts to.
 #[derive(Debug, Default)]

@@ -1,17 +1,15 @@
 //! What the tunnel process holds.
 
 use super::Overlay;
-use crate::{
-    domain::{
-        IfName,
-        overlay::{self, TunnelDevice, TunnelPeer},
-    },
-    metrics::TunnelLosses,
-    overlay::{
-        Local,
-        desired::{Delta, Desired},
-    },
-    tunnel::{PeerChange, Tunnel, TunnelKind, TunnelPeerName},
+use crate::metrics::TunnelLosses;
+use crate::tunnel::{PeerChange, Tunnel, TunnelKind, TunnelPeerName};
+use netd_cluster::{
+    Local,
+    desired::{Delta, Desired},
+};
+use netd_domain::{
+    IfName,
+    overlay::{self, TunnelDevice, TunnelPeer},
 };
 
 impl Overlay {

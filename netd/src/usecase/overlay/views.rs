@@ -5,18 +5,16 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{Overlay, State};
-use crate::{
-    dataplane::{KernelRoute, OverlaySubject},
-    domain::overlay::{Hop, OverlayObject},
-    metrics::DeviceTraffic,
-    overlay::{
-        LeaseAttrs, Subnets,
-        desired::{Desired, PeerState},
-        flannel,
-        published::Published,
-    },
-    usecase::{Error, Node, Result},
+use crate::metrics::DeviceTraffic;
+use crate::usecase::{Error, Node, Result};
+use netd_cluster::{
+    LeaseAttrs, Subnets,
+    desired::{Desired, PeerState},
+    flannel,
+    published::Published,
 };
+use netd_dataplane::{KernelRoute, OverlaySubject};
+use netd_domain::overlay::{Hop, OverlayObject};
 
 /// A lease and whether this node can reach it.
 #[derive(Debug, Clone)]
@@ -113,7 +111,7 @@ impl Overlay {
         &self,
         node: &Node,
         state: &State,
-        own: &crate::overlay::membership::OwnSubnets,
+        own: &netd_cluster::membership::OwnSubnets,
     ) -> NodeView {
         NodeView {
             subnets: own.subnets,
@@ -171,8 +169,8 @@ impl Overlay {
         let Some((endpoint, _)) = found else { return };
         view.mtu = endpoint.wiring.mtu;
         view.device = match &endpoint.wiring.driver {
-            crate::domain::WiringDriver::Bridge(bridge) => bridge.to_string(),
-            crate::domain::WiringDriver::Routed => endpoint.wiring.host_ifname.to_string(),
+            netd_domain::WiringDriver::Bridge(bridge) => bridge.to_string(),
+            netd_domain::WiringDriver::Routed => endpoint.wiring.host_ifname.to_string(),
         };
     }
 
@@ -300,7 +298,7 @@ impl Overlay {
     }
 
     /// The cluster's store and where all nodes' endpoints are in it.
-    pub fn endpoints(&self) -> (Arc<dyn crate::store::Store>, String) {
+    pub fn endpoints(&self) -> (Arc<dyn netd_store::Store>, String) {
         (self.store.clone(), self.keys().endpoints())
     }
 }

@@ -9,13 +9,11 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Inner, Registry};
-use crate::{
-    domain::{AttachSpec, Driver, Endpoint, EndpointKey, Invalid, NetworkName},
-    usecase::{
-        error::{Error, Result},
-        ports::shown,
-    },
+use crate::usecase::{
+    error::{Error, Result},
+    ports::shown,
 };
+use netd_domain::{AttachSpec, Driver, Endpoint, EndpointKey, Invalid, NetworkName};
 
 /// A reserved address.
 #[derive(Debug, Clone, PartialEq, Eq)]

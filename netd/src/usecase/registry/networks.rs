@@ -5,10 +5,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{NetworkState, Registry};
-use crate::{
-    domain::{Network, NetworkName, NetworkWiring},
-    ipam::{NetworkAllocator, PoolUsage},
-};
+use netd_domain::ipam::{NetworkAllocator, PoolUsage};
+use netd_domain::{Network, NetworkName, NetworkWiring};
 
 impl Registry {
     /// Adds or replaces a network. Its addresses in use stay in use.

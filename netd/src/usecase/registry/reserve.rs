@@ -3,14 +3,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{Inner, NetworkState, Work};
-use crate::{
-    domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned},
-    usecase::{
-        error::{Error, Result},
-        now_unix,
-        ports::shown,
-    },
+use crate::usecase::{
+    error::{Error, Result},
+    now_unix,
+    ports::shown,
 };
+use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned};
 
 /// Where an endpoint that is reserved is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

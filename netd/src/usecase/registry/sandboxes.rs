@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Registry;
-use crate::domain::{Endpoint, Phase, SandboxId, ids::DEFAULT_IFNAME};
+use netd_domain::{Endpoint, Phase, SandboxId, ids::DEFAULT_IFNAME};
 
 impl Registry {
     /// The set of sandboxes that `source` knows; false if there are `most` others already.

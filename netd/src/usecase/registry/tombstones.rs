@@ -2,10 +2,8 @@
 //! that addresses are used again in the order in which they were given back.
 
 use super::Registry;
-use crate::{
-    domain::{Endpoint, EndpointKey, Tombstone},
-    usecase::now_unix,
-};
+use crate::usecase::now_unix;
+use netd_domain::{Endpoint, EndpointKey, Tombstone};
 
 impl Registry {
     /// What is to be left of `endpoint`.

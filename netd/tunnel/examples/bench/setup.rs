@@ -11,10 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use netd::{
-    domain::overlay::{SecretKey, TunnelPeer, UdpPeer, WireguardPeer},
-    tunnel::{PeerChange, Tunnel, TunnelClient, TunnelKind},
-};
+use netd::tunnel::{PeerChange, Tunnel, TunnelClient, TunnelKind};
+use netd_domain::overlay::{SecretKey, TunnelPeer, UdpPeer, WireguardPeer};
 use testbed::{Namespace, block_on, service::Service, wait};
 
 pub struct Bench {

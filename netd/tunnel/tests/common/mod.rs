@@ -13,14 +13,12 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
-use netd::{
-    domain::{
-        IfName,
-        overlay::{SecretKey, TunnelPeer, UdpPeer, WireguardPeer},
-    },
-    tunnel::{PeerChange, Tunnel, TunnelClient, TunnelKind},
-};
+use netd::tunnel::{PeerChange, Tunnel, TunnelClient, TunnelKind};
 use netd_api::tunnel::v1 as pb;
+use netd_domain::{
+    IfName,
+    overlay::{SecretKey, TunnelPeer, UdpPeer, WireguardPeer},
+};
 use testbed::{Namespace, block_on, service::Service, wait};
 
 pub const SOON: Duration = Duration::from_secs(10);

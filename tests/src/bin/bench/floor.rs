@@ -9,15 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use netd::{
-    dataplane::{
-        floor,
-        netlink::{Family, Socket},
-    },
-    domain::{
-        AttachSpec, Bandwidth, Dns, Driver, EndpointKey, Network, PodIdentity, Pool, Wiring,
-        attach::Assigned, network::NetworkOptions,
-    },
+use netd_dataplane::{
+    floor,
+    netlink::{Family, Socket},
+};
+use netd_domain::{
+    AttachSpec, Bandwidth, Dns, Driver, EndpointKey, Network, PodIdentity, Pool, Wiring,
+    attach::Assigned, network::NetworkOptions,
 };
 use testbed::{Host, Namespace, wait};
 

@@ -15,7 +15,7 @@ use std::{env, fs, path::PathBuf, thread, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use contender::{CHUNK, Contender, inside};
 use floor::Floor;
-use netd::domain::Driver;
+use netd_domain::Driver;
 use testbed::{Bed, Daemon, DaemonConfig, case, paths, wait};
 use times::Times;
 

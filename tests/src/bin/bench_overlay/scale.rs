@@ -34,7 +34,7 @@ fn plan() -> Plan {
 /// Work that talks to etcd, on a thread in etcd's network.
 fn with_etcd<T: Send>(
     cluster: &Cluster,
-    work: impl AsyncFnOnce(&netd::store::etcd::EtcdStore) -> Result<T> + Send,
+    work: impl AsyncFnOnce(&netd_store::etcd::EtcdStore) -> Result<T> + Send,
 ) -> Result<T> {
     let member = cluster.members.first().context("no member")?;
     let endpoint = cluster.etcd.endpoint(0);
@@ -192,7 +192,7 @@ fn changes(cluster: &Cluster, nodes: usize) -> Result<()> {
     let node = cluster.nodes.first().context("no node")?;
     let monitor = Monitor::start(&node.host.net)?;
     let mut times = with_etcd(cluster, async move |store| {
-        use netd::store::Store as _;
+        use netd_store::Store as _;
         let lease = store.grant(Duration::from_secs(3600)).await?;
         let mut times = Vec::new();
         for n in nodes..nodes + CHANGES {

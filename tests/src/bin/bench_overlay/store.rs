@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use netd::store::{
+use netd_store::{
     Change, LeaseId, Outcome, Store as _, Txn,
     etcd::{EtcdOptions, EtcdStore},
 };

@@ -1,0 +1,356 @@
+//! What happens in which order: events in, steps and news out. Pure; [`super::run`] does
+//! what it says.
+//!
+//! One step is done at a time, and none is decided before the view has reached what the
+//! last one changed. A subnet is used after the store has it, then the disk.
+
+mod news;
+mod outcome;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    OwnSubnets,
+    diff::{Now, Peers},
+    files::OwnFile,
+    outbox::Outbox,
+    own::{Facts, Me, Own, Step, Why},
+    pace::Pace,
+    records::OwnerRecord,
+    view::{Part, View},
+};
+use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
+use netd_store::{Entry, Event, LeaseId, Outcome, Revision, StoreError, Txn};
+
+/// After so long without a write, a subnet's keys are written at once again.
+const QUIET: Duration = Duration::from_secs(30);
+/// What was committed has to be seen within this time; else everything is listed anew.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a node is told once.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub ttl: Duration,
+    pub fixed: Option<Subnets>,
+    pub preferred: Vec<Subnets>,
+}
+
+/// What came from the store.
+#[derive(Debug)]
+pub(super) enum Seen {
+    List(Vec<Entry>, Revision),
+    Changes(Vec<Event>, Revision),
+    /// It can't be followed; why.
+    Failed(String),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    Grant(Duration),
+    KeepAlive(LeaseId),
+    Commit(Why, Txn),
+    /// Write it durably.
+    Save(OwnFile),
+    /// List everything anew.
+    Relist,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    Granted(Result<LeaseId, StoreError>),
+    KeptAlive(LeaseId, Result<(), StoreError>),
+    Committed(Why, Txn, Result<Outcome, StoreError>),
+    Saved(OwnFile, Result<(), String>),
+    Relisting,
+}
+
+/// What can fail by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Link {
+    Watching(Part),
+    Writing,
+}
+
+/// When a subnet's keys were last written, and may be again.
+#[derive(Debug)]
+struct Written {
+    last: Instant,
+    next: Instant,
+    pace: Pace,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub settings: Settings,
+    pub own: Own,
+    pub view: View,
+    pub peers: Peers,
+    pub outbox: Outbox,
+    pub config: Option<Arc<ClusterConfig>>,
+    /// The configuration as it was read.
+    config_text: Option<String>,
+    /// What was last said about the configuration's absence or faults.
+    pub config_problem: Option<String>,
+    rng: fastrand::Rng,
+    /// Whether there may be something to do.
+    dirty: bool,
+    synced: bool,
+    /// Who had which lease at the last run.
+    pub remembered_owners: BTreeMap<String, Arc<OwnerRecord>>,
+    /// What is on disk, and what was told to be usable.
+    saved: OwnFile,
+    told: Vec<OwnSubnets>,
+    save_pace: Pace,
+    save_at: Option<Instant>,
+    pub save_problem: Option<String>,
+    /// What the view has to reach, and until when.
+    awaited: BTreeMap<Part, (Revision, Instant)>,
+    /// No step before.
+    not_before: Option<Instant>,
+    pace: Pace,
+    written: BTreeMap<Subnets, Written>,
+    /// When a subnet that had to wait may be written.
+    rested_at: Option<Instant>,
+    renew_at: Option<Instant>,
+    /// When the etcd lease was last known to live, seconds since the epoch.
+    pub renewed: Option<u64>,
+    failing: BTreeMap<Link, (u64, String)>,
+    /// When it was last cut off: what ended meanwhile may have been cut off with it.
+    cut_off: Option<Instant>,
+}
+
+impl Core {
+    /// A node that knows what it remembers.
+    pub fn new(settings: Settings, me: Me, view: View, file: OwnFile, peers: Peers) -> Self {
+        let mut own = Own {
+            me,
+            held: file.held.clone(),
+            leaving: file.leaving.clone(),
+            wanted: file.wanted.max(1),
+            preferred: settings.preferred.clone(),
+            fixed: settings.fixed,
+            attrs: file.attrs.clone(),
+            past: file.past.clone(),
+            lease: None,
+            ended: BTreeSet::new(),
+            trying: None,
+            conflicts: 0,
+            problem: None,
+        };
+        if own.fixed.is_some() {
+            own.wanted = 1;
+        }
+        let mut core = Self {
+            settings,
+            own,
+            view,
+            peers,
+            outbox: Outbox::default(),
+            config: None,
+            config_text: None,
+            config_problem: None,
+            rng: fastrand::Rng::new(),
+            dirty: true,
+            synced: false,
+            remembered_owners: BTreeMap::new(),
+            saved: file,
+            told: vec![],
+            save_pace: Pace::default(),
+            save_at: None,
+            save_problem: None,
+            awaited: BTreeMap::new(),
+            not_before: None,
+            pace: Pace::default(),
+            written: BTreeMap::new(),
+            rested_at: None,
+            renew_at: None,
+            renewed: None,
+            failing: BTreeMap::new(),
+            cut_off: None,
+        };
+        if let Some(text) = core.saved.config.clone() {
+            core.take_config(Some(text.as_bytes()));
+        }
+        core.tell_own();
+        let known = core.peers.all();
+        core.outbox.peers(known);
+        core
+    }
+
+    #[cfg(test)]
+    pub fn seed(&mut self, seed: u64) {
+        self.rng = fastrand::Rng::with_seed(seed);
+    }
+
+    /// Since when it is behind, and why.
+    pub fn behind(&self) -> Option<&(u64, String)> {
+        self.failing.values().min_by_key(|(since, _)| *since)
+    }
+
+    /// From now on the node's leases say this.
+    pub fn announce(&mut self, attrs: LeaseAttrs) {
+        // As it will be read back: a backend may leave out what it is.
+        let text = flannel::value::format(&attrs);
+        let attrs = flannel::value::parse(text.as_bytes()).unwrap_or(attrs);
+        if self.own.attrs.as_ref() != Some(&attrs) {
+            self.own.announce(attrs);
+            self.dirty = true;
+        }
+    }
+
+    /// One more subnet.
+    pub fn more(&mut self) {
+        if let Some(config) = self.config.clone() {
+            self.own.want_more(&config);
+            self.dirty = true;
+        }
+    }
+
+    /// These are not used any more.
+    pub fn give_back(&mut self, subnets: &[Subnets]) {
+        self.own.give_back(subnets, self.config.as_deref());
+        self.dirty = true;
+    }
+
+    /// The next thing to do, if there is one now.
+    pub fn next(&mut self, now: Now) -> Option<Action> {
+        let updates = self.peers.tick(now);
+        self.outbox.peers(updates);
+        if self.dirty && self.is_caught_up() {
+            self.settle(now);
+        }
+        if let Some(save) = self.save(now) {
+            return Some(save);
+        }
+        if self.awaited.values().any(|(_, until)| *until <= now.mono) {
+            self.awaited.clear();
+            return Some(Action::Relist);
+        }
+        if self.not_before.is_some_and(|at| at > now.mono) {
+            return None;
+        }
+        if let Some(lease) = self.own.lease
+            && self.renew_at.is_none_or(|at| at <= now.mono)
+        {
+            return Some(Action::KeepAlive(lease));
+        }
+        if self.rested_at.is_some_and(|at| at <= now.mono) {
+            (self.rested_at, self.dirty) = (None, true);
+        }
+        if !self.is_caught_up() || !self.dirty {
+            return None;
+        }
+        self.dirty = false;
+        let step = self.step(now);
+        self.look_again(now);
+        step
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.view.is_listed() && self.awaited.is_empty()
+    }
+
+    /// Follows the view with what the node holds.
+    fn settle(&mut self, now: Now) {
+        let settled = self.own.settle(&self.view);
+        for (subnets, who) in settled.lost {
+            let name = flannel::key::name(&subnets);
+            tracing::warn!("subnet {name} is lost: it belongs to {who}");
+            self.outbox.lost(subnets);
+        }
+        for subnets in settled.gained {
+            let name = flannel::key::name(&subnets);
+            tracing::info!("subnet {name} is this node's");
+        }
+        self.own.forget_left(&self.view);
+        if let Some(config) = self.config.as_deref() {
+            let fitting = self.own.held.keys().filter(|s| self.own.fits(config, s)).count();
+            self.own.wanted = self.own.wanted.max(fitting);
+        }
+        self.look_again(now);
+        self.tell_own();
+    }
+
+    /// Tells which subnets can be used: those that are held, and on disk.
+    fn tell_own(&mut self) {
+        let usable = self.own.held.iter().filter(|(s, _)| self.saved.held.contains_key(s));
+        let own = usable.map(|(subnets, since)| {
+            let key = flannel::key::name(subnets);
+            OwnSubnets {
+                reservation: self.view.leases.get(&key).is_some_and(|l| l.bound == 0),
+                fits: self.config.as_deref().is_none_or(|c| self.own.fits(c, subnets)),
+                subnets: *subnets,
+                since: *since,
+                key,
+            }
+        });
+        let own: Vec<_> = own.collect();
+        if own != self.told {
+            self.told = own.clone();
+            self.outbox.own(own);
+        }
+    }
+
+    fn file(&self) -> OwnFile {
+        OwnFile {
+            config: self.config_text.clone().or_else(|| self.saved.config.clone()),
+            attrs: self.own.attrs.clone(),
+            past: self.own.past.clone(),
+            wanted: self.own.wanted,
+            held: self.own.held.clone(),
+            leaving: self.own.leaving.clone(),
+        }
+    }
+
+    fn save(&mut self, now: Now) -> Option<Action> {
+        let file = self.file();
+        if file == self.saved || self.save_at.is_some_and(|at| at > now.mono) {
+            return None;
+        }
+        Some(Action::Save(file))
+    }
+
+    fn step(&mut self, now: Now) -> Option<Action> {
+        self.written.retain(|_, written| {
+            written.next > now.mono || now.mono.saturating_duration_since(written.last) < QUIET
+        });
+        let busy = self.written.iter().filter(|(_, written)| written.next > now.mono);
+        self.rested_at = busy.clone().map(|(_, written)| written.next).min();
+        let facts = Facts {
+            view: &self.view,
+            config: self.config.as_deref(),
+            busy: busy.map(|(subnets, _)| *subnets).collect(),
+            lately_gone: self.peers.lately_gone(self.settings.ttl, now).copied().collect(),
+            on_disk: &self.saved.held,
+            unix: now.unix,
+        };
+        let mut step = self.own.step(&facts, &mut self.rng)?;
+        if let Step::NoSubnet(problem) = step {
+            tracing::warn!("{problem}");
+            self.outbox.no_subnet(problem);
+            step = self.own.step(&facts, &mut self.rng)?;
+        }
+        match step {
+            Step::Grant => Some(Action::Grant(self.settings.ttl)),
+            Step::Try(lease) => Some(Action::KeepAlive(lease)),
+            Step::Commit(why, txn) => Some(Action::Commit(why, txn)),
+            Step::NoSubnet(_) => None,
+        }
+    }
+
+    /// When [`Self::next`], which has nothing to do now, may have without an event.
+    pub fn wake_at(&self, now: Now) -> Option<Instant> {
+        let awaited = self.awaited.values().map(|(_, until)| *until);
+        let times =
+            [self.peers.wake_at(), self.save_at, self.not_before, self.renew_at, self.rested_at];
+        // What is due and not done waits for one of the others.
+        awaited.chain(times.into_iter().flatten()).filter(|at| *at > now.mono).min()
+    }
+}

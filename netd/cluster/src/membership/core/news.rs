@@ -1,0 +1,187 @@
+//! What came from the store.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Core, Link, Seen};
+use crate::{
+    Subnets, flannel,
+    membership::{
+        diff::Now,
+        own::Own,
+        standing::{self, Standing},
+        view::{LeaseKey, Part, Touched, View},
+    },
+};
+use netd_store::{Entry, Event, Revision};
+
+impl Core {
+    /// Takes news from the store.
+    pub fn seen(&mut self, part: Part, seen: Seen, now: Now) {
+        if !self.failing.is_empty() {
+            self.cut_off = Some(now.mono);
+        }
+        match seen {
+            Seen::Failed(why) => return self.failed(Link::Watching(part), why, now),
+            Seen::List(entries, revision) => self.listed(part, entries, revision, now),
+            Seen::Changes(events, revision) => self.changed(part, events, revision, now),
+        }
+        self.works(Link::Watching(part));
+        if self.awaited.get(&part).is_some_and(|(r, _)| self.view.at(part) >= Some(*r)) {
+            self.awaited.remove(&part);
+            self.dirty = true;
+        }
+    }
+
+    fn listed(&mut self, part: Part, entries: Vec<Entry>, revision: Revision, now: Now) {
+        self.view.list(part, entries, revision);
+        // A list is of now, whatever revision that is: after a restore it may be an old one.
+        self.awaited.remove(&part);
+        self.dirty = true;
+        if part == Part::Flannel {
+            let config = self.view.config.take();
+            self.take_config(config.as_deref());
+            self.view.config = config;
+        }
+        let own_missing =
+            self.own.held.keys().any(|s| !self.view.leases.contains_key(&flannel::key::name(s)));
+        if self.view.at(Part::Flannel).is_some() {
+            let mine = |name: &str, key: &_| is_mine(&self.own, &self.view, name, key);
+            let doubtful = own_missing || self.was_cut_off(now);
+            let updates = self.peers.list(&self.view.leases, &mine, doubtful, now);
+            self.outbox.peers(updates);
+            for (name, known) in self.peers.known() {
+                if let Some(key) = self.view.leases.get_mut(name) {
+                    key.share(&known.lease);
+                }
+            }
+        }
+        if self.view.is_listed() && !self.synced {
+            self.synced = true;
+            self.outbox.synced();
+        }
+    }
+
+    fn changed(&mut self, part: Part, events: Vec<Event>, revision: Revision, now: Now) {
+        let mut gone = vec![];
+        for touched in self.view.change(part, events, revision) {
+            match touched {
+                Touched::Config => {
+                    let config = self.view.config.take();
+                    self.take_config(config.as_deref());
+                    self.view.config = config;
+                }
+                Touched::Node(id) => self.dirty |= id == self.own.me.id,
+                Touched::Owner(name) => {
+                    self.dirty |= self.concerns(&name);
+                    self.look_at(&name, now);
+                }
+                Touched::Lease(name) => {
+                    self.dirty |= self.concerns(&name);
+                    self.look_at(&name, now);
+                    gone.push(name);
+                }
+            }
+        }
+        // Removed and made again within one batch: it is there.
+        gone.retain(|name| !self.view.leases.contains_key(name));
+        let own_too = gone.iter().any(|name| self.holds(name));
+        let doubtful = own_too || self.was_cut_off(now);
+        let updates = self.peers.removed(gone, doubtful, now);
+        self.outbox.peers(updates);
+    }
+
+    /// Tells what is under a lease's name now, if anything is.
+    pub(super) fn look_at(&mut self, name: &str, now: Now) {
+        if let Some(key) = self.view.leases.get(name) {
+            let mine = is_mine(&self.own, &self.view, name, key);
+            self.outbox.peers(self.peers.set(name, key, mine, now).into_iter().collect());
+        }
+    }
+
+    /// Looks again at every lease that is the node's, or was: whether it is depends on what
+    /// the node holds, tries and announces, not on the store alone.
+    pub(super) fn look_again(&mut self, now: Now) {
+        let names = self.own.wished().map(flannel::key::name);
+        let names: BTreeSet<_> = names.chain(self.peers.mine().iter().cloned()).collect();
+        names.iter().for_each(|name| self.look_at(name, now));
+    }
+
+    /// Whether the node was itself cut off lately: nobody can say then which of the others
+    /// are dead, and which were cut off with it and are about to be back.
+    fn was_cut_off(&self, now: Now) -> bool {
+        let hold = self.peers.hold();
+        self.cut_off.is_some_and(|at| now.mono.saturating_duration_since(at) < hold)
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        flannel::key::parse(name).is_ok_and(|s| self.own.held.contains_key(&s))
+    }
+
+    /// Whether a change of this name can lead to a step.
+    fn concerns(&self, name: &str) -> bool {
+        if self.config.as_deref().is_none_or(|config| !self.own.is_content(config)) {
+            return true;
+        }
+        let own = || self.own.held.keys().chain(&self.own.leaving).chain(&self.own.trying);
+        let mine = self.view.owners.get(name).is_some_and(|o| self.own.asker().owns(o));
+        mine || flannel::key::parse(name)
+            .is_ok_and(|subnets| own().any(|own| standing::overlap(own, &subnets)))
+    }
+
+    pub(super) fn take_config(&mut self, bytes: Option<&[u8]>) {
+        self.dirty = true;
+        let key = self.view.keys.config();
+        let Some(bytes) = bytes else {
+            return self.config_is_bad(format!(
+                "there is no {key}: write flannel's network configuration to it, e.g. \
+                 {{\"Network\": \"10.5.0.0/16\", \"Backend\": {{\"Type\": \"vxlan\"}}}}"
+            ));
+        };
+        match flannel::config::parse(bytes) {
+            Err(problem) => self.config_is_bad(format!("{key}: {problem}")),
+            Ok(read) => {
+                let text = String::from_utf8(bytes.to_vec()).ok();
+                if self.config_problem.is_none() && text.is_some() && text == self.config_text {
+                    return;
+                }
+                read.warnings.iter().for_each(|w| tracing::warn!("{key}: {w}"));
+                self.config_text = text;
+                let healed = self.config_problem.take().is_some();
+                let news = self.config.as_deref() != Some(&read.config);
+                if news || healed {
+                    let config = Arc::new(read.config);
+                    self.config = Some(Arc::clone(&config));
+                    self.outbox.config(config);
+                    self.tell_own();
+                }
+            }
+        }
+    }
+
+    /// What was known stays in force.
+    fn config_is_bad(&mut self, problem: String) {
+        if self.config_problem.as_ref() != Some(&problem) {
+            self.config_problem = Some(problem.clone());
+            self.outbox.config_problem(problem);
+        }
+    }
+}
+
+/// Whether a lease is this node's, or about to be: it is no peer then.
+fn is_mine(own: &Own, view: &View, name: &str, key: &LeaseKey) -> bool {
+    let owner = view.owners.get(name);
+    if let Some(owner) = owner.filter(|owner| owner.record.is_ok()) {
+        return own.asker().owns(owner)
+            && key.subnets.as_ref().is_ok_and(|s| !is_overwritten(own, view, s));
+    }
+    // Before the owners are known, a lease with this node's address is likely its own.
+    if view.at(Part::Cluster).is_none() && own.asker().is_at(key) {
+        return true;
+    }
+    key.subnets.as_ref().is_ok_and(|s| own.wished().any(|w| w == s)) && own.asker().is_at(key)
+}
+
+fn is_overwritten(own: &Own, view: &View, subnets: &Subnets) -> bool {
+    let standing = own.asker().standing(view, subnets, true);
+    matches!(standing, Standing::Overwritten(_))
+}

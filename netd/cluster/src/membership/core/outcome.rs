@@ -1,0 +1,154 @@
+//! What became of an action.
+
+use super::{Core, Done, Link, SEEN_WITHIN, Written};
+use crate::{
+    Subnets, flannel,
+    membership::{
+        diff::Now,
+        files::OwnFile,
+        own::Why,
+        pace::{self, Pace},
+        records::OwnerRecord,
+    },
+};
+use netd_store::{Entry, LeaseId, Outcome, Revision, StoreError, Txn};
+
+impl Core {
+    /// Takes what became of an action.
+    pub fn done(&mut self, done: Done, now: Now) {
+        self.dirty = true;
+        match done {
+            Done::Relisting => {}
+            Done::Saved(file, result) => self.saved(file, result, now),
+            Done::Granted(Ok(lease)) => self.is_renewed(lease, now),
+            Done::KeptAlive(lease, Ok(())) => self.is_renewed(lease, now),
+            Done::Granted(Err(StoreError::LeaseGone(lease)))
+            | Done::KeptAlive(_, Err(StoreError::LeaseGone(lease)))
+            | Done::Committed(_, _, Err(StoreError::LeaseGone(lease))) => self.lease_ended(lease),
+            Done::Committed(why, txn, Ok(outcome)) => self.committed(&why, &txn, outcome, now),
+            Done::Granted(Err(err))
+            | Done::KeptAlive(_, Err(err))
+            | Done::Committed(_, _, Err(err)) => {
+                self.wait(now);
+                self.failed(Link::Writing, err.to_string(), now);
+            }
+        }
+    }
+
+    fn saved(&mut self, file: OwnFile, result: Result<(), String>, now: Now) {
+        match result {
+            Ok(()) => {
+                self.saved = file;
+                self.save_pace.reset();
+                (self.save_at, self.save_problem) = (None, None);
+                self.tell_own();
+            }
+            Err(problem) => {
+                self.save_at = Some(now.mono + self.save_pace.failed(&mut self.rng));
+                self.save_problem = Some(problem);
+            }
+        }
+    }
+
+    fn is_renewed(&mut self, lease: LeaseId, now: Now) {
+        self.worked();
+        self.own.lease = Some(lease);
+        self.renewed = Some(now.unix);
+        self.renew_at = Some(now.mono + pace::about(self.settings.ttl / 3, &mut self.rng));
+    }
+
+    fn lease_ended(&mut self, lease: LeaseId) {
+        tracing::warn!(lease, "the node's lease in the store has ended; getting another");
+        self.worked();
+        self.own.ended.insert(lease);
+        self.own.lease = self.own.lease.filter(|l| *l != lease);
+        self.renew_at = None;
+    }
+
+    fn committed(&mut self, why: &Why, txn: &Txn, outcome: Outcome, now: Now) {
+        self.works(Link::Writing);
+        match outcome {
+            Outcome::Committed(revision) => {
+                self.pace.reset();
+                for change in &txn.changes {
+                    self.await_part(change.key(), revision, now);
+                }
+                if let Why::Write(subnets) = why {
+                    self.note_write(*subnets, now);
+                }
+            }
+            // Somebody was faster, or the view is behind: it will show.
+            Outcome::Conflict(there) => {
+                for entry in &there {
+                    self.await_part(&entry.key, entry.mod_revision, now);
+                }
+                if let Why::Claim(subnets) = why {
+                    self.claim_failed(subnets, &there);
+                }
+                self.wait(now);
+            }
+        }
+    }
+
+    /// Nothing is decided before the view has seen this change of a key.
+    fn await_part(&mut self, key: &str, revision: Revision, now: Now) {
+        let part = self.view.part_of(key);
+        let awaited = self.awaited.get(&part).map(|(revision, _)| *revision);
+        if self.view.at(part).max(awaited) < Some(revision) {
+            self.awaited.insert(part, (revision, now.mono + SEEN_WITHIN));
+        }
+    }
+
+    /// Unless it was the node itself, by a transaction whose outcome it never learned.
+    fn claim_failed(&mut self, subnets: &Subnets, there: &[Entry]) {
+        let name = flannel::key::name(subnets);
+        let owner = there.iter().find(|entry| entry.key == self.view.keys.owner(&name));
+        let owner = owner.and_then(|entry| OwnerRecord::parse(&entry.value).ok());
+        if owner.is_none_or(|record| record.id != self.own.me.id) {
+            self.own.conflicts = self.own.conflicts.saturating_add(1);
+            self.own.trying = None;
+        }
+    }
+
+    /// Who removes the node's keys again and again is not to be met at full speed.
+    fn note_write(&mut self, subnets: Subnets, now: Now) {
+        let first = Written { last: now.mono, next: now.mono, pace: Pace::default() };
+        let written = self.written.entry(subnets).or_insert(first);
+        written.last = now.mono;
+        written.next = now.mono + written.pace.failed(&mut self.rng);
+    }
+
+    fn wait(&mut self, now: Now) {
+        self.not_before = Some(now.mono + self.pace.failed(&mut self.rng));
+    }
+
+    fn worked(&mut self) {
+        self.pace.reset();
+        self.not_before = None;
+        self.works(Link::Writing);
+    }
+
+    pub(super) fn failed(&mut self, link: Link, why: String, now: Now) {
+        self.cut_off = Some(now.mono);
+        let was = self.behind().cloned();
+        let since = self.failing.get(&link).map_or(now.unix, |(since, _)| *since);
+        self.failing.insert(link, (since, why));
+        if was.is_none() {
+            self.outbox.behind(self.behind().cloned());
+        }
+    }
+
+    pub(super) fn works(&mut self, link: Link) {
+        if self.failing.remove(&link).is_none() {
+            return;
+        }
+        // The store is back: what waits for it need not wait longer.
+        (self.not_before, self.dirty) = (None, true);
+        if link != Link::Writing && self.failing.contains_key(&Link::Writing) {
+            self.renew_at = None;
+        }
+        if self.failing.is_empty() {
+            self.outbox.behind(None);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Follows a part of the store: one list, one watch, and again when that ends.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{core::Seen, pace::Pace, view::Part};
+use netd_store::{Store, StoreError, Watched};
+
+/// A list that takes longer is tried again.
+const LIST_MOST: Duration = Duration::from_secs(60);
+/// A watch that lived so long was no failure.
+const LIVED: Duration = Duration::from_secs(30);
+
+/// What is followed, and who is told.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub store: Arc<dyn Store>,
+    pub part: Part,
+    pub prefix: String,
+    pub news: mpsc::Sender<(Part, Seen)>,
+    /// Rung when everything is to be listed anew.
+    pub relist: Arc<Notify>,
+}
+
+impl Follower {
+    /// Until nobody listens any more. A watch gets over a store that was away by itself;
+    /// when it ends, what it can tell is no longer all there is.
+    pub async fn run(self) {
+        let mut rng = fastrand::Rng::new();
+        let mut pace = Pace::default();
+        while !self.news.is_closed() {
+            let began = Instant::now();
+            if let Err(err) = self.list_and_watch().await {
+                self.tell(Seen::Failed(err.to_string())).await;
+            }
+            if began.elapsed() > LIVED {
+                pace.reset();
+            }
+            sleep(pace.failed(&mut rng)).await;
+        }
+    }
+
+    async fn tell(&self, seen: Seen) -> Option<()> {
+        self.news.send((self.part, seen)).await.ok()
+    }
+
+    /// `Ok`: list again.
+    async fn list_and_watch(&self) -> Result<(), StoreError> {
+        let list = timeout(LIST_MOST, self.store.list(&self.prefix)).await;
+        let late = |_| StoreError::Unavailable(format!("no list within {LIST_MOST:?}"));
+        let list = list.map_err(late)??;
+        let revision = list.revision;
+        if self.tell(Seen::List(list.entries, revision)).await.is_none() {
+            return Ok(());
+        }
+        let mut watch = self.store.watch(&self.prefix, revision).await?;
+        loop {
+            let next = tokio::select! {
+                next = watch.next() => next,
+                () = self.relist.notified() => return Ok(()),
+                () = self.news.closed() => return Ok(()),
+            };
+            let seen = match next {
+                Some(Ok(Watched::Changes { events, revision })) => Seen::Changes(events, revision),
+                Some(Ok(Watched::Compacted)) => return Ok(()),
+                Some(Err(err)) => Seen::Failed(err.to_string()),
+                None => return Err(StoreError::Unavailable("the watch was ended".to_owned())),
+            };
+            if self.tell(seen).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! This node's leases, and what is known of the others'.
+//!
+//! - The store decides: a node owns a subnet if the owner key of that subnet has the
+//!   node's id. Lease and owner are written in one transaction that compares both, and
+//!   are bound to one lease of the store that is kept alive; no peer notices that.
+//! - Of two claims that overlap under different names the older one counts ([`standing`]).
+//! - Everything that was known stays in force while the store is away, over restarts and
+//!   reboots too; what is to be changed is changed when it is back.
+//! - Who writes flannel's keys without netd's (a flannel node, a person) is taken at his
+//!   word if the lease names another node: this node takes another subnet. If it names
+//!   this node, or nobody, then it is written again.
+//!
+//! [`view`] reads, [`standing`], [`own`], [`writes`] and [`pick`] decide about the node's
+//! own, [`diff`] about the others', [`core`] puts that in order; all of it is pure.
+//! [`follow`] and [`run`] do the I/O.
+
+mod core;
+mod diff;
+mod files;
+mod follow;
+mod outbox;
+mod own;
+mod pace;
+mod pick;
+mod records;
+mod run;
+mod saver;
+mod standing;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view;
+mod writes;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use self::{
+    core::{Core, Settings},
+    diff::Peers,
+    files::{OwnFile, PeersFile},
+    follow::Follower,
+    own::Me,
+    run::Runner,
+    view::{Part, View},
+};
+use super::{ClusterConfig, Lease, LeaseAttrs, Subnets};
+use netd_store::{Revision, Store, keys::ClusterKeys};
+
+pub use self::{
+    records::{NodeRecord, OwnerRecord},
+    status::{Listing, Status},
+};
+
+/// How long a node's leases last without renewal, as flannel's do.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long leases that vanish by the dozen stay in force.
+pub const DEFAULT_HOLD: Duration = Duration::from_secs(30);
+/// Updates that wait for the reader; more are put together.
+const UPDATES: usize = 16;
+/// Batches of the store that wait for the loop.
+const NEWS: usize = 64;
+
+/// What a node is told about its part in the cluster.
+#[derive(Debug, Clone)]
+pub struct MembershipOptions {
+    /// Where the cluster's keys are.
+    pub keys: ClusterKeys,
+    /// A directory that outlives a reboot; made if it is not there.
+    pub state_dir: PathBuf,
+    /// The node's name, for people; at most 253 bytes.
+    pub node_name: String,
+    /// netd's version, for people.
+    pub version: String,
+    /// How long the node's leases last without renewal; whole seconds, at least some.
+    pub ttl: Duration,
+    /// How long leases stay in force that vanished together with most others.
+    pub hold: Duration,
+    /// The only subnets that the node may have (Kubernetes' podCIDR); `None`: it chooses.
+    pub pod_cidr: Option<Subnets>,
+    /// What `subnet.env` says that the node has: it is preferred if it is free, and taken
+    /// over if flannel on this node has it.
+    pub previous: Option<Subnets>,
+}
+
+/// A subnet of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSubnets {
+    /// Name of the lease: `10.5.52.0-24`.
+    pub key: String,
+    /// What it is.
+    pub subnets: Subnets,
+    /// Whether somebody reserved it for the node: it stays the node's for good.
+    pub reservation: bool,
+    /// Whether it is what the configuration wants. One that isn't is kept until it is
+    /// given back, and another one that does is taken beside it.
+    pub fits: bool,
+    /// Since when the node has it, seconds since the epoch.
+    pub since: u64,
+}
+
+/// A change of what is known of other nodes' leases.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PeerUpdate {
+    /// There is a lease, new or changed.
+    Set {
+        /// Its name.
+        key: String,
+        /// What it says now.
+        lease: Arc<Lease>,
+        /// Of two leases that overlap the one with the smaller one has the right.
+        created: Revision,
+        /// Of the key.
+        mod_revision: Revision,
+        /// When this node first saw it, seconds since the epoch.
+        since: u64,
+    },
+    /// It is gone, or it is this node's now.
+    Removed {
+        /// Its name.
+        key: String,
+    },
+    /// It can't be read. What was told of it before stays in force.
+    Refused {
+        /// Its name: whatever somebody wrote, not always a lease's.
+        key: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+/// What a reader of membership is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// The cluster's configuration, at the start and when it changes.
+    Config(Arc<ClusterConfig>),
+    /// The configuration is missing or can't be read; the last good one stays in force.
+    ConfigProblem(String),
+    /// All subnets that this node has and may use; the store and the disk have them.
+    Own(Vec<OwnSubnets>),
+    /// It is somebody else's now. Another one is taken in its place.
+    Lost(Subnets),
+    /// The node has too few subnets, and there is nothing to take; why.
+    NoSubnet(String),
+    /// Changes of the others' leases; at the start all that are known.
+    Peers(Vec<PeerUpdate>),
+    /// Everything was listed once: what was told is what the store has.
+    Synced,
+    /// The store is out of reach; what was told stays in force.
+    Behind {
+        /// Seconds since the epoch.
+        since: u64,
+        /// What the store says.
+        why: String,
+    },
+    /// The store is back.
+    CaughtUp,
+}
+
+/// Why there can't be more than one subnet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoMore {
+    /// By configuration.
+    #[error("pod_cidr fixes the node's subnet; remove it from the configuration to have several")]
+    Fixed,
+}
+
+/// A wish, or a question.
+#[derive(Debug)]
+enum Command {
+    Announce(LeaseAttrs),
+    More,
+    GiveBack(Vec<Subnets>),
+    List(oneshot::Sender<Listing>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A node's part in the cluster. Dropping it ends the work and leaves the leases alone.
+#[derive(Debug)]
+pub struct Membership {
+    commands: mpsc::UnboundedSender<Command>,
+    status: watch::Receiver<Status>,
+    fixed: bool,
+}
+
+impl Membership {
+    /// Begins with what the node remembers, and follows the store from now on. The
+    /// updates are to be read: as long as they are not, they are put together.
+    ///
+    /// # Errors
+    /// The node's id can be neither read nor made, or its name can't be one.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        options: MembershipOptions,
+    ) -> io::Result<(Arc<Self>, mpsc::Receiver<Update>)> {
+        records::check("node_name", &options.node_name)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        let dir = options.state_dir.clone();
+        let read = move || {
+            let id = files::node_id(&dir).map_err(|e| {
+                io::Error::new(e.kind(), format!("the node's id in {}: {e}", dir.display()))
+            })?;
+            Ok::<_, io::Error>((id, OwnFile::read(&dir), PeersFile::read(&dir)))
+        };
+        let (id, own, peers) = tokio::task::spawn_blocking(read).await??;
+        let fixed = options.pod_cidr.is_some();
+        let state_dir = options.state_dir.clone();
+        let core = core_of(options, id, own, peers);
+
+        let (commands, commands_rx) = mpsc::unbounded_channel();
+        let (updates, updates_rx) = mpsc::channel(UPDATES);
+        let (news, news_rx) = mpsc::channel(NEWS);
+        let (status, status_rx) = watch::channel(Status::default());
+        status::publish(&core, &status);
+        let keys = core.view.keys.clone();
+        let follow = |part, prefix| {
+            let relist = Arc::new(Notify::new());
+            let (store, news) = (Arc::clone(&store), news.clone());
+            let follower = Follower { store, part, prefix, news, relist: Arc::clone(&relist) };
+            tokio::spawn(follower.run());
+            relist
+        };
+        let relist = [follow(Part::Flannel, keys.flannel()), follow(Part::Cluster, keys.cluster())];
+        let runner = Runner {
+            core,
+            store,
+            state_dir,
+            news: news_rx,
+            commands: commands_rx,
+            updates,
+            relist,
+            status,
+        };
+        tokio::spawn(runner.run());
+        Ok((Arc::new(Self { commands, status: status_rx, fixed }), updates_rx))
+    }
+
+    /// From now on the node's leases say this. Equal to what they say: nothing is
+    /// written. Before the first announcement ever the node takes no subnet.
+    pub fn announce(&self, attrs: LeaseAttrs) {
+        self.send(Command::Announce(attrs));
+    }
+
+    /// One more subnet than the node has; nothing if one is being taken already.
+    ///
+    /// # Errors
+    /// [`NoMore::Fixed`].
+    pub fn more(&self) -> Result<(), NoMore> {
+        if self.fixed {
+            return Err(NoMore::Fixed);
+        }
+        self.send(Command::More);
+        Ok(())
+    }
+
+    /// These are not used any more and can be others'. What is fixed, or not this
+    /// node's, is left alone. Without any left, another one is taken.
+    pub fn give_back(&self, subnets: Vec<Subnets>) {
+        self.send(Command::GiveBack(subnets));
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// [`Self::status`], and when it changes.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Who is in the cluster; empty after [`Self::stop`].
+    pub async fn list(&self) -> Listing {
+        let (answer, listing) = oneshot::channel();
+        self.send(Command::List(answer));
+        listing.await.unwrap_or_default()
+    }
+
+    /// Ends the work; what is known is on disk when this returns. The node's leases stay:
+    /// a restart must not cost it its subnets.
+    pub async fn stop(&self) {
+        let (answer, stopped) = oneshot::channel();
+        self.send(Command::Stop(answer));
+        // Stopped before.
+        drop(stopped.await);
+    }
+
+    fn send(&self, command: Command) {
+        // Nobody listens after `stop`.
+        drop(self.commands.send(command));
+    }
+}
+
+/// A node as it was when it was last written to disk.
+fn core_of(options: MembershipOptions, id: String, own: OwnFile, peers: PeersFile) -> Core {
+    let settings = Settings {
+        ttl: options.ttl,
+        fixed: options.pod_cidr,
+        preferred: options.previous.into_iter().collect(),
+    };
+    let me = Me { id, name: options.node_name, version: options.version };
+    let known = Peers::new(peers.peers, options.hold);
+    let mut core = Core::new(settings, me, View::new(options.keys), own, known);
+    core.remembered_owners = peers.owners;
+    core
+}

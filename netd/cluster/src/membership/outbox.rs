@@ -1,0 +1,120 @@
+//! What is still to be told. Pure.
+//!
+//! The reader may be slow, and nothing may wait for it: news of one thing takes the
+//! place of older news of the same thing, so this holds no more than there is to know.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{OwnSubnets, PeerUpdate, Update};
+use crate::{ClusterConfig, Subnets};
+
+/// Peers in one message, so that the reader gets to other work in between.
+const PEERS_MOST: usize = 20_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    config: Option<Arc<ClusterConfig>>,
+    config_problem: Option<String>,
+    no_subnet: Option<String>,
+    own: Option<Vec<OwnSubnets>>,
+    lost: Vec<Subnets>,
+    peers: BTreeMap<String, PeerUpdate>,
+    synced: bool,
+    /// Since when and why behind; inner `None`: caught up.
+    behind: Option<Option<(u64, String)>>,
+}
+
+impl Outbox {
+    pub fn config(&mut self, config: Arc<ClusterConfig>) {
+        self.config_problem = None;
+        self.config = Some(config);
+    }
+
+    pub fn config_problem(&mut self, problem: String) {
+        self.config_problem = Some(problem);
+    }
+
+    pub fn no_subnet(&mut self, problem: String) {
+        self.no_subnet = Some(problem);
+    }
+
+    pub fn own(&mut self, own: Vec<OwnSubnets>) {
+        self.own = Some(own);
+    }
+
+    pub fn lost(&mut self, subnets: Subnets) {
+        self.lost.push(subnets);
+    }
+
+    pub fn peers(&mut self, updates: Vec<PeerUpdate>) {
+        for update in updates {
+            let (PeerUpdate::Set { key, .. }
+            | PeerUpdate::Removed { key }
+            | PeerUpdate::Refused { key, .. }) = &update;
+            let (plain, refused) = (key.clone(), format!("{key}\0"));
+            // A refusal leaves in force what was told of the key before it.
+            if matches!(update, PeerUpdate::Refused { .. }) {
+                self.peers.insert(refused, update);
+            } else {
+                self.peers.remove(&refused);
+                self.peers.insert(plain, update);
+            }
+        }
+    }
+
+    pub fn synced(&mut self) {
+        self.synced = true;
+    }
+
+    pub fn behind(&mut self, behind: Option<(u64, String)>) {
+        self.behind = Some(behind);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.config.is_none()
+            && self.config_problem.is_none()
+            && self.no_subnet.is_none()
+            && self.own.is_none()
+            && self.lost.is_empty()
+            && self.peers.is_empty()
+            && !self.synced
+            && self.behind.is_none()
+    }
+
+    /// The next thing to tell: `Synced` after everything that was listed.
+    pub fn next(&mut self) -> Option<Update> {
+        if let Some(config) = self.config.take() {
+            return Some(Update::Config(config));
+        }
+        if let Some(problem) = self.config_problem.take() {
+            return Some(Update::ConfigProblem(problem));
+        }
+        if !self.lost.is_empty() {
+            return Some(Update::Lost(self.lost.remove(0)));
+        }
+        if let Some(own) = self.own.take() {
+            return Some(Update::Own(own));
+        }
+        if let Some(problem) = self.no_subnet.take() {
+            return Some(Update::NoSubnet(problem));
+        }
+        if !self.peers.is_empty() {
+            return Some(Update::Peers(self.some_peers()));
+        }
+        if std::mem::take(&mut self.synced) {
+            return Some(Update::Synced);
+        }
+        self.behind.take().map(|behind| match behind {
+            Some((since, why)) => Update::Behind { since, why },
+            None => Update::CaughtUp,
+        })
+    }
+
+    fn some_peers(&mut self) -> Vec<PeerUpdate> {
+        let rest = match self.peers.keys().nth(PEERS_MOST).cloned() {
+            Some(key) => self.peers.split_off(&key),
+            None => BTreeMap::new(),
+        };
+        std::mem::replace(&mut self.peers, rest).into_values().collect()
+    }
+}

@@ -1,0 +1,370 @@
+//! This node's own leases: what it has, what it has to do next. Pure and
+//! level-triggered: [`Own::settle`] and [`Own::step`] look at what the store says now,
+//! never at what was tried before, so a step whose outcome is unknown, or that died with
+//! netd, is simply looked at again. Every step is one transaction that compares all the
+//! keys it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    pick::{self, Taken},
+    standing::{self, Asker, Standing},
+    view::{OwnerKey, Part, View},
+    writes::{self, Writer},
+};
+use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
+use netd_store::{LeaseId, Txn};
+
+/// Most subnets a node can have: a caller that always wants more must not empty the range.
+pub(super) const SUBNETS_MOST: usize = 64;
+
+/// How many earlier announcements are remembered.
+pub(super) const PAST_MOST: usize = 8;
+
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Me {
+    pub id: String,
+    pub name: String,
+    pub version: String,
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Why {
+    /// To have a subnet that the node did not have.
+    Claim(Subnets),
+    /// To have a subnet's keys as they should be.
+    Write(Subnets),
+    /// To have a subnet no more.
+    Release(Subnets),
+    /// To say what the node is.
+    Node,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Get an etcd lease.
+    Grant,
+    /// See whether this lease, which the node's keys are bound to, still lives.
+    Try(LeaseId),
+    /// Change keys.
+    Commit(Why, Txn),
+    /// There is nothing to take; the reason.
+    NoSubnet(String),
+}
+
+/// What became of the node's subnets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// And whose they are.
+    pub lost: Vec<(Subnets, String)>,
+    pub gained: Vec<Subnets>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub me: Me,
+    /// What the node has, and since when (seconds since the epoch).
+    pub held: BTreeMap<Subnets, u64>,
+    /// What it gives back; not used any more.
+    pub leaving: BTreeSet<Subnets>,
+    /// How many that fit the configuration it wants.
+    pub wanted: usize,
+    /// What it had before, by another's account (`subnet.env`).
+    pub preferred: Vec<Subnets>,
+    /// The only subnets it may have.
+    pub fixed: Option<Subnets>,
+    pub attrs: Option<LeaseAttrs>,
+    /// What it announced before, latest first.
+    pub past: Vec<LeaseAttrs>,
+    /// The etcd lease that its keys are bound to.
+    pub lease: Option<LeaseId>,
+    /// Leases that were found to have ended.
+    pub ended: BTreeSet<LeaseId>,
+    /// What was chosen and not yet seen to be had or to be somebody else's.
+    pub trying: Option<Subnets>,
+    /// Conflicts in a row: many nodes choose at once.
+    pub conflicts: u32,
+    /// Why it has too few, if there is nothing to take.
+    pub problem: Option<String>,
+}
+
+/// What a step is decided by.
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
+    pub view: &'a View,
+    pub config: Option<&'a ClusterConfig>,
+    /// Subnets whose keys were written a moment ago: they can wait.
+    pub busy: BTreeSet<Subnets>,
+    /// Subnets that somebody may still use without a lease: better take others.
+    pub lately_gone: Vec<Subnets>,
+    /// What the node would use after a restart: it can't be given back yet.
+    pub on_disk: &'a BTreeMap<Subnets, u64>,
+    /// Seconds since the epoch.
+    pub unix: u64,
+}
+
+impl Own {
+    pub fn asker(&self) -> Asker<'_> {
+        Asker { id: &self.me.id, attrs: self.attrs.as_ref(), past: &self.past }
+    }
+
+    /// Subnets that are the node's, were, or are to be.
+    pub fn wished(&self) -> impl Iterator<Item = &Subnets> {
+        let had = self.held.keys().chain(&self.leaving);
+        had.chain(&self.trying).chain(&self.preferred).chain(&self.fixed)
+    }
+
+    /// From now on it announces this.
+    pub fn announce(&mut self, attrs: LeaseAttrs) {
+        if let Some(old) = self.attrs.replace(attrs) {
+            self.past.retain(|past| *past != old);
+            self.past.insert(0, old);
+            self.past.truncate(PAST_MOST);
+        }
+    }
+
+    /// Whether the subnets are what the configuration wants a node to have.
+    pub fn fits(&self, config: &ClusterConfig, subnets: &Subnets) -> bool {
+        if self.fixed.is_some_and(|fixed| fixed != *subnets) {
+            return false;
+        }
+        subnets.v4.is_some() == config.v4.is_some()
+            && subnets.v6.is_some() == config.v6.is_some()
+            && subnets.iter().all(|net| standing::is_inside(config.networks(), net))
+    }
+
+    fn fitting(&self, config: &ClusterConfig) -> usize {
+        self.held.keys().filter(|s| self.fits(config, s)).count()
+    }
+
+    /// Whether it has as many subnets as it wants.
+    pub fn is_content(&self, config: &ClusterConfig) -> bool {
+        self.fitting(config) >= self.wanted
+    }
+
+    /// Wants one more than it has, unless it is about to get one anyway.
+    pub fn want_more(&mut self, config: &ClusterConfig) {
+        if self.is_content(config) {
+            self.wanted = (self.fitting(config) + 1).min(SUBNETS_MOST);
+        }
+    }
+
+    /// Stops using these; what is fixed or not its own is left alone.
+    pub fn give_back(&mut self, subnets: &[Subnets], config: Option<&ClusterConfig>) {
+        for subnets in subnets {
+            if self.fixed == Some(*subnets) || self.held.remove(subnets).is_none() {
+                continue;
+            }
+            self.leaving.insert(*subnets);
+            if config.is_none_or(|config| self.fits(config, subnets)) {
+                self.wanted = self.wanted.saturating_sub(1).max(1);
+            }
+        }
+    }
+
+    /// Follows the store: what was lost is held no more, and what the node's id owns is
+    /// held (again).
+    pub fn settle(&mut self, view: &View) -> Settled {
+        let mut settled = Settled::default();
+        for subnets in self.held.keys() {
+            match self.asker().standing(view, subnets, true) {
+                Standing::Taken(who) | Standing::Overwritten(who) | Standing::Outranked(who) => {
+                    settled.lost.push((*subnets, who));
+                }
+                Standing::Mine | Standing::Free | Standing::Takeover => {}
+            }
+        }
+        for (subnets, _) in &settled.lost {
+            self.held.remove(subnets);
+        }
+        for (subnets, since) in self.unheld(view) {
+            self.held.insert(subnets, since);
+            settled.gained.push(subnets);
+        }
+        if self.trying.is_some_and(|s| self.held.contains_key(&s)) {
+            (self.trying, self.conflicts) = (None, 0);
+        }
+        settled
+    }
+
+    /// Subnets that are this node's and neither held nor given back, with their age: it
+    /// has just claimed them, or did before it forgot.
+    fn unheld(&self, view: &View) -> Vec<(Subnets, u64)> {
+        let is_mine = |name: &String, subnets: &Subnets, owner: &OwnerKey| {
+            // Without the lease, older claims may be out of sight, too.
+            view.leases.contains_key(name)
+                && *name == flannel::key::name(subnets)
+                && self.asker().owns(owner)
+                && self.asker().standing(view, subnets, true) == Standing::Mine
+        };
+        let found = view.owners.iter().filter_map(|(name, owner)| {
+            let subnets = owner.subnets?;
+            let known = self.held.contains_key(&subnets) || self.leaving.contains(&subnets);
+            let since = owner.record.as_ref().map_or(0, |r| r.since);
+            (!known && is_mine(name, &subnets, owner)).then_some((subnets, since))
+        });
+        found.collect()
+    }
+
+    /// The next thing to do; `None`: all is as it should be, or it can't be said yet.
+    pub fn step(&mut self, facts: &Facts<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
+        if let Some(release) = self.release(facts) {
+            return Some(release);
+        }
+        let attrs = self.attrs.clone()?;
+        let Some(lease) = self.lease else { return Some(self.get_lease(facts.view)) };
+        let writer = Writer { view: facts.view, me: &self.me, attrs: &attrs, lease };
+        for (subnets, since) in self.held.iter().filter(|(s, _)| !facts.busy.contains(s)) {
+            if let Some(txn) = writer.subnets(subnets, *since) {
+                return Some(Step::Commit(Why::Write(*subnets), txn));
+            }
+        }
+        if let Some(config) = facts.config.filter(|config| !self.is_content(config)) {
+            match self.choose(facts, config, rng) {
+                Ok(subnets) => {
+                    self.trying = Some(subnets);
+                    let txn = writer.subnets(&subnets, facts.unix)?;
+                    return Some(Step::Commit(Why::Claim(subnets), txn));
+                }
+                // The node's record can still be written.
+                Err(problem) if self.problem.as_ref() != Some(&problem) => {
+                    self.problem = Some(problem.clone());
+                    return Some(Step::NoSubnet(problem));
+                }
+                Err(_) => {}
+            }
+        } else {
+            self.problem = None;
+        }
+        Some(Step::Commit(Why::Node, writer.node(facts.unix)?))
+    }
+
+    /// The lease that its keys are bound to, else a new one.
+    fn get_lease(&self, view: &View) -> Step {
+        let node = view.nodes.get(&self.me.id).map(|n| n.bound);
+        let owners = view.owners.values().filter(|o| self.asker().owns(o)).map(|o| o.bound);
+        let bound = node.into_iter().chain(owners);
+        let mut candidates = bound.filter(|id| *id != 0 && !self.ended.contains(id));
+        candidates.next().map_or(Step::Grant, Step::Try)
+    }
+
+    /// Removes one of its keys for subnets that it does not hold.
+    fn release(&self, facts: &Facts<'_>) -> Option<Step> {
+        let view = facts.view;
+        let mine = view.owners.iter().filter(|(_, owner)| self.asker().owns(owner));
+        for (name, owner) in mine {
+            let Some(subnets) = owner.subnets.filter(|s| !self.held.contains_key(s)) else {
+                continue;
+            };
+            let with_lease = match self.asker().standing(view, &subnets, true) {
+                Standing::Overwritten(_) => false,
+                Standing::Outranked(_) => true,
+                _ if self.leaving.contains(&subnets) => {
+                    if facts.on_disk.contains_key(&subnets) {
+                        continue;
+                    }
+                    true
+                }
+                // Its lease was removed by hand before the node knew of it.
+                _ if !view.leases.contains_key(name)
+                    && view.at(Part::Flannel) >= Some(owner.modified) =>
+                {
+                    false
+                }
+                _ => continue,
+            };
+            let txn = writes::release(view, name, with_lease);
+            return Some(Step::Commit(Why::Release(subnets), txn));
+        }
+        None
+    }
+
+    /// Forgets what has been given back. Whether there was any.
+    pub fn forget_left(&mut self, view: &View) -> bool {
+        let before = self.leaving.len();
+        let id = &self.me.id;
+        self.leaving.retain(|subnets| {
+            let owner = view.owners.get(&flannel::key::name(subnets));
+            owner.is_some_and(|o| o.record.as_ref().is_ok_and(|r| r.id == *id))
+        });
+        self.leaving.len() != before
+    }
+
+    /// Which subnets to claim.
+    fn choose(
+        &self,
+        facts: &Facts<'_>,
+        config: &ClusterConfig,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Subnets, String> {
+        let view = facts.view;
+        if let Some(fixed) = self.fixed {
+            return self.choose_fixed(view, config, &fixed);
+        }
+        let reserved = view.leases.values().filter(|l| l.bound == 0 && self.asker().is_at(l));
+        let reserved = reserved.filter_map(|l| l.subnets.as_ref().ok());
+        let wishes = reserved.chain(&self.trying).chain(&self.preferred);
+        for subnets in wishes.filter(|s| self.fits(config, s)) {
+            let had = self.held.contains_key(subnets) || self.leaving.contains(subnets);
+            let wanted = match self.asker().standing(view, subnets, true) {
+                Standing::Free | Standing::Takeover => true,
+                // Its claim went through, and then its mark was spoiled.
+                Standing::Mine => self.trying == Some(*subnets),
+                _ => false,
+            };
+            if !had && wanted {
+                return Ok(*subnets);
+            }
+        }
+        let window = pick::WINDOW << self.conflicts.min(10);
+        let taken = self.taken(view);
+        let mut careful = taken.clone();
+        facts.lately_gone.iter().for_each(|subnets| careful.add_all(subnets));
+        pick::pick(config, careful, window, rng)
+            .or_else(|_| pick::pick(config, taken, window, rng))
+            .map_err(|e| e.to_string())
+    }
+
+    fn choose_fixed(
+        &self,
+        view: &View,
+        config: &ClusterConfig,
+        fixed: &Subnets,
+    ) -> Result<Subnets, String> {
+        let name = flannel::key::name(fixed);
+        if !self.fits(config, fixed) {
+            let networks: Vec<_> = config.networks().map(|n| n.to_string()).collect();
+            return Err(format!(
+                "pod_cidr {name} is not in the cluster's Network ({}), one subnet of each of its \
+                 families; change one of the two",
+                networks.join(", ")
+            ));
+        }
+        match self.asker().standing(view, fixed, true) {
+            Standing::Taken(who) | Standing::Overwritten(who) | Standing::Outranked(who) => {
+                Err(format!(
+                    "pod_cidr {name} belongs to {who}; remove that lease or configure another pod_cidr"
+                ))
+            }
+            Standing::Free | Standing::Takeover | Standing::Mine => Ok(*fixed),
+        }
+    }
+
+    /// Everything that anybody has, or may have.
+    fn taken(&self, view: &View) -> Taken {
+        let mut taken = Taken::default();
+        for (name, lease) in &view.leases {
+            match &lease.subnets {
+                Ok(subnets) => taken.add_all(subnets),
+                Err(_) => standing::address_in(name).for_each(|ip| taken.add_address(ip)),
+            }
+        }
+        let owned = view.owners.values().filter_map(|o| o.subnets.as_ref());
+        owned.chain(self.held.keys()).chain(&self.leaving).for_each(|s| taken.add_all(s));
+        taken
+    }
+}

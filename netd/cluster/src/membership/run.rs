@@ -1,0 +1,165 @@
+//! The loop: tells [`Core`] what happens, does what it says.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    Command, Status, Update,
+    core::{Action, Core, Done, Seen},
+    diff::Now,
+    files::OwnFile,
+    saver::PeersSaver,
+    status,
+    view::Part,
+};
+use netd_store::{Store, StoreError};
+
+/// A request that takes longer is tried again.
+const REQUEST_MOST: Duration = Duration::from_secs(30);
+
+type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// See the module.
+pub(super) struct Runner {
+    pub core: Core,
+    pub store: Arc<dyn Store>,
+    pub state_dir: PathBuf,
+    pub news: mpsc::Receiver<(Part, Seen)>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub updates: mpsc::Sender<Update>,
+    pub relist: [Arc<Notify>; 2],
+    pub status: watch::Sender<Status>,
+}
+
+impl Runner {
+    /// Until it is told to stop.
+    pub async fn run(mut self) {
+        let mut doing: Option<Doing> = None;
+        let updates = self.updates.clone();
+        let mut saver = PeersSaver::new(self.state_dir.clone(), &self.core);
+        loop {
+            let now = now();
+            if doing.is_none() {
+                doing = self.core.next(now).map(|action| self.begin(action));
+            }
+            status::publish(&self.core, &self.status);
+            let wake_at = self.core.wake_at(now).map(Instant::from_std);
+            let wake_at = wake_at.into_iter().chain(saver.wake_at(&self.core)).min();
+            tokio::select! {
+                news = self.news.recv() => {
+                    if let Some((part, seen)) = news {
+                        self.core.seen(part, seen, self::now());
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Stop(stopped)) => {
+                        saver.finish(&self.core).await;
+                        // Who asked may be gone.
+                        let _ = stopped.send(());
+                        return;
+                    }
+                    None => return saver.finish(&self.core).await,
+                    Some(command) => self.command(command),
+                },
+                done = finished(&mut doing) => {
+                    doing = None;
+                    self.core.done(done, self::now());
+                }
+                permit = updates.reserve(), if !self.core.outbox.is_empty() => {
+                    if let (Ok(permit), Some(update)) = (permit, self.core.outbox.next()) {
+                        permit.send(update);
+                    }
+                    if updates.is_closed() {
+                        return saver.finish(&self.core).await;
+                    }
+                }
+                () = at(wake_at) => saver.tick(&self.core),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Announce(attrs) => self.core.announce(attrs),
+            Command::More => self.core.more(),
+            Command::GiveBack(subnets) => self.core.give_back(&subnets),
+            // Who asked may be gone.
+            Command::List(answer) => drop(answer.send(status::listing(&self.core))),
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// Starts an action; it is done when the future is.
+    fn begin(&self, action: Action) -> Doing {
+        let store = Arc::clone(&self.store);
+        match action {
+            Action::Grant(ttl) => {
+                Box::pin(async move { Done::Granted(in_time(store.grant(ttl)).await) })
+            }
+            Action::KeepAlive(lease) => {
+                Box::pin(
+                    async move { Done::KeptAlive(lease, in_time(store.keep_alive(lease)).await) },
+                )
+            }
+            Action::Commit(why, txn) => Box::pin(async move {
+                let outcome = in_time(store.commit(txn.clone())).await;
+                Done::Committed(why, txn, outcome)
+            }),
+            Action::Save(file) => {
+                let (dir, id) = (self.state_dir.clone(), self.core.own.me.id.clone());
+                Box::pin(async move {
+                    let work = move || {
+                        let written = file.write(&dir, &id).map_err(|e| {
+                            format!("{}: {e}; the node can't remember its subnets", dir.display())
+                        });
+                        (file, written)
+                    };
+                    match tokio::task::spawn_blocking(work).await {
+                        Ok((file, result)) => Done::Saved(file, result),
+                        Err(err) => Done::Saved(OwnFile::default(), Err(err.to_string())),
+                    }
+                })
+            }
+            Action::Relist => {
+                self.relist.iter().for_each(|relist| relist.notify_one());
+                Box::pin(std::future::ready(Done::Relisting))
+            }
+        }
+    }
+}
+
+async fn finished(doing: &mut Option<Doing>) -> Done {
+    match doing {
+        Some(doing) => doing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn in_time<T>(request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(REQUEST_MOST, request).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {REQUEST_MOST:?}"))),
+    }
+}
+
+pub(super) fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Now { mono: Instant::now().into_std(), unix }
+}

@@ -1,0 +1,166 @@
+//! How this node stands to a subnet. Pure.
+//!
+//! Compare-and-swap keeps two nodes from writing one key. It can't keep them from
+//! writing two keys that overlap (another `SubnetLen`, one IPv4 subnet in two dual-stack
+//! pairs). So of two claims that overlap the older one counts: a node uses a subnet only
+//! after its view has reached its own claim, and so holds every older one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::view::{LeaseKey, OwnerKey, View};
+use crate::{LeaseAttrs, Subnets, flannel};
+use netd_store::Revision;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// This node's; its keys may have to be written anew.
+    Mine,
+    /// Nobody's.
+    Free,
+    /// Written by flannel on this node, or reserved for it; no netd node has it.
+    Takeover,
+    /// Somebody else's: whose.
+    Taken(String),
+    /// This node's, but somebody without knowledge of netd's keys wrote the lease: who.
+    Overwritten(String),
+    /// This node's, but it overlaps with an older claim: which.
+    Outranked(String),
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    /// The node's id.
+    pub id: &'a str,
+    /// What it announces; tells whether a flannel lease is its own.
+    pub attrs: Option<&'a LeaseAttrs>,
+    /// What it announced before: a write of its own may become visible late.
+    pub past: &'a [LeaseAttrs],
+}
+
+impl Asker<'_> {
+    /// Whether it is the owner.
+    pub fn owns(&self, owner: &OwnerKey) -> bool {
+        owner.record.as_ref().is_ok_and(|r| r.id == self.id)
+    }
+
+    /// Whether the lease names this node's addresses: one is equal and none differs.
+    pub fn is_at(&self, key: &LeaseKey) -> bool {
+        let Ok(lease) = &key.lease else { return false };
+        self.attrs.is_some_and(|own| is_same_node(own, &lease.attrs))
+    }
+
+    /// Whether the lease names addresses that this node never had.
+    fn is_elsewhere(&self, key: &LeaseKey) -> bool {
+        let Ok(lease) = &key.lease else { return false };
+        let mut own = self.attrs.into_iter().chain(self.past);
+        self.attrs.is_some() && !own.any(|own| is_same_node(own, &lease.attrs))
+    }
+
+    /// How it stands to `subnets`. `known`: it had them before, or was told to have them.
+    pub fn standing(&self, view: &View, subnets: &Subnets, known: bool) -> Standing {
+        let name = flannel::key::name(subnets);
+        let (lease, owner) = (view.leases.get(&name), view.owners.get(&name));
+        let rival = || self.rival(view, &name, subnets);
+        let mine = || rival().map_or(Standing::Mine, Standing::Outranked);
+        match (lease, owner) {
+            (None, None) => rival().map_or(Standing::Free, Standing::Taken),
+            (None, Some(o)) if self.owns(o) || o.record.is_err() => mine(),
+            (Some(l), Some(o)) if self.owns(o) => match is_touched(l, o) && self.is_elsewhere(l) {
+                true => Standing::Overwritten(who(l)),
+                false => mine(),
+            },
+            // Nobody can say whose it is but the lease.
+            (Some(l), Some(o)) if o.record.is_err() && known && self.is_at(l) => mine(),
+            (Some(l), None) if self.is_at(l) && (known || l.bound == 0) => {
+                rival().map_or(Standing::Takeover, Standing::Taken)
+            }
+            (_, Some(o)) => Standing::Taken(owned_by(o)),
+            (Some(l), None) => Standing::Taken(who(l)),
+        }
+    }
+
+    /// An older claim of somebody else's that overlaps.
+    fn rival(&self, view: &View, name: &str, subnets: &Subnets) -> Option<String> {
+        let age = seniority(view, name).unwrap_or(Revision::MAX);
+        let outranks = |other: &str, theirs: &Subnets| {
+            other != name
+                && overlap(subnets, theirs)
+                && view.owners.get(other).is_none_or(|o| !self.owns(o))
+                && seniority(view, other).is_some_and(|s| s < age)
+        };
+        let leases = view.leases.iter().filter_map(|(n, l)| Some((n, l.subnets.as_ref().ok()?)));
+        let owners = view.owners.iter().filter_map(|(n, o)| Some((n, o.subnets.as_ref()?)));
+        let (other, _) = leases.chain(owners).find(|(n, s)| outranks(n, s))?;
+        let whose = match (view.owners.get(other), view.leases.get(other)) {
+            (Some(o), _) => owned_by(o),
+            (None, Some(l)) => who(l),
+            (None, None) => "nobody".to_owned(),
+        };
+        Some(format!("{whose}, as part of {other}"))
+    }
+}
+
+fn is_same_node(own: &LeaseAttrs, attrs: &LeaseAttrs) -> bool {
+    fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<bool> {
+        a.zip(b).map(|(a, b)| a == b)
+    }
+    let v4 = same(own.public_v4, attrs.public_v4);
+    let v6 = same(own.public_v6, attrs.public_v6);
+    [v4, v6].contains(&Some(true)) && ![v4, v6].contains(&Some(false))
+}
+
+/// Since which revision a subnet is claimed under this name.
+fn seniority(view: &View, name: &str) -> Option<Revision> {
+    let lease = view.leases.get(name).map(|l| l.created);
+    let owner = view.owners.get(name).map(|o| o.created);
+    [lease, owner].into_iter().flatten().min()
+}
+
+/// Whether somebody wrote the lease since its owner did. (An owner key that is newer is
+/// one whose lease is about to become visible.)
+pub(super) fn is_touched(lease: &LeaseKey, owner: &OwnerKey) -> bool {
+    let reserved = owner.record.as_ref().ok().and_then(|r| r.reserved);
+    lease.modified > owner.modified && reserved != Some(lease.modified)
+}
+
+/// Whether they have an address in common.
+pub(super) fn overlap(a: &Subnets, b: &Subnets) -> bool {
+    let v4 = a.v4.zip(b.v4).is_some_and(|(a, b)| a.contains(&b) || b.contains(&a));
+    v4 || a.v6.zip(b.v6).is_some_and(|(a, b)| a.contains(&b) || b.contains(&a))
+}
+
+fn owned_by(owner: &OwnerKey) -> String {
+    match &owner.record {
+        Ok(record) => format!("node {} (id {})", record.node, record.id),
+        Err(why) => format!("an owner that can't be read ({why})"),
+    }
+}
+
+/// Whose lease it is, as far as the lease says.
+fn who(key: &LeaseKey) -> String {
+    let what = if key.bound == 0 { "a reservation" } else { "a lease" };
+    match &key.lease {
+        Ok(lease) => {
+            let v4 = lease.attrs.public_v4.map(IpAddr::V4);
+            let ips = v4.into_iter().chain(lease.attrs.public_v6.map(IpAddr::V6));
+            let ips: Vec<_> = ips.map(|ip| ip.to_string()).collect();
+            format!("{what} of PublicIP {}", ips.join(", "))
+        }
+        Err(why) => format!("{what} that can't be read ({why})"),
+    }
+}
+
+/// The address that a name begins with, whatever follows it.
+pub(super) fn address_in(name: &str) -> impl Iterator<Item = IpAddr> {
+    name.split('&').filter_map(|part| part.split(['-', '/']).next()?.parse().ok())
+}
+
+/// Whether `net` is one of the cluster's.
+pub(super) fn is_inside(networks: impl Iterator<Item = IpNet>, net: IpNet) -> bool {
+    let mut networks = networks;
+    networks.any(|n| n.contains(&net))
+}

@@ -1,0 +1,116 @@
+//! The transactions of a node's own keys. Pure. Each compares every key that it changes,
+//! and changes nothing that is right already.
+
+use super::{
+    own::Me,
+    records::{self, NodeRecord, OwnerRecord},
+    standing,
+    view::{LeaseKey, OwnerKey, View},
+};
+use crate::{LeaseAttrs, Subnets, flannel};
+use netd_store::{Change, Compare, LeaseId, Revision, Txn};
+
+/// Who writes what.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    pub view: &'a View,
+    pub me: &'a Me,
+    pub attrs: &'a LeaseAttrs,
+    /// What keys are bound to.
+    pub lease: LeaseId,
+}
+
+fn compare(key: String, modified: Option<Revision>) -> Compare {
+    match modified {
+        Some(revision) => Compare::Unchanged(key, revision),
+        None => Compare::Absent(key),
+    }
+}
+
+impl Writer<'_> {
+    /// Makes the keys of subnets that are this node's, or nobody's, as they should be;
+    /// `None`: they are. `since`: since when it has them.
+    pub fn subnets(&self, subnets: &Subnets, since: u64) -> Option<Txn> {
+        let name = flannel::key::name(subnets);
+        let (lease, owner) = (self.view.leases.get(&name), self.view.owners.get(&name));
+        let lease_is_right = lease.is_some_and(|l| self.is_lease_right(l));
+        if lease_is_right && lease.zip(owner).is_some_and(|(l, o)| self.is_owner_right(l, o)) {
+            return None;
+        }
+        let keys = &self.view.keys;
+        let compares = vec![
+            compare(keys.lease(&name), lease.map(|l| l.modified)),
+            compare(keys.owner(&name), owner.map(|o| o.modified)),
+        ];
+        // A reservation stays one, and one that is right is not even touched.
+        let reservation = lease.filter(|l| l.bound == 0);
+        let untouched = reservation.filter(|_| lease_is_right).map(|l| l.modified);
+        let (id, node) = (self.me.id.clone(), self.me.name.clone());
+        let record = OwnerRecord { id, node, since, reserved: untouched };
+        let mut changes = vec![Change::Put {
+            key: keys.owner(&name),
+            value: records::render(&record),
+            lease: self.lease,
+        }];
+        if untouched.is_none() {
+            changes.push(Change::Put {
+                key: keys.lease(&name),
+                value: flannel::value::format(self.attrs).into_bytes(),
+                lease: if reservation.is_some() { 0 } else { self.lease },
+            });
+        }
+        Some(Txn { compares, changes })
+    }
+
+    fn is_lease_right(&self, key: &LeaseKey) -> bool {
+        let bound = key.bound == 0 || key.bound == self.lease;
+        bound && key.lease.as_ref().is_ok_and(|lease| lease.attrs == *self.attrs)
+    }
+
+    fn is_owner_right(&self, lease: &LeaseKey, owner: &OwnerKey) -> bool {
+        let mine = |r: &OwnerRecord| r.id == self.me.id && r.node == self.me.name;
+        owner.record.as_ref().is_ok_and(|r| mine(r))
+            && owner.bound == self.lease
+            && !standing::is_touched(lease, owner)
+    }
+
+    /// Makes the node's record as it should be; `None`: it is.
+    pub fn node(&self, unix: u64) -> Option<Txn> {
+        let there = self.view.nodes.get(&self.me.id);
+        let old = there.and_then(|node| node.record.as_deref().ok());
+        let record = NodeRecord {
+            id: self.me.id.clone(),
+            name: self.me.name.clone(),
+            version: self.me.version.clone(),
+            public_ip: self.attrs.public_v4,
+            public_ipv6: self.attrs.public_v6,
+            backend: self.attrs.backend_type.clone(),
+            since: old.map_or(unix, |old| old.since),
+        };
+        if old == Some(&record) && there.is_some_and(|node| node.bound == self.lease) {
+            return None;
+        }
+        let key = self.view.keys.node(&self.me.id);
+        let compares = vec![compare(key.clone(), there.map(|node| node.modified))];
+        let value = records::render(&record);
+        Some(Txn { compares, changes: vec![Change::Put { key, value, lease: self.lease }] })
+    }
+}
+
+/// Removes the owner key of this name, and its lease if `with_lease`; a reservation
+/// stays in any case.
+pub(super) fn release(view: &View, name: &str, with_lease: bool) -> Txn {
+    let (lease, owner) = (view.leases.get(name), view.owners.get(name));
+    let mut txn = Txn {
+        compares: vec![compare(view.keys.owner(name), owner.map(|o| o.modified))],
+        changes: vec![Change::Delete { key: view.keys.owner(name) }],
+    };
+    if with_lease {
+        let key = view.keys.lease(name);
+        txn.compares.push(compare(key.clone(), lease.map(|l| l.modified)));
+        if lease.is_some_and(|l| l.bound != 0) {
+            txn.changes.push(Change::Delete { key });
+        }
+    }
+    txn
+}

@@ -1,0 +1,107 @@
+//! A first attach, and taking one away.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    AttachTimes, DataplaneError,
+    apply::{Applier, Indexes},
+    kernel::Kernel,
+    netns::Netns,
+    parking,
+    plan::{Side, plan_new},
+    rules::Rules,
+    worker::Worker,
+};
+use netd_domain::Wiring;
+
+/// The threads that an attach needs besides its own.
+#[derive(Debug, Clone)]
+pub struct Helpers {
+    /// The firewall's.
+    pub rules: Worker<Rules>,
+    /// The reaper's.
+    pub reaper: Worker<Kernel>,
+}
+
+/// Makes an endpoint of which nothing is there yet: links on this thread, the
+/// firewall's elements on its own at the same time. All or nothing.
+pub fn attach(
+    kernel: &mut Kernel,
+    helpers: &Helpers,
+    netns: &Netns,
+    wiring: &Arc<Wiring>,
+) -> Result<AttachTimes, DataplaneError> {
+    let elements = wiring.clone();
+    let pending = helpers.rules.begin(move |rules| {
+        let start = Instant::now();
+        rules.add(elements).map(|()| start.elapsed())
+    });
+    let linked = links(kernel, helpers, netns, wiring);
+    let ruled = pending.wait();
+    match (linked, ruled) {
+        (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
+        (linked, ruled) => {
+            if linked.is_ok() {
+                parking::park(kernel, wiring)?;
+            }
+            if ruled.is_ok() {
+                let elements = wiring.clone();
+                helpers.rules.begin(move |rules| rules.remove(&elements)).wait()?;
+            }
+            helpers.reaper.begin(parking::reap).wait()?;
+            Err(linked.err().or(ruled.err()).unwrap_or_else(|| unreachable_failure(wiring)))
+        }
+    }
+}
+
+fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
+    let operation = format!("{}: attaching", wiring.host_ifname);
+    DataplaneError::Kernel { operation, errno: "failed without a reason".into() }
+}
+
+fn links(
+    kernel: &mut Kernel,
+    helpers: &Helpers,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<Duration, DataplaneError> {
+    let start = Instant::now();
+    let first = links_once(kernel, netns, wiring);
+    let retry = match &first {
+        // The name, or the last port, of a link that is on its way out.
+        Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
+            helpers.reaper.begin(parking::reap).wait()?;
+            true
+        }
+        // The bridge was replaced since its index was learnt.
+        Err(_) => forget_bridge(kernel, wiring)?,
+        Ok(()) => false,
+    };
+    if retry { links_once(kernel, netns, wiring) } else { first }.map(|()| start.elapsed())
+}
+
+fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let handed = wiring.is_handed();
+    let mut ops = plan_new(wiring)?;
+    // The rest is the runtime's, in the sandbox.
+    ops.retain(|op| !handed || op.side() == Side::Host);
+    let bridge = kernel.bridge(wiring)?;
+    let indexes = Indexes { bridge, ..Indexes::default() };
+    let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
+    let settle = |applier: &mut Applier<'_>| if handed { Ok(()) } else { applier.settle() };
+    let result = applier.apply(&ops).and_then(|()| settle(&mut applier));
+    if result.is_err() {
+        applier.undo();
+    }
+    result
+}
+
+/// Whether the bridge's index has changed since it was learnt.
+fn forget_bridge(kernel: &mut Kernel, wiring: &Wiring) -> Result<bool, DataplaneError> {
+    let netd_domain::WiringDriver::Bridge(name) = &wiring.driver else { return Ok(false) };
+    let Some(before) = kernel.shared.bridges.lock().remove(name) else { return Ok(false) };
+    Ok(kernel.bridge(wiring)? != Some(before))
+}

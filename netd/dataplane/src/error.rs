@@ -1,0 +1,78 @@
+//! Why the kernel's side could not be made.
+
+use std::path::PathBuf;
+
+use netd_domain::IfName;
+
+/// Errors of the dataplane.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// Nothing is at the path, or the namespace is gone.
+    #[error("no network namespace at {path}: {reason}")]
+    NetnsGone {
+        /// As given.
+        path: PathBuf,
+        /// The system's word.
+        reason: String,
+    },
+    /// The path is something else.
+    #[error("{path} is not a network namespace ({found})")]
+    NotANetns {
+        /// As given.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// The path is the host's own namespace.
+    #[error("{path} is the host's own network namespace; host-network pods need no endpoint")]
+    HostNetns {
+        /// As given.
+        path: PathBuf,
+    },
+    /// An interface of that name that netd did not make is in the sandbox or on the host.
+    #[error("interface {ifname} already exists in {place} and is not netd's")]
+    InterfaceExists {
+        /// The name.
+        ifname: IfName,
+        /// "the sandbox" or "the host".
+        place: &'static str,
+    },
+    /// A Linux bridge takes 1,023 ports (BR_MAX_PORTS).
+    #[error(
+        "bridge {bridge} is full: it takes 1023 ports; use another network, or one with driver \"routed\""
+    )]
+    BridgeFull {
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// A host port that another endpoint holds.
+    #[error("host port {port} is already mapped to another endpoint")]
+    PortTaken {
+        /// `80/tcp` or `192.0.2.1:80/tcp`.
+        port: String,
+    },
+    /// The kernel refused an operation.
+    #[error("{operation}: {errno}")]
+    Kernel {
+        /// What was asked for, with the object's name.
+        operation: String,
+        /// The kernel's answer, with its extended acknowledgement if it gave one.
+        errno: String,
+    },
+    /// This kernel lacks what is needed.
+    #[error("this kernel can't do it: {what}; {hint}")]
+    Unsupported {
+        /// The feature.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A helper program or a file.
+    #[error("{what}: {reason}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        reason: String,
+    },
+}

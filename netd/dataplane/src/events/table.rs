@@ -1,0 +1,301 @@
+//! Which events mean that something of ours may be lost. Pure: knows what was made, and
+//! compares events with that.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::{
+    ids::Ids,
+    overlay::OverlayTable,
+    parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
+};
+use crate::{
+    Drift, message::net::PROTOCOL_NUMBER, netlink::Received, networks::DOCKER0, parking::is_parked,
+};
+use netd_domain::IfName;
+
+const LOOPBACK: u32 = 1;
+const ALL_LINKS: i32 = -1;
+
+/// What was made of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// Name and index of the host's end.
+    pub name: IfName,
+    pub host: u32,
+    pub host_mac: [u8; 6],
+    /// Namespace id and index of the sandbox's end.
+    pub pod: Option<(i32, u32)>,
+    pub pod_mac: [u8; 6],
+    pub mtu: u32,
+    /// The bridge's index; `None`: routed.
+    pub bridge: Option<u32>,
+    /// Routed: where the host routes lead to.
+    pub addresses: Vec<IpAddr>,
+    /// A runtime is to move the sandbox's end: look when the host's end gets its carrier.
+    pub awaited: bool,
+}
+
+/// A bridge that was made or adopted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedBridge {
+    pub name: IfName,
+    pub mac: [u8; 6],
+    pub mtu: u32,
+}
+
+/// All that was made.
+#[derive(Debug, Default)]
+pub struct Table {
+    endpoints: HashMap<u32, Expected>,
+    names: HashMap<IfName, u32>,
+    pods: HashMap<(i32, u32), u32>,
+    addresses: HashMap<IpAddr, u32>,
+    bridges: HashMap<u32, ExpectedBridge>,
+    ids: Ids,
+    /// Index and MTU.
+    underlay: Option<(u32, u32)>,
+    /// What was made of the overlay.
+    pub overlay: OverlayTable,
+}
+
+impl Table {
+    /// From now on changes of this endpoint matter.
+    pub fn expect(&mut self, endpoint: Expected) {
+        let old = self.names.insert(endpoint.name.clone(), endpoint.host);
+        old.into_iter().for_each(|index| drop(self.forget_index(index)));
+        self.names.insert(endpoint.name.clone(), endpoint.host);
+        if let Some(pod) = endpoint.pod {
+            self.pods.insert(pod, endpoint.host);
+            self.ids.seen(pod.0);
+        }
+        for ip in &endpoint.addresses {
+            self.addresses.insert(*ip, endpoint.host);
+        }
+        self.endpoints.insert(endpoint.host, endpoint);
+    }
+
+    /// The id that the namespace of the next sandbox should get; `None`: any.
+    pub fn wish_id(&mut self) -> Option<i32> {
+        self.ids.wish(self.pods.len())
+    }
+
+    /// From now on they don't.
+    pub fn forget(&mut self, name: &IfName) {
+        if let Some(index) = self.names.get(name).copied() {
+            self.forget_index(index);
+        }
+    }
+
+    fn forget_index(&mut self, index: u32) -> Option<IfName> {
+        let endpoint = self.endpoints.remove(&index)?;
+        self.names.remove(&endpoint.name);
+        // Another one may have taken over since.
+        if let Some(pod) = endpoint.pod
+            && self.pods.get(&pod) == Some(&index)
+        {
+            self.pods.remove(&pod);
+        }
+        for ip in endpoint.addresses {
+            if self.addresses.get(&ip) == Some(&index) {
+                self.addresses.remove(&ip);
+            }
+        }
+        Some(endpoint.name)
+    }
+
+    /// From now on changes of this bridge matter.
+    pub fn expect_bridge(&mut self, index: u32, bridge: ExpectedBridge) {
+        self.bridges.retain(|_, old| old.name != bridge.name);
+        self.bridges.insert(index, bridge);
+    }
+
+    /// From now on they don't.
+    pub fn forget_bridge(&mut self, name: &IfName) {
+        self.bridges.retain(|_, old| old.name != *name);
+    }
+
+    /// The underlay's index and MTU.
+    pub fn know_underlay(&mut self, underlay: Option<(u32, u32)>) {
+        self.underlay = underlay;
+    }
+
+    /// What an event means; `own`: one of our sockets on the host caused it.
+    pub fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
+        let mut found = self.judge_endpoints(event, own);
+        let moved = found.contains(&Drift::Underlay) && self.overlay.knows_underlay();
+        if event.nsid.is_none() && (moved || self.overlay.is_hurt(event, own)) {
+            found.push(Drift::Overlay);
+        }
+        found
+    }
+
+    fn judge_endpoints(&mut self, event: &Received, own: bool) -> Vec<Drift> {
+        let body = event.body();
+        match (event.kind, event.nsid) {
+            (parse::NEW_LINK | parse::DEL_LINK, nsid) => {
+                let Some(link) = parse::link(body) else { return Vec::new() };
+                match (event.kind, nsid) {
+                    (parse::NEW_LINK, None) => one(self.host_link(&link, own)),
+                    (_, None) => one(self.host_link_gone(&link, own)),
+                    (parse::NEW_LINK, Some(id)) => self.pod_link(id, &link),
+                    (_, Some(id)) => one(self.pod_of(id, link.index)),
+                }
+            }
+            (parse::NEW_ADDRESS | parse::DEL_ADDRESS, None) if is_docker0s(body) => {
+                vec![Drift::Docker0]
+            }
+            (parse::DEL_ADDRESS, nsid) => one(self.address_gone(nsid, body)),
+            (parse::NEW_ROUTE | parse::DEL_ROUTE, nsid) => {
+                let gone = event.kind == parse::DEL_ROUTE;
+                match (parse::route(body), nsid) {
+                    (Some(route), None) => one(self.host_route(&route, gone, own)),
+                    (Some(route), Some(id)) => self.pod_route(id, &route, gone),
+                    (None, _) => Vec::new(),
+                }
+            }
+            (parse::NEW_NEIGHBOUR | parse::DEL_NEIGHBOUR, nsid) => {
+                let gone = event.kind == parse::DEL_NEIGHBOUR;
+                one(parse::neighbour(body).and_then(|neighbour| match nsid {
+                    None => self.host_neighbour(&neighbour, own),
+                    Some(id) => self.pod_neighbour(id, &neighbour, gone),
+                }))
+            }
+            (parse::NEW_NETCONF, None) => one(self.netconf(body)),
+            _ => Vec::new(),
+        }
+    }
+
+    fn host_link(&mut self, link: &LinkEvent, own: bool) -> Option<Drift> {
+        if let Some((index, mtu)) = self.underlay
+            && index == link.index
+            && mtu != link.mtu
+        {
+            return Some(Drift::Underlay);
+        }
+        if let Some(bridge) = self.bridges.get(&link.index) {
+            let lost = link.went_down()
+                || (link.mtu, link.mac) != (bridge.mtu, bridge.mac)
+                || link.name != bridge.name.as_str();
+            return (lost && !own).then(|| Drift::Network(bridge.name.clone()));
+        }
+        if is_parked(link.group) {
+            // On its way out; what happens to it from here on is no loss.
+            self.forget_index(link.index);
+            return None;
+        }
+        let endpoint = self.endpoints.get(&link.index)?;
+        if endpoint.awaited && link.carrier {
+            return Some(Drift::Endpoint(endpoint.name.clone()));
+        }
+        let lost = link.went_down()
+            || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
+            || link.master != endpoint.bridge
+            || link.name != endpoint.name.as_str();
+        (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    fn host_link_gone(&mut self, link: &LinkEvent, own: bool) -> Option<Drift> {
+        if self.underlay.is_some_and(|(index, _)| index == link.index) {
+            return Some(Drift::Underlay);
+        }
+        if let Some(bridge) = self.bridges.remove(&link.index) {
+            return (!own).then_some(Drift::Network(bridge.name));
+        }
+        self.forget_index(link.index).filter(|_| !own).map(Drift::Endpoint)
+    }
+
+    fn pod_link(&self, id: i32, link: &LinkEvent) -> Vec<Drift> {
+        if link.index == LOOPBACK {
+            return if link.went_down() { self.all_in(id) } else { Vec::new() };
+        }
+        let lost = |e: &&Expected| link.went_down() || (link.mtu, link.mac) != (e.mtu, e.pod_mac);
+        let endpoint = self.pods.get(&(id, link.index)).and_then(|host| self.endpoints.get(host));
+        one(endpoint.filter(lost).map(|e| Drift::Endpoint(e.name.clone())))
+    }
+
+    fn pod_of(&self, id: i32, index: u32) -> Option<Drift> {
+        let endpoint = self.endpoints.get(self.pods.get(&(id, index))?)?;
+        Some(Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    /// Every endpoint of a sandbox.
+    fn all_in(&self, id: i32) -> Vec<Drift> {
+        let here = self.pods.keys().filter(|(namespace, _)| *namespace == id);
+        here.filter_map(|(_, index)| self.pod_of(id, *index)).collect()
+    }
+
+    fn address_gone(&self, nsid: Option<i32>, body: &[u8]) -> Option<Drift> {
+        let index = parse::address_link(body)?;
+        match nsid {
+            Some(id) => self.pod_of(id, index),
+            None => self.bridges.get(&index).map(|bridge| Drift::Network(bridge.name.clone())),
+        }
+    }
+
+    fn host_route(&self, route: &RouteEvent, gone: bool, own: bool) -> Option<Drift> {
+        if route.is_default() {
+            return Some(Drift::Underlay);
+        }
+        // Ours is gone, or another one stands in its place.
+        let endpoint = self.endpoints.get(self.addresses.get(&route.host()?)?)?;
+        let foreign = route.protocol != PROTOCOL_NUMBER;
+        let lost = if gone { route.link == Some(endpoint.host) } else { foreign };
+        (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    fn pod_route(&self, id: i32, route: &RouteEvent, gone: bool) -> Vec<Drift> {
+        /// `RTPROT_KERNEL`: comes and goes with an address.
+        const KERNEL: u8 = 2;
+        let foreign = route.protocol != PROTOCOL_NUMBER && route.protocol != KERNEL;
+        match route.link {
+            // Another one in the place of ours leads out by any link.
+            _ if !gone && foreign => self.all_in(id),
+            Some(link) if gone => one(self.pod_of(id, link)),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gone, or another one: either way ours may be lost.
+    fn host_neighbour(&self, neighbour: &NeighbourEvent, own: bool) -> Option<Drift> {
+        let endpoint = self.endpoints.get(&neighbour.link)?;
+        let ours = endpoint.addresses.contains(&neighbour.ip);
+        (ours && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    fn pod_neighbour(&self, id: i32, neighbour: &NeighbourEvent, gone: bool) -> Option<Drift> {
+        // Next hops of routed endpoints are link-local; nobody else is that there.
+        if !link_local(neighbour.ip) {
+            return None;
+        }
+        let endpoint = self.endpoints.get(self.pods.get(&(id, neighbour.link))?)?;
+        let right = !gone && neighbour.permanent && neighbour.mac == Some(endpoint.host_mac);
+        let routed = endpoint.bridge.is_none();
+        (!right && routed).then(|| Drift::Endpoint(endpoint.name.clone()))
+    }
+
+    fn netconf(&self, body: &[u8]) -> Option<Drift> {
+        match parse::forwarding_off(body)? {
+            ALL_LINKS => Some(Drift::Sysctl),
+            index => {
+                let bridge = self.bridges.get(&u32::try_from(index).ok()?)?;
+                Some(Drift::Network(bridge.name.clone()))
+            }
+        }
+    }
+}
+
+/// dockerd gives out the addresses of its own bridge's subnet.
+fn is_docker0s(body: &[u8]) -> bool {
+    parse::address_label(body).is_some_and(|label| label == DOCKER0)
+}
+
+fn one(drift: Option<Drift>) -> Vec<Drift> {
+    drift.into_iter().collect()
+}
+
+fn link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,172 @@
+//! What the kernel holds of our tables.
+
+use std::{collections::BTreeSet, io};
+
+use super::{
+    TABLE,
+    attributes::{each, find, find_text, find_u32},
+    elements::{self, Byset, Element, Encoded, Layer},
+    message::{
+        self, ATTR_DATA, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, GET_CHAIN,
+        GET_GENERATION, GET_RULE, GET_SET, GET_SET_ELEMENT, GET_TABLE, NFGENMSG,
+    },
+    text::NETWORK_SETS,
+};
+use crate::{
+    DataplaneError,
+    netlink::{Batch, Socket},
+};
+use netd_domain::ids::fnv1a;
+
+/// Tables, chains, rules, sets and the networks' elements as the kernel describes them,
+/// handles included: what was deleted and made again differs.
+#[derive(Debug)]
+pub(super) struct Fingerprint(Vec<Vec<u8>>);
+
+impl Fingerprint {
+    /// The same on every run for the same picture.
+    pub(super) fn hash(&self) -> u64 {
+        let mut all = Vec::new();
+        for part in &self.0 {
+            all.extend_from_slice(&(part.len() as u64).to_ne_bytes());
+            all.extend_from_slice(part);
+        }
+        fnv1a(&all)
+    }
+}
+
+/// `NFTA_SET_COUNT` and whatever comes after: changes with the elements.
+const FIRST_VOLATILE_OF_SET: u16 = 20;
+
+/// Takes the picture; `None` when a table or a set is missing.
+pub(super) fn fingerprint(socket: &mut Socket) -> Result<Option<Fingerprint>, DataplaneError> {
+    let mut parts = Vec::new();
+    for layer in [Layer::Inet, Layer::Bridge, Layer::Arp] {
+        for what in [GET_TABLE, GET_CHAIN, GET_RULE, GET_SET] {
+            // Chains and tables are given of the whole family, whatever is asked for.
+            let asked = match what {
+                GET_TABLE | GET_CHAIN => message::head(layer as u8),
+                _ => message::of_table(layer),
+            };
+            let before = parts.len();
+            for attributes in dump(socket, what, &asked)?.unwrap_or_default() {
+                if find_text(&attributes, ATTR_TABLE) == Some(TABLE) {
+                    parts.push(steady(what, layer, &attributes));
+                }
+            }
+            if what == GET_TABLE && parts.len() == before {
+                return Ok(None);
+            }
+        }
+    }
+    for (name, _) in NETWORK_SETS {
+        let Some(lists) = dump(socket, GET_SET_ELEMENT, &message::of_set(Layer::Inet, name))?
+        else {
+            return Ok(None);
+        };
+        parts.extend(lists.iter().flat_map(|list| raw_elements(list, name)));
+    }
+    parts.sort_unstable();
+    Ok(Some(Fingerprint(parts)))
+}
+
+/// A description without what changes by itself.
+fn steady(what: u16, layer: Layer, attributes: &[u8]) -> Vec<u8> {
+    let mut part = vec![what as u8, layer as u8];
+    for (kind, value) in each(attributes) {
+        if what != GET_SET || kind < FIRST_VOLATILE_OF_SET {
+            part.extend_from_slice(&kind.to_ne_bytes());
+            part.extend_from_slice(&(value.len() as u32).to_ne_bytes());
+            part.extend_from_slice(value);
+        }
+    }
+    part
+}
+
+fn raw_elements(list: &[u8], set: &str) -> Vec<Vec<u8>> {
+    let elements = find(list, ATTR_ELEMENTS).unwrap_or_default();
+    each(elements).map(|(_, one)| [set.as_bytes(), &[0], one].concat()).collect()
+}
+
+/// Whether the endpoints' sets hold exactly what is wanted.
+pub(super) fn holds_exactly(socket: &mut Socket, wanted: &Byset) -> Result<bool, DataplaneError> {
+    for (set, elements) in wanted {
+        let asked = message::of_set(set.layer, set.name);
+        let Some(lists) = dump(socket, GET_SET_ELEMENT, &asked)? else { return Ok(false) };
+        let found: BTreeSet<Encoded> = lists.iter().flat_map(|list| decode(list)).collect();
+        if found != elements::encoded(elements) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Keys and data of a list of elements.
+pub(super) fn decode(list: &[u8]) -> Vec<Encoded> {
+    let value =
+        |one, kind| find(one, kind).and_then(|v| find(v, ATTR_VALUE)).unwrap_or_default().to_vec();
+    let elements = find(list, ATTR_ELEMENTS).unwrap_or_default();
+    each(elements).map(|(_, one)| (value(one, ATTR_KEY), value(one, ATTR_DATA))).collect()
+}
+
+/// Where a map leads from the element's key; `None`: nowhere.
+pub(super) fn lookup(
+    socket: &mut Socket,
+    element: &Element,
+) -> Result<Option<Vec<u8>>, DataplaneError> {
+    let body = message::of_element(element, false);
+    let answer = ask(socket, GET_SET_ELEMENT, &body)?;
+    Ok(answer.and_then(|list| decode(&list).pop()).map(|(_, data)| data))
+}
+
+/// The ruleset's generation: one more with each transaction, whoever makes it.
+pub(super) fn generation(socket: &mut Socket) -> Result<u32, DataplaneError> {
+    /// `NFTA_GEN_ID`
+    const ID: u16 = 1;
+    let answer = ask(socket, GET_GENERATION, &message::head(0))?.unwrap_or_default();
+    find_u32(&answer, ID).ok_or_else(|| failed(&"no generation in the kernel's answer"))
+}
+
+/// Asks for one object; its attributes, or `None` when there is no such thing.
+fn ask(socket: &mut Socket, what: u16, body: &[u8]) -> Result<Option<Vec<u8>>, DataplaneError> {
+    let mut batch = Batch::new();
+    batch.raw(message::kind(what), libc::NLM_F_ACK as u16, body);
+    let (results, mut answers) = socket.exchange(batch).map_err(|e| failed(&e))?;
+    match results.into_iter().find_map(Result::err) {
+        Some(refusal) if refusal.errno == libc::ENOENT => Ok(None),
+        Some(refusal) => Err(failed(&refusal)),
+        None => {
+            let answer = answers.pop();
+            Ok(answer.map(|a| a.body().get(NFGENMSG..).unwrap_or_default().to_vec()))
+        }
+    }
+}
+
+/// The attributes of every object of a kind; `None` when what they belong to is missing.
+pub(super) fn dump(
+    socket: &mut Socket,
+    what: u16,
+    body: &[u8],
+) -> Result<Option<Vec<Vec<u8>>>, DataplaneError> {
+    const TRIES: usize = 8;
+    let mut last = io::Error::from_raw_os_error(libc::EINTR);
+    for _ in 0..TRIES {
+        match socket.dump_raw(message::kind(what), body) {
+            Ok(all) => {
+                let attributes = |m: &crate::netlink::Received| {
+                    m.body().get(NFGENMSG..).unwrap_or_default().to_vec()
+                };
+                return Ok(Some(all.iter().map(attributes).collect()));
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            // No errno of the kernel's: changed while it was read.
+            Err(e) if e.raw_os_error().is_none() => last = e,
+            Err(e) => return Err(failed(&e)),
+        }
+    }
+    Err(failed(&last))
+}
+
+fn failed(why: &dyn std::fmt::Display) -> DataplaneError {
+    DataplaneError::Io { what: "reading the nftables tables".into(), reason: why.to_string() }
+}

@@ -1,0 +1,66 @@
+//! Runs `nft`: for whole tables only, never for an endpoint.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::OwnChanges;
+use crate::DataplaneError;
+
+/// Loads `ruleset` in the calling thread's network namespace, all or nothing.
+///
+/// # Errors
+/// `Io` when the program can't be run, `Kernel` with its words when it refuses.
+pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), DataplaneError> {
+    let failed = |e: io::Error| DataplaneError::Io {
+        what: format!("running {}", nft.display()),
+        reason: match e.kind() {
+            io::ErrorKind::NotFound => "not found; install nftables 1.0.6 or later".into(),
+            _ => e.to_string(),
+        },
+    };
+    let mut child = Command::new(nft)
+        .args(["-f", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    // It changes nothing before it has read all of its input, which comes after this.
+    own.add_process(child.id());
+    let mut input = child.stdin.take();
+    let written = input.as_mut().map_or(Ok(()), |pipe| pipe.write_all(ruleset.as_bytes()));
+    drop(input);
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        return Err(refused(&output.stderr, ruleset));
+    }
+    written.map_err(failed)
+}
+
+/// nft's words, each error with the line of the ruleset that it is about.
+fn refused(stderr: &[u8], ruleset: &str) -> DataplaneError {
+    /// Elements can make lines of words long.
+    const MOST: usize = 512;
+    let text = String::from_utf8_lossy(stderr);
+    let errors: Vec<String> =
+        text.lines().filter(|l| l.contains("Error")).map(|l| quoted(l, ruleset)).collect();
+    let said = if errors.is_empty() { text.trim().to_owned() } else { errors.join("; ") };
+    DataplaneError::Kernel {
+        operation: "loading the nftables tables with nft".into(),
+        errno: said.chars().take(MOST).collect(),
+    }
+}
+
+/// `/dev/stdin:14:4-15: Error: words` as `words: "line 14"`.
+fn quoted(error: &str, ruleset: &str) -> String {
+    let words = error.split_once("Error: ").map_or(error, |(_, words)| words);
+    let number = error.split(':').nth(1).and_then(|n| n.parse::<usize>().ok());
+    match number.and_then(|n| ruleset.lines().nth(n.saturating_sub(1))) {
+        Some(line) => format!("{words}: \"{}\"", line.trim()),
+        None => words.to_owned(),
+    }
+}

@@ -1,0 +1,100 @@
+//! Endpoints whose sandbox's side a runtime moves: handed over on the host, then found
+//! in the sandbox.
+
+use std::{io, os::fd::AsFd, sync::Arc};
+
+use super::{
+    AttachTimes, DataplaneError,
+    attach::{self, Helpers},
+    events::Expected,
+    kernel::{Kernel, failed, pod_socket},
+    message::link::Which,
+    netns::Netns,
+    observe, parking,
+    plan::ActualLink,
+};
+use netd_domain::{IfName, Wiring};
+
+/// Where the sandbox's side was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// There is no pair.
+    Missing,
+    /// On the host, or in a namespace that was not asked about.
+    Outside,
+    /// In the sandbox, under this name. Down: the runtime may not be done with it; it
+    /// brings it up after it has given it its name and addresses.
+    Inside { name: IfName, up: bool },
+}
+
+/// Makes the pair with both ends on the host, the sandbox's down; one that is there
+/// already is made anew. All or nothing.
+pub fn hand(
+    kernel: &mut Kernel,
+    helpers: &Helpers,
+    wiring: &Arc<Wiring>,
+) -> Result<AttachTimes, DataplaneError> {
+    let what = || format!("{}: looking for the link", wiring.host_ifname);
+    let name = Which::Name(wiring.host_ifname.as_str());
+    if observe::link(&mut kernel.socket, name).map_err(failed(what()))?.is_some() {
+        kernel.shared.table.lock().forget(&wiring.host_ifname);
+        parking::remove(kernel, &wiring.host_ifname)?;
+    }
+    let host = Netns::own().map_err(failed("opening the host's namespace"))?;
+    attach::attach(kernel, helpers, &host, wiring)
+}
+
+/// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.
+/// As long as it is not there, the host side's carrier says when to look again.
+pub fn look(
+    kernel: &mut Kernel,
+    netns: Option<&Netns>,
+    wiring: &Wiring,
+) -> Result<Seen, DataplaneError> {
+    let what = || format!("{}: looking for the sandbox's side", wiring.host_ifname);
+    let name = Which::Name(wiring.host_ifname.as_str());
+    let near = observe::link(&mut kernel.socket, name).map_err(failed(what()))?;
+    let Some(near) = near.filter(|link| link.kind == "veth") else { return Ok(Seen::Missing) };
+    let far = inside(kernel, netns, &near).map_err(failed(what()))?;
+    let mut seen = Seen::Outside;
+    if let Some(index) = far
+        && let Some(netns) = netns
+    {
+        let mut pod = pod_socket(netns)?;
+        let link = observe::link(&mut pod, Which::Index(index)).map_err(failed(what()))?;
+        let ours = link.filter(|link| link.peer == Some(near.index));
+        if let Some((name, up)) = ours.and_then(|link| Some((link.name.parse().ok()?, link.up))) {
+            seen = Seen::Inside { name, up };
+        }
+    }
+    if wiring.is_handed() || seen == Seen::Outside {
+        await_carrier(kernel, wiring, &near);
+    }
+    Ok(seen)
+}
+
+/// The runtime is done with the sandbox's side when the host's has a carrier.
+fn await_carrier(kernel: &mut Kernel, wiring: &Wiring, near: &ActualLink) {
+    kernel.shared.table.lock().expect(Expected {
+        name: wiring.host_ifname.clone(),
+        host: near.index,
+        host_mac: wiring.host_mac.bytes(),
+        pod: None,
+        pod_mac: wiring.mac.bytes(),
+        mtu: wiring.mtu,
+        bridge: near.master,
+        addresses: Vec::new(),
+        awaited: true,
+    });
+}
+
+/// The index of the other end, if it is in `netns`.
+fn inside(
+    kernel: &mut Kernel,
+    netns: Option<&Netns>,
+    near: &ActualLink,
+) -> io::Result<Option<u32>> {
+    let (Some(netns), Some(id)) = (netns, near.peer_netns) else { return Ok(None) };
+    let own = observe::netns_id(&mut kernel.socket, netns.as_fd())?;
+    Ok(near.peer.filter(|_| own == Some(id)))
+}

@@ -1,0 +1,93 @@
+//! What the threads that do link work share, and how they speak of failures.
+
+use std::{collections::HashMap, fmt, io, os::fd::AsFd, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    DataplaneError, Settings,
+    events::Table,
+    message::link::Which,
+    netlink::{Batch, Family, Refusal, Socket},
+    netns::{self, Netns},
+    observe,
+    parking::Lot,
+};
+use netd_domain::{IfName, Wiring, WiringDriver};
+
+/// State of one thread that does link work.
+#[derive(Debug)]
+pub struct Kernel {
+    /// In the host's namespace.
+    pub socket: Socket,
+    /// What all of them share.
+    pub shared: Arc<Shared>,
+}
+
+/// What the threads share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Setup.
+    pub settings: Settings,
+    /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
+    pub bridges: Mutex<HashMap<IfName, u32>>,
+    /// What was made, for the thread that listens.
+    pub table: Mutex<Table>,
+    /// Links on their way out.
+    pub lot: Lot,
+    /// Ports of the threads' sockets: what they cause is no drift.
+    pub ports: Mutex<Vec<u32>>,
+}
+
+impl Kernel {
+    /// Opens this thread's socket.
+    pub fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
+        let socket = Socket::open(Family::Route).map_err(failed("opening a netlink socket"))?;
+        shared.ports.lock().push(socket.port());
+        Ok(Self { socket, shared })
+    }
+
+    /// The index of the bridge that the endpoint's host side is a port of.
+    pub fn bridge(&mut self, wiring: &Wiring) -> Result<Option<u32>, DataplaneError> {
+        let WiringDriver::Bridge(name) = &wiring.driver else { return Ok(None) };
+        if let Some(index) = self.shared.bridges.lock().get(name) {
+            return Ok(Some(*index));
+        }
+        let found = observe::link(&mut self.socket, Which::Name(name.as_str()))
+            .map_err(failed(format!("looking for the bridge {name}")))?;
+        let Some(link) = found.filter(|link| link.kind == "bridge") else {
+            return Err(DataplaneError::Kernel {
+                operation: format!("looking for the bridge {name}"),
+                errno: "there is none; it is made again with its network".into(),
+            });
+        };
+        self.shared.bridges.lock().insert(name.clone(), link.index);
+        Ok(Some(link.index))
+    }
+
+    /// Sends one request.
+    pub fn one(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<Result<(), Refusal>> {
+        let mut batch = Batch::new();
+        fill(&mut batch);
+        let mut results = self.socket.batch(batch)?;
+        Ok(results.pop().unwrap_or(Ok(())))
+    }
+}
+
+/// A socket in a sandbox's namespace.
+pub fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
+    let what = || format!("opening a netlink socket in {}", netns.path().display());
+    netns::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
+        .and_then(|socket| socket)
+        .map_err(|e| failed(what())(e))
+}
+
+/// Names what failed.
+pub fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
+    move |e| DataplaneError::Io { what: what.to_string(), reason: e.to_string() }
+}
+
+/// A request that the kernel refused.
+pub fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
+    DataplaneError::Kernel { operation: operation.to_string(), errno: refusal.to_string() }
+}

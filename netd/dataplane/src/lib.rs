@@ -1,0 +1,353 @@
+//! The kernel's side: makes wirings true, and says what differs.
+//!
+//! Owns no state but sockets and what is on its way out of the kernel. `netlink.rs`
+//! is the only file that opens netlink sockets, `netns.rs` the only one that calls
+//! `setns`. Every operation is idempotent.
+//!
+//! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
+//! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
+//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
+//! events have one each.
+
+mod apply;
+mod attach;
+mod carrier;
+pub mod error;
+mod events;
+pub mod firewall;
+pub mod floor;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod handover;
+mod kernel;
+mod message;
+mod naming;
+pub mod netlink;
+pub mod netns;
+mod networks;
+mod observe;
+mod overlay;
+mod parking;
+mod place;
+pub mod plan;
+mod repair;
+mod rules;
+mod settle;
+mod sysctl;
+mod types;
+mod underlay;
+mod wire;
+mod worker;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use self::{
+    attach::Helpers,
+    kernel::{Kernel, Shared, failed},
+    overlay::Overlay,
+    rules::Rules,
+    worker::Worker,
+};
+pub use error::DataplaneError;
+pub use firewall::{FirewallSettings, FirewallState};
+pub use handover::Seen;
+pub use netns::Netns;
+pub use overlay::{
+    DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
+    UnderlayChoice, UnderlayFound,
+};
+pub use sysctl::kernel_release;
+pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
+
+use netd_domain::{IfName, NetworkWiring, Wiring};
+
+/// The kernel's side of one node.
+#[derive(Debug)]
+pub struct Dataplane {
+    links: Worker<Kernel>,
+    repairs: Worker<Kernel>,
+    overlay: Worker<Overlay>,
+    helpers: Helpers,
+    _listening: events::Listening,
+}
+
+impl Dataplane {
+    /// Starts the threads. The receiver gets what may have been lost or changed by
+    /// somebody else, many times over; who reads it has to put that together. What an
+    /// earlier process made is watched once `repair` and `ensure_network` have seen it.
+    ///
+    /// # Errors
+    /// No netlink, no permission, or no more threads.
+    pub fn start(
+        settings: Settings,
+    ) -> Result<(Arc<Self>, UnboundedReceiver<Drift>), DataplaneError> {
+        let (drift, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let home = settings.host_netns.clone();
+        let rules_settings = settings.firewall.clone();
+        let shared = Arc::new(Shared { settings, ..Shared::default() });
+        let kernel = |name: &'static str| {
+            let shared = shared.clone();
+            Worker::start(name, home.clone(), move || Kernel::open(shared))
+        };
+        let rules =
+            Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
+                .helping();
+        let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
+        let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
+        let state = shared.clone();
+        let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
+        let quiet = overlay.begin(|overlay| Ok(overlay.port())).wait()?;
+        let dataplane = Self {
+            links,
+            repairs,
+            overlay,
+            helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
+            _listening: events::listen(shared.clone(), quiet, own, drift)?,
+        };
+        Ok((Arc::new(dataplane), receiver))
+    }
+
+    /// Makes an endpoint of which nothing is there yet; on failure nothing is left.
+    ///
+    /// # Errors
+    /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
+    pub async fn attach(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<AttachTimes, DataplaneError> {
+        let helpers = self.helpers.clone();
+        self.links.call(move |k| attach::attach(k, &helpers, &netns, &wiring)).await
+    }
+
+    /// Reads what is there, and does what is missing: adopts what is right, completes
+    /// an attach that was cut off. Returns what it had to do; empty: nothing.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn repair(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        let elements = wiring.clone();
+        let ruled = self.helpers.rules.call(move |rules| rules.add(elements));
+        let linked = self.repairs.call(move |k| repair::repair(k, &netns, &wiring));
+        let (ruled, linked) = tokio::join!(ruled, linked);
+        ruled.and(linked)
+    }
+
+    /// Makes the pair of an endpoint whose sandbox's side a runtime will move; it waits on
+    /// the host. A pair that is there is made anew. On failure nothing is left.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn hand(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
+        let helpers = self.helpers.clone();
+        self.links.call(move |k| handover::hand(k, &helpers, &wiring)).await
+    }
+
+    /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
+    /// is not there, drift of the endpoint says when to look again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn look(
+        &self,
+        netns: Option<Arc<Netns>>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Seen, DataplaneError> {
+        self.repairs.call(move |k| handover::look(k, netns.as_deref(), &wiring)).await
+    }
+
+    /// What happens to the endpoint's link from here on is no loss.
+    ///
+    /// # Errors
+    /// The thread has died.
+    pub async fn forget(&self, ifname: &IfName) -> Result<(), DataplaneError> {
+        let ifname = ifname.clone();
+        let forget = move |k: &mut Kernel| {
+            k.shared.table.lock().forget(&ifname);
+            Ok(())
+        };
+        self.links.call(forget).await
+    }
+
+    /// Replaces the firewall's elements of an endpoint by those of `wiring`.
+    ///
+    /// # Errors
+    /// As for [`firewall::Firewall::replace`]; the old ones may be gone then.
+    pub async fn change_rules(
+        &self,
+        old: Arc<Wiring>,
+        wiring: Arc<Wiring>,
+    ) -> Result<(), DataplaneError> {
+        let change = move |rules: &mut Rules| rules.remove(&old).and_then(|()| rules.add(wiring));
+        self.helpers.rules.call(change).await
+    }
+
+    /// What differs, in words; changes nothing.
+    ///
+    /// # Errors
+    /// `Kernel` or `Io` when the kernel can't be asked, `InterfaceExists` as for `attach`.
+    pub async fn check(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<String>, DataplaneError> {
+        self.repairs.call(move |k| repair::check(k, &netns, &wiring)).await
+    }
+
+    /// Cuts an endpoint off: its firewall elements are gone, its links down and left to
+    /// the reaper. Fast. Missing links are fine.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn park(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.cut_off(wiring.clone(), move |k| parking::park(k, &wiring)).await
+    }
+
+    /// As [`Dataplane::park`], but looks first, and leaves a device alone that has the
+    /// endpoint's name and is not its own.
+    ///
+    /// # Errors
+    /// `Kernel`, `Io`.
+    pub async fn park_if_ours(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.cut_off(wiring.clone(), move |k| parking::park_if_ours(k, &wiring)).await
+    }
+
+    async fn cut_off(
+        &self,
+        elements: Arc<Wiring>,
+        park: impl FnOnce(&mut Kernel) -> Result<(), DataplaneError> + Send + 'static,
+    ) -> Result<(), DataplaneError> {
+        let ruled = self.helpers.rules.call(move |rules| rules.remove(&elements));
+        let (ruled, parked) = tokio::join!(ruled, self.links.call(park));
+        parked.and(ruled)
+    }
+
+    /// Removes every parked link, those of an earlier process too. When it returns
+    /// those parked before the call are gone from the kernel. Tens of milliseconds.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn reap(&self) -> Result<(), DataplaneError> {
+        self.helpers.reaper.call(parking::reap).await
+    }
+
+    /// Makes or adopts a network's bridge and the settings it needs; what that took.
+    ///
+    /// # Errors
+    /// `InterfaceExists` when a device of the bridge's name is no bridge,
+    /// `Unsupported`, `Kernel`, `Io`.
+    pub async fn ensure_network(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        self.repairs.call(move |k| networks::ensure(k, &network)).await
+    }
+
+    /// A device that has the name of the network's bridge and that netd did not make, in
+    /// words; `None`: there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn in_the_way(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Option<String>, DataplaneError> {
+        self.repairs.call(move |k| networks::in_the_way(k, &network)).await
+    }
+
+    /// An address of docker0 that lies in one of the network's subnets.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn owned_by_docker(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Option<ipnet::IpNet>, DataplaneError> {
+        self.repairs.call(move |k| networks::owned_by_docker(k, &network)).await
+    }
+
+    /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_network(&self, network: Arc<NetworkWiring>) -> Result<(), DataplaneError> {
+        self.repairs.call(move |k| networks::remove(k, &network)).await
+    }
+
+    /// Every endpoint that has a device on the host, by its host side's name.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn host_links(&self) -> Result<Vec<HostLink>, DataplaneError> {
+        self.repairs.call(parking::host_links).await
+    }
+
+    /// Removes the devices of an endpoint that nobody knows, and waits for it.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_stray(&self, ifname: &IfName) -> Result<(), DataplaneError> {
+        let ifname = ifname.clone();
+        self.helpers.reaper.call(move |k| parking::remove(k, &ifname)).await
+    }
+
+    /// MTU of the device that leads out of the node, bytes; 1500 when there is none.
+    ///
+    /// # Errors
+    /// `Kernel` when the configured device is not there.
+    pub async fn underlay_mtu(&self) -> Result<u32, DataplaneError> {
+        self.repairs.call(underlay_mtu).await
+    }
+
+    /// Makes the firewall hold what `state` says then, if it doesn't already.
+    ///
+    /// # Errors
+    /// As for [`firewall::Firewall::replace`].
+    pub async fn replace_firewall(
+        &self,
+        state: impl FnOnce() -> FirewallState + Send + 'static,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        // Asked for on the firewall's own thread: an endpoint that is added meanwhile is
+        // either in the state already or comes after it.
+        self.helpers.rules.call(move |rules| rules.replace(state())).await
+    }
+
+    /// Whether the firewall holds what it was last asked to.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn firewall_intact(&self) -> Result<bool, DataplaneError> {
+        self.helpers.rules.call(Rules::intact).await
+    }
+
+    /// Chains of other tables that drop forwarded packets by default: pods' traffic
+    /// needs rules there.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn foreign_forward_drops(&self) -> Result<Vec<String>, DataplaneError> {
+        self.helpers.rules.call(Rules::foreign_forward_drops).await
+    }
+}
+
+fn underlay_mtu(kernel: &mut Kernel) -> Result<u32, DataplaneError> {
+    let configured = kernel.shared.settings.underlay.clone();
+    let found = underlay::find(&mut kernel.socket, configured.as_ref())
+        .map_err(failed("looking for the underlay's device"))?;
+    match (found, configured) {
+        (Some(link), _) => Ok(link.mtu),
+        (None, None) => Ok(underlay::DEFAULT_MTU),
+        (None, Some(name)) => Err(DataplaneError::Kernel {
+            operation: format!("looking for the underlay's device {name}"),
+            errno: "there is no such device; set another one, or none to follow the default route"
+                .into(),
+        }),
+    }
+}

@@ -1,0 +1,27 @@
+//! Names of netd's own devices on the host.
+
+use netd_domain::IfName;
+
+/// Prefix of the host sides' names; 12 hex digits follow.
+const HOST: &str = "nd";
+/// Prefix of the devices that limit what a pod sends; the same digits follow.
+const IFB: &str = "ni";
+
+/// The name of the device that limits what the pod behind `host` sends.
+pub fn ifb_name(host: &IfName) -> IfName {
+    swap(host.as_str(), HOST, IFB).unwrap_or_else(|| host.clone())
+}
+
+/// The host side's name that belongs to such a device.
+pub fn host_name(ifb: &str) -> Option<IfName> {
+    swap(ifb, IFB, HOST).filter(is_host_name)
+}
+
+/// Whether the name is one that netd gives to host sides.
+pub fn is_host_name(name: &IfName) -> bool {
+    name.as_str().starts_with(HOST) && name.is_endpoint_device()
+}
+
+fn swap(name: &str, from: &str, to: &str) -> Option<IfName> {
+    format!("{to}{}", name.strip_prefix(from)?).parse().ok()
+}

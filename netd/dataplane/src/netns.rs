@@ -1,0 +1,196 @@
+//! The only file that enters a network namespace.
+//!
+//! A thread enters by [`run_in`], which brings it home again whatever happens, or for
+//! good by [`enter_for_good`] (threads of a [`super::Dataplane`] that works on another
+//! namespace than the process's, in tests).
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statfs::fstatfs;
+
+use super::{DataplaneError, kernel::failed};
+use netd_domain::NetnsId;
+
+/// `NSFS_MAGIC` (uapi/linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `NS_GET_NSTYPE` (uapi/linux/nsfs.h): `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+/// The calling thread's own namespace.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+thread_local! {
+    /// Where this thread belongs; opened at its first visit elsewhere.
+    static HOME: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
+    /// What this thread's and the process's own namespaces are; asked at the first need.
+    static OWN_IDS: Cell<Option<[NetnsId; 2]>> = const { Cell::new(None) };
+}
+
+/// A sandbox's network namespace, held open: it lives on while this does.
+#[derive(Debug)]
+pub struct Netns {
+    path: PathBuf,
+    id: NetnsId,
+    fd: OwnedFd,
+}
+
+impl Netns {
+    /// Opens the namespace at `path`, whatever may be there: the path comes from a
+    /// caller, so it is first looked at without opening what it names (a FIFO would
+    /// block, a device could act on being opened).
+    ///
+    /// # Errors
+    /// `NetnsGone` when nothing is there, `NotANetns` for anything else than a network
+    /// namespace, `HostNetns` for this process's or thread's own.
+    pub fn open(path: &Path) -> Result<Self, DataplaneError> {
+        let other = |found: String| DataplaneError::NotANetns { path: path.into(), found };
+        let seen = open(path, libc::O_PATH).map_err(|e| match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {
+                DataplaneError::NetnsGone { path: path.into(), reason: e.to_string() }
+            }
+            _ => other(e.to_string()),
+        })?;
+        let filesystem = fstatfs(&seen).map_err(|e| other(e.to_string()))?;
+        if filesystem.filesystem_type().0 as i64 != NSFS_MAGIC {
+            return Err(other(describe(&seen)));
+        }
+        let again = PathBuf::from(format!("/proc/self/fd/{}", seen.as_raw_fd()));
+        let file = open(&again, libc::O_NONBLOCK).map_err(|e| other(e.to_string()))?;
+        // SAFETY: a plain ioctl without argument on a live descriptor.
+        let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+        if kind != libc::CLONE_NEWNET {
+            return Err(other("a namespace of another type".into()));
+        }
+        let id = identity(&file).map_err(|e| other(e.to_string()))?;
+        if is_own(id).map_err(failed("finding out netd's own namespace"))? {
+            return Err(DataplaneError::HostNetns { path: path.into() });
+        }
+        Ok(Self { path: path.into(), id, fd: file.into() })
+    }
+
+    /// The calling thread's own: the host's.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn own() -> io::Result<Self> {
+        let file = open(Path::new(OWN), 0)?;
+        Ok(Self { path: OWN.into(), id: identity(&file)?, fd: file.into() })
+    }
+
+    /// Device and inode: what tells it from every other namespace while it is open.
+    pub fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// As given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn open(path: &Path, flags: i32) -> io::Result<File> {
+    File::options().read(true).custom_flags(flags | libc::O_CLOEXEC).open(path)
+}
+
+fn identity(file: &File) -> io::Result<NetnsId> {
+    let metadata = file.metadata()?;
+    Ok(NetnsId { dev: metadata.dev(), inode: metadata.ino() })
+}
+
+/// Whether it is the process's or the thread's own. Neither changes by itself, and asking
+/// /proc takes as long as all the rest of [`Netns::open`].
+fn is_own(id: NetnsId) -> io::Result<bool> {
+    let own = match OWN_IDS.get() {
+        Some(own) => own,
+        None => {
+            let id = |path| open(Path::new(path), 0).and_then(|file| identity(&file));
+            let own = [id(OWN)?, id("/proc/self/ns/net")?];
+            OWN_IDS.set(Some(own));
+            own
+        }
+    };
+    Ok(own.contains(&id))
+}
+
+/// What a path that is no namespace is, in a word.
+fn describe(file: &File) -> String {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(kind) = file.metadata().map(|m| m.file_type()) else { return "unreadable".into() };
+    let names = [
+        (kind.is_dir(), "a directory"),
+        (kind.is_fifo(), "a FIFO"),
+        (kind.is_socket(), "a socket"),
+        (kind.is_char_device() || kind.is_block_device(), "a device"),
+    ];
+    let name = names.iter().find(|(is, _)| *is).map_or("a regular file", |(_, name)| *name);
+    name.into()
+}
+
+/// Runs `f` in the namespace `fd`. The thread is back home when this returns or panics.
+/// If it can't go home the process aborts: whatever it did next would happen in a
+/// sandbox instead of on the host.
+///
+/// # Errors
+/// The system's, if the namespace can't be entered; `f` has not run then.
+pub fn run_in<T>(fd: impl AsFd, f: impl FnOnce() -> T) -> io::Result<T> {
+    HOME.with_borrow_mut(|home| match home {
+        Some(_) => Ok(()),
+        None => open(Path::new(OWN), 0).map(|file| *home = Some(file.into())),
+    })?;
+    enter(fd.as_fd())?;
+    let _return = Homeward;
+    Ok(f())
+}
+
+struct Homeward;
+
+impl Drop for Homeward {
+    fn drop(&mut self) {
+        let back = HOME.with_borrow(|home| match home {
+            Some(fd) => enter(fd.as_fd()),
+            None => Err(io::Error::other("home is not known")),
+        });
+        if let Err(e) = back {
+            eprintln!("netd: a thread can't leave a sandbox's network namespace: {e}; aborting");
+            std::process::abort();
+        }
+    }
+}
+
+/// Moves the calling thread to the namespace `fd` for the rest of its life.
+///
+/// # Errors
+/// The system's.
+pub fn enter_for_good(fd: impl AsFd) -> io::Result<()> {
+    enter(fd.as_fd())?;
+    HOME.with_borrow_mut(|home| *home = None);
+    OWN_IDS.set(None);
+    Ok(())
+}
+
+/// The calling thread's namespace, to be handed to [`enter_for_good`] on another.
+///
+/// # Errors
+/// The system's.
+pub fn current() -> io::Result<OwnedFd> {
+    Ok(open(Path::new(OWN), 0)?.into())
+}
+
+#[allow(clippy::disallowed_methods)]
+fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
+    nix::sched::setns(fd, nix::sched::CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+}

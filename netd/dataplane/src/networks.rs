@@ -1,0 +1,161 @@
+//! Bridges, and the settings that networks need.
+
+use ipnet::IpNet;
+
+use super::{
+    DataplaneError, Repair,
+    events::ExpectedBridge,
+    kernel::{Kernel, failed, refused},
+    message::{
+        link::{self, Which},
+        net,
+    },
+    netlink::Batch,
+    observe,
+    plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
+    sysctl,
+};
+use netd_domain::{BridgeWiring, NetworkWiring, network::overlap};
+
+/// Makes a network's bridge and settings right; what that took.
+pub fn ensure(kernel: &mut Kernel, network: &NetworkWiring) -> Result<Vec<Repair>, DataplaneError> {
+    let mut repairs = Vec::new();
+    if let Some(bridge) = &network.bridge {
+        let actual = observe_network(kernel, bridge)?;
+        // Without IPv6 on the bridge its gateway address would be refused.
+        let index = actual.device.as_ref().map(|device| device.index);
+        let (links, addresses): (Vec<_>, Vec<_>) = plan_network(network, &actual)?
+            .into_iter()
+            .partition(|op| matches!(op, NetworkOp::Create | NetworkOp::Set));
+        apply(kernel, network, bridge, 0, &links)?;
+        let index = match index {
+            Some(index) => index,
+            None => index_of(kernel, bridge)?,
+        };
+        kernel.shared.bridges.lock().insert(bridge.name.clone(), index);
+        let (name, mac) = (bridge.name.clone(), bridge.mac.bytes());
+        let expected = ExpectedBridge { name, mac, mtu: network.mtu };
+        kernel.shared.table.lock().expect_bridge(index, expected);
+        repairs.extend(links.iter().map(|op| op.repair(&bridge.name)));
+        repairs.extend(sysctl::ensure(&sysctl::of_network(network))?);
+        apply(kernel, network, bridge, index, &addresses)?;
+        repairs.extend(addresses.iter().map(|op| op.repair(&bridge.name)));
+    } else {
+        repairs.extend(sysctl::ensure(&sysctl::of_network(network))?);
+    }
+    Ok(repairs)
+}
+
+fn observe_network(
+    kernel: &mut Kernel,
+    bridge: &BridgeWiring,
+) -> Result<ActualNetwork, DataplaneError> {
+    let what = || failed(format!("{}: reading what is there", bridge.name));
+    let socket = &mut kernel.socket;
+    let device = observe::link(socket, Which::Name(bridge.name.as_str())).map_err(what())?;
+    let addresses = match &device {
+        Some(device) => observe::addresses(socket, device.index).map_err(what())?,
+        None => Vec::new(),
+    };
+    Ok(ActualNetwork { device, addresses })
+}
+
+fn index_of(kernel: &mut Kernel, bridge: &BridgeWiring) -> Result<u32, DataplaneError> {
+    let operation = format!("{}: making the bridge", bridge.name);
+    let gone = || DataplaneError::Kernel {
+        operation: operation.clone(),
+        errno: "it was gone at once".into(),
+    };
+    let actual = observe_network(kernel, bridge)?;
+    actual.device.map(|device| device.index).ok_or_else(gone)
+}
+
+fn apply(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+    bridge: &BridgeWiring,
+    index: u32,
+    ops: &[NetworkOp],
+) -> Result<(), DataplaneError> {
+    let mut batch = Batch::new();
+    for op in ops {
+        match op {
+            NetworkOp::Create => {
+                let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+                batch.route(link::bridge(bridge, provisional_mtu(network.mtu)), flags);
+            }
+            NetworkOp::Set => batch.route(link::bridge(bridge, network.mtu), 0),
+            NetworkOp::RemoveAddress(net) => batch.route(net::remove_address(index, *net), 0),
+            NetworkOp::Address(net) => {
+                let flags = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+                batch.route(net::add_address(index, *net), flags);
+            }
+        }
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let results =
+        kernel.socket.batch(batch).map_err(failed(format!("{}: sending", bridge.name)))?;
+    for (op, result) in ops.iter().zip(results) {
+        match (op, result) {
+            (_, Ok(())) => {}
+            (NetworkOp::RemoveAddress(_), Err(r)) if r.errno == libc::EADDRNOTAVAIL => {}
+            (op, Err(r)) => return Err(refused(format!("{}: {op}", bridge.name), &r)),
+        }
+    }
+    Ok(())
+}
+
+/// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
+/// is made from their name.
+pub fn in_the_way(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+) -> Result<Option<String>, DataplaneError> {
+    let Some(bridge) = &network.bridge else { return Ok(None) };
+    let device = observe_network(kernel, bridge)?.device;
+    let foreign = device.filter(|d| d.kind != "bridge" || d.mac != Some(bridge.mac));
+    Ok(foreign.map(|d| match d.kind.as_str() {
+        "" => "a device".to_owned(),
+        kind => format!("a device of kind {kind}"),
+    }))
+}
+
+/// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
+pub const DOCKER0: &str = "docker0";
+
+/// An address of [`DOCKER0`] in one of the network's subnets: the subnet has an owner.
+pub fn owned_by_docker(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+) -> Result<Option<IpNet>, DataplaneError> {
+    let what = || failed(format!("{DOCKER0}: reading what is there"));
+    let socket = &mut kernel.socket;
+    let Some(link) = observe::link(socket, Which::Name(DOCKER0)).map_err(what())? else {
+        return Ok(None);
+    };
+    let own = network.bridge.as_ref().is_some_and(|b| b.name.as_str() == DOCKER0);
+    let addresses = observe::addresses(socket, link.index).map_err(what())?;
+    let taken = |net: &IpNet| network.subnets.iter().any(|subnet| overlap(subnet, net));
+    Ok(addresses.into_iter().find(taken).filter(|_| !own))
+}
+
+/// Removes a network's bridge. A missing one is fine; a device of the name that netd
+/// did not make is left alone.
+pub fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
+    let Some(bridge) = &network.bridge else { return Ok(()) };
+    kernel.shared.bridges.lock().remove(&bridge.name);
+    kernel.shared.table.lock().forget_bridge(&bridge.name);
+    let actual = observe_network(kernel, bridge)?;
+    let Some(device) = actual.device.filter(|d| d.kind == "bridge" && d.mac == Some(bridge.mac))
+    else {
+        return Ok(());
+    };
+    let what = format!("{}: removing the bridge", bridge.name);
+    let result = kernel.one(|batch| batch.route(link::delete(Which::Index(device.index)), 0));
+    match result.map_err(failed(&what))? {
+        Err(refusal) if refusal.errno != libc::ENODEV => Err(refused(what, &refusal)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,200 @@
+//! Reads what the kernel holds.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use ipnet::IpNet;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+        InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+    nsid::{NsidAttribute, NsidMessage},
+};
+
+use super::{
+    message::{
+        link::{self, Which},
+        net, tc,
+    },
+    netlink::{Batch, Received, Socket},
+    plan::{ActualLimits, ActualLink},
+};
+use netd_domain::{Mac, Route};
+
+/// The link, or `None` when there is none.
+pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<ActualLink>> {
+    let mut batch = Batch::new();
+    batch.route(link::get(which), 0);
+    let (results, messages) = socket.exchange(batch)?;
+    match results.into_iter().next() {
+        Some(Err(refusal)) if refusal.errno == libc::ENODEV => Ok(None),
+        Some(Err(refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
+        _ => Ok(messages.iter().find_map(read_link)),
+    }
+}
+
+/// Reads an `RTM_NEWLINK`.
+pub fn read_link(message: &Received) -> Option<ActualLink> {
+    match message.route()? {
+        RouteNetlinkMessage::NewLink(message) => Some(from_message(&message)),
+        _ => None,
+    }
+}
+
+fn from_message(message: &LinkMessage) -> ActualLink {
+    let mut link = ActualLink {
+        index: message.header.index,
+        up: message.header.flags.contains(LinkFlags::Up),
+        // Without an IPv6 part the kernel makes no address either.
+        no_autoconf: true,
+        ..ActualLink::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = net::read_mac(bytes),
+            LinkAttribute::Controller(index) => link.master = Some(*index),
+            LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id),
+            LinkAttribute::Group(group) => link.group = *group,
+            LinkAttribute::LinkInfo(info) => read_info(info, &mut link),
+            LinkAttribute::AfSpecUnspec(parts) => link.no_autoconf = !autoconf(parts),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_info(info: &[LinkInfo], link: &mut ActualLink) {
+    for part in info {
+        match part {
+            LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                link.hairpin = port.contains(&InfoBridgePort::HairpinMode(true));
+            }
+            LinkInfo::Data(InfoData::Bridge(settings)) => {
+                link.stp = settings.iter().any(|setting| {
+                    matches!(setting, InfoBridge::StpState(s) if *s != BridgeStpState::Disabled)
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn autoconf(parts: &[AfSpecUnspec]) -> bool {
+    let mut modes = parts.iter().filter_map(|part| match part {
+        AfSpecUnspec::Inet6(inet6) => inet6.iter().find_map(|a| match a {
+            AfSpecInet6::AddrGenMode(mode) => Some(*mode),
+            _ => None,
+        }),
+        _ => None,
+    });
+    modes.any(|mode| mode != In6AddrGenMode::None)
+}
+
+/// The addresses of a link.
+pub fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+    let all = socket.dump(net::get_addresses(index))?;
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewAddress(m) if m.header.index == index => net::read_address(&m),
+        _ => None,
+    };
+    Ok(all.iter().filter_map(read).collect())
+}
+
+/// The unicast routes of the main table that lead out of a link.
+pub fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let all = some_family(socket.dump(net::get_routes(family, Some(index))))?;
+        found.extend(all.iter().filter_map(read_route).filter(|(oif, _)| *oif == index));
+    }
+    Ok(found.into_iter().map(|(_, route)| route).collect())
+}
+
+/// Reads an `RTM_NEWROUTE`.
+pub fn read_route(message: &Received) -> Option<(u32, Route)> {
+    match message.route()? {
+        RouteNetlinkMessage::NewRoute(m) => net::read_route(&m),
+        _ => None,
+    }
+}
+
+/// A kernel without IPv6 has none of its objects.
+pub fn some_family(all: io::Result<Vec<Received>>) -> io::Result<Vec<Received>> {
+    match all {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {
+            Ok(Vec::new())
+        }
+        // A filter by a link that has just gone.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The permanent neighbours on a link.
+pub fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+    let all = some_family(socket.dump(net::get_neighbours(index)))?;
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewNeighbour(m) => net::read_neighbour(&m),
+        _ => None,
+    };
+    let ours = all.iter().filter_map(read).filter(|(on, ..)| *on == index);
+    Ok(ours.map(|(_, ip, mac)| (ip, mac)).collect())
+}
+
+/// The bandwidth limits around the host's end `index` and the device named `ifb`.
+pub fn limits(socket: &mut Socket, index: Option<u32>, ifb: &str) -> io::Result<ActualLimits> {
+    let ifb = link(socket, Which::Name(ifb))?.filter(|link| link.kind == "ifb");
+    let mut limits =
+        ActualLimits { ifb: ifb.as_ref().map(|l| (l.index, l.up)), ..ActualLimits::default() };
+    if let Some(ifb) = ifb {
+        limits.from_pod = queue(socket, |b| tc::get_root(b, ifb.index), tc::read_limit)?;
+    }
+    if let Some(index) = index {
+        limits.to_pod = queue(socket, |b| tc::get_root(b, index), tc::read_limit)?;
+        let hook = |m: &Received| tc::read_hook(m).then_some(());
+        limits.hook = queue(socket, |b| tc::get_hook(b, index), hook)?.is_some();
+    }
+    if let (true, Some(index)) = (limits.hook, index) {
+        let (kind, body) = tc::get_filters(index);
+        limits.redirect = socket.dump_raw(kind, &body)?.iter().find_map(tc::read_redirect);
+    }
+    Ok(limits)
+}
+
+fn queue<T>(
+    socket: &mut Socket,
+    ask: impl FnOnce(&mut Batch),
+    read: impl Fn(&Received) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let mut batch = Batch::new();
+    ask(&mut batch);
+    // A refusal means that there is none.
+    let (_, messages) = socket.exchange(batch)?;
+    Ok(messages.iter().find_map(read))
+}
+
+/// The id that the socket's namespace has for the one behind `fd`; `None`: none yet.
+pub fn netns_id(socket: &mut Socket, fd: impl AsFd) -> io::Result<Option<i32>> {
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(fd.as_fd().as_raw_fd() as u32));
+    let mut batch = Batch::new();
+    batch.route(RouteNetlinkMessage::GetNsId(message), 0);
+    let (_, messages) = socket.exchange(batch)?;
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewNsId(m) => m.attributes.iter().find_map(|a| match a {
+            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+            _ => None,
+        }),
+        _ => None,
+    };
+    Ok(messages.iter().find_map(read))
+}

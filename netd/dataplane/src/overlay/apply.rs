@@ -1,0 +1,119 @@
+//! Carries entries to the kernel, some hundred a message.
+
+use std::collections::HashMap;
+
+use super::{
+    Overlay,
+    objects::{Entry, Objects, object_of},
+    report::{OverlayReport, OverlaySubject},
+};
+use crate::{
+    DataplaneError, Repair, RepairKind,
+    kernel::{failed, refused},
+    message::object,
+    netlink::{Batch, Refusal},
+};
+use netd_domain::IfName;
+
+/// Requests that go out at once. The answers to as many refusals fit into the socket.
+const AT_ONCE: usize = 512;
+
+/// What is done with entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Made, in the place of what their keys have.
+    Set,
+    /// Removed; missing ones are fine.
+    Remove,
+}
+
+impl Overlay {
+    /// Does the deed to every entry; a refusal holds up no other.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(super) fn apply(
+        &mut self,
+        deed: Deed,
+        entries: &[Entry],
+        names: &HashMap<u32, IfName>,
+        report: &mut OverlayReport,
+    ) -> Result<(), DataplaneError> {
+        for part in entries.chunks(AT_ONCE) {
+            let mut batch = Batch::new();
+            for entry in part {
+                let (message, flags) = match deed {
+                    Deed::Set => (object::set(entry), libc::NLM_F_CREATE | libc::NLM_F_REPLACE),
+                    Deed::Remove => (object::remove(entry), 0),
+                };
+                batch.route(message, flags as u16);
+            }
+            batch.quieten();
+            let results = self.kernel.socket.batch(batch);
+            let results = results.map_err(failed("changing the overlay's routes"))?;
+            for (entry, result) in part.iter().zip(results) {
+                note(deed, entry, result, names, report);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note(
+    deed: Deed,
+    entry: &Entry,
+    result: Result<(), Refusal>,
+    names: &HashMap<u32, IfName>,
+    report: &mut OverlayReport,
+) {
+    let text = || describe(deed, entry, names);
+    let Err(refusal) = result else {
+        return report.repairs.push(Repair { kind: kind_of(entry), detail: text() });
+    };
+    if deed == Deed::Remove && is_gone(&refusal) {
+        return;
+    }
+    let object = object_of(entry, names).filter(|_| deed == Deed::Set);
+    let subject = object.map_or_else(|| OverlaySubject::Leftover(text()), OverlaySubject::Object);
+    report.refused.push((subject, refused(text(), &refusal)));
+}
+
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, libc::ENOENT | libc::ESRCH | libc::ENODEV)
+}
+
+fn kind_of(entry: &Entry) -> RepairKind {
+    match entry {
+        Entry::Neighbour { .. } => RepairKind::Neighbour,
+        Entry::Fdb { .. } => RepairKind::Fdb,
+        Entry::Route(_) => RepairKind::Route,
+    }
+}
+
+fn describe(deed: Deed, entry: &Entry, names: &HashMap<u32, IfName>) -> String {
+    let link = match entry {
+        Entry::Neighbour { link, .. } | Entry::Fdb { link, .. } => Some(*link),
+        Entry::Route(route) => route.hop.link(),
+    };
+    let deed = if deed == Deed::Set { "" } else { "remove the " };
+    match link.and_then(|link| names.get(&link)) {
+        Some(name) => format!("{name}: {deed}{entry}"),
+        None => format!("{deed}{entry}"),
+    }
+}
+
+/// Two wishes for one key: one of them, always the same, is refused.
+pub fn settle(
+    wanted: &mut Objects,
+    entry: &Entry,
+    names: &HashMap<u32, IfName>,
+    report: &mut OverlayReport,
+) {
+    let Some(before) = wanted.put(entry).filter(|before| before != entry) else { return };
+    let (keep, lose) = if before <= *entry { (&before, entry) } else { (entry, &before) };
+    wanted.put(keep);
+    let Some(object) = object_of(lose, names) else { return };
+    let errno = format!("another peer claims the same: {}", describe(Deed::Set, keep, names));
+    let error = DataplaneError::Kernel { operation: describe(Deed::Set, lose, names), errno };
+    report.refused.push((OverlaySubject::Object(object), error));
+}

@@ -1,0 +1,132 @@
+//! Reads what the kernel holds of the overlay.
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::InfoKind};
+
+use super::{
+    device,
+    objects::{Entry, Objects, is_overlay_metric},
+};
+use crate::{
+    message::{
+        device::{self as message, HeldDevice},
+        link::{self, Which},
+        net::{self, PROTOCOL_NUMBER},
+        object::{self, BOOT_PROTOCOL, HeldAddress, HeldRoute},
+    },
+    netlink::{Batch, Received, Socket},
+    observe::some_family,
+};
+
+/// The device with this name or index, if there is one.
+pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<HeldDevice>> {
+    let mut batch = Batch::new();
+    batch.route(link::get(which), 0);
+    let (results, messages) = socket.exchange(batch)?;
+    match results.into_iter().next() {
+        Some(Err(refusal)) if refusal.errno == libc::ENODEV => Ok(None),
+        Some(Err(refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
+        _ => Ok(messages.iter().find_map(message::read)),
+    }
+}
+
+/// The device with this name, and its addresses.
+pub fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
+    let device = link(socket, Which::Name(name))?;
+    let addresses = match &device {
+        Some(device) => addresses(socket, device.index)?,
+        None => Vec::new(),
+    };
+    Ok(device::Held { device, addresses })
+}
+
+/// A link's addresses but link-local ones.
+pub fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+    let all = addresses_of(socket, index)?;
+    Ok(all.iter().filter(|a| a.is_global()).map(|a| a.net).collect())
+}
+
+/// A link's addresses that others can count on.
+pub fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+    let all = addresses_of(socket, index)?;
+    Ok(all.iter().filter(|a| a.is_lasting()).map(|a| a.net).collect())
+}
+
+fn addresses_of(socket: &mut Socket, index: u32) -> io::Result<Vec<HeldAddress>> {
+    let all = some_family(socket.dump(net::get_addresses(index)))?;
+    let here = all.iter().filter_map(|message| object::read_address(message.body()));
+    Ok(here.filter(|address| address.link == index).collect())
+}
+
+/// The link that has this address.
+pub fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
+    let every = 0;
+    let all = some_family(socket.dump(net::get_addresses(every)))?;
+    let mut all = all.iter().filter_map(|message| object::read_address(message.body()));
+    Ok(all.find(|address| address.net.addr() == ip).map(|address| address.link))
+}
+
+/// Every device with netd's mark, of the kinds that the kernel knows (asked for another
+/// one it would send all there are).
+pub fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<HeldDevice>> {
+    let mut found = Vec::new();
+    for kind in kinds {
+        let all = socket.dump(link::get_all(Some(kind.clone())))?;
+        found.extend(all.iter().filter_map(message::read).filter(|device| device.marked));
+    }
+    Ok(found)
+}
+
+/// The overlay's objects: routes with netd's mark wherever they lead, and the permanent
+/// neighbours and forwarding entries of the overlay's devices, whoever made them.
+/// Beside them the routes that flannel may have made.
+pub fn objects(
+    socket: &mut Socket,
+    devices: &[HeldDevice],
+) -> io::Result<(Objects, Vec<HeldRoute>)> {
+    let (mut held, mut foreign) = (Objects::default(), Vec::new());
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for protocol in [PROTOCOL_NUMBER, BOOT_PROTOCOL] {
+            let all = some_family(socket.dump(object::get_routes(family, protocol)))?;
+            for route in all.iter().filter_map(read_route) {
+                if route.protocol == BOOT_PROTOCOL {
+                    foreign.push(route);
+                } else if route.protocol == PROTOCOL_NUMBER && is_overlay_metric(route.metric) {
+                    held.put(&Entry::Route(route));
+                }
+            }
+        }
+    }
+    for device in devices {
+        let mut requests = vec![net::get_neighbours(device.index)];
+        if device.kind == "vxlan" {
+            requests.push(object::get_fdb(device.index));
+        }
+        for request in requests {
+            for entry in neighbours(socket, &request, device.index)? {
+                held.put(&entry);
+            }
+        }
+    }
+    Ok((held, foreign))
+}
+
+fn read_route(message: &Received) -> Option<HeldRoute> {
+    object::read_route(message.body())
+}
+
+fn neighbours(
+    socket: &mut Socket,
+    request: &RouteNetlinkMessage,
+    index: u32,
+) -> io::Result<Vec<Entry>> {
+    let all = some_family(socket.dump(request.clone()))?;
+    let read = |message: &Received| object::read_neighbour(message.body());
+    let here = |entry: &Entry| match entry {
+        Entry::Neighbour { link, .. } | Entry::Fdb { link, .. } => *link == index,
+        Entry::Route(_) => false,
+    };
+    Ok(all.iter().filter_map(read).filter(here).collect())
+}

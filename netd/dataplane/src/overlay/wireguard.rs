@@ -1,0 +1,188 @@
+//! The kernel's WireGuard devices: keys, ports and peers.
+
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Overlay,
+    peers::{clamped, plan_peers},
+    report::{OverlayReport, OverlaySubject},
+};
+use crate::{
+    DataplaneError, Repair, RepairKind,
+    kernel::{failed, refused},
+    message::wireguard,
+    netlink::{Batch, Family, Socket},
+};
+use netd_domain::{
+    IfName,
+    overlay::{DeviceKind, OverlayChange, OverlayState, SecretKey, WireguardPeer},
+};
+
+/// A socket that speaks to WireGuard, and the number that it has in this kernel.
+#[derive(Debug)]
+pub struct Generic {
+    socket: Socket,
+    family: u16,
+}
+
+/// A request about a peer, and what it is for.
+struct Request<'a> {
+    name: &'a IfName,
+    key: [u8; 32],
+    body: Vec<u8>,
+    remove: bool,
+}
+
+impl Overlay {
+    /// `None`: this kernel has no WireGuard. Asked again each time: the module may be
+    /// loaded later.
+    pub(super) fn wireguard(&mut self) -> Result<Option<&mut Generic>, DataplaneError> {
+        if self.generic.is_none() {
+            let what = || failed("asking whether the kernel knows wireguard");
+            let mut socket = Socket::open(Family::Generic).map_err(what())?;
+            let mut batch = Batch::new();
+            let ack = libc::NLM_F_ACK as u16;
+            batch.raw(wireguard::CONTROLLER, ack, &wireguard::get_family());
+            let (results, messages) = socket.exchange(batch).map_err(what())?;
+            match results.first() {
+                Some(Err(refusal)) if refusal.errno == libc::ENOENT => return Ok(None),
+                Some(Err(refusal)) => return Err(refused("asking for wireguard", refusal)),
+                _ => {}
+            }
+            let family = messages.iter().find_map(wireguard::read_family);
+            self.generic = family.map(|family| Generic { socket, family });
+        }
+        Ok(self.generic.as_mut())
+    }
+
+    /// Makes the devices' keys, ports and peers right.
+    pub(super) fn sync_wireguard(&mut self, wanted: &OverlayState, report: &mut OverlayReport) {
+        for device in &wanted.devices {
+            let DeviceKind::Wireguard { private_key, port } = &device.kind else { continue };
+            let peers = wanted.wireguard.iter().filter(|(name, _)| *name == device.name);
+            let peers = peers.map(|(_, peer)| peer).collect();
+            if let Err(e) = self.sync_tunnel(&device.name, (private_key, *port), peers, report) {
+                report.refused.push((OverlaySubject::Device(device.name.clone()), e));
+            }
+        }
+    }
+
+    fn sync_tunnel(
+        &mut self,
+        name: &IfName,
+        (key, port): (&SecretKey, u16),
+        peers: Vec<&WireguardPeer>,
+        report: &mut OverlayReport,
+    ) -> Result<(), DataplaneError> {
+        // Without it the device could not be made, which was said.
+        let Some(generic) = self.wireguard()? else { return Ok(()) };
+        let what = || format!("{name}: reading its peers");
+        let dump = generic.socket.dump_raw(generic.family, &wireguard::get_device(name));
+        let held = wireguard::read_device(&dump.map_err(failed(what()))?);
+        let key = clamped(key.0);
+        if held.private_key != Some(key) || held.port != port {
+            let what = format!("{name}: set the key and the port {port}");
+            generic.one(&wireguard::set_device(name, key, port), &what)?;
+            report.repairs.push(Repair { kind: RepairKind::OverlayDevice, detail: what });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs().cast_signed());
+        let plan = plan_peers(peers.into_iter(), &held, now);
+        for (key, net) in plan.refused {
+            let operation = format!("{name}: lead {net} to a peer");
+            let errno = "another peer claims the same".into();
+            let error = DataplaneError::Kernel { operation, errno };
+            report.refused.push((OverlaySubject::Peer(name.clone(), key), error));
+        }
+        let mut requests = Vec::new();
+        for (peer, keep_endpoint) in &plan.set {
+            let body = wireguard::set_peer(name, peer, *keep_endpoint);
+            requests.push(Request { name, key: peer.public_key, body, remove: false });
+        }
+        for key in plan.remove {
+            let body = wireguard::remove_peer(name, key);
+            requests.push(Request { name, key, body, remove: true });
+        }
+        generic.send(&requests, report)
+    }
+
+    /// Sets and removes single peers.
+    pub(super) fn change_wireguard(
+        &mut self,
+        change: &OverlayChange,
+        report: &mut OverlayReport,
+    ) -> Result<(), DataplaneError> {
+        if change.set_wireguard.is_empty() && change.remove_wireguard.is_empty() {
+            return Ok(());
+        }
+        let set: HashSet<_> =
+            change.set_wireguard.iter().map(|(name, peer)| (name, peer.public_key)).collect();
+        let mut requests = Vec::new();
+        for (name, peer) in &change.set_wireguard {
+            let body = wireguard::set_peer(name, peer, false);
+            requests.push(Request { name, key: peer.public_key, body, remove: false });
+        }
+        for (name, key) in &change.remove_wireguard {
+            if !set.contains(&(name, *key)) {
+                let body = wireguard::remove_peer(name, *key);
+                requests.push(Request { name, key: *key, body, remove: true });
+            }
+        }
+        if let Some(generic) = self.wireguard()? {
+            return generic.send(&requests, report);
+        }
+        for request in requests.into_iter().filter(|request| !request.remove) {
+            let subject = OverlaySubject::Peer(request.name.clone(), request.key);
+            report.refused.push((subject, no_wireguard()));
+        }
+        Ok(())
+    }
+}
+
+impl Generic {
+    fn one(&mut self, body: &[u8], what: &str) -> Result<(), DataplaneError> {
+        let mut batch = Batch::new();
+        batch.raw(self.family, libc::NLM_F_ACK as u16, body);
+        match self.socket.batch(batch).map_err(failed(what))?.pop() {
+            Some(Err(refusal)) => Err(refused(what, &refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// One request a peer: a refusal holds up no other.
+    fn send(
+        &mut self,
+        requests: &[Request<'_>],
+        report: &mut OverlayReport,
+    ) -> Result<(), DataplaneError> {
+        const AT_ONCE: usize = 128;
+        for part in requests.chunks(AT_ONCE) {
+            let mut batch = Batch::new();
+            for request in part {
+                batch.raw(self.family, libc::NLM_F_ACK as u16, &request.body);
+            }
+            let results = self.socket.batch(batch).map_err(failed("setting peers"))?;
+            for (request, result) in part.iter().zip(results) {
+                let subject = OverlaySubject::Peer(request.name.clone(), request.key);
+                let deed = if request.remove { "remove" } else { "set" };
+                let detail = format!("{deed} {subject}");
+                match result {
+                    Ok(()) => report.repairs.push(Repair { kind: RepairKind::Peer, detail }),
+                    Err(r) if request.remove && r.errno == libc::ENODEV => {}
+                    Err(r) => report.refused.push((subject, refused(detail, &r))),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_wireguard() -> DataplaneError {
+    DataplaneError::Unsupported {
+        what: "devices of kind wireguard (kernel module wireguard)".into(),
+        hint: "netd's tunnel process does WireGuard without it".into(),
+    }
+}

@@ -1,0 +1,216 @@
+//! Links on their way out.
+//!
+//! Removing a veth costs its caller 20 ms in `rcu_barrier`, after the link is gone, and
+//! no less for ten of them in one message; removing a whole link group costs it once.
+//! So a detach parks (down, in our group) and the reaper removes the group.
+
+//!
+//! While a group is removed nobody else gets the kernel's rtnl lock: 0.3-0.5 ms a link.
+//! So there are many small groups, and attaches go on in between.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
+};
+
+use netlink_packet_route::link::InfoKind;
+use parking_lot::Mutex;
+
+use super::{
+    DataplaneError, HostLink,
+    kernel::{Kernel, failed, refused},
+    message::link::{self, Which},
+    naming::{host_name, ifb_name, is_host_name},
+    netlink::{Batch, Refusal},
+    observe,
+    plan::ActualLink,
+};
+use netd_domain::{IfName, Wiring};
+
+/// The first link group of parked links: "nd" and a number, nobody else's in all likelihood.
+pub const FIRST_GROUP: u32 = 0x6e64_0000;
+/// How many such groups there are; used in turn.
+const GROUPS: u32 = 256;
+/// Links in a group: holds an attach up by some 10 ms, and removes some 900 a second.
+const GROUP_SIZE: u32 = 32;
+
+/// Whether links of this group are on their way out.
+pub fn is_parked(group: u32) -> bool {
+    (FIRST_GROUP..FIRST_GROUP + GROUPS).contains(&group)
+}
+
+/// Which groups hold parked links.
+#[derive(Debug, Default)]
+pub struct Lot(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    parked: u32,
+    groups: BTreeSet<u32>,
+    /// What an earlier process left was looked for.
+    surveyed: bool,
+}
+
+impl Lot {
+    /// The group for the next link; [`Lot::occupied`] has to follow.
+    pub fn next(&self) -> u32 {
+        let mut inner = self.0.lock();
+        inner.parked = inner.parked.wrapping_add(1);
+        FIRST_GROUP + inner.parked / GROUP_SIZE % GROUPS
+    }
+
+    /// A link was put in the group. Not before it is there: the reaper forgets a group
+    /// when it removes it.
+    pub fn occupied(&self, group: u32) {
+        self.0.lock().groups.insert(group);
+    }
+}
+
+/// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
+pub fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let host = &wiring.host_ifname;
+    let ifb = ifb_name(host);
+    // What happens to it from here on is no loss.
+    kernel.shared.table.lock().forget(host);
+    let names = [Some(host), (wiring.bandwidth.egress_rate > 0).then_some(&ifb)];
+    park_all(kernel, names.into_iter().flatten().map(|name| Which::Name(name.as_str())))
+        .map_err(|e| e.of(host))
+}
+
+/// As [`park`], but only a veth with the endpoint's MAC, and a device that limits.
+pub fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+    let host = &wiring.host_ifname;
+    let ifb = ifb_name(host);
+    let mut ours = Vec::new();
+    for (name, kind, mac) in [(host, "veth", Some(wiring.host_mac)), (&ifb, "ifb", None)] {
+        let found = observe::link(&mut kernel.socket, Which::Name(name.as_str()));
+        let found = found.map_err(failed(format!("{name}: looking for the link")))?;
+        let own = |l: &ActualLink| l.kind == kind && (mac.is_none() || l.mac == mac);
+        match found {
+            Some(link) if own(&link) => ours.push(link.index),
+            Some(link) => tracing::warn!(interface = %name, kind = link.kind,
+                "this device has the name of a pod's link and is not netd's; left alone"),
+            None => {}
+        }
+    }
+    match ours.is_empty() {
+        true => Ok(()),
+        false => park_made(kernel, host, &ours),
+    }
+}
+
+/// Parks the links with these indexes.
+pub fn park_made(kernel: &mut Kernel, host: &IfName, made: &[u32]) -> Result<(), DataplaneError> {
+    park_all(kernel, made.iter().map(|index| Which::Index(*index))).map_err(|e| e.of(host))
+}
+
+/// Why links could not be parked.
+enum Stuck {
+    Socket(io::Error),
+    Refused(Refusal),
+}
+
+impl Stuck {
+    fn of(self, host: &IfName) -> DataplaneError {
+        let what = format!("{host}: taking the link down");
+        match self {
+            Self::Socket(e) => failed(what)(e),
+            Self::Refused(refusal) => refused(what, &refusal),
+        }
+    }
+}
+
+fn park_all<'a>(kernel: &mut Kernel, links: impl Iterator<Item = Which<'a>>) -> Result<(), Stuck> {
+    let group = kernel.shared.lot.next();
+    let mut batch = Batch::new();
+    links.for_each(|which| batch.route(link::park(which, group), 0));
+    let results = kernel.socket.batch(batch).map_err(Stuck::Socket)?;
+    kernel.shared.lot.occupied(group);
+    let refusals = results.into_iter().filter_map(Result::err);
+    match refusals.into_iter().find(|refusal| refusal.errno != libc::ENODEV) {
+        Some(refusal) => Err(Stuck::Refused(refusal)),
+        None => Ok(()),
+    }
+}
+
+/// Removes every parked link; they are gone from the kernel when this returns.
+pub fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
+    survey(kernel)?;
+    let what = "removing parked links";
+    // One at a time: what is left after a failure is there for the next call.
+    loop {
+        let next = kernel.shared.lot.0.lock().groups.pop_first();
+        let Some(group) = next else { return Ok(()) };
+        let result = kernel.one(|batch| batch.route(link::delete_group(group), 0));
+        let result = result.map_err(failed(what)).and_then(|answer| match answer {
+            // ENODEV: they went by themselves, with their sandboxes.
+            Err(refusal) if refusal.errno != libc::ENODEV => Err(refused(what, &refusal)),
+            _ => Ok(()),
+        });
+        if result.is_err() {
+            kernel.shared.lot.occupied(group);
+            return result;
+        }
+    }
+}
+
+/// Finds what an earlier process left parked, once.
+fn survey(kernel: &mut Kernel) -> Result<(), DataplaneError> {
+    if kernel.shared.lot.0.lock().surveyed {
+        return Ok(());
+    }
+    let mut links = of_kind(kernel, InfoKind::Veth)?;
+    links.extend(of_kind(kernel, InfoKind::Ifb)?);
+    let mut inner = kernel.shared.lot.0.lock();
+    inner.groups.extend(links.iter().map(|link| link.group).filter(|group| is_parked(*group)));
+    inner.surveyed = true;
+    Ok(())
+}
+
+/// Removes an endpoint's devices at once, whatever state they are in. Only netd's own
+/// kinds of device under netd's names.
+pub fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), DataplaneError> {
+    let ifb = ifb_name(host);
+    for (name, kind) in [(host, "veth"), (&ifb, "ifb")] {
+        let what = format!("{name}: removing the link");
+        let found = observe::link(&mut kernel.socket, Which::Name(name.as_str()));
+        let Some(index) = found.map_err(failed(&what))?.filter(|l| l.kind == kind).map(|l| l.index)
+        else {
+            continue;
+        };
+        let result = kernel.one(|batch| batch.route(link::delete(Which::Index(index)), 0));
+        match result.map_err(failed(&what))? {
+            Err(refusal) if refusal.errno != libc::ENODEV => return Err(refused(what, &refusal)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Every endpoint that has a device on the host: its veth's host side, or only the
+/// device that limits what it sends (its veth went with the sandbox).
+pub fn host_links(kernel: &mut Kernel) -> Result<Vec<HostLink>, DataplaneError> {
+    let mut found: Vec<HostLink> = of_kind(kernel, InfoKind::Veth)?
+        .iter()
+        .filter_map(|link| as_host_link(link, link.name.parse().ok()?))
+        .collect();
+    let ifbs = of_kind(kernel, InfoKind::Ifb)?;
+    let known: HashSet<_> = found.iter().map(|l| l.ifname.clone()).collect();
+    let alone = ifbs.iter().filter_map(|link| as_host_link(link, host_name(&link.name)?));
+    found.extend(alone.filter(|link| !known.contains(&link.ifname)));
+    Ok(found)
+}
+
+fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
+    let parked = is_parked(link.group);
+    is_host_name(&ifname).then_some(HostLink { ifname, parked, index: link.index })
+}
+
+fn of_kind(kernel: &mut Kernel, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {
+    let name = kind.to_string();
+    let request = link::get_all(Some(kind));
+    let all = kernel.socket.dump_moving(&request).map_err(failed("listing links"))?;
+    let links = all.iter().filter_map(observe::read_link).filter(|link| link.kind == name);
+    let unique: HashMap<u32, ActualLink> = links.map(|link| (link.index, link)).collect();
+    Ok(unique.into_values().collect())
+}

@@ -1,0 +1,205 @@
+//! From what an endpoint has to be and what is there to the steps between.
+
+use ipnet::IpNet;
+
+use super::{
+    actual::{ActualEndpoint, ActualLimits, ActualLink},
+    limit,
+    op::{LinkChange, Op, Shaped, link_local},
+};
+use crate::DataplaneError;
+use netd_domain::{Mac, Wiring, WiringDriver};
+
+/// The steps from `actual` to `desired`; none when all is right. `bridge` is the
+/// index of the bridge that the host side is to be a port of.
+///
+/// # Errors
+/// `InterfaceExists` when the sandbox has an interface of the name that is not ours.
+pub fn plan_endpoint(
+    desired: &Wiring,
+    bridge: Option<u32>,
+    actual: &ActualEndpoint,
+) -> Result<Vec<Op>, DataplaneError> {
+    let keep = actual.host.as_ref().is_some_and(|host| mendable(desired, host, actual));
+    let mut ops = Vec::new();
+    if keep {
+        plan_kept(desired, bridge, actual, &mut ops);
+        return Ok(ops);
+    }
+    match (&actual.host, &actual.pod) {
+        (None, Some(_)) => return Err(occupied(desired)),
+        (Some(_), Some(_)) if !actual.paired => return Err(occupied(desired)),
+        (Some(_), _) => ops.push(Op::DeleteLink),
+        (None, None) => {}
+    }
+    // With the pair go its routes, neighbours and limits; the intermediate device stays.
+    let limits = ActualLimits {
+        ifb: actual.limits.ifb,
+        from_pod: actual.limits.from_pod,
+        ..ActualLimits::default()
+    };
+    let nothing =
+        ActualEndpoint { loopback_up: actual.loopback_up, limits, ..ActualEndpoint::default() };
+    ops.push(Op::CreateVeth);
+    let port = matches!(desired.driver, WiringDriver::Bridge(_));
+    let host = LinkChange { hairpin: port, no_autoconf: true, ..LinkChange::default() };
+    ops.push(Op::SetHostLink(host));
+    plan_host(desired, &nothing, &mut ops);
+    // Before it comes up, or the kernel makes an address of its own at once.
+    ops.push(Op::SetPodLink(LinkChange { no_autoconf: true, ..LinkChange::default() }));
+    ops.push(Op::SetPodLink(LinkChange { up: true, ..LinkChange::default() }));
+    plan_pod(desired, &nothing, &mut ops);
+    Ok(ops)
+}
+
+/// The steps of a first attach: nothing is there yet.
+///
+/// # Errors
+/// None for an empty sandbox.
+pub fn plan_new(desired: &Wiring) -> Result<Vec<Op>, DataplaneError> {
+    plan_endpoint(desired, None, &ActualEndpoint::default())
+}
+
+/// A pair that is in its place and only needs settings.
+fn mendable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -> bool {
+    let routed = matches!(desired.driver, WiringDriver::Routed);
+    actual.paired
+        && host.kind == "veth"
+        && host.name == desired.host_ifname.as_str()
+        && host.group == 0
+        && !(routed && host.master.is_some())
+}
+
+fn occupied(desired: &Wiring) -> DataplaneError {
+    DataplaneError::InterfaceExists { ifname: desired.ifname.clone(), place: "the sandbox" }
+}
+
+fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
+    let (Some(host), Some(pod)) = (&actual.host, &actual.pod) else { return };
+    let port = matches!(desired.driver, WiringDriver::Bridge(_));
+    let master = port && (bridge.is_none() || host.master != bridge);
+    let change = LinkChange {
+        master,
+        hairpin: port && (master || !host.hairpin),
+        ..settings(host, desired.mtu, desired.host_mac)
+    };
+    push_change(change, Op::SetHostLink, ops);
+    // A new MAC or a link that was down has lost its permanent neighbours.
+    let mut left = actual.clone();
+    if change.mac || change.up {
+        left.host_neighbours.clear();
+    }
+    let change = settings(pod, desired.mtu, desired.mac);
+    if change.mac || change.up {
+        left.pod_neighbours.clear();
+    }
+    plan_host(desired, &left, ops);
+    push_change(change, Op::SetPodLink, ops);
+    plan_pod(desired, &left, ops);
+}
+
+/// In up to three messages: autoconfiguration goes off before the link comes up, and
+/// the kernel looks for the port's settings before it makes the link a port.
+fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) {
+    let none = LinkChange::default();
+    let (no_autoconf, hairpin) = (change.no_autoconf, change.hairpin);
+    let rest = LinkChange { no_autoconf: false, hairpin: false, ..change };
+    let parts = [LinkChange { no_autoconf, ..none }, rest, LinkChange { hairpin, ..none }];
+    ops.extend(parts.into_iter().filter(|part| !part.is_empty()).map(op));
+}
+
+/// What every link of ours has: up, MTU, MAC, no autoconfiguration.
+fn settings(link: &ActualLink, mtu: u32, mac: Mac) -> LinkChange {
+    LinkChange {
+        up: !link.up,
+        mtu: link.mtu != mtu,
+        mac: link.mac != Some(mac),
+        no_autoconf: !link.no_autoconf,
+        ..LinkChange::default()
+    }
+}
+
+fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
+    if desired.driver == WiringDriver::Routed {
+        for ip in desired.addresses.iter().map(|a| a.address.addr()) {
+            if !actual.host_routes.contains(&IpNet::from(ip)) {
+                ops.push(Op::HostRoute(IpNet::from(ip)));
+            }
+            if !actual.host_neighbours.contains(&(ip, desired.mac)) {
+                ops.push(Op::HostNeighbour(ip));
+            }
+        }
+    }
+    if needs_local_routes(desired) && !actual.local_routes {
+        ops.push(Op::LocalRoutes);
+    }
+    plan_limits(desired, &actual.limits, ops);
+}
+
+/// A routed endpoint with host ports is reached from 127.0.0.1 by its own link; the
+/// bridged ones by their bridge, whose settings are the network's.
+pub fn needs_local_routes(desired: &Wiring) -> bool {
+    desired.driver == WiringDriver::Routed
+        && !desired.port_mappings.is_empty()
+        && desired.addresses.iter().any(|a| a.address.addr().is_ipv4())
+}
+
+fn plan_limits(desired: &Wiring, actual: &ActualLimits, ops: &mut Vec<Op>) {
+    if let Some(shape) = limit::to_pod(desired)
+        && !actual.to_pod.is_some_and(|there| limit::same(&there, &shape))
+    {
+        ops.push(Op::Limit(Shaped::HostLink, shape));
+    }
+    let Some(shape) = limit::from_pod(desired) else { return };
+    match actual.ifb {
+        None => ops.push(Op::CreateIfb),
+        Some((_, false)) => ops.push(Op::IfbUp),
+        Some((_, true)) => {}
+    }
+    if !actual.from_pod.is_some_and(|there| limit::same(&there, &shape)) {
+        ops.push(Op::Limit(Shaped::Ifb, shape));
+    }
+    if !actual.hook {
+        ops.push(Op::IngressHook);
+    }
+    if actual.redirect.is_none() || actual.redirect != actual.ifb.map(|(index, _)| index) {
+        ops.push(Op::Redirect);
+    }
+}
+
+fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
+    if !actual.loopback_up {
+        ops.push(Op::PodLoopbackUp);
+    }
+    for address in pod_addresses(desired) {
+        let wrong = |net: &&IpNet| net.addr() == address.addr() && **net != address;
+        if let Some(net) = actual.pod_addresses.iter().find(wrong) {
+            ops.push(Op::RemovePodAddress(*net));
+        }
+        if !actual.pod_addresses.contains(&address) {
+            ops.push(Op::PodAddress(address));
+        }
+    }
+    if desired.driver == WiringDriver::Routed {
+        // Not the well-known next hop: additional interfaces have one of their own.
+        for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
+            if !actual.pod_neighbours.contains(&(gateway, desired.host_mac)) {
+                ops.push(Op::PodNeighbour(gateway));
+            }
+        }
+    }
+    for route in &desired.routes {
+        if !actual.pod_routes.contains(route) {
+            ops.push(Op::PodRoute(route.clone()));
+        }
+    }
+}
+
+/// The addresses of the sandbox's side: with IPv6 also the link-local one.
+fn pod_addresses(desired: &Wiring) -> Vec<IpNet> {
+    let mut all: Vec<IpNet> = desired.addresses.iter().map(|a| a.address).collect();
+    if all.iter().any(|net| matches!(net, IpNet::V6(_))) {
+        all.push(link_local(desired.mac));
+    }
+    all
+}

@@ -1,0 +1,293 @@
+//! Plans, without a kernel.
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::{DataplaneError, RepairKind};
+use netd_domain::{
+    Bandwidth, BridgeWiring, Mac, NetworkWiring, PortMapping, Protocol, Route, Wiring,
+    WiringDriver, wiring::WiredAddress,
+};
+
+const BRIDGE: u32 = 7;
+
+fn wiring(bridged: bool) -> Wiring {
+    let (net, via) =
+        if bridged { ("10.88.0.5/16", "10.88.0.1") } else { ("10.88.0.5/32", "169.254.1.1") };
+    let via: IpAddr = via.parse().unwrap();
+    let mut routes = vec![Route { destination: "0.0.0.0/0".parse().unwrap(), gateway: Some(via) }];
+    if !bridged {
+        routes.insert(0, Route { destination: via.into(), gateway: None });
+    }
+    Wiring {
+        network: "default".parse().unwrap(),
+        driver: if bridged {
+            WiringDriver::Bridge("cni0".parse().unwrap())
+        } else {
+            WiringDriver::Routed
+        },
+        host_ifname: "nd000000000005".parse().unwrap(),
+        ifname: "eth0".parse().unwrap(),
+        mac: "0a:58:0a:58:00:05".parse().unwrap(),
+        host_mac: Mac::derived(b"host"),
+        mtu: 1450,
+        addresses: vec![WiredAddress { address: net.parse().unwrap(), gateway: Some(via) }],
+        routes,
+        port_mappings: Vec::new(),
+        bandwidth: Bandwidth::default(),
+    }
+}
+
+/// Both ends as the wiring wants them.
+fn right(w: &Wiring) -> ActualEndpoint {
+    let bridged = w.driver != WiringDriver::Routed;
+    let link = |index, peer, name: &str, mac| ActualLink {
+        index,
+        name: name.into(),
+        kind: "veth".into(),
+        up: true,
+        mtu: w.mtu,
+        mac: Some(mac),
+        no_autoconf: true,
+        peer: Some(peer),
+        ..ActualLink::default()
+    };
+    let mut host = link(20, 2, w.host_ifname.as_str(), w.host_mac);
+    (host.master, host.hairpin) = (bridged.then_some(BRIDGE), bridged);
+    let ip = w.addresses[0].address.addr();
+    let gateway = w.addresses[0].gateway.unwrap();
+    ActualEndpoint {
+        host: Some(host),
+        host_routes: if bridged { vec![] } else { vec![ip.into()] },
+        host_neighbours: if bridged { vec![] } else { vec![(ip, w.mac)] },
+        pod: Some(link(2, 20, "eth0", w.mac)),
+        paired: true,
+        loopback_up: true,
+        pod_addresses: vec![w.addresses[0].address],
+        pod_routes: w.routes.clone(),
+        pod_neighbours: if bridged { vec![] } else { vec![(gateway, w.host_mac)] },
+        local_routes: false,
+        limits: ActualLimits::default(),
+    }
+}
+
+fn plan(w: &Wiring, actual: &ActualEndpoint) -> Vec<Op> {
+    plan_endpoint(w, Some(BRIDGE), actual).unwrap()
+}
+
+#[test]
+fn nothing_is_done_to_what_is_right() {
+    for bridged in [false, true] {
+        let w = wiring(bridged);
+        assert_eq!(plan(&w, &right(&w)), vec![]);
+    }
+}
+
+#[test]
+fn a_new_endpoint_is_made_host_first_and_its_addresses_before_its_routes() {
+    for bridged in [false, true] {
+        let w = wiring(bridged);
+        let ops = plan_new(&w).unwrap();
+        assert_eq!(ops[0], Op::CreateVeth);
+        let at = |op: &Op| ops.iter().position(|o| o == op).unwrap();
+        let last_host = ops.iter().rposition(|op| op.side() == Side::Host).unwrap();
+        let first_pod = ops.iter().position(|op| op.side() == Side::Pod).unwrap();
+        assert!(last_host < first_pod, "one batch a side: {ops:?}");
+        let up = Op::SetPodLink(LinkChange { up: true, ..LinkChange::default() });
+        let quiet = Op::SetPodLink(LinkChange { no_autoconf: true, ..LinkChange::default() });
+        assert!(at(&quiet) < at(&up), "{ops:?}");
+        let address = at(&Op::PodAddress(w.addresses[0].address));
+        assert!(at(&up) < address);
+        let routes: Vec<_> = w.routes.iter().map(|r| at(&Op::PodRoute(r.clone()))).collect();
+        assert!(address < routes[0] && routes.is_sorted(), "{ops:?}");
+        assert_eq!(ops.contains(&Op::HostRoute("10.88.0.5/32".parse().unwrap())), !bridged);
+    }
+}
+
+#[test]
+fn each_difference_takes_one_step() {
+    let w = wiring(true);
+    let host = |f: fn(&mut ActualLink)| {
+        let mut actual = right(&w);
+        f(actual.host.as_mut().unwrap());
+        plan(&w, &actual)
+    };
+    let none = LinkChange::default();
+    let set = |change| vec![Op::SetHostLink(change)];
+    assert_eq!(host(|h| h.mtu = 1500), set(LinkChange { mtu: true, ..none }));
+    assert_eq!(host(|h| h.mac = None), set(LinkChange { mac: true, ..none }));
+    assert_eq!(host(|h| h.up = false), set(LinkChange { up: true, ..none }));
+    assert_eq!(host(|h| h.hairpin = false), set(LinkChange { hairpin: true, ..none }));
+    // A new port has no hairpin yet, and the kernel takes it only from a port.
+    let moved = host(|h| h.master = Some(99));
+    let hairpin = Op::SetHostLink(LinkChange { hairpin: true, ..none });
+    assert_eq!(moved, vec![Op::SetHostLink(LinkChange { master: true, ..none }), hairpin]);
+    let mut actual = right(&w);
+    actual.loopback_up = false;
+    assert_eq!(plan(&w, &actual), vec![Op::PodLoopbackUp]);
+    let mut actual = right(&w);
+    actual.pod_routes.clear();
+    assert_eq!(plan(&w, &actual), vec![Op::PodRoute(w.routes[0].clone())]);
+}
+
+#[test]
+fn a_wrong_prefix_length_is_replaced_and_other_addresses_are_left_alone() {
+    let w = wiring(true);
+    let mut actual = right(&w);
+    let wrong = "10.88.0.5/24".parse().unwrap();
+    actual.pod_addresses = vec![wrong, "192.0.2.9/32".parse().unwrap()];
+    let address = w.addresses[0].address;
+    assert_eq!(plan(&w, &actual), vec![Op::RemovePodAddress(wrong), Op::PodAddress(address)]);
+}
+
+#[test]
+fn a_link_that_was_down_or_gets_another_mac_gets_its_neighbours_again() {
+    let w = wiring(false);
+    let mut actual = right(&w);
+    actual.host.as_mut().unwrap().mac = None;
+    assert!(plan(&w, &actual).contains(&Op::HostNeighbour("10.88.0.5".parse().unwrap())));
+    let mut actual = right(&w);
+    actual.pod.as_mut().unwrap().up = false;
+    assert!(plan(&w, &actual).contains(&Op::PodNeighbour("169.254.1.1".parse().unwrap())));
+}
+
+#[test]
+fn a_pair_that_cannot_be_mended_is_made_anew() {
+    let (bridged, routed) = (wiring(true), wiring(false));
+    let begin = |w: &Wiring, change: fn(&mut ActualEndpoint)| {
+        let mut actual = right(w);
+        change(&mut actual);
+        plan(w, &actual)[..2].to_vec()
+    };
+    let anew = [Op::DeleteLink, Op::CreateVeth];
+    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().group = 9), anew, "parked");
+    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().name = "x0".into()), anew);
+    assert_eq!(begin(&routed, |a| a.host.as_mut().unwrap().master = Some(3)), anew);
+    let lost = |a: &mut ActualEndpoint| (a.pod, a.paired) = (None, false);
+    assert_eq!(begin(&bridged, lost), anew);
+}
+
+#[test]
+fn an_interface_of_somebody_else_is_never_touched() {
+    let w = wiring(true);
+    let mut alien = right(&w);
+    (alien.host, alien.paired) = (None, false);
+    let mut unpaired = right(&w);
+    unpaired.paired = false;
+    for actual in [alien, unpaired] {
+        let error = plan_endpoint(&w, Some(BRIDGE), &actual).unwrap_err();
+        assert!(matches!(error, DataplaneError::InterfaceExists { place: "the sandbox", .. }));
+    }
+}
+
+#[test]
+fn ipv6_brings_one_link_local_address_of_the_mac() {
+    let mut w = wiring(true);
+    w.addresses[0].address = "fd00::5/64".parse().unwrap();
+    let ops = plan_new(&w).unwrap();
+    assert!(ops.contains(&Op::PodAddress("fe80::858:aff:fe58:5/64".parse().unwrap())), "{ops:?}");
+    let v4 = plan_new(&wiring(true)).unwrap();
+    assert_eq!(v4.iter().filter(|op| matches!(op, Op::PodAddress(_))).count(), 1);
+}
+
+#[test]
+fn limits_are_made_in_both_directions_and_compared() {
+    let mut w = wiring(true);
+    w.bandwidth.ingress_rate = 8_000_000;
+    w.bandwidth.egress_rate = 16_000_000;
+    let ops = plan_new(&w).unwrap();
+    let at = |f: fn(&Op) -> bool| ops.iter().position(f).unwrap();
+    let ifb = at(|op| *op == Op::CreateIfb);
+    assert!(ifb < at(|op| matches!(op, Op::Limit(Shaped::Ifb, _))));
+    assert!(at(|op| *op == Op::IngressHook) < at(|op| *op == Op::Redirect));
+    let mut actual = right(&w);
+    actual.limits = ActualLimits {
+        to_pod: limit::to_pod(&w),
+        ifb: Some((30, true)),
+        from_pod: limit::from_pod(&w),
+        hook: true,
+        redirect: Some(30),
+    };
+    assert_eq!(plan(&w, &actual), vec![]);
+    actual.limits.redirect = Some(31);
+    assert_eq!(plan(&w, &actual), vec![Op::Redirect]);
+}
+
+#[test]
+fn host_ports_from_loopback_need_a_setting_on_routed_links_only() {
+    let port =
+        PortMapping { host_port: 80, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+    for bridged in [false, true] {
+        let mut w = wiring(bridged);
+        w.port_mappings.push(port.clone());
+        assert_eq!(plan(&w, &right(&w)).contains(&Op::LocalRoutes), !bridged);
+    }
+}
+
+#[test]
+fn every_step_has_a_kind_and_words() {
+    for op in plan_new(&wiring(false)).unwrap() {
+        let repair = op.repair(&"nd0");
+        assert!(repair.detail.starts_with("nd0: ") && repair.detail.len() > 8, "{repair}");
+    }
+    assert_eq!(Op::HostNeighbour("10.0.0.1".parse().unwrap()).kind(), RepairKind::Neighbour);
+    assert_eq!(Op::PodAddress("10.0.0.1/8".parse().unwrap()).kind(), RepairKind::Address);
+}
+
+fn network() -> NetworkWiring {
+    NetworkWiring {
+        name: "default".parse().unwrap(),
+        bridge: Some(BridgeWiring {
+            name: "cni0".parse().unwrap(),
+            mac: Mac::derived(b"bridge"),
+            addresses: vec!["10.88.0.1/16".parse().unwrap()],
+        }),
+        mtu: 1450,
+        subnets: vec!["10.88.0.0/16".parse().unwrap()],
+        cluster: vec![],
+        docker0: vec![],
+        masquerade: true,
+        internal: false,
+    }
+}
+
+#[test]
+fn a_bridge_is_made_adopted_or_mended() {
+    let network = network();
+    let gateway = "10.88.0.1/16".parse().unwrap();
+    let made = plan_network(&network, &ActualNetwork::default()).unwrap();
+    assert_eq!(made, [NetworkOp::Create, NetworkOp::Set, NetworkOp::Address(gateway)]);
+    let device = ActualLink {
+        kind: "bridge".into(),
+        up: true,
+        mtu: 1450,
+        mac: Some(Mac::derived(b"bridge")),
+        ..ActualLink::default()
+    };
+    let right = ActualNetwork { device: Some(device), addresses: vec![gateway] };
+    assert_eq!(plan_network(&network, &right).unwrap(), []);
+    let mut stp = right.clone();
+    stp.device.as_mut().unwrap().stp = true;
+    assert_eq!(plan_network(&network, &stp).unwrap(), [NetworkOp::Set]);
+    let mut other = right.clone();
+    other.device.as_mut().unwrap().kind = "vlan".into();
+    assert!(plan_network(&network, &other).is_err());
+    let wrong = "10.88.0.1/24".parse().unwrap();
+    let narrow = ActualNetwork { addresses: vec![wrong], ..right };
+    let ops = plan_network(&network, &narrow).unwrap();
+    assert_eq!(ops, [NetworkOp::RemoveAddress(wrong), NetworkOp::Address(gateway)]);
+}
+
+#[test]
+fn a_routed_network_needs_no_bridge() {
+    let routed = NetworkWiring { bridge: None, ..network() };
+    assert_eq!(plan_network(&routed, &ActualNetwork::default()).unwrap(), []);
+}
+
+#[test]
+fn the_provisional_mtu_is_never_the_right_one() {
+    for mtu in [576, 1280, 1450, 1499, 1500, 9000] {
+        assert_ne!(network::provisional_mtu(mtu), mtu);
+    }
+}

@@ -1,0 +1,133 @@
+//! Compares an endpoint with the kernel, and makes it right.
+
+use std::os::fd::AsFd;
+
+use super::{
+    DataplaneError, Repair,
+    apply::{Applier, Indexes},
+    kernel::{Kernel, failed, pod_socket},
+    message::link::Which,
+    naming::ifb_name,
+    netlink::Socket,
+    netns::Netns,
+    observe,
+    plan::{ActualEndpoint, ActualLink, Op, needs_local_routes, plan_endpoint},
+    sysctl,
+};
+use netd_domain::{Wiring, WiringDriver};
+
+/// What was found, and the steps that it takes.
+struct Findings {
+    ops: Vec<Op>,
+    indexes: Indexes,
+    pod: Socket,
+}
+
+/// Makes the endpoint right; what that took.
+pub fn repair(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<Vec<Repair>, DataplaneError> {
+    let Findings { ops, indexes, pod } = examine(kernel, netns, wiring)?;
+    let mut applier = Applier::new(kernel, netns, wiring, indexes, Some(pod));
+    if let Err(e) = applier.apply(&ops) {
+        applier.undo();
+        return Err(e);
+    }
+    applier.watch();
+    Ok(ops.iter().map(|op| op.repair(&wiring.host_ifname)).collect())
+}
+
+/// What is not as it has to be.
+pub fn check(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<Vec<String>, DataplaneError> {
+    let findings = examine(kernel, netns, wiring)?;
+    let whose = &wiring.host_ifname;
+    Ok(findings.ops.iter().map(|op| format!("to be done: {}", op.repair(whose))).collect())
+}
+
+fn examine(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<Findings, DataplaneError> {
+    if let WiringDriver::Bridge(name) = &wiring.driver {
+        // Looked up anew: a repair is what follows when a bridge was replaced.
+        kernel.shared.bridges.lock().remove(name);
+    }
+    let bridge = kernel.bridge(wiring)?;
+    let mut pod = pod_socket(netns)?;
+    let actual = observe_endpoint(kernel, netns, &mut pod, wiring)
+        .map_err(failed(format!("{}: reading what is there", wiring.host_ifname)))?;
+    let ops = plan_endpoint(wiring, bridge, &actual)?;
+    let pod_netns = actual.host.as_ref().and_then(|link| link.peer_netns);
+    let indexes = Indexes {
+        pod_netns,
+        host: actual.host.map_or(0, |link| link.index),
+        pod: actual.pod.map_or(0, |link| link.index),
+        bridge,
+        ifb: actual.limits.ifb.map_or(0, |(index, _)| index),
+    };
+    Ok(Findings { ops, indexes, pod })
+}
+
+fn observe_endpoint(
+    kernel: &mut Kernel,
+    netns: &Netns,
+    pod: &mut Socket,
+    wiring: &Wiring,
+) -> std::io::Result<ActualEndpoint> {
+    let host = &mut kernel.socket;
+    let mut actual = ActualEndpoint {
+        host: observe::link(host, Which::Name(wiring.host_ifname.as_str()))?,
+        pod: observe::link(pod, Which::Name(wiring.ifname.as_str()))?,
+        loopback_up: observe::link(pod, Which::Name("lo"))?.is_some_and(|lo| lo.up),
+        ..ActualEndpoint::default()
+    };
+    if actual.host.is_none() {
+        actual.host = renamed(host, wiring, actual.pod.as_ref())?;
+    }
+    if let (Some(near), Some(far)) = (&actual.host, &actual.pod) {
+        let id = observe::netns_id(host, netns.as_fd())?;
+        actual.paired = near.peer == Some(far.index)
+            && far.peer == Some(near.index)
+            && (id.is_some() && near.peer_netns == id);
+    }
+    let limited = wiring.bandwidth.ingress_rate > 0 || wiring.bandwidth.egress_rate > 0;
+    if limited {
+        let index = actual.host.as_ref().map(|link| link.index);
+        let ifb = ifb_name(&wiring.host_ifname);
+        actual.limits = observe::limits(host, index, ifb.as_str())?;
+    }
+    if needs_local_routes(wiring) {
+        actual.local_routes = sysctl::local_routes_allowed(&wiring.host_ifname);
+    }
+    if let (WiringDriver::Routed, Some(link)) = (&wiring.driver, &actual.host) {
+        let routes = observe::routes(host, link.index)?;
+        actual.host_routes = routes.into_iter().map(|route| route.destination).collect();
+        actual.host_neighbours = observe::neighbours(host, link.index)?;
+    }
+    if let Some(link) = &actual.pod {
+        actual.pod_addresses = observe::addresses(pod, link.index)?;
+        actual.pod_routes = observe::routes(pod, link.index)?;
+        actual.pod_neighbours = observe::neighbours(pod, link.index)?;
+    }
+    Ok(actual)
+}
+
+/// Our host side under a name that somebody else gave it.
+fn renamed(
+    host: &mut Socket,
+    wiring: &Wiring,
+    pod: Option<&ActualLink>,
+) -> std::io::Result<Option<ActualLink>> {
+    let Some(index) = pod.filter(|p| p.kind == "veth").and_then(|p| p.peer) else {
+        return Ok(None);
+    };
+    let found = observe::link(host, Which::Index(index))?;
+    Ok(found.filter(|link| link.kind == "veth" && link.mac == Some(wiring.host_mac)))
+}

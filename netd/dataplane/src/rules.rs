@@ -1,0 +1,73 @@
+//! The firewall's thread: its state, so that it can be compared and made again whole.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    DataplaneError, Repair, RepairKind,
+    firewall::{Firewall, FirewallSettings, FirewallState, OwnChanges},
+};
+use netd_domain::{IfName, NetworkWiring, Wiring};
+
+/// State of the firewall's thread.
+#[derive(Debug)]
+pub struct Rules {
+    firewall: Firewall,
+    networks: Vec<Arc<NetworkWiring>>,
+    endpoints: HashMap<IfName, Arc<Wiring>>,
+}
+
+impl Rules {
+    /// Opens the firewall; nothing is known to be wanted yet.
+    pub fn open(settings: FirewallSettings) -> Result<Self, DataplaneError> {
+        let firewall = Firewall::new(settings)?;
+        Ok(Self { firewall, networks: Vec::new(), endpoints: HashMap::new() })
+    }
+
+    /// For a watcher.
+    pub fn own_changes(&self) -> OwnChanges {
+        self.firewall.own_changes()
+    }
+
+    /// Makes the tables hold `state`, if they don't already. What was repaired: nothing
+    /// if only the wishes have changed since the tables were made.
+    pub fn replace(&mut self, state: FirewallState) -> Result<Vec<Repair>, DataplaneError> {
+        let mut same = self.firewall.intact(&state)?;
+        if !same {
+            let changed_by_others = !self.intact()?;
+            self.firewall.replace(&state)?;
+            same = !changed_by_others;
+        }
+        self.networks = state.networks;
+        self.endpoints = state.endpoints.into_iter().map(|w| (w.host_ifname.clone(), w)).collect();
+        let detail = "make the nftables tables anew".to_owned();
+        Ok(if same { Vec::new() } else { vec![Repair { kind: RepairKind::Firewall, detail }] })
+    }
+
+    /// Lets an endpoint through.
+    pub fn add(&mut self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.firewall.add_endpoint(&wiring)?;
+        self.endpoints.insert(wiring.host_ifname.clone(), wiring);
+        Ok(())
+    }
+
+    /// Forgets an endpoint.
+    pub fn remove(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
+        self.firewall.remove_endpoint(wiring)?;
+        self.endpoints.remove(&wiring.host_ifname);
+        Ok(())
+    }
+
+    /// Whether the kernel holds what was asked for, no more and no less.
+    pub fn intact(&mut self) -> Result<bool, DataplaneError> {
+        let state = FirewallState {
+            networks: self.networks.clone(),
+            endpoints: self.endpoints.values().cloned().collect(),
+        };
+        self.firewall.intact(&state)
+    }
+
+    /// Chains of others that drop forwarded packets by default.
+    pub fn foreign_forward_drops(&mut self) -> Result<Vec<String>, DataplaneError> {
+        self.firewall.foreign_forward_drops()
+    }
+}

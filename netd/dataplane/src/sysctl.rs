@@ -1,0 +1,149 @@
+//! Kernel settings: checked, set, reported.
+//!
+//! `/proc/sys/net` shows the settings of the reading thread's namespace.
+//!
+//! `rp_filter` is left as it is: pods' addresses are routed where their packets come
+//! from, which even its strict mode accepts. `accept_ra` needs nothing on the host's
+//! ends: a link that forwards ignores router advertisements unless set to 2.
+
+use std::{fs, io, os::fd::AsFd, path::PathBuf};
+
+use super::{
+    DataplaneError, Repair, RepairKind,
+    netns::{self, Netns},
+};
+use netd_domain::{IfName, NetworkWiring};
+
+/// What a setting has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    path: PathBuf,
+    value: &'static str,
+}
+
+/// Path below `/proc/sys/net`. A name may hold dots: no dotted form here.
+fn setting(parts: &[&str], value: &'static str) -> Setting {
+    let mut path = PathBuf::from("/proc/sys/net");
+    path.extend(parts);
+    Setting { path, value }
+}
+
+/// The settings that a network needs; of an overlay's also what leads to other nodes.
+pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
+    let v6 = network.ranges().any(|net| net.addr().is_ipv6());
+    let v4 = network.ranges().any(|net| net.addr().is_ipv4());
+    let mut all = Vec::new();
+    if v4 {
+        all.push(setting(&["ipv4", "ip_forward"], "1"));
+    }
+    if v6 {
+        all.push(setting(&["ipv6", "conf", "all", "forwarding"], "1"));
+    }
+    if let Some(bridge) = &network.bridge {
+        let name = bridge.name.as_str();
+        if v4 {
+            // Host ports from 127.0.0.1; the firewall keeps 127/8 of the pods out.
+            all.push(setting(&["ipv4", "conf", name, "route_localnet"], "1"));
+        }
+        if v6 {
+            all.push(setting(&["ipv6", "conf", name, "disable_ipv6"], "0"));
+            all.push(setting(&["ipv6", "conf", name, "accept_ra"], "0"));
+            // Without a link-local address of its own the node can't ask for pods'
+            // neighbours, and duplicate detection would hold it back for a second.
+            all.push(setting(&["ipv6", "conf", name, "accept_dad"], "0"));
+        }
+    }
+    all
+}
+
+/// The settings that an overlay device with IPv6 addresses needs.
+pub fn of_overlay_device(name: &IfName) -> Vec<Setting> {
+    let of = |key, value| setting(&["ipv6", "conf", name.as_str(), key], value);
+    vec![of("disable_ipv6", "0"), of("accept_ra", "0")]
+}
+
+/// Whether a setting is as it has to be.
+pub fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
+    match fs::read_to_string(&setting.path) {
+        Ok(text) => Ok(text.trim() == setting.value),
+        Err(e) => Err(broken(setting, &e)),
+    }
+}
+
+/// Sets what is not as it has to be.
+pub fn ensure(settings: &[Setting]) -> Result<Vec<Repair>, DataplaneError> {
+    let mut repairs = Vec::new();
+    for setting in settings {
+        if holds(setting)? {
+            continue;
+        }
+        if setting.path.ends_with("ipv6/conf/all/forwarding") {
+            repairs.extend(keep_advertised_routes());
+        }
+        repairs.push(set(setting)?);
+    }
+    Ok(repairs)
+}
+
+fn set(setting: &Setting) -> Result<Repair, DataplaneError> {
+    fs::write(&setting.path, setting.value).map_err(|e| broken(setting, &e))?;
+    let detail = format!("set {} to {}", setting.path.display(), setting.value);
+    Ok(Repair { kind: RepairKind::Sysctl, detail })
+}
+
+/// A host that forwards IPv6 ignores router advertisements, and so would lose the
+/// default route it got from one, unless its links are told otherwise (value 2).
+fn keep_advertised_routes() -> Vec<Repair> {
+    let Ok(links) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return Vec::new() };
+    let names = links.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let settings = names.map(|name| setting(&["ipv6", "conf", &name, "accept_ra"], "2"));
+    let default = |s: &Setting| fs::read_to_string(&s.path).is_ok_and(|text| text.trim() == "1");
+    // Not on what comes later: pods could advertise routers to the host.
+    let kept = settings.filter(|s| !s.path.ends_with("default/accept_ra")).filter(default);
+    kept.filter_map(|s| set(&s).ok()).collect()
+}
+
+/// Lets packets between 127.0.0.1 and a routed pod pass its host side.
+pub fn allow_local_routes(host: &IfName) -> Result<(), DataplaneError> {
+    set(&local_routes(host)).map(drop)
+}
+
+/// Whether they may.
+pub fn local_routes_allowed(host: &IfName) -> bool {
+    holds(&local_routes(host)).unwrap_or(false)
+}
+
+fn local_routes(host: &IfName) -> Setting {
+    setting(&["ipv4", "conf", host.as_str(), "route_localnet"], "1")
+}
+
+/// Switches IPv6 on for an interface of a sandbox that was made with it off.
+pub fn enable_ipv6(netns: &Netns, ifname: &IfName) -> Result<(), DataplaneError> {
+    let setting = setting(&["ipv6", "conf", ifname.as_str(), "disable_ipv6"], "0");
+    match netns::run_in(netns.as_fd(), || set(&setting)) {
+        Ok(result) => result.map(drop),
+        Err(e) => Err(broken(&setting, &e)),
+    }
+}
+
+/// The running kernel's release, as `uname -r` shows it.
+///
+/// # Errors
+/// The system's.
+pub fn kernel_release() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())
+}
+
+fn broken(setting: &Setting, e: &io::Error) -> DataplaneError {
+    let path = setting.path.display();
+    if e.kind() == io::ErrorKind::NotFound && setting.path.starts_with("/proc/sys/net/ipv6") {
+        return DataplaneError::Unsupported {
+            what: format!("IPv6 is off: {path} is missing"),
+            hint: "boot without ipv6.disable=1, or give the network only IPv4 pools".into(),
+        };
+    }
+    DataplaneError::Io {
+        what: format!("{path} has to be {}", setting.value),
+        reason: e.to_string(),
+    }
+}

@@ -1,0 +1,320 @@
+//! From a request and a network to an endpoint's wiring: pure arithmetic.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    endpoint::{Bandwidth, Dns, PodIdentity, PortMapping},
+    error::Invalid,
+    ids::{EndpointKey, IfName, Mac, NetworkName, fnv1a},
+    network::{Driver, Network},
+    pool::Pool,
+    wiring::{
+        BridgeWiring, NetworkWiring, ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6, Route, WiredAddress,
+        Wiring, WiringDriver,
+    },
+};
+
+/// What a caller asks for, each field valid by itself.
+#[derive(Debug, Clone)]
+pub struct AttachSpec {
+    /// Identity of the endpoint.
+    pub key: EndpointKey,
+    /// Path of the sandbox's namespace.
+    pub netns_path: PathBuf,
+    /// The network to join.
+    pub network: NetworkName,
+    /// Who the pod is.
+    pub pod: PodIdentity,
+    /// The pod's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The pod's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Requested addresses, at most one a family.
+    pub addresses: Vec<IpAddr>,
+    /// Requested MAC.
+    pub mac: Option<Mac>,
+    /// Requested MTU, bytes.
+    pub mtu: Option<u32>,
+    /// Host ports.
+    pub port_mappings: Vec<PortMapping>,
+    /// Rate limits.
+    pub bandwidth: Bandwidth,
+    /// Resolver settings.
+    pub dns: Dns,
+    /// An additional network: no default route.
+    pub no_default_route: bool,
+    /// CLOCK_BOOTTIME, ns.
+    pub issued_at: u64,
+    /// Who asks.
+    pub source: String,
+}
+
+/// An address and the pool it is from.
+#[derive(Debug, Clone)]
+pub struct Assigned<'a> {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its pool.
+    pub pool: &'a Pool,
+}
+
+impl Network {
+    /// What the kernel has to hold for this network, given the MTU in force.
+    pub fn wiring(&self, mtu: u32) -> NetworkWiring {
+        let gateways = self.pools.iter();
+        let addresses =
+            gateways.filter_map(|p| IpNet::new(p.gateway, p.subnet.prefix_len()).ok()).collect();
+        let bridge = (self.driver == Driver::Bridge).then(|| BridgeWiring {
+            name: self.bridge.clone(),
+            mac: bridge_mac(&self.bridge),
+            addresses,
+        });
+        NetworkWiring {
+            name: self.name.clone(),
+            bridge,
+            mtu,
+            subnets: self.pools.iter().map(|p| p.subnet).collect(),
+            cluster: self.leased.iter().flat_map(|l| l.cluster.iter().copied()).collect(),
+            docker0: self.leased.iter().flat_map(|l| l.docker0.iter().copied()).collect(),
+            masquerade: self.masquerade,
+            internal: self.internal,
+        }
+    }
+}
+
+/// The fixed MAC of a bridge.
+pub fn bridge_mac(bridge: &IfName) -> Mac {
+    Mac::derived(format!("bridge/{bridge}").as_bytes())
+}
+
+impl AttachSpec {
+    /// The endpoint's wiring in `network` with these addresses; `mtu` is the network's
+    /// MTU in force.
+    ///
+    /// # Errors
+    /// `mtu`, `port_mappings[i].host_ip`: fields that don't go with the network.
+    pub fn wire(
+        &self,
+        network: &Network,
+        assigned: &[Assigned<'_>],
+        mtu: u32,
+    ) -> Result<Wiring, Invalid> {
+        self.check_against(assigned, mtu)?;
+        let first = assigned.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip);
+        let (driver, addresses, routes) = match network.driver {
+            Driver::Bridge => self.bridged(network, assigned),
+            Driver::Routed => self.routed(network, assigned),
+        };
+        Ok(Wiring {
+            network: network.name.clone(),
+            driver,
+            host_ifname: self.key.host_ifname(),
+            ifname: self.key.ifname.clone(),
+            mac: self.mac.unwrap_or_else(|| Mac::of_ip(first)),
+            host_mac: Mac::derived(format!("host/{}", self.key).as_bytes()),
+            mtu: self.mtu.unwrap_or(mtu),
+            addresses,
+            routes,
+            port_mappings: self.port_mappings.clone(),
+            bandwidth: self.bandwidth,
+        })
+    }
+
+    fn check_against(&self, assigned: &[Assigned<'_>], mtu: u32) -> Result<(), Invalid> {
+        let mut bad = Invalid::new();
+        let v6 = assigned.iter().any(|a| a.ip.is_ipv6());
+        let v4 = assigned.iter().any(|a| a.ip.is_ipv4());
+        let least = if v6 { super::network::MIN_MTU_V6 } else { super::network::MIN_MTU_V4 };
+        if let Some(asked) = self.mtu
+            && !(least..=mtu).contains(&asked)
+        {
+            bad.add("mtu", format!("{asked} is not in {least}..={mtu}, the network's MTU"));
+        }
+        for (i, port) in self.port_mappings.iter().enumerate() {
+            let missing = match port.host_ip {
+                Some(IpAddr::V4(_)) => !v4,
+                Some(IpAddr::V6(_)) => !v6,
+                None => false,
+            };
+            if let (true, Some(ip)) = (missing, port.host_ip) {
+                let text = format!("{ip}: the endpoint has no address of this family");
+                bad.add(format!("port_mappings[{i}].host_ip"), text);
+            }
+        }
+        bad.into_result()
+    }
+
+    fn bridged(
+        &self,
+        network: &Network,
+        assigned: &[Assigned<'_>],
+    ) -> (WiringDriver, Vec<WiredAddress>, Vec<Route>) {
+        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+        for Assigned { ip, pool } in assigned {
+            let Ok(address) = IpNet::new(*ip, pool.subnet.prefix_len()) else { continue };
+            addresses.push(WiredAddress { address, gateway: Some(pool.gateway) });
+            // The network's other pools are on the same bridge; leased ones come and go,
+            // and the gateway knows the way to each.
+            let pools = if network.leased.is_some() { &[] } else { network.pools.as_slice() };
+            let others = pools.iter().filter(|p| p.is_v4() == pool.is_v4());
+            let others = others.filter(|p| p.subnet != pool.subnet);
+            routes.extend(others.map(|p| Route { destination: p.subnet, gateway: None }));
+            let gateway = Some(pool.gateway);
+            if !self.no_default_route && !network.internal {
+                routes.push(Route { destination: default(*ip), gateway });
+            } else {
+                routes.extend(cluster(network, *ip).map(|net| Route { destination: net, gateway }));
+            }
+        }
+        (WiringDriver::Bridge(network.bridge.clone()), addresses, routes)
+    }
+
+    fn routed(
+        &self,
+        network: &Network,
+        assigned: &[Assigned<'_>],
+    ) -> (WiringDriver, Vec<WiredAddress>, Vec<Route>) {
+        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+        for Assigned { ip, pool } in assigned {
+            let gateway = self.routed_gateway(*ip);
+            addresses.push(WiredAddress { address: IpNet::from(*ip), gateway: Some(gateway) });
+            routes.push(Route { destination: IpNet::from(gateway), gateway: None });
+            if self.no_default_route || network.internal {
+                let pools = network.pools.iter().filter(|p| p.is_v4() == pool.is_v4());
+                let mut there: Vec<IpNet> = pools.map(|p| p.subnet).collect();
+                if network.leased.is_some() {
+                    there = cluster(network, *ip).collect();
+                }
+                let via = |net| Route { destination: net, gateway: Some(gateway) };
+                routes.extend(there.into_iter().map(via));
+            } else {
+                routes.push(Route { destination: default(*ip), gateway: Some(gateway) });
+            }
+        }
+        (WiringDriver::Routed, addresses, routes)
+    }
+
+    /// The well-known next hop; another one for each additional interface, as two
+    /// interfaces of a sandbox can't have the same on-link route.
+    fn routed_gateway(&self, ip: IpAddr) -> IpAddr {
+        let hash = fnv1a(self.key.ifname.as_str().as_bytes());
+        match (ip, self.no_default_route) {
+            (IpAddr::V4(_), false) => ROUTED_GATEWAY_V4,
+            (IpAddr::V6(_), false) => ROUTED_GATEWAY_V6,
+            (IpAddr::V4(_), true) => {
+                let [a, b, ..] = hash.to_be_bytes();
+                IpAddr::V4(Ipv4Addr::new(169, 254, 2 + a % 250, 1 + b % 250))
+            }
+            (IpAddr::V6(_), true) => {
+                IpAddr::V6(Ipv6Addr::from((0xfe80u128 << 112) | u128::from(hash | 2)))
+            }
+        }
+    }
+}
+
+/// Where the network's endpoints of other nodes are, in the family of `ip`.
+fn cluster(network: &Network, ip: IpAddr) -> impl Iterator<Item = IpNet> {
+    let all = network.leased.iter().flat_map(|l| l.cluster.iter().copied());
+    all.filter(move |net| matches!(net, IpNet::V4(_)) == ip.is_ipv4())
+}
+
+/// The default route's destination in the family of `ip`.
+fn default(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::network::NetworkOptions;
+
+    fn network(driver: Driver, subnets: &[&str]) -> Network {
+        let pools = subnets
+            .iter()
+            .map(|s| Pool::new(s.parse().unwrap(), None, (None, None), vec![]).unwrap())
+            .collect();
+        let options = NetworkOptions { driver, ..Default::default() };
+        Network::new("blue".parse().unwrap(), pools, options).unwrap()
+    }
+
+    fn spec(ifname: &str) -> AttachSpec {
+        AttachSpec {
+            key: EndpointKey { sandbox: "s1".parse().unwrap(), ifname: ifname.parse().unwrap() },
+            netns_path: "/run/netns/x".into(),
+            network: "blue".parse().unwrap(),
+            pod: PodIdentity::default(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            addresses: vec![],
+            mac: None,
+            mtu: None,
+            port_mappings: vec![],
+            bandwidth: Bandwidth::default(),
+            dns: Dns::default(),
+            no_default_route: false,
+            issued_at: 1,
+            source: String::new(),
+        }
+    }
+
+    fn assigned<'a>(network: &'a Network, ips: &[&str]) -> Vec<Assigned<'a>> {
+        let pool = |ip: &IpAddr| network.pools.iter().find(|p| p.subnet.contains(ip)).unwrap();
+        ips.iter().map(|s| s.parse().unwrap()).map(|ip| Assigned { ip, pool: pool(&ip) }).collect()
+    }
+
+    #[test]
+    fn a_bridged_pod_has_the_pools_prefix_and_a_default_route_a_family() {
+        let net = network(Driver::Bridge, &["10.1.0.0/16", "fd00:1::/64", "10.9.0.0/24"]);
+        let w = spec("eth0").wire(&net, &assigned(&net, &["10.1.0.5", "fd00:1::5"]), 1450).unwrap();
+        let text: Vec<_> = w.addresses.iter().map(|a| a.address.to_string()).collect();
+        assert_eq!(text, ["10.1.0.5/16", "fd00:1::5/64"]);
+        let routes: Vec<_> =
+            w.routes.iter().map(|r| (r.destination.to_string(), r.gateway.is_some())).collect();
+        let want = [("10.9.0.0/24", false), ("0.0.0.0/0", true), ("::/0", true)];
+        assert_eq!(routes, want.map(|(d, g)| (d.to_owned(), g)));
+        assert_eq!((w.mtu, w.mac.to_string().as_str()), (1450, "0a:58:0a:01:00:05"));
+    }
+
+    #[test]
+    fn a_routed_pod_has_host_addresses_and_a_link_local_next_hop() {
+        let net = network(Driver::Routed, &["10.1.0.0/16"]);
+        let w = spec("eth0").wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
+        assert_eq!(w.addresses[0].address.to_string(), "10.1.0.5/32");
+        assert_eq!(w.routes[0].destination.to_string(), "169.254.1.1/32");
+        assert_eq!(w.routes[1].gateway, Some(ROUTED_GATEWAY_V4));
+    }
+
+    #[test]
+    fn additional_interfaces_have_no_default_route_and_a_next_hop_of_their_own() {
+        let net = network(Driver::Routed, &["10.1.0.0/16"]);
+        let other = AttachSpec { no_default_route: true, ..spec("eth1") };
+        let w = other.wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
+        assert_ne!(w.addresses[0].gateway, Some(ROUTED_GATEWAY_V4));
+        assert!(w.routes.iter().all(|r| r.destination.prefix_len() != 0));
+    }
+
+    #[test]
+    fn what_does_not_go_with_the_network_is_refused_by_field() {
+        let net = network(Driver::Bridge, &["10.1.0.0/16"]);
+        let port = PortMapping {
+            host_port: 80,
+            container_port: 80,
+            protocol: crate::Protocol::Tcp,
+            host_ip: Some("2001:db8::1".parse().unwrap()),
+        };
+        let bad = AttachSpec { mtu: Some(9000), port_mappings: vec![port], ..spec("eth0") };
+        let err = bad.wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap_err();
+        let fields: Vec<_> = err.violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["mtu", "port_mappings[0].host_ip"]);
+    }
+}

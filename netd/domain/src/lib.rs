@@ -1,0 +1,24 @@
+//! Pure domain: names, networks, endpoints, and what the kernel has to hold for them.
+//!
+//! Knows no tokio, tonic, netlink or store; everything here is tested without root.
+
+pub mod attach;
+pub mod endpoint;
+pub mod error;
+pub mod ids;
+pub mod ipam;
+pub mod network;
+pub mod overlay;
+pub mod pool;
+pub mod stored;
+pub mod wiring;
+
+pub use attach::AttachSpec;
+pub use endpoint::{
+    Bandwidth, Dns, Endpoint, Moved, Phase, PodIdentity, PortMapping, Protocol, Stage, Tombstone,
+};
+pub use error::{Invalid, Violation};
+pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
+pub use network::{Driver, Network};
+pub use pool::Pool;
+pub use wiring::{BridgeWiring, NetworkWiring, Route, WiredAddress, Wiring, WiringDriver};

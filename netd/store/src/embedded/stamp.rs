@@ -1,0 +1,53 @@
+//! Which boot a volatile file is of, beside the file: it can be damaged by a power cut,
+//! and then has to be known to be of no use any more.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::failure::io_failed;
+use crate::{Revision, StoreError};
+
+/// As text: the boot's id, a space, the revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// The boot in which the file was made.
+    pub boot_id: String,
+    /// A revision at which the file was: later boots begin above it.
+    pub base: Revision,
+}
+
+fn stamp_of(path: &Path) -> PathBuf {
+    path.with_extension("boot")
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`; `None` if there is none that makes sense.
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = fs::read_to_string(stamp_of(path)).ok()?;
+        let (boot_id, base) = text.trim_end().split_once(' ')?;
+        Some(Self { boot_id: boot_id.to_owned(), base: base.parse().ok()? })
+    }
+
+    /// Puts it beside the file at `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`].
+    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
+        let stamp = stamp_of(path);
+        let fresh = stamp.with_extension("boot.new");
+        let written = File::create(&fresh).and_then(|mut file| {
+            file.write_all(format!("{} {}\n", self.boot_id, self.base).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&fresh, &stamp)?;
+            sync_directory(&stamp)
+        });
+        written.map_err(|e| io_failed(&stamp, "noting the boot", &e))
+    }
+}
+
+fn sync_directory(of: &Path) -> io::Result<()> {
+    File::open(of.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

@@ -1,0 +1,276 @@
+//! The members of the cluster: one is talked to, another when that one fails.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use etcd_client::{Client, Error};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    EtcdOptions,
+    failure::{Failure, Miss, Why, judge},
+    lineage::Lineage,
+    meters::{Meters, Rpc},
+};
+use crate::StoreError;
+
+/// Whether a request that may have been done may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Twice is the same as once.
+    Yes,
+    /// Only if it is sure that it was not done.
+    IfNotDone,
+}
+
+/// One member. Its client is made when it is needed and thrown away with the first
+/// failure: a new one connects anew, reads the certificates and logs in.
+struct Member {
+    endpoint: String,
+    /// With a number, so that only the client that has failed is thrown away.
+    client: Mutex<(u64, Option<Client>)>,
+}
+
+/// How long one member may take, counted from the start of the attempt.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    connect: Duration,
+    answer: Duration,
+}
+
+/// All members.
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// The place of the one that answered last.
+    current: AtomicUsize,
+    options: EtcdOptions,
+    pub meters: Arc<Meters>,
+    pub lineage: Mutex<Lineage>,
+    /// Where connections live, whoever needs them first: not on the API's thread.
+    home: Option<Handle>,
+}
+
+impl Members {
+    pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
+        options.check()?;
+        let member =
+            |endpoint: &String| Member { endpoint: endpoint.clone(), client: Mutex::default() };
+        Ok(Self {
+            all: options.endpoints.iter().map(member).collect(),
+            // Not the first one for all nodes.
+            current: AtomicUsize::new(random(options.endpoints.len())),
+            options,
+            meters: Arc::default(),
+            lineage: Mutex::default(),
+            home: Handle::try_current().ok(),
+        })
+    }
+
+    pub fn options(&self) -> &EtcdOptions {
+        &self.options
+    }
+
+    /// The name of a member, for people.
+    pub fn endpoint(&self, at: usize) -> &str {
+        self.all.get(at).map_or("etcd", |member| &member.endpoint)
+    }
+
+    /// Sends a request to one member after the other until one answers.
+    pub async fn call<T, F>(
+        &self,
+        rpc: Rpc,
+        repeat: Repeat,
+        request: impl Fn(Client) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.call_some(rpc, repeat, request).await.map(|(_, answer)| answer)
+    }
+
+    /// As [`Self::call`], and says who answered.
+    pub async fn call_some<T, F>(
+        &self,
+        rpc: Rpc,
+        repeat: Repeat,
+        request: impl Fn(Client) -> F,
+    ) -> Result<(usize, T), Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let first = self.current.load(Relaxed);
+        let mut missed = Vec::new();
+        for tried in 0..self.all.len() {
+            let at = (first + tried) % self.all.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            // What can be repeated leaves time for the others; so does connecting.
+            let share = left / u32::try_from(self.all.len() - tried).unwrap_or(u32::MAX);
+            let answer = if repeat == Repeat::Yes { share } else { left };
+            match self.attempt(at, rpc, Limits { connect: share, answer }, &request).await {
+                Ok(answer) => {
+                    self.current.store(at, Relaxed);
+                    return Ok((at, answer));
+                }
+                Err(Miss::Refused(why, text)) => {
+                    let endpoint = self.endpoint(at).to_owned();
+                    return Err(Failure::Refused { endpoint, why, text });
+                }
+                Err(Miss::NotDone(text)) => missed.push(self.named(at, &text)),
+                Err(Miss::Unknown(text)) if repeat == Repeat::Yes => {
+                    missed.push(self.named(at, &text));
+                }
+                Err(Miss::Unknown(text)) => {
+                    missed.push(self.named(at, &format!("{text} (it may have been done)")));
+                    self.current.store((at + 1) % self.all.len(), Relaxed);
+                    break;
+                }
+            }
+        }
+        let why = missed.join("; ");
+        Err(Failure::Unavailable(format!("etcd gave no answer ({}): {why}", rpc.name())))
+    }
+
+    /// Sends a request to one member, at most for the request timeout.
+    pub async fn call_one<T, F>(
+        &self,
+        at: usize,
+        rpc: Rpc,
+        request: impl Fn(Client) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let limit = self.options.request_timeout;
+        let limits = Limits { connect: limit, answer: limit };
+        match self.attempt(at, rpc, limits, &request).await {
+            Ok(answer) => Ok(answer),
+            Err(Miss::Refused(why, text)) => {
+                Err(Failure::Refused { endpoint: self.endpoint(at).to_owned(), why, text })
+            }
+            Err(Miss::NotDone(text) | Miss::Unknown(text)) => {
+                Err(Failure::Unavailable(self.named(at, &text)))
+            }
+        }
+    }
+
+    /// What happened at a member, and a guess where the cause hides: TLS tells a client
+    /// whose certificate is not taken only after it has connected, and the alert may get
+    /// lost with the connection.
+    fn named(&self, at: usize, text: &str) -> String {
+        let endpoint = self.endpoint(at);
+        let hint = match endpoint.starts_with("https:") {
+            true if text.contains("connection closed") => " (does etcd take the certificate?)",
+            false if text.starts_with("connection error") => " (is it an https endpoint?)",
+            _ => "",
+        };
+        format!("{endpoint}: {text}{hint}")
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        at: usize,
+        rpc: Rpc,
+        limits: Limits,
+        request: impl Fn(Client) -> F,
+    ) -> Result<T, Miss>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let Some(member) = self.all.get(at) else {
+            return Err(Miss::NotDone("there is no such member".to_owned()));
+        };
+        let silent = |limit: Duration| format!("no answer within {} ms", limit.as_millis());
+        let deadline = Instant::now() + limits.answer;
+        let connecting = timeout(limits.connect, self.client(member)).await;
+        let (number, client) =
+            connecting.unwrap_or_else(|_| Err(Miss::NotDone(silent(limits.connect))))?;
+        let start = Instant::now();
+        let answer = match timeout_at(deadline, request(client)).await {
+            Ok(answer) => answer.map_err(judge),
+            Err(_) => Err(Miss::Unknown(silent(limits.answer))),
+        };
+        self.meters.record(rpc, start.elapsed(), answer.is_err());
+        if let Err(Miss::NotDone(_) | Miss::Unknown(_) | Miss::Refused(Why::Setup, _)) = answer {
+            member.forget(number);
+        }
+        answer
+    }
+
+    async fn client(&self, member: &Member) -> Result<(u64, Client), Miss> {
+        if let (number, Some(client)) = &*member.client.lock() {
+            return Ok((*number, client.clone()));
+        }
+        let client = match self.connect(member, true).await {
+            // As other clients of etcd, which netd's configuration may be copied from.
+            Err(Miss::Refused(Why::Setup, text)) if text.contains("is not enabled") => {
+                self.connect(member, false).await?
+            }
+            made => made?,
+        };
+        let mut slot = member.client.lock();
+        slot.0 += 1;
+        slot.1 = Some(client.clone());
+        Ok((slot.0, client))
+    }
+
+    /// Connects, truly so only if there is a user to log in; else the first request does.
+    async fn connect(&self, member: &Member, with_user: bool) -> Result<Client, Miss> {
+        let not_done = |error: StoreError| Miss::NotDone(error.to_string());
+        let options = self.options.connect_options(with_user).map_err(not_done)?;
+        let start = Instant::now();
+        let endpoint = member.endpoint.clone();
+        let made = async move { Client::connect([endpoint], Some(options)).await };
+        let made = match &self.home {
+            Some(home) => home.spawn(made).await.map_err(|e| Miss::NotDone(e.to_string()))?,
+            None => made.await,
+        };
+        if with_user && self.options.user.is_some() {
+            self.meters.record(Rpc::Authenticate, start.elapsed(), made.is_err());
+        }
+        made.map_err(|error| match judge(error) {
+            Miss::Unknown(text) => Miss::NotDone(text),
+            other => other,
+        })
+    }
+
+    /// A stream of this member has failed: its connection may be dead.
+    pub fn distrust(&self, at: usize) {
+        if let Some(member) = self.all.get(at) {
+            member.client.lock().1 = None;
+        }
+        let next = (at + 1) % self.all.len().max(1);
+        let _ = self.current.compare_exchange(at, next, Relaxed, Relaxed);
+    }
+}
+
+impl Member {
+    fn forget(&self, number: u64) {
+        let mut slot = self.client.lock();
+        if slot.0 == number {
+            slot.1 = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Members").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Any number below `below`, which nodes that start at once don't share.
+pub(super) fn random(below: usize) -> usize {
+    let random = RandomState::new().hash_one(0_u8);
+    usize::try_from(random % (below.max(1) as u64)).unwrap_or(0)
+}

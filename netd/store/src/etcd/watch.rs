@@ -1,0 +1,239 @@
+//! Watches: a task each, which finds its way from member to member.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use etcd_client::{WatchResponse, WatchStream};
+use tokio::{
+    sync::{mpsc, watch::Receiver},
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    failure::{Failure, Miss, Why, judge},
+    members::{Members, random},
+    meters::Rpc,
+    received::{Received, read},
+};
+use crate::{Revision, StoreError, Watch, Watched};
+
+/// Batches that wait for a slow consumer; more stay with etcd.
+const AHEAD: usize = 4;
+/// A stream that lasted this long is looked for elsewhere at once when it ends.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Between two attempts: the first, and the longest, pause.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// The consumer's end; dropping it ends the task.
+#[derive(Debug)]
+pub(super) struct EtcdWatch {
+    told: mpsc::Receiver<Result<Watched, StoreError>>,
+    task: AbortHandle,
+}
+
+#[async_trait]
+impl Watch for EtcdWatch {
+    async fn next(&mut self) -> Option<Result<Watched, StoreError>> {
+        self.told.recv().await
+    }
+}
+
+impl Drop for EtcdWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts a watch that ends when `closed` has lost its sender.
+pub(super) fn start(
+    members: Arc<Members>,
+    prefix: &str,
+    after: Revision,
+    closed: Receiver<()>,
+) -> EtcdWatch {
+    let (tell, told) = mpsc::channel(AHEAD);
+    let epoch = members.lineage.lock().epoch();
+    let (prefix, progress) = (prefix.to_owned(), None);
+    let follower = Follower { members, prefix, after, epoch, progress, tell, closed };
+    EtcdWatch { told, task: tokio::spawn(follower.run()).abort_handle() }
+}
+
+/// The task's state.
+pub(super) struct Follower {
+    pub members: Arc<Members>,
+    pub prefix: String,
+    /// Everything up to here was told.
+    pub after: Revision,
+    /// What data `after` is a revision of.
+    pub epoch: u64,
+    /// How far etcd was when last asked. It counts with the next answer only: members
+    /// before 3.5.8 may name a revision whose events are still on their way.
+    pub progress: Option<Revision>,
+    tell: mpsc::Sender<Result<Watched, StoreError>>,
+    closed: Receiver<()>,
+}
+
+/// Why a stream came to its end.
+pub(super) enum End {
+    /// The store or the watch was dropped.
+    Closed,
+    /// To be listed again.
+    Compacted,
+    Lost(String),
+    /// As `Lost`, of a stream that has been in use for a while.
+    Settled(String),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused { why: Why::Compacted, .. } => Self::Compacted,
+            other => Self::Lost(StoreError::from(other).to_string()),
+        }
+    }
+}
+
+impl Follower {
+    async fn run(mut self) {
+        // Attempts in a row that came to nothing.
+        let mut failed = 0;
+        loop {
+            match self.once(failed > 0).await {
+                End::Closed => return,
+                End::Compacted => {
+                    let _ = self.tell.send(Ok(Watched::Compacted)).await;
+                    return;
+                }
+                // A member went away, which is nobody's concern if another is there.
+                End::Settled(why) => {
+                    tracing::debug!(prefix = self.prefix, why, "a watch goes to another member");
+                    failed = 0;
+                }
+                End::Lost(why) => {
+                    let told = self.tell.send(Err(StoreError::Unavailable(why))).await;
+                    if told.is_err() || self.is_closed_within(pause(failed)).await {
+                        return;
+                    }
+                    failed = failed.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// From one connection to its loss.
+    async fn once(&mut self, was_away: bool) -> End {
+        let (at, stream) = match self.connect().await {
+            Ok(found) => found,
+            Err(end) => return end,
+        };
+        let start = Instant::now();
+        if was_away {
+            let back = Watched::Changes { events: Vec::new(), revision: self.after };
+            if self.tell.send(Ok(back)).await.is_err() {
+                return End::Closed;
+            }
+        }
+        match self.follow(stream).await {
+            End::Lost(why) => {
+                self.members.distrust(at);
+                let why = format!("{}: {why}", self.members.endpoint(at));
+                if start.elapsed() >= SETTLED { End::Settled(why) } else { End::Lost(why) }
+            }
+            end => end,
+        }
+    }
+
+    /// Tells what the stream says until it ends.
+    async fn follow(&mut self, mut stream: WatchStream) -> End {
+        let quiet = self.members.options().quiet_time;
+        let mut ask_at = Instant::now() + quiet;
+        loop {
+            let message = tokio::select! {
+                message = stream.message() => message,
+                () = self.tell.closed() => return End::Closed,
+                _ = self.closed.changed() => return End::Closed,
+                () = sleep_until(ask_at) => {
+                    ask_at = Instant::now() + quiet;
+                    let asked = stream.request_progress().await;
+                    self.members.meters.record(Rpc::Progress, Duration::ZERO, asked.is_err());
+                    continue;
+                }
+            };
+            ask_at = Instant::now() + quiet;
+            match message {
+                Ok(Some(message)) => {
+                    if let Err(end) = self.take(&message).await {
+                        return end;
+                    }
+                }
+                Ok(None) => return End::Lost("it ended the watch".to_owned()),
+                Err(error) => return self.broken(judge(error)),
+            }
+        }
+    }
+
+    async fn take(&mut self, message: &WatchResponse) -> Result<(), End> {
+        match read(message) {
+            Received::Created => {}
+            Received::Compacted => return Err(End::Compacted),
+            Received::Refused(why) => return Err(End::Lost(why)),
+            Received::Progress(revision) => {
+                let before = self.progress.replace(revision);
+                self.after = self.after.max(before.unwrap_or(0));
+            }
+            Received::Events { mut events, revision } => {
+                // Never twice, whatever a member sends.
+                events.retain(|(at, _)| *at > self.after);
+                self.members.lineage.lock().seen(revision);
+                if events.is_empty() {
+                    return Ok(());
+                }
+                self.after = self.after.max(revision);
+                let events = events.into_iter().map(|(_, event)| event).collect();
+                let told = Watched::Changes { events, revision: self.after };
+                self.tell.send(Ok(told)).await.map_err(|_| End::Closed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&self, miss: Miss) -> End {
+        match miss {
+            // The changes since `after` are more than fit; a list comes in pages.
+            Miss::Refused(Why::TooLarge | Why::Compacted, _) => End::Compacted,
+            Miss::Refused(_, why) | Miss::NotDone(why) | Miss::Unknown(why) => End::Lost(why),
+        }
+    }
+
+    async fn is_closed_within(&mut self, pause: Duration) -> bool {
+        let closed = async {
+            tokio::select! {
+                () = self.tell.closed() => {}
+                _ = self.closed.changed() => {}
+            }
+        };
+        timeout(pause, closed).await.is_ok()
+    }
+}
+
+/// Longer after each failure; nodes that lost etcd at once don't come back at once.
+fn pause(failed: u32) -> Duration {
+    let [first, longest] = PAUSES;
+    let whole = first.saturating_mul(1 << failed.min(10)).min(longest);
+    let part = u32::try_from(random(500)).unwrap_or(0) + 500;
+    whole * part / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        for (failed, most) in [(0, 100), (1, 200), (5, 3200), (6, 5000), (u32::MAX, 5000)] {
+            let pause = pause(failed).as_millis();
+            assert!(pause <= most && pause >= most / 2, "{failed}: {pause}");
+        }
+    }
+}
