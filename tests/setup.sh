@@ -3,13 +3,16 @@
 #
 # Installs a few Debian 12 packages, and unpacks two newer containerds and an etcd
 # below .testbed/ with an apt configuration of their own: nothing of the system's is
-# upgraded, no source list of the system's is touched. What is there already is
-# skipped, so it can be run again at any time, also without a network.
+# upgraded, and the system's source lists are only read: they name the package mirror.
+# NETD_DEBIAN_MIRROR overrides it, e.g. NETD_DEBIAN_MIRROR=http://192.0.2.1/debian.
+# What is already unpacked is skipped, so the script can be run again at any time, also
+# without a network.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 bed="$root/.testbed"
-mirror="${NETD_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
+# The mirror that answered; empty until one is needed.
+mirror=
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # Debian 12's own. command-or-path : package
@@ -69,7 +72,7 @@ install_packages() {
     # shellcheck disable=SC2086  # a list of words is meant
     apt-get -qq install -y --no-install-recommends --no-upgrade $missing >"$bed/apt.log" 2>&1 || {
         tail -n 20 "$bed/apt.log" >&2
-        die "apt-get could not install$missing (log: $bed/apt.log). Is $mirror reachable from here?"
+        die "apt-get could not install$missing (log: $bed/apt.log). Are the mirrors of /etc/apt reachable from here?"
     }
 }
 
@@ -85,19 +88,43 @@ suite_apt() {
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
+# The mirrors that may be Debian's archive, one a line. apt itself reads its sources, so
+# one-line lists and deb822 .sources files both count. A suite's name with a dash
+# (bookworm-security) belongs to another archive or adds to one that is listed anyway.
+candidates() {
+    if [ -n "${NETD_DEBIAN_MIRROR:-}" ]; then
+        echo "$NETD_DEBIAN_MIRROR"
+        return
+    fi
+    apt-get --print-uris update |
+        sed -n "s|^'\([^']*\)/dists/[a-z]*/InRelease'.*|\1|p" | grep -v '^cdrom:' | awk '!seen[$0]++'
+}
+
+read_suite() {
+    echo "deb [arch=amd64 check-valid-until=no signed-by=$keyring] $2 $1 main" \
+        >"$bed/apt/$1/sources.list"
+    suite_apt "$1" update -o APT::Update::Error-Mode=any >"$bed/apt/$1/log" 2>&1
+}
+
+# Other archives than Debian's have no such suite, or no signature of Debian's keyring:
+# the first mirror that answers with both is taken for all that follows.
 update_suite() {
     suite=$1
     [ -e "$bed/apt/$suite/updated" ] && return
     mkdir -p "$bed/apt/$suite/state/lists/partial" "$bed/apt/$suite/cache/archives/partial"
     : >"$bed/apt/$suite/status"
-    echo "deb [arch=amd64 check-valid-until=no signed-by=$keyring] $mirror $suite main" \
-        >"$bed/apt/$suite/sources.list"
     say "reading the package list of Debian $suite"
-    suite_apt "$suite" update -o APT::Update::Error-Mode=any >"$bed/apt/$suite/log" 2>&1 || {
-        tail -n 20 "$bed/apt/$suite/log" >&2
-        die "the package list of Debian $suite could not be read from $mirror (NETD_DEBIAN_MIRROR names another mirror)"
-    }
-    touch "$bed/apt/$suite/updated"
+    tried=""
+    for uri in ${mirror:-$(candidates)}; do
+        if read_suite "$suite" "$uri"; then
+            mirror=$uri
+            touch "$bed/apt/$suite/updated"
+            return
+        fi
+        tried="$tried $uri"
+        tail -n 5 "$bed/apt/$suite/log" >&2
+    done
+    die "no mirror has the package list of Debian $suite (tried:${tried:- none; /etc/apt names no Debian archive}); NETD_DEBIAN_MIRROR names another mirror"
 }
 
 # The newest version of PACKAGE in SUITE that begins with WANTED, else the newest.
