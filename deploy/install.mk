@@ -1,10 +1,11 @@
-# make install, make uninstall: binaries, units, configuration, completions.
+# make install, make uninstall: binaries, units, configuration, manual pages, completions.
 #
-#   PREFIX   where to, /usr/local
-#   DESTDIR  put before every path, for packagers; nothing is reloaded then
+#   PREFIX   where to install, /usr/local
+#   DESTDIR  prepended to every path, for packagers; systemd is not reloaded then
+#   BUILT    where an earlier `make build-release` left its results: nothing is built then
 #
-# What is running goes on running: netd's service is neither enabled nor restarted.
-# An existing /etc/netd/netd.toml is left as it is.
+# netd's service is neither enabled nor restarted: what runs goes on running.
+# An existing /etc/netd/netd.toml is left as it is. Modes do not depend on the umask.
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -25,15 +26,18 @@ UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri
 # The CNI plugin knows this processor's way to begin; elsewhere netd-hook is the plugin.
 PLUGIN := $(if $(filter x86_64,$(shell uname -m)),netd-cni)
 PROGRAMS := netd netd-tunnel netd-hook $(PLUGIN)
+DOCKER_DROP_IN = $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
+# Prints a file of deploy/, in which the programs are in /usr/local/bin, with BINDIR.
+WITH_BINDIR = sed 's|/usr/local/bin/|$(BINDIR)/|g'
 
-.PHONY: install uninstall build-release build-plugin
+.PHONY: install uninstall build-release build-plugin build-manual
 
 # What is executed for every pod is linked statically and without relocations of its own:
 # no loader, and 40 pages less to touch. The flags are those of one executable each: with
 # them for all, build scripts could not be linked.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
-build-release: build-plugin
+build-release: build-plugin build-manual
 	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
 	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p runtime-hook --bin netd-hook \
 	  -- $(STATIC)
@@ -43,27 +47,30 @@ build-plugin:
 	$(if $(PLUGIN),cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p netd-cni \
 	  --features bare --bin netd-cni -- $(STATIC))
 
-# Packagers may install what they built before (make install BUILT=...).
+# Runs on the machine that builds, whatever processor the release is for. The debug
+# profile, because a developer and the tests have built it already.
+build-manual:
+	cd $(ROOT) && env -u CARGO_BUILD_TARGET $(CARGO) run --quiet --locked -p netd-manual -- $(BUILT)/share
+
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
-	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
-	$(INSTALL) -m 0755 $(addprefix $(BUILT)/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)/
-	for unit in $(UNITS); do \
-	  sed 's|/usr/local/bin/|$(BINDIR)/|' $(ROOT)/deploy/systemd/$$unit \
-	    > $(DESTDIR)$(UNITDIR)/$$unit && chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	umask 022 && $(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
+	umask 022 && $(INSTALL) -m 0755 $(addprefix $(BUILT)/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)/
+	umask 022 && for unit in $(UNITS); do \
+	  $(WITH_BINDIR) $(ROOT)/deploy/systemd/$$unit > $(DESTDIR)$(UNITDIR)/$$unit && \
+	  chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
 	test -e $(DESTDIR)$(SYSCONFDIR)/netd/netd.toml || \
 	  $(INSTALL) -m 0644 $(ROOT)/deploy/netd.toml $(DESTDIR)$(SYSCONFDIR)/netd/netd.toml
-	for version in 1.7 2.x; do \
+	umask 022 && for version in 1.7 2.x; do \
 	  $(INSTALL) -D -m 0644 $(ROOT)/deploy/containerd/$$version/netd.toml \
 	    $(DESTDIR)$(DATADIR)/netd/containerd/$$version/netd.toml || exit 1; \
 	done
-	$(INSTALL) -D -m 0644 $(ROOT)/deploy/docker/docker.service.d-netd.conf \
-	  $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
-	$(INSTALL) -d $(DESTDIR)$(DATADIR)/bash-completion/completions \
-	  $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	$(BUILT)/netd completions bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/netd
-	$(BUILT)/netd completions zsh > $(DESTDIR)$(DATADIR)/zsh/site-functions/_netd
-	$(BUILT)/netd completions fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/netd.fish
+	umask 022 && $(INSTALL) -d $(dir $(DOCKER_DROP_IN)) && \
+	  $(WITH_BINDIR) $(ROOT)/deploy/docker/docker.service.d-netd.conf > $(DOCKER_DROP_IN) && \
+	  chmod 0644 $(DOCKER_DROP_IN)
+	umask 022 && cd $(BUILT)/share && for file in $$(find . -type f); do \
+	  $(INSTALL) -D -m 0644 $$file $(DESTDIR)$(DATADIR)/$$file || exit 1; \
+	done
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 	@echo "Installed. Next: $(BINDIR)/netd doctor"
 	@echo "and: systemctl enable --now netd.socket netd.service netd-hook.service"
@@ -72,7 +79,10 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd
-	rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/netd \
-	  $(DESTDIR)$(DATADIR)/zsh/site-functions/_netd \
-	  $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/netd.fish
+	for name in netd netd-hook netd-tunnel; do \
+	  rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/$$name \
+	    $(DESTDIR)$(DATADIR)/zsh/site-functions/_$$name \
+	    $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$name.fish; \
+	done
+	rm -f $(DESTDIR)$(DATADIR)/man/man8/netd.8 $(DESTDIR)$(DATADIR)/man/man8/netd-*.8
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload

@@ -6,6 +6,7 @@
 
 pub use netd_cni::{clock, error, json, refusal};
 
+pub mod cli;
 pub mod client;
 pub mod cni;
 pub mod docker;

@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod counters;
 pub mod engine;
 pub mod keep;

@@ -1,10 +1,11 @@
 //! The process.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io, os::fd::OwnedFd, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use netd_api::tunnel::v1::tunnel_service_server::TunnelServiceServer;
 use netd_tunnel::{
+    cli::Args,
     keep::Keep,
     listener::{self, ListenError},
     manager::Manager,
@@ -14,39 +15,6 @@ use netd_tunnel::{
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// netd-tunnel: packets of netd's udp and wireguard backends
-#[derive(Debug, Parser)]
-#[command(name = "netd-tunnel", version, max_term_width = 100)]
-struct Args {
-    /// Where netd calls
-    #[arg(
-        long,
-        env = "NETD_TUNNEL_SOCKET",
-        default_value = "/run/netd/tunnel.sock",
-        value_name = "PATH"
-    )]
-    socket: PathBuf,
-    /// What is remembered for coming back after a crash; it holds private keys
-    #[arg(
-        long,
-        env = "NETD_TUNNEL_STATE",
-        default_value = "/run/netd/tunnel.state",
-        value_name = "FILE"
-    )]
-    state: PathBuf,
-    /// What is logged, as tracing's EnvFilter reads it
-    #[arg(
-        long,
-        env = "NETD_TUNNEL_LOG",
-        default_value = "info,boringtun=off",
-        value_name = "FILTER"
-    )]
-    log: String,
-    /// Queues of each device, 1 to 64; without: one a processor, 16 at most
-    #[arg(long, env = "NETD_TUNNEL_QUEUES", value_parser = clap::value_parser!(u8).range(1..=64))]
-    queues: Option<u8>,
-}
 
 /// Why the process ends.
 #[derive(Debug, thiserror::Error)]
