@@ -30,7 +30,7 @@ const LINK_INDEX: usize = 4;
 pub(super) const LINK_ATTRIBUTES: usize = 16;
 
 /// An endpoint that is being worked on.
-pub struct Applier<'a> {
+pub(crate) struct Applier<'a> {
     pub(super) kernel: &'a mut Kernel,
     netns: &'a Netns,
     pub(super) wiring: &'a Wiring,
@@ -45,7 +45,7 @@ pub struct Applier<'a> {
 
 /// Interface indexes around an endpoint.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Indexes {
+pub(crate) struct Indexes {
     /// The host's end.
     pub host: u32,
     /// The sandbox's end.
@@ -70,7 +70,7 @@ enum Verdict {
 
 impl<'a> Applier<'a> {
     /// Work on `wiring` in `netns`; `pod` is a socket there if one is open already.
-    pub fn new(
+    pub(crate) fn new(
         kernel: &'a mut Kernel,
         netns: &'a Netns,
         wiring: &'a Wiring,
@@ -84,7 +84,7 @@ impl<'a> Applier<'a> {
     ///
     /// # Errors
     /// The first step that failed; [`Applier::undo`] takes away what was made.
-    pub fn apply(&mut self, ops: &[Op]) -> Result<(), DataplaneError> {
+    pub(crate) fn apply(&mut self, ops: &[Op]) -> Result<(), DataplaneError> {
         for run in ops.chunk_by(|a, b| !alone(a) && !alone(b) && a.side() == b.side()) {
             match run {
                 [Op::CreateVeth] => self.create_veth()?,
@@ -97,7 +97,7 @@ impl<'a> Applier<'a> {
     }
 
     /// Takes what was made out of the way; the reaper removes it.
-    pub fn undo(&mut self) {
+    pub(crate) fn undo(&mut self) {
         let made = std::mem::take(&mut self.made);
         let host = &self.wiring.host_ifname;
         if made.is_empty() {
@@ -141,7 +141,7 @@ impl<'a> Applier<'a> {
     }
 
     /// From now on, what somebody else does to the endpoint is drift.
-    pub fn watch(&self) {
+    pub(crate) fn watch(&self) {
         let (wiring, at) = (self.wiring, self.indexes);
         let routed = wiring.driver == WiringDriver::Routed;
         let addresses = wiring.addresses.iter().filter(|_| routed).map(|a| a.address.addr());

@@ -19,7 +19,7 @@ use netd_domain::Wiring;
 
 /// The threads that an attach needs besides its own.
 #[derive(Debug, Clone)]
-pub struct Helpers {
+pub(crate) struct Helpers {
     /// The firewall's.
     pub rules: Worker<Rules>,
     /// The reaper's.
@@ -28,7 +28,7 @@ pub struct Helpers {
 
 /// Makes an endpoint of which nothing is there yet: links on this thread, the
 /// firewall's elements on its own at the same time. All or nothing.
-pub fn attach(
+pub(crate) fn attach(
     kernel: &mut Kernel,
     helpers: &Helpers,
     netns: &Netns,

@@ -26,7 +26,7 @@ struct Value {
 }
 
 /// Whether an answer of [`has`] is all there is to know: the kernel is new enough.
-pub fn tells_all() -> bool {
+pub(crate) fn tells_all() -> bool {
     static NEW: LazyLock<bool> =
         LazyLock::new(|| sysctl::kernel_release().is_ok_and(|text| version(&text) >= (6, 8)));
     *NEW
@@ -44,7 +44,7 @@ fn version(release: &str) -> (u32, u32) {
 /// # Errors
 /// The system's: there is no such link, or its driver can't tell.
 #[allow(clippy::cast_possible_wrap)] // a `c_char` is signed on some processors
-pub fn has(socket: impl AsFd, name: &IfName) -> io::Result<bool> {
+pub(crate) fn has(socket: impl AsFd, name: &IfName) -> io::Result<bool> {
     let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -29,7 +29,7 @@ pub enum Seen {
 
 /// Makes the pair with both ends on the host, the sandbox's down; one that is there
 /// already is made anew. All or nothing.
-pub fn hand(
+pub(crate) fn hand(
     kernel: &mut Kernel,
     helpers: &Helpers,
     wiring: &Arc<Wiring>,
@@ -46,7 +46,7 @@ pub fn hand(
 
 /// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.
 /// As long as it is not there, the host side's carrier says when to look again.
-pub fn look(
+pub(crate) fn look(
     kernel: &mut Kernel,
     netns: Option<&Netns>,
     wiring: &Wiring,

@@ -17,7 +17,7 @@ use netd_domain::{IfName, Wiring, WiringDriver};
 
 /// State of one thread that does link work.
 #[derive(Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// In the host's namespace.
     pub socket: Socket,
     /// What all of them share.
@@ -26,7 +26,7 @@ pub struct Kernel {
 
 /// What the threads share.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Setup.
     pub settings: Settings,
     /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
@@ -41,14 +41,14 @@ pub struct Shared {
 
 impl Kernel {
     /// Opens this thread's socket.
-    pub fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
         let socket = Socket::open(Family::Route).map_err(failed("opening a netlink socket"))?;
         shared.ports.lock().push(socket.port());
         Ok(Self { socket, shared })
     }
 
     /// The index of the bridge that the endpoint's host side is a port of.
-    pub fn bridge(&mut self, wiring: &Wiring) -> Result<Option<u32>, DataplaneError> {
+    pub(crate) fn bridge(&mut self, wiring: &Wiring) -> Result<Option<u32>, DataplaneError> {
         let WiringDriver::Bridge(name) = &wiring.driver else { return Ok(None) };
         if let Some(index) = self.shared.bridges.lock().get(name) {
             return Ok(Some(*index));
@@ -66,7 +66,7 @@ impl Kernel {
     }
 
     /// Sends one request.
-    pub fn one(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<Result<(), Refusal>> {
+    pub(crate) fn one(&mut self, fill: impl FnOnce(&mut Batch)) -> io::Result<Result<(), Refusal>> {
         let mut batch = Batch::new();
         fill(&mut batch);
         let mut results = self.socket.batch(batch)?;
@@ -75,7 +75,7 @@ impl Kernel {
 }
 
 /// A socket in a sandbox's namespace.
-pub fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
+pub(crate) fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
     let what = || format!("opening a netlink socket in {}", netns.path().display());
     netns::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
         .and_then(|socket| socket)
@@ -83,11 +83,11 @@ pub fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
 }
 
 /// Names what failed.
-pub fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
+pub(crate) fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
     move |e| DataplaneError::Io { what: what.to_string(), reason: e.to_string() }
 }
 
 /// A request that the kernel refused.
-pub fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
+pub(crate) fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
     DataplaneError::Kernel { operation: operation.to_string(), errno: refusal.to_string() }
 }

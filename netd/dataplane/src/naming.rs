@@ -8,17 +8,17 @@ const HOST: &str = "nd";
 const IFB: &str = "ni";
 
 /// The name of the device that limits what the pod behind `host` sends.
-pub fn ifb_name(host: &IfName) -> IfName {
+pub(crate) fn ifb_name(host: &IfName) -> IfName {
     swap(host.as_str(), HOST, IFB).unwrap_or_else(|| host.clone())
 }
 
 /// The host side's name that belongs to such a device.
-pub fn host_name(ifb: &str) -> Option<IfName> {
+pub(crate) fn host_name(ifb: &str) -> Option<IfName> {
     swap(ifb, IFB, HOST).filter(is_host_name)
 }
 
 /// Whether the name is one that netd gives to host sides.
-pub fn is_host_name(name: &IfName) -> bool {
+pub(crate) fn is_host_name(name: &IfName) -> bool {
     name.as_str().starts_with(HOST) && name.is_endpoint_device()
 }
 

@@ -18,7 +18,10 @@ use super::{
 use netd_domain::{BridgeWiring, NetworkWiring, network::overlap};
 
 /// Makes a network's bridge and settings right; what that took.
-pub fn ensure(kernel: &mut Kernel, network: &NetworkWiring) -> Result<Vec<Repair>, DataplaneError> {
+pub(crate) fn ensure(
+    kernel: &mut Kernel,
+    network: &NetworkWiring,
+) -> Result<Vec<Repair>, DataplaneError> {
     let mut repairs = Vec::new();
     if let Some(bridge) = &network.bridge {
         let actual = observe_network(kernel, bridge)?;
@@ -109,7 +112,7 @@ fn apply(
 
 /// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
 /// is made from their name.
-pub fn in_the_way(
+pub(crate) fn in_the_way(
     kernel: &mut Kernel,
     network: &NetworkWiring,
 ) -> Result<Option<String>, DataplaneError> {
@@ -123,10 +126,10 @@ pub fn in_the_way(
 }
 
 /// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
-pub const DOCKER0: &str = "docker0";
+pub(crate) const DOCKER0: &str = "docker0";
 
 /// An address of [`DOCKER0`] in one of the network's subnets: the subnet has an owner.
-pub fn owned_by_docker(
+pub(crate) fn owned_by_docker(
     kernel: &mut Kernel,
     network: &NetworkWiring,
 ) -> Result<Option<IpNet>, DataplaneError> {
@@ -143,7 +146,7 @@ pub fn owned_by_docker(
 
 /// Removes a network's bridge. A missing one is fine; a device of the name that netd
 /// did not make is left alone.
-pub fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
+pub(crate) fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
     kernel.shared.bridges.lock().remove(&bridge.name);
     kernel.shared.table.lock().forget_bridge(&bridge.name);

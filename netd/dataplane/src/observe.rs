@@ -27,7 +27,7 @@ use super::{
 use netd_domain::{Mac, Route};
 
 /// The link, or `None` when there is none.
-pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<ActualLink>> {
+pub(crate) fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<ActualLink>> {
     let mut batch = Batch::new();
     batch.route(link::get(which), 0);
     let (results, messages) = socket.exchange(batch)?;
@@ -39,7 +39,7 @@ pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<ActualLi
 }
 
 /// Reads an `RTM_NEWLINK`.
-pub fn read_link(message: &Received) -> Option<ActualLink> {
+pub(crate) fn read_link(message: &Received) -> Option<ActualLink> {
     match message.route()? {
         RouteNetlinkMessage::NewLink(message) => Some(from_message(&message)),
         _ => None,
@@ -100,7 +100,7 @@ fn autoconf(parts: &[AfSpecUnspec]) -> bool {
 }
 
 /// The addresses of a link.
-pub fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+pub(crate) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
     let all = socket.dump(net::get_addresses(index))?;
     let read = |message: &Received| match message.route()? {
         RouteNetlinkMessage::NewAddress(m) if m.header.index == index => net::read_address(&m),
@@ -110,7 +110,7 @@ pub fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
 }
 
 /// The unicast routes of the main table that lead out of a link.
-pub fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
+pub(crate) fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let all = some_family(socket.dump(net::get_routes(family, Some(index))))?;
@@ -120,7 +120,7 @@ pub fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
 }
 
 /// Reads an `RTM_NEWROUTE`.
-pub fn read_route(message: &Received) -> Option<(u32, Route)> {
+pub(crate) fn read_route(message: &Received) -> Option<(u32, Route)> {
     match message.route()? {
         RouteNetlinkMessage::NewRoute(m) => net::read_route(&m),
         _ => None,
@@ -128,7 +128,7 @@ pub fn read_route(message: &Received) -> Option<(u32, Route)> {
 }
 
 /// A kernel without IPv6 has none of its objects.
-pub fn some_family(all: io::Result<Vec<Received>>) -> io::Result<Vec<Received>> {
+pub(crate) fn some_family(all: io::Result<Vec<Received>>) -> io::Result<Vec<Received>> {
     match all {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {
             Ok(Vec::new())
@@ -140,7 +140,7 @@ pub fn some_family(all: io::Result<Vec<Received>>) -> io::Result<Vec<Received>> 
 }
 
 /// The permanent neighbours on a link.
-pub fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+pub(crate) fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
     let all = some_family(socket.dump(net::get_neighbours(index)))?;
     let read = |message: &Received| match message.route()? {
         RouteNetlinkMessage::NewNeighbour(m) => net::read_neighbour(&m),
@@ -151,7 +151,11 @@ pub fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Ma
 }
 
 /// The bandwidth limits around the host's end `index` and the device named `ifb`.
-pub fn limits(socket: &mut Socket, index: Option<u32>, ifb: &str) -> io::Result<ActualLimits> {
+pub(crate) fn limits(
+    socket: &mut Socket,
+    index: Option<u32>,
+    ifb: &str,
+) -> io::Result<ActualLimits> {
     let ifb = link(socket, Which::Name(ifb))?.filter(|link| link.kind == "ifb");
     let mut limits =
         ActualLimits { ifb: ifb.as_ref().map(|l| (l.index, l.up)), ..ActualLimits::default() };
@@ -183,7 +187,7 @@ fn queue<T>(
 }
 
 /// The id that the socket's namespace has for the one behind `fd`; `None`: none yet.
-pub fn netns_id(socket: &mut Socket, fd: impl AsFd) -> io::Result<Option<i32>> {
+pub(crate) fn netns_id(socket: &mut Socket, fd: impl AsFd) -> io::Result<Option<i32>> {
     let mut message = NsidMessage::default();
     message.attributes.push(NsidAttribute::Fd(fd.as_fd().as_raw_fd() as u32));
     let mut batch = Batch::new();

@@ -28,20 +28,20 @@ use super::{
 use netd_domain::{IfName, Wiring};
 
 /// The first link group of parked links: "nd" and a number, nobody else's in all likelihood.
-pub const FIRST_GROUP: u32 = 0x6e64_0000;
+pub(crate) const FIRST_GROUP: u32 = 0x6e64_0000;
 /// How many such groups there are; used in turn.
 const GROUPS: u32 = 256;
 /// Links in a group: holds an attach up by some 10 ms, and removes some 900 a second.
 const GROUP_SIZE: u32 = 32;
 
 /// Whether links of this group are on their way out.
-pub fn is_parked(group: u32) -> bool {
+pub(crate) fn is_parked(group: u32) -> bool {
     (FIRST_GROUP..FIRST_GROUP + GROUPS).contains(&group)
 }
 
 /// Which groups hold parked links.
 #[derive(Debug, Default)]
-pub struct Lot(Mutex<Inner>);
+pub(crate) struct Lot(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -53,7 +53,7 @@ struct Inner {
 
 impl Lot {
     /// The group for the next link; [`Lot::occupied`] has to follow.
-    pub fn next(&self) -> u32 {
+    pub(crate) fn next(&self) -> u32 {
         let mut inner = self.0.lock();
         inner.parked = inner.parked.wrapping_add(1);
         FIRST_GROUP + inner.parked / GROUP_SIZE % GROUPS
@@ -61,13 +61,13 @@ impl Lot {
 
     /// A link was put in the group. Not before it is there: the reaper forgets a group
     /// when it removes it.
-    pub fn occupied(&self, group: u32) {
+    pub(crate) fn occupied(&self, group: u32) {
         self.0.lock().groups.insert(group);
     }
 }
 
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
-pub fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+pub(crate) fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     // What happens to it from here on is no loss.
@@ -78,7 +78,7 @@ pub fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> 
 }
 
 /// As [`park`], but only a veth with the endpoint's MAC, and a device that limits.
-pub fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+pub(crate) fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     let mut ours = Vec::new();
@@ -100,7 +100,11 @@ pub fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), Dataplan
 }
 
 /// Parks the links with these indexes.
-pub fn park_made(kernel: &mut Kernel, host: &IfName, made: &[u32]) -> Result<(), DataplaneError> {
+pub(crate) fn park_made(
+    kernel: &mut Kernel,
+    host: &IfName,
+    made: &[u32],
+) -> Result<(), DataplaneError> {
     park_all(kernel, made.iter().map(|index| Which::Index(*index))).map_err(|e| e.of(host))
 }
 
@@ -134,7 +138,7 @@ fn park_all<'a>(kernel: &mut Kernel, links: impl Iterator<Item = Which<'a>>) -> 
 }
 
 /// Removes every parked link; they are gone from the kernel when this returns.
-pub fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
+pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
     survey(kernel)?;
     let what = "removing parked links";
     // One at a time: what is left after a failure is there for the next call.
@@ -169,7 +173,7 @@ fn survey(kernel: &mut Kernel) -> Result<(), DataplaneError> {
 
 /// Removes an endpoint's devices at once, whatever state they are in. Only netd's own
 /// kinds of device under netd's names.
-pub fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), DataplaneError> {
+pub(crate) fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), DataplaneError> {
     let ifb = ifb_name(host);
     for (name, kind) in [(host, "veth"), (&ifb, "ifb")] {
         let what = format!("{name}: removing the link");
@@ -189,7 +193,7 @@ pub fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), DataplaneError> 
 
 /// Every endpoint that has a device on the host: its veth's host side, or only the
 /// device that limits what it sends (its veth went with the sandbox).
-pub fn host_links(kernel: &mut Kernel) -> Result<Vec<HostLink>, DataplaneError> {
+pub(crate) fn host_links(kernel: &mut Kernel) -> Result<Vec<HostLink>, DataplaneError> {
     let mut found: Vec<HostLink> = of_kind(kernel, InfoKind::Veth)?
         .iter()
         .filter_map(|link| as_host_link(link, link.name.parse().ok()?))

@@ -18,7 +18,7 @@ const NOWHERE: usize = usize::MAX;
 
 /// A helper's thread.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     thread: Pid,
     /// Where it ran last.
     last: AtomicUsize,
@@ -36,13 +36,13 @@ struct Kept {
 
 impl Place {
     /// The calling thread.
-    pub fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self { thread: gettid(), last: AtomicUsize::new(NOWHERE), kept: Mutex::new(None) }
     }
 
     /// The calling thread is about to wake it up, and goes on itself. A hint: where it is
     /// refused (one processor, or more than a [`CpuSet`] has room for) nothing changes.
-    pub fn keep_off(&self) {
+    pub(crate) fn keep_off(&self) {
         let Ok(here) = sched_getcpu() else { return };
         if here != self.last.load(Relaxed) {
             return;
@@ -61,7 +61,7 @@ impl Place {
     }
 
     /// It runs wherever it may again.
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         let kept = self.kept.lock().take();
         let Some(kept) = kept else { return };
         if sched_getaffinity(self.thread) == Ok(kept.rest) {
@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// The thread has done something here.
-    pub fn note(&self) {
+    pub(crate) fn note(&self) {
         self.last.store(sched_getcpu().unwrap_or(NOWHERE), Relaxed);
     }
 }

@@ -24,7 +24,7 @@ struct Findings {
 }
 
 /// Makes the endpoint right; what that took.
-pub fn repair(
+pub(crate) fn repair(
     kernel: &mut Kernel,
     netns: &Netns,
     wiring: &Wiring,
@@ -40,7 +40,7 @@ pub fn repair(
 }
 
 /// What is not as it has to be.
-pub fn check(
+pub(crate) fn check(
     kernel: &mut Kernel,
     netns: &Netns,
     wiring: &Wiring,

@@ -10,7 +10,7 @@ use netd_domain::{IfName, NetworkWiring, Wiring};
 
 /// State of the firewall's thread.
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     firewall: Firewall,
     networks: Vec<Arc<NetworkWiring>>,
     endpoints: HashMap<IfName, Arc<Wiring>>,
@@ -18,19 +18,19 @@ pub struct Rules {
 
 impl Rules {
     /// Opens the firewall; nothing is known to be wanted yet.
-    pub fn open(settings: FirewallSettings) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(settings: FirewallSettings) -> Result<Self, DataplaneError> {
         let firewall = Firewall::new(settings)?;
         Ok(Self { firewall, networks: Vec::new(), endpoints: HashMap::new() })
     }
 
     /// For a watcher.
-    pub fn own_changes(&self) -> OwnChanges {
+    pub(crate) fn own_changes(&self) -> OwnChanges {
         self.firewall.own_changes()
     }
 
     /// Makes the tables hold `state`, if they don't already. What was repaired: nothing
     /// if only the wishes have changed since the tables were made.
-    pub fn replace(&mut self, state: FirewallState) -> Result<Vec<Repair>, DataplaneError> {
+    pub(crate) fn replace(&mut self, state: FirewallState) -> Result<Vec<Repair>, DataplaneError> {
         let mut same = self.firewall.intact(&state)?;
         if !same {
             let changed_by_others = !self.intact()?;
@@ -44,21 +44,21 @@ impl Rules {
     }
 
     /// Lets an endpoint through.
-    pub fn add(&mut self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+    pub(crate) fn add(&mut self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
         self.firewall.add_endpoint(&wiring)?;
         self.endpoints.insert(wiring.host_ifname.clone(), wiring);
         Ok(())
     }
 
     /// Forgets an endpoint.
-    pub fn remove(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
+    pub(crate) fn remove(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
         self.firewall.remove_endpoint(wiring)?;
         self.endpoints.remove(&wiring.host_ifname);
         Ok(())
     }
 
     /// Whether the kernel holds what was asked for, no more and no less.
-    pub fn intact(&mut self) -> Result<bool, DataplaneError> {
+    pub(crate) fn intact(&mut self) -> Result<bool, DataplaneError> {
         let state = FirewallState {
             networks: self.networks.clone(),
             endpoints: self.endpoints.values().cloned().collect(),
@@ -67,7 +67,7 @@ impl Rules {
     }
 
     /// Chains of others that drop forwarded packets by default.
-    pub fn foreign_forward_drops(&mut self) -> Result<Vec<String>, DataplaneError> {
+    pub(crate) fn foreign_forward_drops(&mut self) -> Result<Vec<String>, DataplaneError> {
         self.firewall.foreign_forward_drops()
     }
 }

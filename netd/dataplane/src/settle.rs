@@ -30,7 +30,7 @@ impl Applier<'_> {
     ///
     /// # Errors
     /// The socket's.
-    pub fn settle(&mut self) -> Result<(), DataplaneError> {
+    pub(crate) fn settle(&mut self) -> Result<(), DataplaneError> {
         if carrier::tells_all() && self.carries_ipv4() {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use netd_domain::{IfName, NetworkWiring};
 
 /// What a setting has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     path: PathBuf,
     value: &'static str,
 }
@@ -29,7 +29,7 @@ fn setting(parts: &[&str], value: &'static str) -> Setting {
 }
 
 /// The settings that a network needs; of an overlay's also what leads to other nodes.
-pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
+pub(crate) fn of_network(network: &NetworkWiring) -> Vec<Setting> {
     let v6 = network.ranges().any(|net| net.addr().is_ipv6());
     let v4 = network.ranges().any(|net| net.addr().is_ipv4());
     let mut all = Vec::new();
@@ -57,13 +57,13 @@ pub fn of_network(network: &NetworkWiring) -> Vec<Setting> {
 }
 
 /// The settings that an overlay device with IPv6 addresses needs.
-pub fn of_overlay_device(name: &IfName) -> Vec<Setting> {
+pub(crate) fn of_overlay_device(name: &IfName) -> Vec<Setting> {
     let of = |key, value| setting(&["ipv6", "conf", name.as_str(), key], value);
     vec![of("disable_ipv6", "0"), of("accept_ra", "0")]
 }
 
 /// Whether a setting is as it has to be.
-pub fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
+pub(crate) fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
     match fs::read_to_string(&setting.path) {
         Ok(text) => Ok(text.trim() == setting.value),
         Err(e) => Err(broken(setting, &e)),
@@ -71,7 +71,7 @@ pub fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
 }
 
 /// Sets what is not as it has to be.
-pub fn ensure(settings: &[Setting]) -> Result<Vec<Repair>, DataplaneError> {
+pub(crate) fn ensure(settings: &[Setting]) -> Result<Vec<Repair>, DataplaneError> {
     let mut repairs = Vec::new();
     for setting in settings {
         if holds(setting)? {
@@ -104,12 +104,12 @@ fn keep_advertised_routes() -> Vec<Repair> {
 }
 
 /// Lets packets between 127.0.0.1 and a routed pod pass its host side.
-pub fn allow_local_routes(host: &IfName) -> Result<(), DataplaneError> {
+pub(crate) fn allow_local_routes(host: &IfName) -> Result<(), DataplaneError> {
     set(&local_routes(host)).map(drop)
 }
 
 /// Whether they may.
-pub fn local_routes_allowed(host: &IfName) -> bool {
+pub(crate) fn local_routes_allowed(host: &IfName) -> bool {
     holds(&local_routes(host)).unwrap_or(false)
 }
 
@@ -118,7 +118,7 @@ fn local_routes(host: &IfName) -> Setting {
 }
 
 /// Switches IPv6 on for an interface of a sandbox that was made with it off.
-pub fn enable_ipv6(netns: &Netns, ifname: &IfName) -> Result<(), DataplaneError> {
+pub(crate) fn enable_ipv6(netns: &Netns, ifname: &IfName) -> Result<(), DataplaneError> {
     let setting = setting(&["ipv6", "conf", ifname.as_str(), "disable_ipv6"], "0");
     match netns::run_in(netns.as_fd(), || set(&setting)) {
         Ok(result) => result.map(drop),

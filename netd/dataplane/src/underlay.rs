@@ -13,10 +13,13 @@ use super::{
 use netd_domain::IfName;
 
 /// What the networks follow when nothing leads out.
-pub const DEFAULT_MTU: u32 = 1500;
+pub(crate) const DEFAULT_MTU: u32 = 1500;
 
 /// The configured device, else that of the IPv4 default route, else of the IPv6 one.
-pub fn find(socket: &mut Socket, configured: Option<&IfName>) -> io::Result<Option<ActualLink>> {
+pub(crate) fn find(
+    socket: &mut Socket,
+    configured: Option<&IfName>,
+) -> io::Result<Option<ActualLink>> {
     if let Some(name) = configured {
         return observe::link(socket, Which::Name(name.as_str()));
     }

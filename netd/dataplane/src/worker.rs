@@ -14,7 +14,7 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 /// A thread with its own state. It ends when the worker is dropped.
 #[derive(Debug)]
-pub struct Worker<S> {
+pub(crate) struct Worker<S> {
     name: &'static str,
     place: Arc<Place>,
     /// See [`Worker::helping`].
@@ -33,7 +33,7 @@ impl<S: 'static> Worker<S> {
     ///
     /// # Errors
     /// What `make` returns, or the system's when there can be no thread.
-    pub fn start(
+    pub(crate) fn start(
         name: &'static str,
         home: Option<Arc<OwnedFd>>,
         make: impl FnOnce() -> Result<S, DataplaneError> + Send + 'static,
@@ -64,12 +64,12 @@ impl<S: 'static> Worker<S> {
     }
 
     /// Its jobs run on another processor than their callers, who go on meanwhile.
-    pub fn helping(self) -> Self {
+    pub(crate) fn helping(self) -> Self {
         Self { helps: true, ..self }
     }
 
     /// Queues a job; it runs even if nobody waits for its answer any more.
-    pub async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
     ) -> Result<T, DataplaneError> {
@@ -80,7 +80,7 @@ impl<S: 'static> Worker<S> {
     }
 
     /// As [`Worker::call`] from another worker's thread: wait on what this returns.
-    pub fn begin<T: Send + 'static>(
+    pub(crate) fn begin<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
     ) -> Pending<T> {
@@ -100,7 +100,7 @@ impl<S: 'static> Worker<S> {
 }
 
 /// A job on its way on another worker.
-pub struct Pending<T> {
+pub(crate) struct Pending<T> {
     name: &'static str,
     place: Arc<Place>,
     wait: mpsc::Receiver<Result<T, DataplaneError>>,
@@ -108,7 +108,7 @@ pub struct Pending<T> {
 
 impl<T> Pending<T> {
     /// Blocks until the job is done.
-    pub fn wait(self) -> Result<T, DataplaneError> {
+    pub(crate) fn wait(self) -> Result<T, DataplaneError> {
         if let Ok(done) = self.wait.try_recv() {
             return done;
         }
@@ -119,7 +119,7 @@ impl<T> Pending<T> {
 }
 
 /// Takes the calling thread to the namespace that the dataplane works on.
-pub fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> {
+pub(crate) fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> {
     match home {
         Some(fd) => netns::enter_for_good(fd.as_ref())
             .map_err(|e| failed("entering the host's namespace".into(), e)),

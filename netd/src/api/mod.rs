@@ -27,9 +27,12 @@ use netd_api::v1::{
 use tonic::{Status, service::RoutesBuilder};
 
 use crate::usecase::Node;
+#[cfg(feature = "fuzzing")]
 pub(crate) use attach_request::attach as check_attach;
+#[cfg(feature = "fuzzing")]
 pub(crate) use network_request::network as check_network;
 pub use peer::accept;
+#[cfg(feature = "fuzzing")]
 pub(crate) use sandbox::sandbox as check_sandbox;
 
 /// Serves a node's API.

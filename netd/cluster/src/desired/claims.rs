@@ -39,7 +39,7 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// Of a lease that takes this.
-    pub fn new(subnets: impl Iterator<Item = IpNet>, plan: &PeerPlan) -> Self {
+    pub(super) fn new(subnets: impl Iterator<Item = IpNet>, plan: &PeerPlan) -> Self {
         let vteps = plan.objects.iter().filter_map(|object| match object {
             OverlayObject::Fdb { device, mac, remote } => {
                 Some((Name::Vtep(device.clone(), *mac), Place(*remote, None)))
@@ -57,7 +57,7 @@ impl Claimed {
     }
 
     /// Of this node.
-    pub fn of_node(subnets: &Subnets) -> Self {
+    pub(super) fn of_node(subnets: &Subnets) -> Self {
         Self { subnets: subnets.iter().collect(), names: vec![] }
     }
 }
@@ -71,7 +71,7 @@ pub(super) enum Conflict {
 
 impl Conflict {
     /// As it is shown; `holder` is the earlier lease's key, none that of this node.
-    pub fn problem(&self, holder: Option<&str>) -> PeerProblem {
+    pub(super) fn problem(&self, holder: Option<&str>) -> PeerProblem {
         let holder = holder.map_or_else(|| "this node".to_owned(), |key| format!("lease {key}"));
         match self {
             Self::Subnet { subnet, other } => PeerProblem::new(
@@ -126,7 +126,7 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Records what a lease claims; what is in its way is gone.
-    pub fn take(&mut self, rank: Rank, claimed: &Claimed) {
+    pub(super) fn take(&mut self, rank: Rank, claimed: &Claimed) {
         for subnet in &claimed.subnets {
             self.subnets.insert(subnet.network(), (*subnet, rank));
         }
@@ -138,7 +138,7 @@ impl Claims {
     }
 
     /// Forgets what a lease claims.
-    pub fn give_back(&mut self, rank: Rank, claimed: &Claimed) {
+    pub(super) fn give_back(&mut self, rank: Rank, claimed: &Claimed) {
         for subnet in &claimed.subnets {
             if self.subnets.get(&subnet.network()).is_some_and(|(_, holder)| *holder == rank) {
                 self.subnets.remove(&subnet.network());
@@ -155,13 +155,13 @@ impl Claims {
     }
 
     /// The subnet that an address is of, and whose it is.
-    pub fn at(&self, ip: IpAddr) -> Option<(IpNet, Rank)> {
+    pub(super) fn at(&self, ip: IpAddr) -> Option<(IpNet, Rank)> {
         let (_, (subnet, rank)) = self.subnets.range(..=ip).next_back()?;
         subnet.contains(&ip).then_some((*subnet, *rank))
     }
 
     /// Compares what a lease claims with what others have.
-    pub fn judge(&self, rank: Rank, claimed: &Claimed) -> Verdict {
+    pub(super) fn judge(&self, rank: Rank, claimed: &Claimed) -> Verdict {
         let mut later = BTreeSet::new();
         for (holder, conflict) in self.subnet_conflicts(claimed).chain(self.name_conflicts(claimed))
         {

@@ -46,7 +46,7 @@ pub(super) struct Changes {
 
 impl Held {
     /// With what this node takes in any case.
-    pub fn new(local: &[OverlayObject]) -> Self {
+    pub(super) fn new(local: &[OverlayObject]) -> Self {
         let mut held = Self::default();
         for object in local {
             *held.objects.entry(object.clone()).or_default() += 1;
@@ -54,15 +54,15 @@ impl Held {
         held
     }
 
-    pub fn objects(&self) -> impl Iterator<Item = OverlayObject> {
+    pub(super) fn objects(&self) -> impl Iterator<Item = OverlayObject> {
         self.objects.keys().cloned()
     }
 
-    pub fn tunnels(&self) -> impl Iterator<Item = TunnelPeer> {
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = TunnelPeer> {
         self.tunnels.values().map(Merged::peer)
     }
 
-    pub fn wireguard(&self) -> Vec<(IfName, WireguardPeer)> {
+    pub(super) fn wireguard(&self) -> Vec<(IfName, WireguardPeer)> {
         let only = |peer| match peer {
             TunnelPeer::Wireguard(device, peer) => Some((device, peer)),
             TunnelPeer::Udp(..) => None,
@@ -70,12 +70,12 @@ impl Held {
         self.tunnels().filter_map(only).collect()
     }
 
-    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+    pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
         self.commands.values().filter_map(|c| c.add.as_ref())
     }
 
     /// A lease comes into force.
-    pub fn add(&mut self, key: &Arc<str>, plan: &PeerPlan, changes: &mut Changes) {
+    pub(super) fn add(&mut self, key: &Arc<str>, plan: &PeerPlan, changes: &mut Changes) {
         for object in &plan.objects {
             let count = self.objects.entry(object.clone()).or_default();
             changes.objects.entry(object.clone()).or_insert(*count > 0);
@@ -97,7 +97,7 @@ impl Held {
     }
 
     /// A lease is no longer in force.
-    pub fn take(&mut self, key: &str, plan: &PeerPlan, changes: &mut Changes) {
+    pub(super) fn take(&mut self, key: &str, plan: &PeerPlan, changes: &mut Changes) {
         for object in &plan.objects {
             let Some(count) = self.objects.get_mut(object) else { continue };
             changes.objects.entry(object.clone()).or_insert(true);
@@ -133,7 +133,7 @@ impl Held {
     }
 
     /// What is different now.
-    pub fn delta(&self, changes: Changes, kernel_wireguard: bool) -> Delta {
+    pub(super) fn delta(&self, changes: Changes, kernel_wireguard: bool) -> Delta {
         let mut delta = Delta::default();
         for (object, before) in changes.objects {
             match (before, self.objects.contains_key(&object)) {

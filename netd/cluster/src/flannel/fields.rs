@@ -16,7 +16,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// `None` if `value` is no object.
-    pub fn new(value: Value, prefix: &'static str) -> Option<Self> {
+    pub(super) fn new(value: Value, prefix: &'static str) -> Option<Self> {
         match value {
             Value::Object(map) => Some(Self { map, prefix }),
             _ => None,
@@ -24,12 +24,12 @@ impl Fields {
     }
 
     /// A field's name in messages.
-    pub fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
     /// Takes a key out; `None` if it is not there or is `null`.
-    pub fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         let value = self.map.remove(name).or_else(|| {
             let same = self.map.keys().find(|key| key.eq_ignore_ascii_case(name))?.clone();
             self.map.remove(&same)
@@ -38,7 +38,7 @@ impl Fields {
     }
 
     /// Takes a key out and reads it; what `read` objects to is recorded.
-    pub fn get<T, E: Display>(
+    pub(super) fn get<T, E: Display>(
         &mut self,
         name: &str,
         bad: &mut Invalid,
@@ -49,7 +49,7 @@ impl Fields {
     }
 
     /// The names of what is left.
-    pub fn unknown(self) -> Vec<String> {
+    pub(super) fn unknown(self) -> Vec<String> {
         self.map.keys().map(|key| format!("{}{}", self.prefix, shortened(key))).collect()
     }
 }

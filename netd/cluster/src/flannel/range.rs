@@ -87,7 +87,7 @@ impl Whole {
 
     /// Fills in the defaults. The first subnet is not given out: its address is the
     /// network's own.
-    pub fn range(
+    pub(super) fn range(
         &self,
         wanted: Wanted,
         names: &Names,

@@ -53,7 +53,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// What was known at the last run. Removals of many at once wait for `hold`.
-    pub fn new(known: BTreeMap<String, Known>, hold: Duration) -> Self {
+    pub(super) fn new(known: BTreeMap<String, Known>, hold: Duration) -> Self {
         Self {
             known,
             refused: BTreeMap::new(),
@@ -66,42 +66,42 @@ impl Peers {
     }
 
     /// Everything that is known, as if it were new.
-    pub fn all(&self) -> Vec<PeerUpdate> {
+    pub(super) fn all(&self) -> Vec<PeerUpdate> {
         self.known.iter().map(|(name, known)| known.update(name)).collect()
     }
 
-    pub fn known(&self) -> &BTreeMap<String, Known> {
+    pub(super) fn known(&self) -> &BTreeMap<String, Known> {
         &self.known
     }
 
     /// Names that can't be read, with the reason.
-    pub fn refused(&self) -> &BTreeMap<String, String> {
+    pub(super) fn refused(&self) -> &BTreeMap<String, String> {
         &self.refused
     }
 
     /// Names that are no peer's, because they are this node's.
-    pub fn mine(&self) -> &BTreeSet<String> {
+    pub(super) fn mine(&self) -> &BTreeSet<String> {
         &self.mine
     }
 
     /// How long removals that are not believed wait.
-    pub fn hold(&self) -> Duration {
+    pub(super) fn hold(&self) -> Duration {
         self.hold
     }
 
     /// How many are gone and still in force.
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
     /// Subnets that somebody had until lately: he may be cut off and still use them.
-    pub fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
+    pub(super) fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
         let lately = move |at: Instant| now.mono.saturating_duration_since(at) < within;
         self.gone.iter().filter(move |(at, _)| lately(*at)).map(|(_, subnets)| subnets)
     }
 
     /// Compares all with a list.
-    pub fn list(
+    pub(super) fn list(
         &mut self,
         leases: &BTreeMap<String, LeaseKey>,
         mine: &dyn Fn(&str, &LeaseKey) -> bool,
@@ -119,7 +119,13 @@ impl Peers {
     }
 
     /// Takes what is there under a name now.
-    pub fn set(&mut self, name: &str, key: &LeaseKey, mine: bool, now: Now) -> Option<PeerUpdate> {
+    pub(super) fn set(
+        &mut self,
+        name: &str,
+        key: &LeaseKey,
+        mine: bool,
+        now: Now,
+    ) -> Option<PeerUpdate> {
         self.held.remove(name);
         if mine {
             self.mine.insert(name.to_owned());
@@ -167,7 +173,12 @@ impl Peers {
     /// this node's with others', then somebody emptied the store or put back an old
     /// copy, and the living will put theirs back: until then they stay in force. So they do
     /// if it is `doubtful` for another reason.
-    pub fn removed(&mut self, gone: Vec<String>, doubtful: bool, now: Now) -> Vec<PeerUpdate> {
+    pub(super) fn removed(
+        &mut self,
+        gone: Vec<String>,
+        doubtful: bool,
+        now: Now,
+    ) -> Vec<PeerUpdate> {
         self.mine.retain(|name| !gone.contains(name));
         let gone: Vec<_> = gone.into_iter().filter(|n| !self.held.contains_key(n)).collect();
         let known = gone.iter().filter(|n| self.known.contains_key(*n)).count();
@@ -183,12 +194,12 @@ impl Peers {
     }
 
     /// When [`Self::tick`] has something to do.
-    pub fn wake_at(&self) -> Option<Instant> {
+    pub(super) fn wake_at(&self) -> Option<Instant> {
         self.held.values().min().copied()
     }
 
     /// Removes what was held long enough.
-    pub fn tick(&mut self, now: Now) -> Vec<PeerUpdate> {
+    pub(super) fn tick(&mut self, now: Now) -> Vec<PeerUpdate> {
         let over = |until: &Instant| *until <= now.mono;
         let names = self.held.iter().filter(|(_, until)| over(until)).map(|(name, _)| name.clone());
         let names: Vec<_> = names.collect();

@@ -88,7 +88,7 @@ struct PeerJson {
 
 impl OwnFile {
     /// As it was written last; empty if there is nothing that can be read.
-    pub fn read(state_dir: &Path) -> Self {
+    pub(super) fn read(state_dir: &Path) -> Self {
         let Some(json) = read_json::<OwnJson>(&state_dir.join(OWN), |json| json.version) else {
             return Self::default();
         };
@@ -106,7 +106,7 @@ impl OwnFile {
     }
 
     /// Written when this returns, also if power fails.
-    pub fn write(&self, state_dir: &Path, node: &str) -> io::Result<()> {
+    pub(super) fn write(&self, state_dir: &Path, node: &str) -> io::Result<()> {
         let json = OwnJson {
             version: VERSION,
             node: node.to_owned(),
@@ -123,7 +123,7 @@ impl OwnFile {
 
 impl PeersFile {
     /// As [`OwnFile::read`].
-    pub fn read(state_dir: &Path) -> Self {
+    pub(super) fn read(state_dir: &Path) -> Self {
         let mut file = Self::default();
         let json = read_json::<PeersJson>(&state_dir.join(PEERS), |json| json.version);
         for (name, peer) in json.into_iter().flat_map(|json| json.peers) {
@@ -145,7 +145,7 @@ impl PeersFile {
     }
 
     /// As [`OwnFile::write`].
-    pub fn write(&self, state_dir: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, state_dir: &Path) -> io::Result<()> {
         let peer = |(name, known): (&String, &Known)| {
             let json = PeerJson {
                 value: flannel::value::format(&known.lease.attrs),

@@ -29,7 +29,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Until nobody listens any more. A watch gets over a store that was away by itself;
     /// when it ends, what it can tell is no longer all there is.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let mut rng = fastrand::Rng::new();
         let mut pace = Pace::default();
         while !self.news.is_closed() {

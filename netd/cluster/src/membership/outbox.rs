@@ -25,28 +25,28 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub fn config(&mut self, config: Arc<ClusterConfig>) {
+    pub(super) fn config(&mut self, config: Arc<ClusterConfig>) {
         self.config_problem = None;
         self.config = Some(config);
     }
 
-    pub fn config_problem(&mut self, problem: String) {
+    pub(super) fn config_problem(&mut self, problem: String) {
         self.config_problem = Some(problem);
     }
 
-    pub fn no_subnet(&mut self, problem: String) {
+    pub(super) fn no_subnet(&mut self, problem: String) {
         self.no_subnet = Some(problem);
     }
 
-    pub fn own(&mut self, own: Vec<OwnSubnets>) {
+    pub(super) fn own(&mut self, own: Vec<OwnSubnets>) {
         self.own = Some(own);
     }
 
-    pub fn lost(&mut self, subnets: Subnets) {
+    pub(super) fn lost(&mut self, subnets: Subnets) {
         self.lost.push(subnets);
     }
 
-    pub fn peers(&mut self, updates: Vec<PeerUpdate>) {
+    pub(super) fn peers(&mut self, updates: Vec<PeerUpdate>) {
         for update in updates {
             let (PeerUpdate::Set { key, .. }
             | PeerUpdate::Removed { key }
@@ -62,15 +62,15 @@ impl Outbox {
         }
     }
 
-    pub fn synced(&mut self) {
+    pub(super) fn synced(&mut self) {
         self.synced = true;
     }
 
-    pub fn behind(&mut self, behind: Option<(u64, String)>) {
+    pub(super) fn behind(&mut self, behind: Option<(u64, String)>) {
         self.behind = Some(behind);
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.config.is_none()
             && self.config_problem.is_none()
             && self.no_subnet.is_none()
@@ -82,7 +82,7 @@ impl Outbox {
     }
 
     /// The next thing to tell: `Synced` after everything that was listed.
-    pub fn next(&mut self) -> Option<Update> {
+    pub(super) fn next(&mut self) -> Option<Update> {
         if let Some(config) = self.config.take() {
             return Some(Update::Config(config));
         }

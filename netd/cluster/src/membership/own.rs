@@ -108,18 +108,18 @@ pub(super) struct Facts<'a> {
 }
 
 impl Own {
-    pub fn asker(&self) -> Asker<'_> {
+    pub(super) fn asker(&self) -> Asker<'_> {
         Asker { id: &self.me.id, attrs: self.attrs.as_ref(), past: &self.past }
     }
 
     /// Subnets that are the node's, were, or are to be.
-    pub fn wished(&self) -> impl Iterator<Item = &Subnets> {
+    pub(super) fn wished(&self) -> impl Iterator<Item = &Subnets> {
         let had = self.held.keys().chain(&self.leaving);
         had.chain(&self.trying).chain(&self.preferred).chain(&self.fixed)
     }
 
     /// From now on it announces this.
-    pub fn announce(&mut self, attrs: LeaseAttrs) {
+    pub(super) fn announce(&mut self, attrs: LeaseAttrs) {
         if let Some(old) = self.attrs.replace(attrs) {
             self.past.retain(|past| *past != old);
             self.past.insert(0, old);
@@ -128,7 +128,7 @@ impl Own {
     }
 
     /// Whether the subnets are what the configuration wants a node to have.
-    pub fn fits(&self, config: &ClusterConfig, subnets: &Subnets) -> bool {
+    pub(super) fn fits(&self, config: &ClusterConfig, subnets: &Subnets) -> bool {
         if self.fixed.is_some_and(|fixed| fixed != *subnets) {
             return false;
         }
@@ -142,19 +142,19 @@ impl Own {
     }
 
     /// Whether it has as many subnets as it wants.
-    pub fn is_content(&self, config: &ClusterConfig) -> bool {
+    pub(super) fn is_content(&self, config: &ClusterConfig) -> bool {
         self.fitting(config) >= self.wanted
     }
 
     /// Wants one more than it has, unless it is about to get one anyway.
-    pub fn want_more(&mut self, config: &ClusterConfig) {
+    pub(super) fn want_more(&mut self, config: &ClusterConfig) {
         if self.is_content(config) {
             self.wanted = (self.fitting(config) + 1).min(SUBNETS_MOST);
         }
     }
 
     /// Stops using these; what is fixed or not its own is left alone.
-    pub fn give_back(&mut self, subnets: &[Subnets], config: Option<&ClusterConfig>) {
+    pub(super) fn give_back(&mut self, subnets: &[Subnets], config: Option<&ClusterConfig>) {
         for subnets in subnets {
             if self.fixed == Some(*subnets) || self.held.remove(subnets).is_none() {
                 continue;
@@ -168,7 +168,7 @@ impl Own {
 
     /// Follows the store: what was lost is held no more, and what the node's id owns is
     /// held (again).
-    pub fn settle(&mut self, view: &View) -> Settled {
+    pub(super) fn settle(&mut self, view: &View) -> Settled {
         let mut settled = Settled::default();
         for subnets in self.held.keys() {
             match self.asker().standing(view, subnets, true) {
@@ -211,7 +211,7 @@ impl Own {
     }
 
     /// The next thing to do; `None`: all is as it should be, or it can't be said yet.
-    pub fn step(&mut self, facts: &Facts<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
+    pub(super) fn step(&mut self, facts: &Facts<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
         if let Some(release) = self.release(facts) {
             return Some(release);
         }
@@ -284,7 +284,7 @@ impl Own {
     }
 
     /// Forgets what has been given back. Whether there was any.
-    pub fn forget_left(&mut self, view: &View) -> bool {
+    pub(super) fn forget_left(&mut self, view: &View) -> bool {
         let before = self.leaving.len();
         let id = &self.me.id;
         self.leaving.retain(|subnets| {

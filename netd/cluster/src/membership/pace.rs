@@ -16,14 +16,14 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Notes a failure; how long to wait now.
-    pub fn failed(&mut self, rng: &mut fastrand::Rng) -> Duration {
+    pub(super) fn failed(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let wait = FIRST.saturating_mul(1 << self.failures.min(16)).min(MOST);
         self.failures = self.failures.saturating_add(1);
         wait.mul_f64(0.5 + rng.f64() / 2.0)
     }
 
     /// It worked.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 }

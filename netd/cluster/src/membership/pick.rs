@@ -21,7 +21,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    pub fn add(&mut self, net: IpNet) {
+    pub(super) fn add(&mut self, net: IpNet) {
         let interval = (number(net.network()), number(net.broadcast()));
         match net {
             IpNet::V4(_) => self.v4.push(interval),
@@ -29,12 +29,12 @@ impl Taken {
         }
     }
 
-    pub fn add_all(&mut self, subnets: &Subnets) {
+    pub(super) fn add_all(&mut self, subnets: &Subnets) {
         subnets.iter().for_each(|net| self.add(net));
     }
 
     /// Whatever subnet has this address: a key that can't be read says no more.
-    pub fn add_address(&mut self, ip: IpAddr) {
+    pub(super) fn add_address(&mut self, ip: IpAddr) {
         self.add(IpNet::from(ip));
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Runner {
 
 impl Runner {
     /// Until it is told to stop.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut doing: Option<Doing> = None;
         let updates = self.updates.clone();
         let mut saver = PeersSaver::new(self.state_dir.clone(), &self.core);

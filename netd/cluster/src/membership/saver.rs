@@ -21,12 +21,12 @@ pub(super) struct PeersSaver {
 }
 
 impl PeersSaver {
-    pub fn new(state_dir: PathBuf, core: &Core) -> Self {
+    pub(super) fn new(state_dir: PathBuf, core: &Core) -> Self {
         Self { state_dir, written: core.peers.changes, due: None, writing: None }
     }
 
     /// When [`Self::tick`] has something to do.
-    pub fn wake_at(&mut self, core: &Core) -> Option<Instant> {
+    pub(super) fn wake_at(&mut self, core: &Core) -> Option<Instant> {
         if self.due.is_none() && self.written != core.peers.changes {
             self.due = Some(Instant::now() + DELAY);
         }
@@ -34,7 +34,7 @@ impl PeersSaver {
     }
 
     /// Begins to write if it is time to.
-    pub fn tick(&mut self, core: &Core) {
+    pub(super) fn tick(&mut self, core: &Core) {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
@@ -60,7 +60,7 @@ impl PeersSaver {
     }
 
     /// Writes what is not written yet.
-    pub async fn finish(mut self, core: &Core) {
+    pub(super) async fn finish(mut self, core: &Core) {
         if let Some(writing) = self.writing.take() {
             drop(writing.await);
         }

@@ -43,12 +43,12 @@ pub(super) struct Asker<'a> {
 
 impl Asker<'_> {
     /// Whether it is the owner.
-    pub fn owns(&self, owner: &OwnerKey) -> bool {
+    pub(super) fn owns(&self, owner: &OwnerKey) -> bool {
         owner.record.as_ref().is_ok_and(|r| r.id == self.id)
     }
 
     /// Whether the lease names this node's addresses: one is equal and none differs.
-    pub fn is_at(&self, key: &LeaseKey) -> bool {
+    pub(super) fn is_at(&self, key: &LeaseKey) -> bool {
         let Ok(lease) = &key.lease else { return false };
         self.attrs.is_some_and(|own| is_same_node(own, &lease.attrs))
     }
@@ -61,7 +61,7 @@ impl Asker<'_> {
     }
 
     /// How it stands to `subnets`. `known`: it had them before, or was told to have them.
-    pub fn standing(&self, view: &View, subnets: &Subnets, known: bool) -> Standing {
+    pub(super) fn standing(&self, view: &View, subnets: &Subnets, known: bool) -> Standing {
         let name = flannel::key::name(subnets);
         let (lease, owner) = (view.leases.get(&name), view.owners.get(&name));
         let rival = || self.rival(view, &name, subnets);

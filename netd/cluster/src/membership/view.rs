@@ -72,7 +72,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub fn new(keys: ClusterKeys) -> Self {
+    pub(super) fn new(keys: ClusterKeys) -> Self {
         Self {
             keys,
             leases: BTreeMap::new(),
@@ -85,7 +85,7 @@ impl View {
     }
 
     /// The revision of a part; `None`: never listed.
-    pub fn at(&self, part: Part) -> Option<Revision> {
+    pub(super) fn at(&self, part: Part) -> Option<Revision> {
         match part {
             Part::Flannel => self.flannel_at,
             Part::Cluster => self.cluster_at,
@@ -93,17 +93,17 @@ impl View {
     }
 
     /// Whether both parts were listed.
-    pub fn is_listed(&self) -> bool {
+    pub(super) fn is_listed(&self) -> bool {
         self.flannel_at.is_some() && self.cluster_at.is_some()
     }
 
     /// The part that a key is in.
-    pub fn part_of(&self, key: &str) -> Part {
+    pub(super) fn part_of(&self, key: &str) -> Part {
         if key.starts_with(&self.keys.cluster()) { Part::Cluster } else { Part::Flannel }
     }
 
     /// Takes a list of a part in place of what was known of it.
-    pub fn list(&mut self, part: Part, entries: Vec<Entry>, revision: Revision) {
+    pub(super) fn list(&mut self, part: Part, entries: Vec<Entry>, revision: Revision) {
         match part {
             Part::Flannel => {
                 self.leases.clear();
@@ -121,7 +121,12 @@ impl View {
     }
 
     /// Takes changes of a part; which keys it knows were among them.
-    pub fn change(&mut self, part: Part, events: Vec<Event>, revision: Revision) -> Vec<Touched> {
+    pub(super) fn change(
+        &mut self,
+        part: Part,
+        events: Vec<Event>,
+        revision: Revision,
+    ) -> Vec<Touched> {
         let touched = events.into_iter().filter_map(|event| match event {
             Event::Put(entry) => self.put(part, entry),
             Event::Delete { key, .. } => self.delete(part, &key),
@@ -193,7 +198,7 @@ impl View {
 
 impl LeaseKey {
     /// Takes this one if it is the same: of a renewal nobody needs a copy.
-    pub fn share(&mut self, known: &Arc<Lease>) {
+    pub(super) fn share(&mut self, known: &Arc<Lease>) {
         if self.lease.as_ref().is_ok_and(|lease| lease == known) {
             self.lease = Ok(Arc::clone(known));
         }

@@ -30,7 +30,7 @@ fn compare(key: String, modified: Option<Revision>) -> Compare {
 impl Writer<'_> {
     /// Makes the keys of subnets that are this node's, or nobody's, as they should be;
     /// `None`: they are. `since`: since when it has them.
-    pub fn subnets(&self, subnets: &Subnets, since: u64) -> Option<Txn> {
+    pub(super) fn subnets(&self, subnets: &Subnets, since: u64) -> Option<Txn> {
         let name = flannel::key::name(subnets);
         let (lease, owner) = (self.view.leases.get(&name), self.view.owners.get(&name));
         let lease_is_right = lease.is_some_and(|l| self.is_lease_right(l));
@@ -75,7 +75,7 @@ impl Writer<'_> {
     }
 
     /// Makes the node's record as it should be; `None`: it is.
-    pub fn node(&self, unix: u64) -> Option<Txn> {
+    pub(super) fn node(&self, unix: u64) -> Option<Txn> {
         let there = self.view.nodes.get(&self.me.id);
         let old = there.and_then(|node| node.record.as_deref().ok());
         let record = NodeRecord {

@@ -55,7 +55,7 @@ enum Line {
 /// neither ours nor the kernel's own, and neighbours; nothing that the socket with port
 /// `quiet` caused. (Sockets of other namespaces may have the same port, but hardly have:
 /// the kernel draws them from two thousand million.)
-pub fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
+pub(super) fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
     use Line::{If, Load, Mark, Return};
     assemble(&[
         Load(WORD, PORT),
@@ -113,7 +113,7 @@ pub fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
 /// Passes settings, new addresses, links that came up and are not new, and whatever
 /// happens to links without a link layer (tunnels); nothing that the socket with port
 /// `quiet` caused.
-pub fn on_the_host(quiet: u32) -> Vec<libc::sock_filter> {
+pub(super) fn on_the_host(quiet: u32) -> Vec<libc::sock_filter> {
     use Line::{If, Load, Mark, Return};
     assemble(&[
         Load(WORD, PORT),

@@ -14,7 +14,7 @@ const MANY: usize = 64;
 
 /// The id to ask for next.
 #[derive(Debug)]
-pub struct Ids {
+pub(super) struct Ids {
     next: i32,
 }
 
@@ -27,14 +27,14 @@ impl Default for Ids {
 impl Ids {
     /// What the namespace of a new sandbox should be called with `sandboxes` there already;
     /// `None`: let the kernel choose. Only a wish: it may have an id, or the id be taken.
-    pub fn wish(&mut self, sandboxes: usize) -> Option<i32> {
+    pub(super) fn wish(&mut self, sandboxes: usize) -> Option<i32> {
         let wished = (sandboxes >= MANY && self.next >= LAST).then_some(self.next)?;
         self.next -= 1;
         Some(wished)
     }
 
     /// A sandbox has this id, maybe since before this process.
-    pub fn seen(&mut self, id: i32) {
+    pub(super) fn seen(&mut self, id: i32) {
         if (LAST..=self.next).contains(&id) {
             self.next = id - 1;
         }

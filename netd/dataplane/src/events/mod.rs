@@ -17,7 +17,7 @@ use std::{io, os::fd::AsFd, sync::Arc};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use self::{
+pub(crate) use self::{
     overlay::{Expectation, ExpectedDevice, ExpectedUnderlay},
     table::{Expected, ExpectedBridge, Table},
 };
@@ -45,7 +45,7 @@ const BUFFER: i32 = 16 << 20;
 
 /// Ends the thread when dropped.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     _end: io::PipeWriter,
 }
 
@@ -62,7 +62,7 @@ struct Listener {
 /// Starts to listen on a thread of its own. Whatever happens after this returns is heard.
 /// What the socket with port `quiet` causes is not heard: it makes ten thousand changes at
 /// a time.
-pub fn listen(
+pub(crate) fn listen(
     shared: Arc<Shared>,
     quiet: u32,
     own: OwnChanges,

@@ -20,7 +20,7 @@ use netd_domain::IfName;
 
 /// A device of the overlay that was made or adopted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedDevice {
+pub(crate) struct ExpectedDevice {
     pub name: IfName,
     pub mtu: u32,
     /// Packets that may wait in it; `None`: as it likes.
@@ -32,7 +32,7 @@ pub struct ExpectedDevice {
 
 /// The device that leads to the other nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedUnderlay {
+pub(crate) struct ExpectedUnderlay {
     pub name: String,
     pub index: u32,
     pub mtu: u32,
@@ -41,7 +41,7 @@ pub struct ExpectedUnderlay {
 
 /// What was made of the overlay, and has to stay.
 #[derive(Debug, Default)]
-pub struct Expectation {
+pub(crate) struct Expectation {
     /// By index.
     pub devices: HashMap<u32, ExpectedDevice>,
     /// Devices that are wanted and not there.
@@ -51,7 +51,7 @@ pub struct Expectation {
 
 /// What of the overlay is watched.
 #[derive(Debug, Default)]
-pub struct OverlayTable {
+pub(crate) struct OverlayTable {
     expected: Expectation,
     underlay: Option<ExpectedUnderlay>,
 }
@@ -60,18 +60,18 @@ impl OverlayTable {
     /// From now on changes of this matter, and of nothing else. Gives back what was
     /// expected before.
     #[must_use]
-    pub fn expect(&mut self, expected: Expectation) -> Expectation {
+    pub(crate) fn expect(&mut self, expected: Expectation) -> Expectation {
         std::mem::replace(&mut self.expected, expected)
     }
 
     /// Until the next `expect` nothing matters: everything will be read then.
     #[must_use]
-    pub fn expect_nothing(&mut self) -> Expectation {
+    pub(crate) fn expect_nothing(&mut self) -> Expectation {
         self.expect(Expectation::default())
     }
 
     /// What was set and removed since.
-    pub fn change(&mut self, set: &[Entry], removed: &[Entry]) {
+    pub(crate) fn change(&mut self, set: &[Entry], removed: &[Entry]) {
         for entry in set {
             self.expected.objects.put(entry);
         }
@@ -81,22 +81,22 @@ impl OverlayTable {
     }
 
     /// What has to be there.
-    pub fn objects(&self) -> &Objects {
+    pub(crate) fn objects(&self) -> &Objects {
         &self.expected.objects
     }
 
     /// From now on changes of this underlay matter.
-    pub fn know_underlay(&mut self, underlay: Option<ExpectedUnderlay>) {
+    pub(crate) fn know_underlay(&mut self, underlay: Option<ExpectedUnderlay>) {
         self.underlay = underlay;
     }
 
     /// Whether anybody asked for the underlay.
-    pub fn knows_underlay(&self) -> bool {
+    pub(crate) fn knows_underlay(&self) -> bool {
         self.underlay.is_some()
     }
 
     /// Whether an event on the host means a loss; `own`: one of our sockets caused it.
-    pub fn is_hurt(&self, event: &Received, own: bool) -> bool {
+    pub(crate) fn is_hurt(&self, event: &Received, own: bool) -> bool {
         let body = event.body();
         match event.kind {
             parse::NEW_LINK | parse::DEL_LINK => {

@@ -6,22 +6,22 @@ use std::net::IpAddr;
 use crate::message::attr::{self, ip};
 
 /// Message types (uapi/linux/rtnetlink.h).
-pub const NEW_LINK: u16 = 16;
-pub const DEL_LINK: u16 = 17;
-pub const NEW_ADDRESS: u16 = 20;
-pub const DEL_ADDRESS: u16 = 21;
-pub const NEW_ROUTE: u16 = 24;
-pub const DEL_ROUTE: u16 = 25;
-pub const NEW_NEIGHBOUR: u16 = 28;
-pub const DEL_NEIGHBOUR: u16 = 29;
-pub const NEW_NETCONF: u16 = 80;
+pub(super) const NEW_LINK: u16 = 16;
+pub(super) const DEL_LINK: u16 = 17;
+pub(super) const NEW_ADDRESS: u16 = 20;
+pub(super) const DEL_ADDRESS: u16 = 21;
+pub(super) const NEW_ROUTE: u16 = 24;
+pub(super) const DEL_ROUTE: u16 = 25;
+pub(super) const NEW_NEIGHBOUR: u16 = 28;
+pub(super) const DEL_NEIGHBOUR: u16 = 29;
+pub(super) const NEW_NETCONF: u16 = 80;
 
 const UP: u32 = 1;
 const LOWER_UP: u32 = 1 << 16;
 
 /// A link message. `None` attributes were not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LinkEvent {
+pub(super) struct LinkEvent {
     pub index: u32,
     pub up: bool,
     /// The other end is up too (`IFF_LOWER_UP`).
@@ -39,18 +39,18 @@ pub struct LinkEvent {
 
 impl LinkEvent {
     /// The event says that the link went down.
-    pub fn went_down(&self) -> bool {
+    pub(super) fn went_down(&self) -> bool {
         self.changed & UP != 0 && self.changed != u32::MAX && !self.up
     }
 
     /// The event says that the link came up.
-    pub fn came_up(&self) -> bool {
+    pub(super) fn came_up(&self) -> bool {
         self.changed & UP != 0 && self.changed != u32::MAX && self.up
     }
 }
 
 /// Reads a link message; `None` for one about a bridge port (another family's).
-pub fn link(body: &[u8]) -> Option<LinkEvent> {
+pub(super) fn link(body: &[u8]) -> Option<LinkEvent> {
     const HEADER: usize = 16;
     const FAMILY_ANY: u8 = 0;
     if *body.first()? != FAMILY_ANY {
@@ -82,12 +82,12 @@ fn text(value: &[u8]) -> String {
 }
 
 /// The link that an address message is about.
-pub fn address_link(body: &[u8]) -> Option<u32> {
+pub(super) fn address_link(body: &[u8]) -> Option<u32> {
     attr::u32_at(body, 4)
 }
 
 /// The label of an IPv4 address: its device's name, unless somebody gave it another.
-pub fn address_label(body: &[u8]) -> Option<String> {
+pub(super) fn address_label(body: &[u8]) -> Option<String> {
     const HEADER: usize = 8;
     const LABEL: u16 = 3;
     attr::each(body.get(HEADER..)?).find(|(kind, _)| *kind == LABEL).map(|(_, value)| text(value))
@@ -95,7 +95,7 @@ pub fn address_label(body: &[u8]) -> Option<String> {
 
 /// A route message of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteEvent {
+pub(super) struct RouteEvent {
     pub destination: Option<IpAddr>,
     pub prefix: u8,
     pub protocol: u8,
@@ -103,7 +103,7 @@ pub struct RouteEvent {
 }
 
 /// Reads a route message; `None` for other tables and other than unicast routes.
-pub fn route(body: &[u8]) -> Option<RouteEvent> {
+pub(super) fn route(body: &[u8]) -> Option<RouteEvent> {
     const HEADER: usize = 12;
     const MAIN: u8 = 254;
     const UNICAST: u8 = 1;
@@ -124,12 +124,12 @@ pub fn route(body: &[u8]) -> Option<RouteEvent> {
 
 impl RouteEvent {
     /// A default route.
-    pub fn is_default(&self) -> bool {
+    pub(super) fn is_default(&self) -> bool {
         self.prefix == 0
     }
 
     /// The one address that it leads to.
-    pub fn host(&self) -> Option<IpAddr> {
+    pub(super) fn host(&self) -> Option<IpAddr> {
         let full = |ip: &IpAddr| self.prefix == if ip.is_ipv4() { 32 } else { 128 };
         self.destination.filter(full)
     }
@@ -137,7 +137,7 @@ impl RouteEvent {
 
 /// A neighbour message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NeighbourEvent {
+pub(super) struct NeighbourEvent {
     pub link: u32,
     pub permanent: bool,
     pub ip: IpAddr,
@@ -145,7 +145,7 @@ pub struct NeighbourEvent {
 }
 
 /// Reads a neighbour message.
-pub fn neighbour(body: &[u8]) -> Option<NeighbourEvent> {
+pub(super) fn neighbour(body: &[u8]) -> Option<NeighbourEvent> {
     const HEADER: usize = 12;
     const PERMANENT: u8 = 0x80;
     let (mut to, mut mac) = (None, None);
@@ -162,7 +162,7 @@ pub fn neighbour(body: &[u8]) -> Option<NeighbourEvent> {
 }
 
 /// The link whose forwarding was switched off; -1: every link's.
-pub fn forwarding_off(body: &[u8]) -> Option<i32> {
+pub(super) fn forwarding_off(body: &[u8]) -> Option<i32> {
     const HEADER: usize = 4;
     const IFINDEX: u16 = 1;
     const FORWARDING: u16 = 2;

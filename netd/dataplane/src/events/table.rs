@@ -18,7 +18,7 @@ const ALL_LINKS: i32 = -1;
 
 /// What was made of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// Name and index of the host's end.
     pub name: IfName,
     pub host: u32,
@@ -37,7 +37,7 @@ pub struct Expected {
 
 /// A bridge that was made or adopted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedBridge {
+pub(crate) struct ExpectedBridge {
     pub name: IfName,
     pub mac: [u8; 6],
     pub mtu: u32,
@@ -45,7 +45,7 @@ pub struct ExpectedBridge {
 
 /// All that was made.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     endpoints: HashMap<u32, Expected>,
     names: HashMap<IfName, u32>,
     pods: HashMap<(i32, u32), u32>,
@@ -60,7 +60,7 @@ pub struct Table {
 
 impl Table {
     /// From now on changes of this endpoint matter.
-    pub fn expect(&mut self, endpoint: Expected) {
+    pub(crate) fn expect(&mut self, endpoint: Expected) {
         let old = self.names.insert(endpoint.name.clone(), endpoint.host);
         old.into_iter().for_each(|index| drop(self.forget_index(index)));
         self.names.insert(endpoint.name.clone(), endpoint.host);
@@ -75,12 +75,12 @@ impl Table {
     }
 
     /// The id that the namespace of the next sandbox should get; `None`: any.
-    pub fn wish_id(&mut self) -> Option<i32> {
+    pub(crate) fn wish_id(&mut self) -> Option<i32> {
         self.ids.wish(self.pods.len())
     }
 
     /// From now on they don't.
-    pub fn forget(&mut self, name: &IfName) {
+    pub(crate) fn forget(&mut self, name: &IfName) {
         if let Some(index) = self.names.get(name).copied() {
             self.forget_index(index);
         }
@@ -104,23 +104,23 @@ impl Table {
     }
 
     /// From now on changes of this bridge matter.
-    pub fn expect_bridge(&mut self, index: u32, bridge: ExpectedBridge) {
+    pub(crate) fn expect_bridge(&mut self, index: u32, bridge: ExpectedBridge) {
         self.bridges.retain(|_, old| old.name != bridge.name);
         self.bridges.insert(index, bridge);
     }
 
     /// From now on they don't.
-    pub fn forget_bridge(&mut self, name: &IfName) {
+    pub(crate) fn forget_bridge(&mut self, name: &IfName) {
         self.bridges.retain(|_, old| old.name != *name);
     }
 
     /// The underlay's index and MTU.
-    pub fn know_underlay(&mut self, underlay: Option<(u32, u32)>) {
+    pub(crate) fn know_underlay(&mut self, underlay: Option<(u32, u32)>) {
         self.underlay = underlay;
     }
 
     /// What an event means; `own`: one of our sockets on the host caused it.
-    pub fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
+    pub(crate) fn judge(&mut self, event: &Received, own: bool) -> Vec<Drift> {
         let mut found = self.judge_endpoints(event, own);
         let moved = found.contains(&Drift::Underlay) && self.overlay.knows_underlay();
         if event.nsid.is_none() && (moved || self.overlay.is_hurt(event, own)) {

@@ -141,7 +141,7 @@ fn word(protocol: Protocol) -> &'static str {
 
 impl Element {
     /// `80/tcp`, `192.0.2.1:80/tcp`, `[2001:db8::1]:80/tcp`; `None` for what is no port.
-    pub fn port_name(&self) -> Option<String> {
+    pub(super) fn port_name(&self) -> Option<String> {
         match self.key.as_slice() {
             [Part::Protocol(p), Part::Port(port)] => Some(format!("{port}/{}", word(*p))),
             [Part::Ip(IpAddr::V4(ip)), Part::Protocol(p), Part::Port(port)] => {
@@ -155,7 +155,7 @@ impl Element {
     }
 
     /// For errors.
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let layer = match self.set.layer {
             Layer::Inet => "inet",
             Layer::Arp => "arp",

@@ -15,11 +15,11 @@ use netd_domain::overlay::{DeviceKind, OverlayDevice, VxlanDevice};
 
 /// What the alias of netd's overlay devices begins with (`ip -d link` shows it): known
 /// by it, they are removed when they are wanted no more.
-pub const MARK: &str = "netd overlay";
+pub(crate) const MARK: &str = "netd overlay";
 
 /// A device as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldDevice {
+pub(crate) struct HeldDevice {
     pub index: u32,
     pub name: String,
     /// `vxlan`, `tun`, ...; empty: hardware.
@@ -39,7 +39,7 @@ pub struct HeldDevice {
 
 /// A vxlan device's own settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldVxlan {
+pub(crate) struct HeldVxlan {
     pub vni: u32,
     pub port: u16,
     pub local: Option<IpAddr>,
@@ -53,14 +53,14 @@ pub struct HeldVxlan {
 
 /// An ipip device's own settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldIpip {
+pub(crate) struct HeldIpip {
     pub local: Option<IpAddr>,
     pub remote: Option<IpAddr>,
     pub underlay: u32,
 }
 
 /// The kernel's name for a kind of device.
-pub fn kind_name(kind: &DeviceKind) -> &'static str {
+pub(crate) fn kind_name(kind: &DeviceKind) -> &'static str {
     match kind {
         DeviceKind::Vxlan(_) => "vxlan",
         DeviceKind::Ipip { .. } => "ipip",
@@ -70,7 +70,7 @@ pub fn kind_name(kind: &DeviceKind) -> &'static str {
 }
 
 /// Makes a device, down; `None` for one that netd doesn't make.
-pub fn create(device: &OverlayDevice, underlay: u32) -> Option<RouteNetlinkMessage> {
+pub(crate) fn create(device: &OverlayDevice, underlay: u32) -> Option<RouteNetlinkMessage> {
     let mut message = LinkMessage::default();
     let attributes = &mut message.attributes;
     attributes.push(LinkAttribute::IfName(device.name.to_string()));
@@ -120,7 +120,7 @@ fn local(ip: IpAddr) -> InfoVxlan {
 
 /// What of a device is changed, one thing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setting {
+pub(crate) enum Setting {
     Up,
     Mtu(u32),
     /// Packets that may wait in it.
@@ -139,7 +139,7 @@ pub enum Setting {
 }
 
 /// Changes the device `index`.
-pub fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
+pub(crate) fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     let vxlan = |data| {
@@ -171,7 +171,7 @@ pub fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
 
 /// A request to make a device of a kind that the kernel refuses: with "no such type" if
 /// it can't make that kind, with a complaint about the settings if it could.
-pub fn probe(kind: InfoKind) -> RouteNetlinkMessage {
+pub(crate) fn probe(kind: InfoKind) -> RouteNetlinkMessage {
     const NO_PROTOCOL: u8 = 99;
     let mut info = vec![LinkInfo::Kind(kind.clone())];
     if kind == InfoKind::IpIp {
@@ -184,7 +184,7 @@ pub fn probe(kind: InfoKind) -> RouteNetlinkMessage {
 }
 
 /// Reads an `RTM_NEWLINK`.
-pub fn read(message: &Received) -> Option<HeldDevice> {
+pub(crate) fn read(message: &Received) -> Option<HeldDevice> {
     let RouteNetlinkMessage::NewLink(message) = message.route()? else { return None };
     let mut held = HeldDevice {
         index: message.header.index,
@@ -258,14 +258,14 @@ fn read_ipip(settings: &[InfoIpTunnel]) -> HeldIpip {
 }
 
 /// Asks for a link with its counters.
-pub fn get_with_counters(name: &str) -> RouteNetlinkMessage {
+pub(crate) fn get_with_counters(name: &str) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     RouteNetlinkMessage::GetLink(message)
 }
 
 /// A link's counters, if the message has them.
-pub fn read_counters(message: &Received) -> Option<Stats64> {
+pub(crate) fn read_counters(message: &Received) -> Option<Stats64> {
     let RouteNetlinkMessage::NewLink(message) = message.route()? else { return None };
     message.attributes.into_iter().find_map(|a| match a {
         LinkAttribute::Stats64(stats) => Some(stats),

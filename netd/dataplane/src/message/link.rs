@@ -17,7 +17,7 @@ use netd_domain::{BridgeWiring, IfName, Wiring};
 
 /// Which link a request is about.
 #[derive(Debug, Clone, Copy)]
-pub enum Which<'a> {
+pub(crate) enum Which<'a> {
     /// By interface index.
     Index(u32),
     /// By name.
@@ -38,7 +38,7 @@ impl Which<'_> {
 /// A veth pair: the host's end up and on the bridge `master`, the other one in the
 /// namespace `netns`, still down (up in here is refused with ENOTCONN). One queue each:
 /// a queue a processor costs 200 us.
-pub fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteNetlinkMessage {
+pub(crate) fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteNetlinkMessage {
     let mut peer = LinkMessage::default();
     peer.attributes = end(&wiring.ifname, wiring.mac.bytes(), wiring.mtu);
     peer.attributes.push(LinkAttribute::NetNsFd(netns));
@@ -53,7 +53,7 @@ pub fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteNetlinkM
 }
 
 /// Gives the namespace `netns` an id in the host's, unless it has one.
-pub fn netns_id(netns: RawFd, id: i32) -> RouteNetlinkMessage {
+pub(crate) fn netns_id(netns: RawFd, id: i32) -> RouteNetlinkMessage {
     let mut message = NsidMessage::default();
     message.attributes = vec![NsidAttribute::Fd(netns.cast_unsigned()), NsidAttribute::Id(id)];
     RouteNetlinkMessage::NewNsId(message)
@@ -70,7 +70,7 @@ fn end(name: &IfName, mac: [u8; 6], mtu: u32) -> Vec<LinkAttribute> {
 }
 
 /// Changes an end of a pair; `mac` and `master` are used if the change says so.
-pub fn change(
+pub(crate) fn change(
     which: Which<'_>,
     change: LinkChange,
     mac: [u8; 6],
@@ -116,12 +116,12 @@ fn up(mut message: LinkMessage) -> LinkMessage {
 }
 
 /// Brings a link up.
-pub fn set_up(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn set_up(which: Which<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(up(which.message()))
 }
 
 /// Takes a link down and puts it in `group`.
-pub fn park(which: Which<'_>, group: u32) -> RouteNetlinkMessage {
+pub(crate) fn park(which: Which<'_>, group: u32) -> RouteNetlinkMessage {
     let mut message = which.message();
     message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::Group(group));
@@ -129,26 +129,26 @@ pub fn park(which: Which<'_>, group: u32) -> RouteNetlinkMessage {
 }
 
 /// Removes one link.
-pub fn delete(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn delete(which: Which<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelLink(which.message())
 }
 
 /// Removes every link of a group at once.
-pub fn delete_group(group: u32) -> RouteNetlinkMessage {
+pub(crate) fn delete_group(group: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::Group(group));
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// Asks for one link, without its statistics.
-pub fn get(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn get(which: Which<'_>) -> RouteNetlinkMessage {
     let mut message = which.message();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     RouteNetlinkMessage::GetLink(message)
 }
 
 /// Asks for every link (as a dump), of one kind if given.
-pub fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
+pub(crate) fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let kind = kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
@@ -158,7 +158,7 @@ pub fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
 
 /// A bridge as ours are: fixed MAC, no STP, no snooping (without a querier it cuts
 /// off neighbour discovery), up.
-pub fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
+pub(crate) fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
     let mut message = up(Which::Name(wiring.name.as_str()).message());
     message.attributes.push(LinkAttribute::Address(wiring.mac.bytes().to_vec()));
     message.attributes.push(LinkAttribute::Mtu(mtu));
@@ -173,7 +173,7 @@ pub fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
 }
 
 /// The device that limits what a pod sends.
-pub fn ifb(name: &IfName, mtu: u32) -> RouteNetlinkMessage {
+pub(crate) fn ifb(name: &IfName, mtu: u32) -> RouteNetlinkMessage {
     let mut message = up(Which::Name(name.as_str()).message());
     message.attributes.push(LinkAttribute::Mtu(mtu));
     message.attributes.push(LinkAttribute::NumTxQueues(1));

@@ -1,9 +1,9 @@
 //! How steps are said to the kernel, and how its answers are read.
 
-pub mod attr;
-pub mod device;
-pub mod link;
-pub mod net;
-pub mod object;
-pub mod tc;
-pub mod wireguard;
+pub(crate) mod attr;
+pub(crate) mod device;
+pub(crate) mod link;
+pub(crate) mod net;
+pub(crate) mod object;
+pub(crate) mod tc;
+pub(crate) mod wireguard;

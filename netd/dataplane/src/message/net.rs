@@ -16,21 +16,21 @@ use netlink_packet_route::{
 use netd_domain::{Mac, Route};
 
 /// Marks netd's own routes (`ip route` shows `proto 110`).
-pub const PROTOCOL_NUMBER: u8 = 110;
+pub(crate) const PROTOCOL_NUMBER: u8 = 110;
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(PROTOCOL_NUMBER);
 
 /// The family of an address.
-pub fn family(ip: IpAddr) -> AddressFamily {
+pub(crate) fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 /// Adds an address to the link `index`. IPv6 without DAD: usable at once.
-pub fn add_address(index: u32, net: IpNet) -> RouteNetlinkMessage {
+pub(crate) fn add_address(index: u32, net: IpNet) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewAddress(address(index, net))
 }
 
 /// Removes an address from the link `index`.
-pub fn remove_address(index: u32, net: IpNet) -> RouteNetlinkMessage {
+pub(crate) fn remove_address(index: u32, net: IpNet) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelAddress(address(index, net))
 }
 
@@ -58,7 +58,7 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
 }
 
 /// Asks which way packets to `ip` would take.
-pub fn way_to(ip: IpAddr) -> RouteNetlinkMessage {
+pub(crate) fn way_to(ip: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader { kind: RouteType::Unspec, ..RouteHeader::default() };
     message.header.address_family = family(ip);
@@ -68,12 +68,12 @@ pub fn way_to(ip: IpAddr) -> RouteNetlinkMessage {
 }
 
 /// Whether the answer to [`way_to`] is "here".
-pub fn is_here(answer: &RouteNetlinkMessage) -> bool {
+pub(crate) fn is_here(answer: &RouteNetlinkMessage) -> bool {
     matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
 }
 
 /// A route out of the link `index`.
-pub fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
+pub(crate) fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
     let destination = route.destination.trunc();
     let mut message = RouteMessage::default();
     let header = &mut message.header;
@@ -98,7 +98,7 @@ pub fn route(index: u32, route: &Route) -> RouteNetlinkMessage {
 }
 
 /// A permanent neighbour on the link `index`.
-pub fn neighbour(index: u32, ip: IpAddr, mac: Mac) -> RouteNetlinkMessage {
+pub(crate) fn neighbour(index: u32, ip: IpAddr, mac: Mac) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(ip);
     message.header.ifindex = index;
@@ -112,14 +112,14 @@ pub fn neighbour(index: u32, ip: IpAddr, mac: Mac) -> RouteNetlinkMessage {
 }
 
 /// Asks for the addresses of the link `index` (as a dump).
-pub fn get_addresses(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn get_addresses(index: u32) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     RouteNetlinkMessage::GetAddress(message)
 }
 
 /// Asks for the main table's routes of a family (as a dump), out of one link if given.
-pub fn get_routes(family: AddressFamily, oif: Option<u32>) -> RouteNetlinkMessage {
+pub(crate) fn get_routes(family: AddressFamily, oif: Option<u32>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.attributes.push(RouteAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN)));
@@ -128,14 +128,14 @@ pub fn get_routes(family: AddressFamily, oif: Option<u32>) -> RouteNetlinkMessag
 }
 
 /// Asks for the neighbours of the link `index` (as a dump).
-pub fn get_neighbours(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn get_neighbours(index: u32) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.attributes.push(NeighbourAttribute::IfIndex(index));
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
 /// Reads an address back.
-pub fn read_address(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn read_address(message: &AddressMessage) -> Option<IpNet> {
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(ip) => Some(*ip),
         _ => None,
@@ -148,7 +148,7 @@ pub fn read_address(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// Reads a unicast route back, with the index of its link.
-pub fn read_route(message: &RouteMessage) -> Option<(u32, Route)> {
+pub(crate) fn read_route(message: &RouteMessage) -> Option<(u32, Route)> {
     let header = &message.header;
     if header.kind != RouteType::Unicast {
         return None;
@@ -180,7 +180,7 @@ fn read_ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// Reads a permanent neighbour back, with the index of its link.
-pub fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> {
+pub(crate) fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
@@ -197,7 +197,7 @@ pub fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> 
 }
 
 /// An Ethernet address, if it is one that an interface can have.
-pub fn read_mac(bytes: &[u8]) -> Option<Mac> {
+pub(crate) fn read_mac(bytes: &[u8]) -> Option<Mac> {
     let [a, b, c, d, e, f]: [u8; 6] = bytes.try_into().ok()?;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}").parse().ok()
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::overlay::objects::{Entry, KernelHop, unspecified};
 
 /// `RTPROT_BOOT`: what `ip route` and flannel give their routes.
-pub const BOOT_PROTOCOL: u8 = 3;
+pub(crate) const BOOT_PROTOCOL: u8 = 3;
 /// Lengths of `ndmsg` and `rtmsg`.
 const NEIGHBOUR_HEADER: usize = 12;
 const ROUTE_HEADER: usize = 12;
@@ -32,7 +32,7 @@ const BRIDGE: u8 = libc::AF_BRIDGE as u8;
 
 /// A route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HeldRoute {
+pub(crate) struct HeldRoute {
     pub destination: IpNet,
     pub metric: u32,
     /// Who made it (uapi/linux/rtnetlink.h, `RTPROT_*`).
@@ -44,13 +44,13 @@ pub struct HeldRoute {
 
 impl HeldRoute {
     /// One of netd's.
-    pub fn ours(destination: IpNet, metric: u32, hop: KernelHop, mtu: Option<u32>) -> Self {
+    pub(crate) fn ours(destination: IpNet, metric: u32, hop: KernelHop, mtu: Option<u32>) -> Self {
         Self { destination, metric, protocol: PROTOCOL_NUMBER, hop, mtu }
     }
 }
 
 /// Makes an entry, in the place of what has its key.
-pub fn set(entry: &Entry) -> RouteNetlinkMessage {
+pub(crate) fn set(entry: &Entry) -> RouteNetlinkMessage {
     match entry {
         Entry::Neighbour { .. } | Entry::Fdb { .. } => {
             RouteNetlinkMessage::NewNeighbour(neighbour(entry))
@@ -60,7 +60,7 @@ pub fn set(entry: &Entry) -> RouteNetlinkMessage {
 }
 
 /// Removes an entry.
-pub fn remove(entry: &Entry) -> RouteNetlinkMessage {
+pub(crate) fn remove(entry: &Entry) -> RouteNetlinkMessage {
     match entry {
         Entry::Neighbour { .. } | Entry::Fdb { .. } => {
             RouteNetlinkMessage::DelNeighbour(neighbour(entry))
@@ -137,7 +137,7 @@ fn route(held: &HeldRoute) -> RouteMessage {
 }
 
 /// Asks for the main table's routes that `protocol` made (as a dump).
-pub fn get_routes(family: AddressFamily, protocol: u8) -> RouteNetlinkMessage {
+pub(crate) fn get_routes(family: AddressFamily, protocol: u8) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.header.protocol = RouteProtocol::from(protocol);
@@ -146,7 +146,7 @@ pub fn get_routes(family: AddressFamily, protocol: u8) -> RouteNetlinkMessage {
 }
 
 /// Asks for the forwarding entries of the link `index` (as a dump).
-pub fn get_fdb(index: u32) -> RouteNetlinkMessage {
+pub(crate) fn get_fdb(index: u32) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = index;
@@ -155,20 +155,20 @@ pub fn get_fdb(index: u32) -> RouteNetlinkMessage {
 
 /// Reads a permanent neighbour, or a permanent forwarding entry of a device's own (not
 /// of a bridge that the device is a port of).
-pub fn read_neighbour(body: &[u8]) -> Option<Entry> {
+pub(crate) fn read_neighbour(body: &[u8]) -> Option<Entry> {
     let header = Neighbour::read(body)?;
     header.permanent.then_some(header.entry?)
 }
 
 /// What a neighbour message is about.
-pub struct Neighbour {
+pub(crate) struct Neighbour {
     pub permanent: bool,
     /// With the MAC all zero if the message has none (a neighbour that failed).
     pub entry: Option<Entry>,
 }
 
 impl Neighbour {
-    pub fn read(body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
         const PERMANENT: u16 = 0x80;
         const OWN: u8 = 0x02;
         let &[kind, _, _, _, a, b, c, d, e, f, flags, _] =
@@ -196,7 +196,7 @@ impl Neighbour {
 }
 
 /// Reads a route of the main table that leads somewhere, or is a blackhole.
-pub fn read_route(body: &[u8]) -> Option<HeldRoute> {
+pub(crate) fn read_route(body: &[u8]) -> Option<HeldRoute> {
     const UNICAST: u8 = 1;
     const BLACKHOLE: u8 = 6;
     const ONLINK: u32 = 4;
@@ -233,7 +233,7 @@ pub fn read_route(body: &[u8]) -> Option<HeldRoute> {
 
 /// An address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldAddress {
+pub(crate) struct HeldAddress {
     pub link: u32,
     pub net: IpNet,
     flags: u32,
@@ -241,7 +241,7 @@ pub struct HeldAddress {
 
 impl HeldAddress {
     /// Not one of those that every link may have.
-    pub fn is_global(&self) -> bool {
+    pub(crate) fn is_global(&self) -> bool {
         match self.net.addr() {
             IpAddr::V4(v4) => !v4.is_link_local(),
             IpAddr::V6(v6) => !v6.is_unicast_link_local(),
@@ -249,7 +249,7 @@ impl HeldAddress {
     }
 
     /// Global, and here to stay: not temporary, deprecated or being checked.
-    pub fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         /// `IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE`; of
         /// IPv4 the first one means something else.
         const PASSING: u32 = 0x01 | 0x08 | 0x20 | 0x40;
@@ -258,7 +258,7 @@ impl HeldAddress {
 }
 
 /// Reads an address message.
-pub fn read_address(body: &[u8]) -> Option<HeldAddress> {
+pub(crate) fn read_address(body: &[u8]) -> Option<HeldAddress> {
     const HEADER: usize = 8;
     let &[_, prefix, flags, _] = body.first_chunk::<4>()?;
     let (mut local, mut any, mut flags) = (None, None, u32::from(flags));
@@ -276,7 +276,7 @@ pub fn read_address(body: &[u8]) -> Option<HeldAddress> {
 
 /// Which way packets to a destination go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub(crate) struct Way {
     pub destination: IpNet,
     pub metric: u32,
     pub protocol: u8,
@@ -289,7 +289,7 @@ pub struct Way {
 
 /// Asks which way packets to `ip` go; `entry`: for the table's entry that says so
 /// instead of for what it comes to.
-pub fn way_to(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
+pub(crate) fn way_to(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
     match net::way_to(ip) {
         RouteNetlinkMessage::GetRoute(mut message) if entry => {
             message.header.flags |= RouteFlags::FibMatch;
@@ -300,7 +300,7 @@ pub fn way_to(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
 }
 
 /// Reads the answer to [`way_to`]; `None`: nowhere.
-pub fn read_way(body: &[u8]) -> Option<Way> {
+pub(crate) fn read_way(body: &[u8]) -> Option<Way> {
     const UNICAST: u8 = 1;
     const LOCAL: u8 = 2;
     let &[family, prefix, _, _, _, protocol, _, kind] = body.first_chunk::<8>()?;

@@ -60,7 +60,7 @@ fn create() -> u16 {
 }
 
 /// Limits what leaves the link `index`.
-pub fn limit(batch: &mut Batch, index: u32, shape: Shape) {
+pub(crate) fn limit(batch: &mut Batch, index: u32, shape: Shape) {
     let queue = u64::from(shape.burst) + shape.rate.saturating_mul(LATENCY_MS) / 1000;
     let mut parms = vec![0, 1, 0, 0, 0, 0, 0, 0];
     parms.extend_from_slice(&(shape.rate.min(u64::from(u32::MAX)) as u32).to_ne_bytes());
@@ -87,7 +87,7 @@ fn ticks(shape: Shape) -> u32 {
 }
 
 /// The hook for what comes in by the link `index`.
-pub fn hook(batch: &mut Batch, index: u32) {
+pub(crate) fn hook(batch: &mut Batch, index: u32) {
     let mut body = header(index, HOOK, INGRESS, 0);
     put(&mut body, KIND, b"ingress\0");
     batch.raw(RTM_NEWQDISC, create(), &body);
@@ -95,7 +95,7 @@ pub fn hook(batch: &mut Batch, index: u32) {
 
 /// Leads all that comes in by the link `index` out of the link `to`: a u32 filter that
 /// matches everything (matchall is not in every kernel) and a mirred action.
-pub fn redirect(batch: &mut Batch, index: u32, to: u32) {
+pub(crate) fn redirect(batch: &mut Batch, index: u32, to: u32) {
     const STOLEN: u32 = 4;
     const EGRESS_REDIRECT: u32 = 1;
     let mut parms = Vec::new();
@@ -125,22 +125,22 @@ pub fn redirect(batch: &mut Batch, index: u32, to: u32) {
 const GET: u16 = (libc::NLM_F_ACK | libc::NLM_F_ECHO) as u16;
 
 /// Asks for the root of the link `index`.
-pub fn get_root(batch: &mut Batch, index: u32) {
+pub(crate) fn get_root(batch: &mut Batch, index: u32) {
     batch.raw(RTM_GETQDISC, GET, &header(index, 0, ROOT, 0));
 }
 
 /// Asks for the hook of the link `index`.
-pub fn get_hook(batch: &mut Batch, index: u32) {
+pub(crate) fn get_hook(batch: &mut Batch, index: u32) {
     batch.raw(RTM_GETQDISC, GET, &header(index, 0, INGRESS, 0));
 }
 
 /// The request for the filters at the hook of the link `index` (as a dump).
-pub fn get_filters(index: u32) -> (u16, Vec<u8>) {
+pub(crate) fn get_filters(index: u32) -> (u16, Vec<u8>) {
     (RTM_GETTFILTER, header(index, 0, HOOK, 0))
 }
 
 /// Reads a token bucket back; `None` for another kind of queue.
-pub fn read_limit(message: &Received) -> Option<Shape> {
+pub(crate) fn read_limit(message: &Received) -> Option<Shape> {
     let body = message.body().get(HEADER..)?;
     if find(body, KIND)? != b"tbf\0" {
         return None;
@@ -156,13 +156,13 @@ pub fn read_limit(message: &Received) -> Option<Shape> {
 }
 
 /// Whether this is the hook.
-pub fn read_hook(message: &Received) -> bool {
+pub(crate) fn read_hook(message: &Received) -> bool {
     let kind = message.body().get(HEADER..).and_then(|body| find(body, KIND));
     kind == Some(b"ingress\0")
 }
 
 /// Where a filter leads to.
-pub fn read_redirect(message: &Received) -> Option<u32> {
+pub(crate) fn read_redirect(message: &Received) -> Option<u32> {
     let body = message.body().get(HEADER..)?;
     let action = find(find(find(body, OPTIONS)?, U32_ACT)?, 1)?;
     let parms = find(find(action, ACT_OPTIONS)?, MIRRED_PARMS)?;

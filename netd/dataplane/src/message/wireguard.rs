@@ -22,7 +22,7 @@ use crate::netlink::Received;
 use netd_domain::{IfName, overlay::WireguardPeer};
 
 /// `GENL_ID_CTRL`: the family that knows the others.
-pub const CONTROLLER: u16 = 16;
+pub(crate) const CONTROLLER: u16 = 16;
 /// Length of `genlmsghdr`.
 const HEADER: usize = 4;
 /// What the kernel says for "none".
@@ -30,7 +30,7 @@ const NO_KEY: [u8; 32] = [0; 32];
 
 /// A device as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldTunnel {
+pub(crate) struct HeldTunnel {
     pub private_key: Option<[u8; 32]>,
     pub port: u16,
     pub peers: HashMap<[u8; 32], HeldPeer>,
@@ -38,7 +38,7 @@ pub struct HeldTunnel {
 
 /// A peer as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldPeer {
+pub(crate) struct HeldPeer {
     pub endpoint: Option<SocketAddr>,
     pub allowed: BTreeSet<IpNet>,
     pub preshared_key: Option<[u8; 32]>,
@@ -63,14 +63,14 @@ fn request(cmd: WireguardCmd, name: &IfName, more: Vec<Attr>) -> Vec<u8> {
 }
 
 /// Asks the controller for WireGuard's family number; loads the module, if there is one.
-pub fn get_family() -> Vec<u8> {
+pub(crate) fn get_family() -> Vec<u8> {
     let name = GenlCtrlAttrs::FamilyName(WireguardMessage::family_name().to_owned());
     body(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] })
 }
 
 /// Reads the number from the controller's answer; nothing else of it, for the crate's
 /// reader of its policies panics at one that is cut off.
-pub fn read_family(message: &Received) -> Option<u16> {
+pub(crate) fn read_family(message: &Received) -> Option<u16> {
     const FAMILY_ID: u16 = 1;
     let attributes = message.body().get(HEADER..)?;
     let id = attr::find(attributes, FAMILY_ID)?;
@@ -78,18 +78,18 @@ pub fn read_family(message: &Received) -> Option<u16> {
 }
 
 /// Asks for a device and its peers (as a dump).
-pub fn get_device(name: &IfName) -> Vec<u8> {
+pub(crate) fn get_device(name: &IfName) -> Vec<u8> {
     request(WireguardCmd::GetDevice, name, Vec::new())
 }
 
 /// Sets a device's key and port.
-pub fn set_device(name: &IfName, private_key: [u8; 32], port: u16) -> Vec<u8> {
+pub(crate) fn set_device(name: &IfName, private_key: [u8; 32], port: u16) -> Vec<u8> {
     let settings = vec![Attr::PrivateKey(private_key), Attr::ListenPort(port)];
     request(WireguardCmd::SetDevice, name, settings)
 }
 
 /// Sets a peer whole, but leaves its endpoint if told so.
-pub fn set_peer(name: &IfName, peer: &WireguardPeer, keep_endpoint: bool) -> Vec<u8> {
+pub(crate) fn set_peer(name: &IfName, peer: &WireguardPeer, keep_endpoint: bool) -> Vec<u8> {
     let preshared = peer.preshared_key.as_ref().map_or(NO_KEY, |key| key.0);
     let mut attributes = vec![
         PeerAttr::PublicKey(peer.public_key),
@@ -118,7 +118,7 @@ fn allowed(net: &IpNet) -> WireguardAllowedIp {
 }
 
 /// Removes a peer; a missing one is fine.
-pub fn remove_peer(name: &IfName, public_key: [u8; 32]) -> Vec<u8> {
+pub(crate) fn remove_peer(name: &IfName, public_key: [u8; 32]) -> Vec<u8> {
     let gone = vec![
         PeerAttr::PublicKey(public_key),
         PeerAttr::Flags(WireguardPeerFlags::RemoveMe | WireguardPeerFlags::UpdateOnly),
@@ -128,7 +128,7 @@ pub fn remove_peer(name: &IfName, public_key: [u8; 32]) -> Vec<u8> {
 }
 
 /// Reads the answer to [`get_device`]. A peer with many subnets comes in several parts.
-pub fn read_device(messages: &[Received]) -> HeldTunnel {
+pub(crate) fn read_device(messages: &[Received]) -> HeldTunnel {
     let mut held = HeldTunnel::default();
     for message in messages {
         let Some(part): Option<WireguardMessage> = read(message) else { continue };

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 512;
 
 /// What is done with entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub(super) enum Deed {
     /// Made, in the place of what their keys have.
     Set,
     /// Removed; missing ones are fine.
@@ -103,7 +103,7 @@ fn describe(deed: Deed, entry: &Entry, names: &HashMap<u32, IfName>) -> String {
 }
 
 /// Two wishes for one key: one of them, always the same, is refused.
-pub fn settle(
+pub(super) fn settle(
     wanted: &mut Objects,
     entry: &Entry,
     names: &HashMap<u32, IfName>,

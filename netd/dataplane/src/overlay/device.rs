@@ -15,7 +15,7 @@ use netd_domain::{
 
 /// What is there under a device's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Held {
+pub(super) struct Held {
     /// `None`: nothing.
     pub device: Option<HeldDevice>,
     /// Its addresses but link-local ones.
@@ -24,7 +24,7 @@ pub struct Held {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceOp {
+pub(super) enum DeviceOp {
     /// Remove it: what differs can't be changed.
     Remove(&'static str),
     /// Make it, down.
@@ -39,7 +39,7 @@ pub enum DeviceOp {
 
 impl DeviceOp {
     /// As it is reported.
-    pub fn repair(&self, name: &IfName) -> Repair {
+    pub(super) fn repair(&self, name: &IfName) -> Repair {
         let kind = match self {
             Self::Address(_) | Self::RemoveAddress(_) => RepairKind::Address,
             _ => RepairKind::OverlayDevice,
@@ -53,7 +53,7 @@ impl DeviceOp {
 ///
 /// # Errors
 /// `InterfaceExists` when a device of another kind that netd did not make has the name.
-pub fn plan_device(
+pub(super) fn plan_device(
     wanted: &OverlayDevice,
     held: &Held,
     underlay: u32,
@@ -117,7 +117,7 @@ const TUN_QUEUE: u32 = 1000;
 
 /// How many packets may wait in a device of this kind; `None`: none ever do, or it is
 /// the kernel's business.
-pub fn queue(kind: &DeviceKind) -> Option<u32> {
+pub(super) fn queue(kind: &DeviceKind) -> Option<u32> {
     (*kind == DeviceKind::Tun).then_some(TUN_QUEUE)
 }
 

@@ -198,7 +198,7 @@ enum Outcome {
 }
 
 /// The kernel knows no such kind of device.
-pub fn is_unknown_kind(refusal: &crate::netlink::Refusal) -> bool {
+pub(super) fn is_unknown_kind(refusal: &crate::netlink::Refusal) -> bool {
     refusal.errno == libc::EOPNOTSUPP
         && (refusal.text.is_empty() || refusal.text.contains("Unknown device type"))
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The device with this name or index, if there is one.
-pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<HeldDevice>> {
+pub(super) fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<HeldDevice>> {
     let mut batch = Batch::new();
     batch.route(link::get(which), 0);
     let (results, messages) = socket.exchange(batch)?;
@@ -33,7 +33,7 @@ pub fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<HeldDevi
 }
 
 /// The device with this name, and its addresses.
-pub fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
+pub(super) fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
     let device = link(socket, Which::Name(name))?;
     let addresses = match &device {
         Some(device) => addresses(socket, device.index)?,
@@ -43,13 +43,13 @@ pub fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
 }
 
 /// A link's addresses but link-local ones.
-pub fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+pub(super) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
     let all = addresses_of(socket, index)?;
     Ok(all.iter().filter(|a| a.is_global()).map(|a| a.net).collect())
 }
 
 /// A link's addresses that others can count on.
-pub fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
+pub(super) fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
     let all = addresses_of(socket, index)?;
     Ok(all.iter().filter(|a| a.is_lasting()).map(|a| a.net).collect())
 }
@@ -61,7 +61,7 @@ fn addresses_of(socket: &mut Socket, index: u32) -> io::Result<Vec<HeldAddress>>
 }
 
 /// The link that has this address.
-pub fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
+pub(super) fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
     let every = 0;
     let all = some_family(socket.dump(net::get_addresses(every)))?;
     let mut all = all.iter().filter_map(|message| object::read_address(message.body()));
@@ -70,7 +70,7 @@ pub fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
 
 /// Every device with netd's mark, of the kinds that the kernel knows (asked for another
 /// one it would send all there are).
-pub fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<HeldDevice>> {
+pub(super) fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<HeldDevice>> {
     let mut found = Vec::new();
     for kind in kinds {
         let all = socket.dump(link::get_all(Some(kind.clone())))?;
@@ -82,7 +82,7 @@ pub fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<HeldDev
 /// The overlay's objects: routes with netd's mark wherever they lead, and the permanent
 /// neighbours and forwarding entries of the overlay's devices, whoever made them.
 /// Beside them the routes that flannel may have made.
-pub fn objects(
+pub(super) fn objects(
     socket: &mut Socket,
     devices: &[HeldDevice],
 ) -> io::Result<(Objects, Vec<HeldRoute>)> {

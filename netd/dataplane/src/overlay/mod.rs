@@ -18,9 +18,9 @@ mod device;
 mod devices;
 mod held;
 mod lookup;
-pub mod objects;
+pub(crate) mod objects;
 mod peers;
-pub mod report;
+pub(crate) mod report;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -39,7 +39,7 @@ pub use report::{OverlayReport, OverlaySubject};
 
 /// State of the thread that does the overlay's work.
 #[derive(Debug)]
-pub struct Overlay {
+pub(crate) struct Overlay {
     kernel: Kernel,
     /// Kinds of devices that the kernel can make; asked for once.
     kinds: Option<sync::Kinds>,
@@ -49,7 +49,7 @@ pub struct Overlay {
 
 impl Overlay {
     /// Opens this thread's socket.
-    pub fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
         /// Answers to a whole batch of refusals.
         const BUFFER: i32 = 4 << 20;
         let kernel = Kernel::open(shared)?;
@@ -58,7 +58,7 @@ impl Overlay {
     }
 
     /// What it causes carries this number.
-    pub fn port(&self) -> u32 {
+    pub(crate) fn port(&self) -> u32 {
         self.kernel.socket.port()
     }
 }

@@ -24,7 +24,7 @@ use netd_domain::{
 
 /// Where a route leads, by interface index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KernelHop {
+pub(crate) enum KernelHop {
     /// Nowhere, silently.
     Nowhere,
     /// Out of a link.
@@ -37,7 +37,7 @@ pub enum KernelHop {
 
 impl KernelHop {
     /// The link that it leads out of.
-    pub fn link(&self) -> Option<u32> {
+    pub(crate) fn link(&self) -> Option<u32> {
         match self {
             Self::Link(link) | Self::Via { link, .. } => Some(*link),
             Self::Nowhere | Self::Other => None,
@@ -47,7 +47,7 @@ impl KernelHop {
 
 /// One object by interface index. The order only decides between two for one key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// A permanent neighbour.
     Neighbour { link: u32, ip: IpAddr, mac: [u8; 6] },
     /// A permanent forwarding entry.
@@ -58,7 +58,7 @@ pub enum Entry {
 
 /// A set of objects by their keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Objects {
+pub(crate) struct Objects {
     pub neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
     pub fdb: HashMap<(u32, [u8; 6]), IpAddr>,
     /// By destination and metric; with the MTU.
@@ -67,7 +67,7 @@ pub struct Objects {
 
 impl Objects {
     /// Adds an entry; what its key had before.
-    pub fn put(&mut self, entry: &Entry) -> Option<Entry> {
+    pub(crate) fn put(&mut self, entry: &Entry) -> Option<Entry> {
         match *entry {
             Entry::Neighbour { link, ip, mac } => {
                 let old = self.neighbours.insert((link, ip), mac);
@@ -86,7 +86,7 @@ impl Objects {
     }
 
     /// Removes an entry if its key has just that; `false`: it has another one, or none.
-    pub fn take(&mut self, entry: &Entry) -> bool {
+    pub(crate) fn take(&mut self, entry: &Entry) -> bool {
         match *entry {
             Entry::Neighbour { link, ip, mac } => take(&mut self.neighbours, (link, ip), mac),
             Entry::Fdb { link, mac, remote } => take(&mut self.fdb, (link, mac), remote),
@@ -97,7 +97,7 @@ impl Objects {
     }
 
     /// Whether the entry's key has something else.
-    pub fn holds_another(&self, entry: &Entry) -> bool {
+    pub(crate) fn holds_another(&self, entry: &Entry) -> bool {
         match entry {
             Entry::Neighbour { link, ip, mac } => {
                 self.neighbours.get(&(*link, *ip)).is_some_and(|m| m != mac)
@@ -122,18 +122,18 @@ fn take<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: K, value: V) -
 }
 
 /// The metric that our route to a destination has.
-pub fn metric_of(destination: IpNet) -> u32 {
+pub(crate) fn metric_of(destination: IpNet) -> u32 {
     OverlayRoute { destination, hop: Hop::Blackhole, mtu: None }.metric()
 }
 
 /// Whether a route of netd's protocol is the overlay's: pods' routes have other metrics.
-pub fn is_overlay_metric(metric: u32) -> bool {
+pub(crate) fn is_overlay_metric(metric: u32) -> bool {
     const RANGE: u32 = 0x1_0000;
     (METRIC_BASE..METRIC_BASE + RANGE).contains(&metric)
 }
 
 /// An object by interface index; the missing device's name if there is none.
-pub fn resolve<'a>(
+pub(crate) fn resolve<'a>(
     object: &'a OverlayObject,
     links: &HashMap<IfName, u32>,
 ) -> Result<Entry, &'a IfName> {
@@ -160,7 +160,7 @@ pub fn resolve<'a>(
 }
 
 /// The device that an object needs.
-pub fn device_of(object: &OverlayObject) -> Option<&IfName> {
+pub(crate) fn device_of(object: &OverlayObject) -> Option<&IfName> {
     match object {
         OverlayObject::Neighbour { device, .. } | OverlayObject::Fdb { device, .. } => Some(device),
         OverlayObject::Route(route) => match &route.hop {
@@ -171,7 +171,7 @@ pub fn device_of(object: &OverlayObject) -> Option<&IfName> {
 }
 
 /// The object that an entry was made from; `None` for one that could not be ours.
-pub fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<OverlayObject> {
+pub(crate) fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<OverlayObject> {
     let name = |link: u32| names.get(&link).cloned();
     Some(match entry {
         Entry::Neighbour { link, ip, mac } => {
@@ -198,7 +198,7 @@ pub fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<OverlayO
 /// Steps in the order they are taken: what is set leads to where it is needed first
 /// (neighbour, forwarding entry, route), what is removed goes the other way round.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub set: Vec<Entry>,
     pub remove: Vec<Entry>,
 }
@@ -206,7 +206,12 @@ pub struct Plan {
 /// What leads from `held` to `wanted`. Everything in `held` beyond that is removed.
 /// `foreign`: others' routes, of which those that stand before one of ours are removed
 /// (see [`stands_before_ours`]).
-pub fn diff(wanted: &Objects, held: &Objects, foreign: &[HeldRoute], overlay: &[u32]) -> Plan {
+pub(crate) fn diff(
+    wanted: &Objects,
+    held: &Objects,
+    foreign: &[HeldRoute],
+    overlay: &[u32],
+) -> Plan {
     let mut plan = Plan::default();
     let neighbour =
         |(&(link, ip), &mac): (&(u32, IpAddr), &[u8; 6])| Entry::Neighbour { link, ip, mac };
@@ -238,7 +243,7 @@ fn beyond<'a, K, V>(
 /// flannel's have protocol `boot` and metric 0. One to a destination of ours over an
 /// overlay device, or one that leads just where ours does (host-gw), is taken over: it
 /// goes once ours is there, so nothing is interrupted. Any other is its owner's business.
-pub fn stands_before_ours(route: &HeldRoute, wanted: &Objects, overlay: &[u32]) -> bool {
+pub(crate) fn stands_before_ours(route: &HeldRoute, wanted: &Objects, overlay: &[u32]) -> bool {
     let Some((hop, _)) = wanted.routes.get(&(route.destination, metric_of(route.destination)))
     else {
         return false;
@@ -288,6 +293,6 @@ impl std::fmt::Display for Entry {
 }
 
 /// The address that stands for every one of its family.
-pub fn unspecified(v4: bool) -> IpAddr {
+pub(crate) fn unspecified(v4: bool) -> IpAddr {
     if v4 { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() }
 }

@@ -14,7 +14,7 @@ const FRESH: i64 = 180;
 
 /// Steps for one device's peers.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct PeerPlan {
+pub(super) struct PeerPlan {
     /// Set whole; `true`: but for the endpoint, which is where the peer was heard last.
     pub set: Vec<(WireguardPeer, bool)>,
     /// By public key.
@@ -27,7 +27,7 @@ pub struct PeerPlan {
 ///
 /// The kernel follows a peer that moved, by its packets. An endpoint that differs from the
 /// wanted one is left while handshakes come: setting it would cut the peer off.
-pub fn plan_peers<'a>(
+pub(super) fn plan_peers<'a>(
     wanted: impl Iterator<Item = &'a WireguardPeer>,
     held: &HeldTunnel,
     now: i64,
@@ -68,7 +68,7 @@ fn same(peer: &WireguardPeer, held: &HeldPeer) -> bool {
 }
 
 /// A private key as the kernel keeps it (RFC 7748, section 5).
-pub fn clamped(mut key: [u8; 32]) -> [u8; 32] {
+pub(super) fn clamped(mut key: [u8; 32]) -> [u8; 32] {
     key[0] &= 248;
     key[31] = (key[31] & 127) | 64;
     key

@@ -29,7 +29,7 @@ use netd_domain::{
 };
 
 /// Kinds of devices that the kernel knows.
-pub type Kinds = Vec<InfoKind>;
+pub(super) type Kinds = Vec<InfoKind>;
 
 impl Overlay {
     /// See [`crate::Dataplane::sync_overlay`].
@@ -167,7 +167,7 @@ impl Overlay {
 
 /// Names and indexes of links.
 #[derive(Debug, Default)]
-pub struct Links {
+pub(super) struct Links {
     pub indexes: HashMap<IfName, u32>,
     pub names: HashMap<u32, IfName>,
 }

@@ -23,7 +23,7 @@ use netd_domain::{
 
 /// A socket that speaks to WireGuard, and the number that it has in this kernel.
 #[derive(Debug)]
-pub struct Generic {
+pub(super) struct Generic {
     socket: Socket,
     family: u16,
 }

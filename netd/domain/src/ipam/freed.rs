@@ -13,14 +13,14 @@ pub(super) struct Freed {
 impl Freed {
     /// Puts `n` in at `turn`, which is greater than every turn so far;
     /// one that is already in moves to the new turn.
-    pub fn push(&mut self, n: u128, turn: u64) {
+    pub(super) fn push(&mut self, n: u128, turn: u64) {
         self.remove(n);
         self.by_turn.insert(turn, n);
         self.turn_of.insert(n, turn);
     }
 
     /// Takes `n` out; whether it was in.
-    pub fn remove(&mut self, n: u128) -> bool {
+    pub(super) fn remove(&mut self, n: u128) -> bool {
         match self.turn_of.remove(&n) {
             Some(turn) => self.by_turn.remove(&turn).is_some(),
             None => false,
@@ -28,22 +28,22 @@ impl Freed {
     }
 
     /// The one that was freed first, with its turn.
-    pub fn oldest(&self) -> Option<(u64, u128)> {
+    pub(super) fn oldest(&self) -> Option<(u64, u128)> {
         self.by_turn.first_key_value().map(|(turn, n)| (*turn, *n))
     }
 
     /// The one of `first..=last` that was freed first.
-    pub fn oldest_within(&self, first: u128, last: u128) -> Option<u128> {
+    pub(super) fn oldest_within(&self, first: u128, last: u128) -> Option<u128> {
         self.by_turn.values().copied().find(|n| (first..=last).contains(n))
     }
 
     /// Whether `n` is in.
-    pub fn contains(&self, n: u128) -> bool {
+    pub(super) fn contains(&self, n: u128) -> bool {
         self.turn_of.contains_key(&n)
     }
 
     /// How many are in.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_turn.len()
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Ranges {
 
 impl Ranges {
     /// `first..=last` without `holes`, which may overlap and lie anywhere.
-    pub fn without(first: u128, last: u128, mut holes: Vec<(u128, u128)>) -> Self {
+    pub(super) fn without(first: u128, last: u128, mut holes: Vec<(u128, u128)>) -> Self {
         let mut set = Self::default();
         holes.sort_unstable();
         let mut next = Some(first);
@@ -45,7 +45,7 @@ impl Ranges {
     }
 
     /// How many numbers are in the set.
-    pub fn count(&self) -> u128 {
+    pub(super) fn count(&self) -> u128 {
         self.count
     }
 
@@ -56,7 +56,7 @@ impl Ranges {
     }
 
     /// The smallest number of the set that is at least `n`.
-    pub fn at_or_after(&self, n: u128) -> Option<u128> {
+    pub(super) fn at_or_after(&self, n: u128) -> Option<u128> {
         if self.contains(n) {
             return Some(n);
         }
@@ -64,12 +64,12 @@ impl Ranges {
     }
 
     /// Whether `n` is in the set.
-    pub fn contains(&self, n: u128) -> bool {
+    pub(super) fn contains(&self, n: u128) -> bool {
         self.by_first.range(..=n).next_back().is_some_and(|(_, last)| *last >= n)
     }
 
     /// Takes `n` out; whether it was in.
-    pub fn remove(&mut self, n: u128) -> bool {
+    pub(super) fn remove(&mut self, n: u128) -> bool {
         let Some((&first, &last)) = self.by_first.range(..=n).next_back() else { return false };
         if last < n {
             return false;
@@ -87,7 +87,7 @@ impl Ranges {
     }
 
     /// Puts `n` in; whether it was out.
-    pub fn insert(&mut self, n: u128) -> bool {
+    pub(super) fn insert(&mut self, n: u128) -> bool {
         let below = self.by_first.range(..=n).next_back().map(|(a, b)| (*a, *b));
         if below.is_some_and(|(_, last)| last >= n) {
             return false;

@@ -15,7 +15,7 @@ pub(super) struct PageFile {
 }
 
 impl PageFile {
-    pub fn new(file: File) -> std::result::Result<Self, redb::DatabaseError> {
+    pub(super) fn new(file: File) -> std::result::Result<Self, redb::DatabaseError> {
         Ok(Self { inner: FileBackend::new(file)? })
     }
 }

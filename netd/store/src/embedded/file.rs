@@ -77,7 +77,12 @@ pub(super) struct KvFile {
 impl KvFile {
     /// Makes a new, empty file in the place of whatever is there: first under
     /// another name, so that a crash leaves either the old file or the whole new one.
-    pub fn make(path: &Path, class: Class, boot_id: &str, at: Revision) -> Result<(), StoreError> {
+    pub(super) fn make(
+        path: &Path,
+        class: Class,
+        boot_id: &str,
+        at: Revision,
+    ) -> Result<(), StoreError> {
         let fresh = path.with_extension("redb.new");
         let io = |what: &'static str| move |e: std::io::Error| io_failed(path, what, &e);
         remove_if_there(&fresh, "removing a half-made file")?;
@@ -100,7 +105,7 @@ impl KvFile {
     ///
     /// # Errors
     /// [`StoreError::Failed`] when it can't be read, written or trusted.
-    pub fn open(path: &Path, class: Class) -> Result<(Self, Content), StoreError> {
+    pub(super) fn open(path: &Path, class: Class) -> Result<(Self, Content), StoreError> {
         let mut this = Self { path: path.to_owned(), class, db: None };
         let content = this.reopen()?;
         Ok((this, content))

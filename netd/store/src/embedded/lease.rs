@@ -35,11 +35,11 @@ pub(super) struct Leases {
 
 impl Leases {
     /// `first` should differ from run to run, so that no id means two leases.
-    pub fn new(first: LeaseId) -> Self {
+    pub(super) fn new(first: LeaseId) -> Self {
         Self { by_id: HashMap::new(), next: first.max(1) }
     }
 
-    pub fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
+    pub(super) fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
         let id = self.next;
         self.next = self.next.checked_add(1).unwrap_or(1);
         let ttl = ttl.min(TTL_MOST);
@@ -50,7 +50,7 @@ impl Leases {
     }
 
     /// The task that ends the lease; stopped when the lease is removed.
-    pub fn set_timer(&mut self, id: LeaseId, timer: AbortHandle) {
+    pub(super) fn set_timer(&mut self, id: LeaseId, timer: AbortHandle) {
         match self.by_id.get_mut(&id) {
             Some(lease) => lease.timer = Some(timer),
             None => timer.abort(),
@@ -58,12 +58,12 @@ impl Leases {
     }
 
     /// Whether it can hold keys.
-    pub fn is_alive(&self, id: LeaseId, now: Instant) -> bool {
+    pub(super) fn is_alive(&self, id: LeaseId, now: Instant) -> bool {
         self.by_id.get(&id).is_some_and(|l| !l.ended && now < l.deadline)
     }
 
     /// Begins its time anew; whether it was alive.
-    pub fn keep_alive(&mut self, id: LeaseId, now: Instant) -> bool {
+    pub(super) fn keep_alive(&mut self, id: LeaseId, now: Instant) -> bool {
         let alive = self.is_alive(id, now);
         if let Some(lease) = self.by_id.get_mut(&id).filter(|_| alive) {
             lease.deadline = now + lease.ttl;
@@ -72,26 +72,30 @@ impl Leases {
     }
 
     /// When it ends; `None` when it is gone.
-    pub fn deadline(&self, id: LeaseId) -> Option<Instant> {
+    pub(super) fn deadline(&self, id: LeaseId) -> Option<Instant> {
         self.by_id.get(&id).map(|l| l.deadline)
     }
 
     /// Marks it as ended and says which keys have to go, if `due` holds for it.
     /// It stays until [`Self::remove`], so that a failed removal can be tried again.
-    pub fn end(&mut self, id: LeaseId, due: impl Fn(Instant) -> bool) -> Option<Vec<String>> {
+    pub(super) fn end(
+        &mut self,
+        id: LeaseId,
+        due: impl Fn(Instant) -> bool,
+    ) -> Option<Vec<String>> {
         let lease = self.by_id.get_mut(&id).filter(|l| l.ended || due(l.deadline))?;
         lease.ended = true;
         Some(lease.keys.iter().cloned().collect())
     }
 
-    pub fn remove(&mut self, id: LeaseId) {
+    pub(super) fn remove(&mut self, id: LeaseId) {
         if let Some(timer) = self.by_id.remove(&id).and_then(|l| l.timer) {
             timer.abort();
         }
     }
 
     /// Follows a committed change of a key whose entry was `old`.
-    pub fn rebind(&mut self, effect: &Effect, old: Option<&Entry>) {
+    pub(super) fn rebind(&mut self, effect: &Effect, old: Option<&Entry>) {
         let new = match effect {
             Effect::Put(entry) => entry.lease,
             Effect::Delete(_) => 0,

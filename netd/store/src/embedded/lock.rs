@@ -32,7 +32,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`StoreError::InUse`]; [`StoreError::Failed`] if the directory can't be written.
-    pub fn take(dir: &Path, name: &str) -> Result<Self, StoreError> {
+    pub(super) fn take(dir: &Path, name: &str) -> Result<Self, StoreError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

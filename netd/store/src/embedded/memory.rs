@@ -56,32 +56,32 @@ pub(super) struct Memory {
 
 impl Memory {
     /// What was read at start; earlier changes are not known.
-    pub fn new(entries: Vec<Entry>, revision: Revision, limit: HistoryLimit) -> Self {
+    pub(super) fn new(entries: Vec<Entry>, revision: Revision, limit: HistoryLimit) -> Self {
         let entries = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
         Self { entries, revision, past: VecDeque::new(), past_bytes: 0, floor: revision, limit }
     }
 
-    pub fn revision(&self) -> Revision {
+    pub(super) fn revision(&self) -> Revision {
         self.revision
     }
 
-    pub fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+    pub(super) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
         self.entries.get(key)
     }
 
     /// In key order.
-    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
+    pub(super) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
         let from = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
     }
 
     /// All of one class.
-    pub fn of_class(&self, class: Class) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn of_class(&self, class: Class) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values().filter(move |e| Class::of(&e.key) == class)
     }
 
     /// Takes over what was committed to disk.
-    pub fn apply(&mut self, effects: Vec<Effect>, revision: Revision) {
+    pub(super) fn apply(&mut self, effects: Vec<Effect>, revision: Revision) {
         let mut bytes = 0;
         for effect in &effects {
             match effect {
@@ -114,14 +114,14 @@ impl Memory {
     }
 
     /// Forgets every past change.
-    pub fn forget_all(&mut self) {
+    pub(super) fn forget_all(&mut self) {
         self.past.clear();
         self.past_bytes = 0;
         self.floor = self.revision;
     }
 
     /// Every change under `prefix` after revision `after`.
-    pub fn since(&self, prefix: &str, after: Revision) -> Found {
+    pub(super) fn since(&self, prefix: &str, after: Revision) -> Found {
         if after < self.floor {
             return Found::Forgotten;
         }
@@ -137,7 +137,7 @@ impl Memory {
 }
 
 impl Effect {
-    pub fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         match self {
             Self::Put(entry) => &entry.key,
             Self::Delete(key) => key,

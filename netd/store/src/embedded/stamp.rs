@@ -25,7 +25,7 @@ fn stamp_of(path: &Path) -> PathBuf {
 
 impl Stamp {
     /// The stamp of the file at `path`; `None` if there is none that makes sense.
-    pub fn read(path: &Path) -> Option<Self> {
+    pub(super) fn read(path: &Path) -> Option<Self> {
         let text = fs::read_to_string(stamp_of(path)).ok()?;
         let (boot_id, base) = text.trim_end().split_once(' ')?;
         Some(Self { boot_id: boot_id.to_owned(), base: base.parse().ok()? })
@@ -35,7 +35,7 @@ impl Stamp {
     ///
     /// # Errors
     /// [`StoreError::Failed`].
-    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         let stamp = stamp_of(path);
         let fresh = stamp.with_extension("boot.new");
         let written = File::create(&fresh).and_then(|mut file| {

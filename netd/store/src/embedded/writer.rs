@@ -32,7 +32,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A checked transaction whose changes are of `class`.
-    pub fn commit(&mut self, txn: Txn, class: Option<Class>) -> Result<Outcome, StoreError> {
+    pub(super) fn commit(&mut self, txn: Txn, class: Option<Class>) -> Result<Outcome, StoreError> {
         if let Some(there) = self.conflict(&txn.compares) {
             return Ok(Outcome::Conflict(there));
         }
@@ -50,7 +50,7 @@ impl Writer {
 
     /// Ends a lease for which `due` holds and removes its keys, at one revision.
     /// Whether it was ended, or was gone already.
-    pub fn end_lease(
+    pub(super) fn end_lease(
         &mut self,
         lease: LeaseId,
         due: impl Fn(Instant) -> bool,
@@ -65,7 +65,7 @@ impl Writer {
 
     /// Removes keys of either class. The files are changed one after the other; a
     /// crash in between does no harm, as the rest goes when the store is opened.
-    pub fn remove(&mut self, keys: Vec<String>) -> Result<(), StoreError> {
+    pub(super) fn remove(&mut self, keys: Vec<String>) -> Result<(), StoreError> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl Writer {
     }
 
     /// Makes the journal anew, of what memory holds, if it is still overgrown.
-    pub fn compact(&mut self) {
+    pub(super) fn compact(&mut self) {
         if !self.volatile.is_overgrown() {
             return;
         }

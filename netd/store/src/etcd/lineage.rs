@@ -50,30 +50,30 @@ impl Default for Lineage {
 }
 
 impl Lineage {
-    pub fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         let Self { epoch, cluster, revision, index, surplus, peak } = *self;
         Mark { epoch, cluster, revision, index, surplus, peak }
     }
 
-    pub fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// A revision that any answer has named.
-    pub fn seen(&mut self, revision: Revision) {
+    pub(super) fn seen(&mut self, revision: Revision) {
         self.revision = self.revision.max(revision);
         self.peak = self.peak.max(revision);
     }
 
     /// The last entry that a member had applied, and then its revision.
-    pub fn applied(&mut self, epoch: u64, index: i64, revision: Revision) {
+    pub(super) fn applied(&mut self, epoch: u64, index: i64, revision: Revision) {
         if epoch == self.epoch {
             self.surplus = self.surplus.max(index.saturating_sub(revision));
         }
     }
 
     /// Takes up what was seen after `mark`; begins another epoch if the data was replaced.
-    pub fn judge(&mut self, mark: Mark, now: Sighting) {
+    pub(super) fn judge(&mut self, mark: Mark, now: Sighting) {
         let other_log =
             |index: i64| index < mark.index || index.saturating_sub(now.revision) < mark.surplus;
         let other = mark.cluster.is_some_and(|cluster| cluster != now.cluster)
@@ -91,7 +91,13 @@ impl Lineage {
 
     /// Whether what follows `after`, a revision of `epoch`, can still be told: etcd, asked
     /// after `mark`, was at `now`. A revision that nobody had seen yet may be waited for.
-    pub fn can_resume(&self, mark: Mark, epoch: u64, after: Revision, now: Revision) -> bool {
+    pub(super) fn can_resume(
+        &self,
+        mark: Mark,
+        epoch: u64,
+        after: Revision,
+        now: Revision,
+    ) -> bool {
         epoch == self.epoch && (after <= now || after > mark.peak)
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
+    pub(super) fn new(options: EtcdOptions) -> Result<Self, StoreError> {
         options.check()?;
         let member =
             |endpoint: &String| Member { endpoint: endpoint.clone(), client: Mutex::default() };
@@ -76,17 +76,17 @@ impl Members {
         })
     }
 
-    pub fn options(&self) -> &EtcdOptions {
+    pub(super) fn options(&self) -> &EtcdOptions {
         &self.options
     }
 
     /// The name of a member, for people.
-    pub fn endpoint(&self, at: usize) -> &str {
+    pub(super) fn endpoint(&self, at: usize) -> &str {
         self.all.get(at).map_or("etcd", |member| &member.endpoint)
     }
 
     /// Sends a request to one member after the other until one answers.
-    pub async fn call<T, F>(
+    pub(super) async fn call<T, F>(
         &self,
         rpc: Rpc,
         repeat: Repeat,
@@ -99,7 +99,7 @@ impl Members {
     }
 
     /// As [`Self::call`], and says who answered.
-    pub async fn call_some<T, F>(
+    pub(super) async fn call_some<T, F>(
         &self,
         rpc: Rpc,
         repeat: Repeat,
@@ -142,7 +142,7 @@ impl Members {
     }
 
     /// Sends a request to one member, at most for the request timeout.
-    pub async fn call_one<T, F>(
+    pub(super) async fn call_one<T, F>(
         &self,
         at: usize,
         rpc: Rpc,
@@ -245,7 +245,7 @@ impl Members {
     }
 
     /// A stream of this member has failed: its connection may be dead.
-    pub fn distrust(&self, at: usize) {
+    pub(super) fn distrust(&self, at: usize) {
         if let Some(member) = self.all.get(at) {
             member.client.lock().1 = None;
         }

@@ -23,7 +23,7 @@ struct Found {
 
 impl Follower {
     /// A stream that tells what comes after `after`, from the member that it names.
-    pub async fn connect(&mut self) -> Result<(usize, WatchStream), End> {
+    pub(super) async fn connect(&mut self) -> Result<(usize, WatchStream), End> {
         self.progress = None;
         let found = self.find().await?;
         let at = found.at;

@@ -25,14 +25,14 @@ const REST: u16 = 50;
 
 /// Buffers of what sends.
 #[derive(Default)]
-pub struct Gear {
+pub(super) struct Gear {
     sender: Sender,
     outbox: Outbox,
 }
 
 impl Gear {
     /// For one batch.
-    pub fn sending<'a>(
+    pub(super) fn sending<'a>(
         &'a mut self,
         links: &'a Links,
         queue: usize,
@@ -44,7 +44,7 @@ impl Gear {
 }
 
 /// What a thread works with.
-pub struct Lane<'a> {
+pub(super) struct Lane<'a> {
     shared: &'a Shared,
     queue: usize,
     stop: &'a Stop,
@@ -71,7 +71,7 @@ enum Step {
 
 impl<'a> Lane<'a> {
     /// With the sockets that there are now.
-    pub fn new(shared: &'a Shared, queue: usize, stop: &'a Stop) -> Self {
+    pub(super) fn new(shared: &'a Shared, queue: usize, stop: &'a Stop) -> Self {
         Self {
             shared,
             queue,
@@ -86,7 +86,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Moves packets until it is told to stop, or the device is gone.
-    pub fn serve(mut self) {
+    pub(super) fn serve(mut self) {
         let Some(tun) = self.shared.queues.get(self.queue) else { return };
         let links = self.links.clone();
         let mut fds = vec![tun.as_fd()];

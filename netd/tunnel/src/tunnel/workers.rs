@@ -14,7 +14,7 @@ const TICK: u16 = 250;
 
 /// Threads that end, and are waited for, when this is dropped.
 #[derive(Debug)]
-pub struct Threads {
+pub(super) struct Threads {
     stopper: Option<Stopper>,
     stop: Stop,
     handles: Vec<JoinHandle<()>>,
@@ -25,7 +25,7 @@ impl Threads {
     ///
     /// # Errors
     /// The system's.
-    pub fn serve(shared: &Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn serve(shared: &Arc<Shared>) -> io::Result<Self> {
         let mut threads = Self::new()?;
         for queue in 0..shared.queues.len() {
             let shared = shared.clone();
@@ -39,7 +39,7 @@ impl Threads {
     ///
     /// # Errors
     /// The system's.
-    pub fn tick(shared: &Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn tick(shared: &Arc<Shared>) -> io::Result<Self> {
         let mut threads = Self::new()?;
         let shared = shared.clone();
         threads.spawn("tunnel-timers".into(), move |stop| tick(&shared, &stop))?;

@@ -128,7 +128,7 @@ pub(super) struct Core {
 
 impl Core {
     /// A node that knows what it remembers.
-    pub fn new(settings: Settings, me: Me, view: View, file: OwnFile, peers: Peers) -> Self {
+    pub(super) fn new(settings: Settings, me: Me, view: View, file: OwnFile, peers: Peers) -> Self {
         let mut own = Own {
             me,
             held: file.held.clone(),
@@ -190,12 +190,12 @@ impl Core {
     }
 
     /// Since when it is behind, and why.
-    pub fn behind(&self) -> Option<&(u64, String)> {
+    pub(super) fn behind(&self) -> Option<&(u64, String)> {
         self.failing.values().min_by_key(|(since, _)| *since)
     }
 
     /// From now on the node's leases say this.
-    pub fn announce(&mut self, attrs: LeaseAttrs) {
+    pub(super) fn announce(&mut self, attrs: LeaseAttrs) {
         // As it will be read back: a backend may leave out what it is.
         let text = flannel::value::format(&attrs);
         let attrs = flannel::value::parse(text.as_bytes()).unwrap_or(attrs);
@@ -206,7 +206,7 @@ impl Core {
     }
 
     /// One more subnet.
-    pub fn more(&mut self) {
+    pub(super) fn more(&mut self) {
         if let Some(config) = self.config.clone() {
             self.own.want_more(&config);
             self.dirty = true;
@@ -214,13 +214,13 @@ impl Core {
     }
 
     /// These are not used any more.
-    pub fn give_back(&mut self, subnets: &[Subnets]) {
+    pub(super) fn give_back(&mut self, subnets: &[Subnets]) {
         self.own.give_back(subnets, self.config.as_deref());
         self.dirty = true;
     }
 
     /// The next thing to do, if there is one now.
-    pub fn next(&mut self, now: Now) -> Option<Action> {
+    pub(super) fn next(&mut self, now: Now) -> Option<Action> {
         let updates = self.peers.tick(now);
         self.outbox.peers(updates);
         if self.dirty && self.is_caught_up() {
@@ -346,7 +346,7 @@ impl Core {
     }
 
     /// When [`Self::next`], which has nothing to do now, may have without an event.
-    pub fn wake_at(&self, now: Now) -> Option<Instant> {
+    pub(super) fn wake_at(&self, now: Now) -> Option<Instant> {
         let awaited = self.awaited.values().map(|(_, until)| *until);
         let times =
             [self.peers.wake_at(), self.save_at, self.not_before, self.renew_at, self.rested_at];

@@ -16,7 +16,7 @@ use netd_store::{Entry, Event, Revision};
 
 impl Core {
     /// Takes news from the store.
-    pub fn seen(&mut self, part: Part, seen: Seen, now: Now) {
+    pub(crate) fn seen(&mut self, part: Part, seen: Seen, now: Now) {
         if !self.failing.is_empty() {
             self.cut_off = Some(now.mono);
         }

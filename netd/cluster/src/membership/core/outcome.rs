@@ -15,7 +15,7 @@ use netd_store::{Entry, LeaseId, Outcome, Revision, StoreError, Txn};
 
 impl Core {
     /// Takes what became of an action.
-    pub fn done(&mut self, done: Done, now: Now) {
+    pub(crate) fn done(&mut self, done: Done, now: Now) {
         self.dirty = true;
         match done {
             Done::Relisting => {}

@@ -85,7 +85,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StoreError::Failed`]; the old file is as it was.
-    pub fn make(path: &Path, content: Content) -> Result<Self, StoreError> {
+    pub(super) fn make(path: &Path, content: Content) -> Result<Self, StoreError> {
         let Content { entries, revision, boot_id } = content;
         let entries = entries.into_iter().map(Arc::new);
         let open = replace(path, &boot_id, revision, entries)?;
@@ -96,14 +96,14 @@ impl Journal {
     ///
     /// # Errors
     /// [`StoreError::Failed`] when it can't be read, written or trusted.
-    pub fn open(path: &Path) -> Result<(Self, Content), StoreError> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Content), StoreError> {
         let mut this = Self { path: path.to_owned(), open: None };
         let content = this.reopen()?;
         Ok((this, content))
     }
 
     /// Whether most of the file is past: time for [`Journal::compact`].
-    pub fn is_overgrown(&self) -> bool {
+    pub(super) fn is_overgrown(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.end > open.enough)
     }
 
@@ -112,7 +112,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError::Failed`]; it goes on with the old file, which is not called overgrown
     /// before it has grown some more.
-    pub fn compact(
+    pub(super) fn compact(
         &mut self,
         entries: impl Iterator<Item = Arc<Entry>>,
         revision: Revision,
