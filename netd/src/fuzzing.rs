@@ -4,13 +4,13 @@ use netd_api::v1;
 use prost::Message as _;
 
 use crate::api;
-use crate::usecase;
+use crate::node;
 
 /// Stored records: newline-separated, each tried as every kind; what is taken is loaded
 /// into a registry as at start, and used. And the same as the journal that holds records.
 pub fn records(bytes: &[u8]) {
     netd_store::embedded::fuzz_journal(bytes);
-    usecase::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
+    node::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
 }
 
 /// What the kernel says on netlink sockets.
@@ -23,12 +23,12 @@ pub fn requests(bytes: &[u8]) {
     if let Ok(request) = v1::AttachRequest::decode(bytes)
         && let Ok(spec) = api::check_attach(request)
     {
-        usecase::fuzzing::attach(spec);
+        node::fuzzing::attach(spec);
     }
     if let Ok(request) = v1::CreateNetworkRequest::decode(bytes)
         && let Ok(network) = api::check_network(request.network)
     {
-        usecase::fuzzing::network(network);
+        node::fuzzing::network(network);
     }
     if let Ok(request) = v1::AnnotateRequest::decode(bytes) {
         let _ = api::check_sandbox(request.sandbox);

@@ -1,6 +1,6 @@
 //! netd: the node's pod network daemon.
 //!
-//! Direction of dependency: `api` -> `usecase` -> {`ipam`, `store`, `overlay`,
+//! Direction of dependency: `api` -> `node` -> {`ipam`, `store`, `overlay`,
 //! `dataplane`} -> `domain`.
 
 pub mod api;
@@ -13,5 +13,5 @@ pub mod doctor;
 pub mod fuzzing;
 pub mod logging;
 pub mod metrics;
+pub mod node;
 pub mod tunnel;
-pub mod usecase;

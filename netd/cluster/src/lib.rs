@@ -9,7 +9,7 @@
 //! - `membership/`: this node's leases and what is known of the others'. It remembers
 //!   both on disk, so that a node without etcd goes on as it was.
 //! - `backend/`: nothing. Each is a pure function of this node's facts and a lease.
-//! - `usecase/overlay/`: what is programmed, by comparing that with the kernel.
+//! - `node/overlay/`: what is programmed, by comparing that with the kernel.
 
 pub mod backend;
 pub mod desired;

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use netd_api::v1;
 
-use crate::usecase::now_boot;
+use crate::node::now_boot;
 use netd_domain::{
     AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
     PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,

@@ -9,7 +9,7 @@ use super::{
     Api,
     watch::{self, Change, Outgoing, Source},
 };
-use crate::usecase::{
+use crate::node::{
     Error,
     overlay::{NodeView, RouteView},
 };

@@ -2,7 +2,7 @@
 
 use netd_api::v1;
 
-use crate::usecase::{NetworkView, Work};
+use crate::node::{NetworkView, Work};
 use netd_domain::attach::bridge_mac;
 use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
 

@@ -11,7 +11,7 @@ use super::{
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::{Verb, code_name};
-use crate::usecase::{EndpointFilter, Error, Work, now_boot};
+use crate::node::{EndpointFilter, Error, Work, now_boot};
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 

@@ -18,7 +18,7 @@ use netd_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::usecase::Error;
+use crate::node::Error;
 use netd_dataplane::DataplaneError;
 use netd_domain::Invalid;
 use netd_domain::ipam::IpamError;

@@ -26,7 +26,7 @@ use netd_api::v1::{
 };
 use tonic::{Status, service::RoutesBuilder};
 
-use crate::usecase::Node;
+use crate::node::Node;
 #[cfg(feature = "fuzzing")]
 pub(crate) use attach_request::attach as check_attach;
 #[cfg(feature = "fuzzing")]

@@ -11,7 +11,7 @@ use super::{
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::Verb;
-use crate::usecase::Error;
+use crate::node::Error;
 use netd_domain::{Invalid, Network, NetworkName};
 use netd_store::keys;
 

@@ -11,7 +11,7 @@ use super::{
     convert, peer,
 };
 use crate::metrics::Verb;
-use crate::usecase::{Error, SandboxInfo, Work};
+use crate::node::{Error, SandboxInfo, Work};
 use netd_domain::{Invalid, SandboxId};
 
 #[tonic::async_trait]

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch::Receiver};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 
-use crate::usecase::Error;
+use crate::node::Error;
 use netd_domain::Invalid;
 use netd_store::{Entry, Event, Store, Watched};
 

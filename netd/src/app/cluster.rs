@@ -3,11 +3,11 @@
 use std::{fs, io, path::Path, sync::Arc};
 
 use crate::config::{self, Config};
-use crate::tunnel::TunnelClient;
-use crate::usecase::{
+use crate::node::{
     Node,
     overlay::{Overlay, OverlayParts},
 };
+use crate::tunnel::TunnelClient;
 use netd_cluster::{
     Subnets,
     flannel::subnet_env::SubnetEnv,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::usecase::Node;
+use crate::node::Node;
 
 /// Less than any scrape interval in use.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use tonic::service::RoutesBuilder;
 use crate::api::{self, Api, Capability, Facts};
 use crate::config::Config;
 use crate::metrics::{Metrics, serve_metrics};
-use crate::usecase::{self, Node};
+use crate::node::{self, Node};
 pub use cluster::ClusterError;
 pub use listener::ListenError;
 use netd_dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings, kernel_release};
@@ -45,7 +45,7 @@ pub enum ServeError {
     Dataplane(#[from] DataplaneError),
     /// Reading the store's records.
     #[error("start: {0}")]
-    Start(#[from] usecase::Error),
+    Start(#[from] node::Error),
     /// The metrics' listener.
     #[error("metrics_listen {address}: {source}; choose another address, or \"off\"")]
     Metrics {
@@ -79,7 +79,7 @@ pub enum ServeError {
 /// What can't be put right by waiting: a socket or a state directory in use, a damaged
 /// store, missing privileges. Trouble with single networks or pods is no error here.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
-    let started_at = usecase::now_unix();
+    let started_at = node::now_unix();
     let stop = stop_signal()?;
     // The lock on the store comes first: two netds must not work on one node.
     let store = open_store(&config).await?;

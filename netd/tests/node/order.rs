@@ -1,6 +1,6 @@
 //! Attaches and detaches of one key, in every order.
 
-use netd::usecase::{Error, now_boot};
+use netd::node::{Error, now_boot};
 
 use super::{
     audit::audit,

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Inner, Registry};
-use crate::usecase::{
+use crate::node::{
     error::{Error, Result},
     ports::shown,
 };

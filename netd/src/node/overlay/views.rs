@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Overlay, State};
 use crate::metrics::DeviceTraffic;
-use crate::usecase::{Error, Node, Result};
+use crate::node::{Error, Node, Result};
 use netd_cluster::{
     LeaseAttrs, Subnets,
     desired::{Desired, PeerState},
@@ -262,7 +262,7 @@ impl Overlay {
     /// node is.
     pub async fn measure(&self, node: &Node) {
         let behind = self.membership.status().behind;
-        let now = u64::try_from(crate::usecase::now_unix()).unwrap_or(0);
+        let now = u64::try_from(crate::node::now_unix()).unwrap_or(0);
         node.metrics
             .set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
         let (backend, names, tunnelled) = {

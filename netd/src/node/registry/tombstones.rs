@@ -2,7 +2,7 @@
 //! that addresses are used again in the order in which they were given back.
 
 use super::Registry;
-use crate::usecase::now_unix;
+use crate::node::now_unix;
 use netd_domain::{Endpoint, EndpointKey, Tombstone};
 
 impl Registry {

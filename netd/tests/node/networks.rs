@@ -1,6 +1,6 @@
 //! Networks that can't be, and those that can.
 
-use netd::usecase::Error;
+use netd::node::Error;
 use netd_domain::{Network, Pool, network::NetworkOptions};
 use netd_store::keys;
 

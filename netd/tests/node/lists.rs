@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netd::usecase::{EndpointFilter, now_boot};
+use netd::node::{EndpointFilter, now_boot};
 use netd_store::{Event, Watched, keys};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netd::usecase::Work;
+use netd::node::Work;
 use netd_domain::Endpoint;
 use netd_store::keys;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Overlay;
-use crate::usecase::{Node, records};
+use crate::node::{Node, records};
 use netd_cluster::{membership::OwnSubnets, published::Published};
 use netd_domain::{Endpoint, Phase};
 use netd_store::{Change, LeaseId, StoreError, Txn, Watched, keys};
@@ -113,7 +113,7 @@ fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
     all
 }
 
-fn record(node: &Node, endpoint: &Endpoint) -> crate::usecase::Result<Vec<u8>> {
+fn record(node: &Node, endpoint: &Endpoint) -> crate::node::Result<Vec<u8>> {
     records::encode(&Published::of(&node.config.node, endpoint))
 }
 

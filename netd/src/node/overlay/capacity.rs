@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::usecase::Node;
+use crate::node::Node;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::NetworkName;
 use netd_domain::ipam::PoolUsage;
@@ -23,7 +23,7 @@ const RESERVE: u64 = 8;
 
 impl Overlay {
     /// Takes another subnet if this network's are nearly full; doesn't wait for it.
-    pub(in crate::usecase) fn top_up(&self, node: &Node, name: &NetworkName) {
+    pub(in crate::node) fn top_up(&self, node: &Node, name: &NetworkName) {
         if *name == self.settings.network
             && self.settings.pod_cidr.is_empty()
             && is_low(&node.registry.usage(name))
@@ -34,7 +34,7 @@ impl Overlay {
     }
 
     /// Takes another subnet and waits until it can be used; whether there is one.
-    pub(in crate::usecase) async fn one_more(&self, node: &Node, name: &NetworkName) -> bool {
+    pub(in crate::node) async fn one_more(&self, node: &Node, name: &NetworkName) -> bool {
         if *name != self.settings.network || !self.settings.pod_cidr.is_empty() {
             return false;
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{Overlay, Peer, State, local::LocalError, subnet_file};
-use crate::usecase::{Node, queue::Target};
+use crate::node::{Node, queue::Target};
 use netd_cluster::{
     Local, Subnets,
     backend::PeerProblem,

@@ -1,6 +1,6 @@
 //! Every commit fails once, devices are in the way: nothing is left over.
 
-use netd::usecase::Error;
+use netd::node::Error;
 use netd_dataplane::DataplaneError;
 use netd_domain::{PortMapping, Protocol};
 

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{Inner, NetworkState, Work};
-use crate::usecase::{
+use crate::node::{
     error::{Error, Result},
     now_unix,
     ports::shown,

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{Overlay, State, command, memory};
-use crate::usecase::Node;
+use crate::node::Node;
 use netd_cluster::{backend::Command, desired::Delta};
 use netd_dataplane::{OverlayReport, OverlaySubject, Repair};
 use netd_domain::overlay::{OverlayChange, OverlayState};
@@ -12,7 +12,7 @@ impl Overlay {
     /// Whatever may differ is compared as a whole and put right; this node's facts are
     /// read again first, since an address or a device may have changed.
     /// Whether all is as it has to be then.
-    pub(in crate::usecase) async fn mend(&self, node: &Arc<Node>) -> bool {
+    pub(in crate::node) async fn mend(&self, node: &Arc<Node>) -> bool {
         let mut state = self.state.lock().await;
         if self.facts_changed(node, &mut state).await || state.withheld {
             self.rebuild(node, &mut state).await

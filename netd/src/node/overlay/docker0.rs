@@ -22,7 +22,7 @@
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::usecase::Node;
+use crate::node::Node;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::{Network, network::overlap};
 

@@ -8,7 +8,7 @@ use std::{
 
 use netd::config::load;
 use netd::metrics::Metrics;
-use netd::usecase::{Node, Result, now_boot};
+use netd::node::{Node, Result, now_boot};
 use netd_dataplane::{Dataplane, Settings};
 use netd_domain::{AttachSpec, Bandwidth, Dns, Endpoint, EndpointKey, PodIdentity};
 use netd_store::embedded::{EmbeddedOptions, EmbeddedStore};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netd::usecase::Error;
+use netd::node::Error;
 use netd_domain::{AttachSpec, Endpoint, Protocol, Stage};
 
 use super::{
@@ -20,7 +20,7 @@ fn created(name: &str, addresses: &[&str]) -> AttachSpec {
     AttachSpec { addresses, netns_path: Default::default(), ..spec }
 }
 
-fn create(netd: &Process, spec: AttachSpec) -> netd::usecase::Result<std::sync::Arc<Endpoint>> {
+fn create(netd: &Process, spec: AttachSpec) -> netd::node::Result<std::sync::Arc<Endpoint>> {
     netd.run(netd.node.create_endpoint(spec))
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use netd::usecase::{SandboxInfo, now_boot};
+use netd::node::{SandboxInfo, now_boot};
 use netd_domain::{EndpointKey, PortMapping, Protocol};
 
 use super::{
