@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod net;
 pub mod nri;
 pub mod paths;
+pub mod raw_netlink;
 pub mod service;
 pub mod stack;
 pub mod wait;

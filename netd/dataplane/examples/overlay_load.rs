@@ -10,7 +10,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use netd_dataplane::{Dataplane, DataplaneError, OverlayReport, Settings, netns};
+use netd_dataplane::{Dataplane, DataplaneError, OverlayReport, Settings, namespace};
 use netd_domain::{
     IfName, Mac,
     overlay::{
@@ -86,7 +86,7 @@ fn space() -> Outcome<OwnedFd> {
                 return Err(format!("ip {line}: {done}").into());
             }
         }
-        Ok(netns::current()?)
+        Ok(namespace::current()?)
     };
     std::thread::spawn(make).join().map_err(|_| "a thread died")?
 }

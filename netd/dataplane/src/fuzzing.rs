@@ -1,10 +1,10 @@
 //! For fuzzing: the kernel's messages through every reader, and what is made of wirings.
 
 use super::{
-    FirewallState, events,
+    FirewallState, endpoint, events,
     firewall::{self, FirewallSettings},
     message::{device, net, object, tc, wireguard},
-    netlink, observe, plan,
+    netlink, observe,
 };
 use netd_domain::Wiring;
 
@@ -49,7 +49,7 @@ pub fn state(state: &FirewallState) {
 
 /// The plan that makes an endpoint, and what it says in a log.
 pub fn plan(wiring: &Wiring) {
-    let ops = plan::plan_new(wiring).unwrap_or_default();
+    let ops = endpoint::plan::plan_new(wiring).unwrap_or_default();
     assert!(!ops.is_empty(), "an endpoint that needs nothing");
     for op in ops {
         let _ = op.to_string();

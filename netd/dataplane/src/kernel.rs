@@ -6,12 +6,12 @@ use parking_lot::Mutex;
 
 use super::{
     DataplaneError, Settings,
+    endpoint::link_groups::LinkGroups,
     events::Table,
+    exec::namespace::{self, Netns},
     message::link::Which,
     netlink::{Batch, Family, Refusal, Socket},
-    netns::{self, Netns},
     observe,
-    parking::Lot,
 };
 use netd_domain::{IfName, Wiring, WiringDriver};
 
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     /// What was made, for the thread that listens.
     pub table: Mutex<Table>,
     /// Links on their way out.
-    pub lot: Lot,
+    pub link_groups: LinkGroups,
     /// Ports of the threads' sockets: what they cause is no drift.
     pub ports: Mutex<Vec<u32>>,
 }
@@ -77,7 +77,7 @@ impl Kernel {
 /// A socket in a sandbox's namespace.
 pub(crate) fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
     let what = || format!("opening a netlink socket in {}", netns.path().display());
-    netns::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
+    namespace::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
         .and_then(|socket| socket)
         .map_err(|e| failed(what())(e))
 }

@@ -1,39 +1,31 @@
 //! The kernel's side: makes wirings true, and says what differs.
 //!
 //! Owns no state but sockets and what is on its way out of the kernel. `netlink.rs`
-//! is the only file that opens netlink sockets, `netns.rs` the only one that calls
+//! is the only file that opens netlink sockets, `exec/namespace.rs` the only one that calls
 //! `setns`. Every operation is idempotent.
 //!
-//! `plan/` decides and is pure; `message/` says it to the kernel; `apply.rs` carries a
-//! plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
+//! `endpoint/plan.rs` decides and is pure; `message/` says it to the kernel; `endpoint/apply.rs`
+//! carries a plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
 //! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
 //! events have one each.
 
-mod apply;
-mod attach;
-mod carrier;
+mod endpoint;
 pub mod error;
 mod events;
+mod exec;
 pub mod firewall;
-pub mod floor;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handover;
 mod kernel;
 mod message;
 mod naming;
 pub mod netlink;
-pub mod netns;
+mod network;
 mod networks;
 mod observe;
 mod overlay;
-mod parking;
-mod place;
-pub mod plan;
-mod repair;
 mod rules;
-mod settle;
 mod sysctl;
 mod types;
 mod underlay;
@@ -45,16 +37,19 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::{
-    attach::Helpers,
+    endpoint::{
+        attach::{self, Helpers},
+        cnm, reconcile, teardown,
+    },
     kernel::{Kernel, Shared, failed},
     overlay::Overlay,
     rules::Rules,
     worker::Worker,
 };
+pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
+pub use exec::namespace::{self, Netns};
 pub use firewall::{FirewallSettings, FirewallState};
-pub use handover::Seen;
-pub use netns::Netns;
 pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
@@ -135,7 +130,7 @@ impl Dataplane {
     ) -> Result<Vec<Repair>, DataplaneError> {
         let elements = wiring.clone();
         let ruled = self.helpers.rules.call(move |rules| rules.add(elements));
-        let linked = self.repairs.call(move |k| repair::repair(k, &netns, &wiring));
+        let linked = self.repairs.call(move |k| reconcile::repair(k, &netns, &wiring));
         let (ruled, linked) = tokio::join!(ruled, linked);
         ruled.and(linked)
     }
@@ -147,7 +142,7 @@ impl Dataplane {
     /// As for `attach`.
     pub async fn hand(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| handover::hand(k, &helpers, &wiring)).await
+        self.links.call(move |k| cnm::hand(k, &helpers, &wiring)).await
     }
 
     /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
@@ -160,7 +155,7 @@ impl Dataplane {
         netns: Option<Arc<Netns>>,
         wiring: Arc<Wiring>,
     ) -> Result<Seen, DataplaneError> {
-        self.repairs.call(move |k| handover::look(k, netns.as_deref(), &wiring)).await
+        self.repairs.call(move |k| cnm::look(k, netns.as_deref(), &wiring)).await
     }
 
     /// What happens to the endpoint's link from here on is no loss.
@@ -198,7 +193,7 @@ impl Dataplane {
         netns: Arc<Netns>,
         wiring: Arc<Wiring>,
     ) -> Result<Vec<String>, DataplaneError> {
-        self.repairs.call(move |k| repair::check(k, &netns, &wiring)).await
+        self.repairs.call(move |k| reconcile::check(k, &netns, &wiring)).await
     }
 
     /// Cuts an endpoint off: its firewall elements are gone, its links down and left to
@@ -207,7 +202,7 @@ impl Dataplane {
     /// # Errors
     /// `Kernel`.
     pub async fn park(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| parking::park(k, &wiring)).await
+        self.cut_off(wiring.clone(), move |k| teardown::park(k, &wiring)).await
     }
 
     /// As [`Dataplane::park`], but looks first, and leaves a device alone that has the
@@ -216,7 +211,7 @@ impl Dataplane {
     /// # Errors
     /// `Kernel`, `Io`.
     pub async fn park_if_ours(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| parking::park_if_ours(k, &wiring)).await
+        self.cut_off(wiring.clone(), move |k| teardown::park_if_ours(k, &wiring)).await
     }
 
     async fn cut_off(
@@ -235,7 +230,7 @@ impl Dataplane {
     /// # Errors
     /// `Kernel`.
     pub async fn reap(&self) -> Result<(), DataplaneError> {
-        self.helpers.reaper.call(parking::reap).await
+        self.helpers.reaper.call(teardown::reap).await
     }
 
     /// Makes or adopts a network's bridge and the settings it needs; what that took.
@@ -286,7 +281,7 @@ impl Dataplane {
     /// # Errors
     /// `Io`.
     pub async fn host_links(&self) -> Result<Vec<HostLink>, DataplaneError> {
-        self.repairs.call(parking::host_links).await
+        self.repairs.call(teardown::host_links).await
     }
 
     /// Removes the devices of an endpoint that nobody knows, and waits for it.
@@ -295,7 +290,7 @@ impl Dataplane {
     /// `Kernel`.
     pub async fn remove_stray(&self, ifname: &IfName) -> Result<(), DataplaneError> {
         let ifname = ifname.clone();
-        self.helpers.reaper.call(move |k| parking::remove(k, &ifname)).await
+        self.helpers.reaper.call(move |k| teardown::remove(k, &ifname)).await
     }
 
     /// MTU of the device that leads out of the node, bytes; 1500 when there is none.

@@ -11,9 +11,8 @@ use super::{
         net,
     },
     netlink::Batch,
-    observe,
-    plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
-    sysctl,
+    network::plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
+    observe, sysctl,
 };
 use netd_domain::{BridgeWiring, NetworkWiring, network::overlap};
 

@@ -17,12 +17,12 @@ use netlink_packet_route::{
 };
 
 use super::{
+    endpoint::observed::{ActualLimits, ActualLink},
     message::{
         link::{self, Which},
         net, tc,
     },
     netlink::{Batch, Received, Socket},
-    plan::{ActualLimits, ActualLink},
 };
 use netd_domain::{Mac, Route};
 

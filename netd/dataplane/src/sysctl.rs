@@ -10,7 +10,7 @@ use std::{fs, io, os::fd::AsFd, path::PathBuf};
 
 use super::{
     DataplaneError, Repair, RepairKind,
-    netns::{self, Netns},
+    exec::namespace::{self, Netns},
 };
 use netd_domain::{IfName, NetworkWiring};
 
@@ -120,7 +120,7 @@ fn local_routes(host: &IfName) -> Setting {
 /// Switches IPv6 on for an interface of a sandbox that was made with it off.
 pub(crate) fn enable_ipv6(netns: &Netns, ifname: &IfName) -> Result<(), DataplaneError> {
     let setting = setting(&["ipv6", "conf", ifname.as_str(), "disable_ipv6"], "0");
-    match netns::run_in(netns.as_fd(), || set(&setting)) {
+    match namespace::run_in(netns.as_fd(), || set(&setting)) {
         Ok(result) => result.map(drop),
         Err(e) => Err(broken(&setting, &e)),
     }

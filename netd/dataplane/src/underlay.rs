@@ -5,10 +5,10 @@ use std::io;
 use netlink_packet_route::AddressFamily;
 
 use super::{
+    endpoint::observed::ActualLink,
     message::{link::Which, net},
     netlink::Socket,
     observe,
-    plan::ActualLink,
 };
 use netd_domain::IfName;
 

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{DataplaneError, netns, place::Place};
+use super::{
+    DataplaneError,
+    exec::{cpu_affinity::Place, namespace::go_home},
+};
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
@@ -115,15 +118,6 @@ impl<T> Pending<T> {
         // This processor is about to be free.
         self.place.let_go();
         self.wait.recv().map_err(|_| gone(self.name))?
-    }
-}
-
-/// Takes the calling thread to the namespace that the dataplane works on.
-pub(crate) fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> {
-    match home {
-        Some(fd) => netns::enter_for_good(fd.as_ref())
-            .map_err(|e| failed("entering the host's namespace".into(), e)),
-        None => Ok(()),
     }
 }
 

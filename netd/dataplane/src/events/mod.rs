@@ -23,11 +23,11 @@ pub(crate) use self::{
 };
 use super::{
     DataplaneError, Drift,
+    exec::namespace::go_home,
     firewall::{OwnChanges, Watcher},
     kernel::{Shared, failed},
     netlink::{Family, Received, Socket},
     underlay,
-    worker::go_home,
 };
 
 /// Multicast groups (uapi/linux/rtnetlink.h) to hear everywhere: links, neighbours,

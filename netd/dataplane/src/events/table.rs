@@ -9,7 +9,8 @@ use super::{
     parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
 };
 use crate::{
-    Drift, message::net::PROTOCOL_NUMBER, netlink::Received, networks::DOCKER0, parking::is_parked,
+    Drift, endpoint::link_groups::is_parked, message::net::PROTOCOL_NUMBER, netlink::Received,
+    networks::DOCKER0,
 };
 use netd_domain::IfName;
 

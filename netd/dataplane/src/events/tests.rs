@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{Expected, ExpectedBridge, Table, parse};
-use crate::{Drift, netlink::Received, parking::FIRST_GROUP};
+use crate::{Drift, endpoint::link_groups::FIRST_GROUP, netlink::Received};
 
 const HOST: u32 = 40;
 const POD: u32 = 2;

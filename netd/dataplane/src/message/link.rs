@@ -12,7 +12,7 @@ use netlink_packet_route::{
     nsid::{NsidAttribute, NsidMessage},
 };
 
-use crate::plan::LinkChange;
+use crate::endpoint::op::LinkChange;
 use netd_domain::{BridgeWiring, IfName, Wiring};
 
 /// Which link a request is about.

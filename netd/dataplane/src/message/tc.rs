@@ -5,8 +5,8 @@
 
 use super::attr::{find, u32_at};
 use crate::{
+    endpoint::{limit::LATENCY_MS, op::Shape},
     netlink::{Batch, Received},
-    plan::{Shape, limit::LATENCY_MS},
 };
 
 const RTM_NEWQDISC: u16 = 36;

@@ -10,9 +10,8 @@ use std::{
 };
 
 use netd_dataplane::{
-    AttachTimes, Dataplane, DataplaneError, Drift, Settings,
-    firewall::FirewallState,
-    netns::{self, Netns},
+    AttachTimes, Dataplane, DataplaneError, Drift, Netns, Settings, firewall::FirewallState,
+    namespace,
 };
 use netd_domain::{
     Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,
@@ -28,7 +27,7 @@ impl Space {
         let made = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
                 .expect("these tests need root: they make network namespaces");
-            netns::current().unwrap()
+            namespace::current().unwrap()
         });
         let space = Self(Arc::new(made.join().unwrap()));
         space.ip("link set lo up");
@@ -61,7 +60,7 @@ impl Space {
     }
 
     pub fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
-        netns::run_in(self.0.as_fd(), f).unwrap()
+        namespace::run_in(self.0.as_fd(), f).unwrap()
     }
 
     pub fn udp(&self, at: IpAddr) -> UdpSocket {

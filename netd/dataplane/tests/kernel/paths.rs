@@ -2,10 +2,7 @@
 
 use std::{os::unix::net::UnixListener, path::Path, time::Instant};
 
-use netd_dataplane::{
-    DataplaneError,
-    netns::{self, Netns},
-};
+use netd_dataplane::{DataplaneError, Netns, namespace};
 
 use crate::bed::Space;
 
@@ -72,9 +69,9 @@ fn a_namespace_is_known_by_its_identity() {
 fn a_thread_is_home_again_after_a_visit_and_after_a_panic() {
     let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let (home, away) = (here(), Space::new());
-    assert_ne!(netns::run_in(&*away.0, here).unwrap(), home);
+    assert_ne!(namespace::run_in(&*away.0, here).unwrap(), home);
     assert_eq!(here(), home);
-    let panicked = std::panic::catch_unwind(|| netns::run_in(&*away.0, || panic!("inside")));
+    let panicked = std::panic::catch_unwind(|| namespace::run_in(&*away.0, || panic!("inside")));
     assert!(panicked.is_err());
     assert_eq!(here(), home);
 }

@@ -9,15 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use netd_dataplane::{
-    floor,
-    netlink::{Family, Socket},
-};
+use netd_dataplane::netlink::{Family, Socket};
 use netd_domain::{
     AttachSpec, Bandwidth, Dns, Driver, EndpointKey, Network, PodIdentity, Pool, Wiring,
     attach::Assigned, network::NetworkOptions,
 };
-use testbed::{Host, Namespace, wait};
+use testbed::{Host, Namespace, raw_netlink, wait};
 
 use crate::{
     contender::{CHUNK, CLEAN_UP},
@@ -25,6 +22,7 @@ use crate::{
 };
 
 /// Indexes that no device of the bed has.
+const BRIDGE_INDEX: u32 = 99_999;
 const FIRST_INDEX: u32 = 100_000;
 
 pub struct Floor {
@@ -43,7 +41,10 @@ impl Floor {
         let network = Network::new("default".parse()?, vec![pool], options)?;
         let mut socket = host.net.run(|| Ok(Socket::open(Family::Route)?))?;
         let bridge = network.wiring(1500).bridge;
-        let bridge = bridge.map(|b| floor::bridge(&mut socket, &b, 1500)).transpose()?;
+        if let Some(bridge) = &bridge {
+            raw_netlink::bridge(&mut socket, bridge, 1500, BRIDGE_INDEX)?;
+        }
+        let bridge = bridge.map(|_| BRIDGE_INDEX);
         Ok(Self { host, network, socket, bridge, pods: Vec::new(), made: 0 })
     }
 
@@ -78,7 +79,7 @@ impl Floor {
             let wiring = self.wiring()?;
             let index = FIRST_INDEX + self.made;
             let start = Instant::now();
-            floor::attach(&mut self.socket, &sandbox, &wiring, index, self.bridge)?;
+            raw_netlink::attach(&mut self.socket, &sandbox, &wiring, index, self.bridge)?;
             each.push(start.elapsed());
             pods.push(pod);
         }

@@ -10,7 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
-use super::sysctl;
+use crate::sysctl;
 use netd_domain::IfName;
 
 /// uapi/linux/sockios.h

@@ -4,8 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::actual::ActualLink;
-use crate::{DataplaneError, Repair, RepairKind};
+use crate::{DataplaneError, Repair, RepairKind, endpoint::observed::ActualLink};
 use netd_domain::{BridgeWiring, IfName, NetworkWiring};
 
 /// What is there of a network's bridge.
@@ -90,6 +89,70 @@ impl fmt::Display for NetworkOp {
             Self::Set => f.write_str("set the bridge's MAC, MTU and state"),
             Self::RemoveAddress(net) => write!(f, "remove the wrong gateway address {net}"),
             Self::Address(net) => write!(f, "gateway address {net}"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use netd_domain::Mac;
+
+    fn network() -> NetworkWiring {
+        NetworkWiring {
+            name: "default".parse().unwrap(),
+            bridge: Some(BridgeWiring {
+                name: "cni0".parse().unwrap(),
+                mac: Mac::derived(b"bridge"),
+                addresses: vec!["10.88.0.1/16".parse().unwrap()],
+            }),
+            mtu: 1450,
+            subnets: vec!["10.88.0.0/16".parse().unwrap()],
+            cluster: vec![],
+            docker0: vec![],
+            masquerade: true,
+            internal: false,
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_made_adopted_or_mended() {
+        let network = network();
+        let gateway = "10.88.0.1/16".parse().unwrap();
+        let made = plan_network(&network, &ActualNetwork::default()).unwrap();
+        assert_eq!(made, [NetworkOp::Create, NetworkOp::Set, NetworkOp::Address(gateway)]);
+        let device = ActualLink {
+            kind: "bridge".into(),
+            up: true,
+            mtu: 1450,
+            mac: Some(Mac::derived(b"bridge")),
+            ..ActualLink::default()
+        };
+        let right = ActualNetwork { device: Some(device), addresses: vec![gateway] };
+        assert_eq!(plan_network(&network, &right).unwrap(), []);
+        let mut stp = right.clone();
+        stp.device.as_mut().unwrap().stp = true;
+        assert_eq!(plan_network(&network, &stp).unwrap(), [NetworkOp::Set]);
+        let mut other = right.clone();
+        other.device.as_mut().unwrap().kind = "vlan".into();
+        assert!(plan_network(&network, &other).is_err());
+        let wrong = "10.88.0.1/24".parse().unwrap();
+        let narrow = ActualNetwork { addresses: vec![wrong], ..right };
+        let ops = plan_network(&network, &narrow).unwrap();
+        assert_eq!(ops, [NetworkOp::RemoveAddress(wrong), NetworkOp::Address(gateway)]);
+    }
+
+    #[test]
+    fn a_routed_network_needs_no_bridge() {
+        let routed = NetworkWiring { bridge: None, ..network() };
+        assert_eq!(plan_network(&routed, &ActualNetwork::default()).unwrap(), []);
+    }
+
+    #[test]
+    fn the_provisional_mtu_is_never_the_right_one() {
+        for mtu in [576, 1280, 1450, 1499, 1500, 9000] {
+            assert_ne!(provisional_mtu(mtu), mtu);
         }
     }
 }

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use super::{
-    actual::{ActualEndpoint, ActualLimits, ActualLink},
     limit,
+    observed::{ActualEndpoint, ActualLimits, ActualLink},
     op::{LinkChange, Op, Shaped, link_local},
 };
 use crate::DataplaneError;

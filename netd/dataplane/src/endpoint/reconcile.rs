@@ -2,17 +2,18 @@
 
 use std::os::fd::AsFd;
 
-use super::{
+use crate::{
     DataplaneError, Repair,
-    apply::{Applier, Indexes},
+    endpoint::apply::{Applier, Indexes},
+    endpoint::observed::{ActualEndpoint, ActualLink},
+    endpoint::op::Op,
+    endpoint::plan::{needs_local_routes, plan_endpoint},
+    exec::namespace::Netns,
     kernel::{Kernel, failed, pod_socket},
     message::link::Which,
     naming::ifb_name,
     netlink::Socket,
-    netns::Netns,
-    observe,
-    plan::{ActualEndpoint, ActualLink, Op, needs_local_routes, plan_endpoint},
-    sysctl,
+    observe, sysctl,
 };
 use netd_domain::{Wiring, WiringDriver};
 

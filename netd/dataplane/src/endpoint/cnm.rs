@@ -3,15 +3,16 @@
 
 use std::{io, os::fd::AsFd, sync::Arc};
 
-use super::{
+use crate::{
     AttachTimes, DataplaneError,
-    attach::{self, Helpers},
+    endpoint::attach::{self, Helpers},
+    endpoint::observed::ActualLink,
+    endpoint::teardown,
     events::Expected,
+    exec::namespace::Netns,
     kernel::{Kernel, failed, pod_socket},
     message::link::Which,
-    netns::Netns,
-    observe, parking,
-    plan::ActualLink,
+    observe,
 };
 use netd_domain::{IfName, Wiring};
 
@@ -38,7 +39,7 @@ pub(crate) fn hand(
     let name = Which::Name(wiring.host_ifname.as_str());
     if observe::link(&mut kernel.socket, name).map_err(failed(what()))?.is_some() {
         kernel.shared.table.lock().forget(&wiring.host_ifname);
-        parking::remove(kernel, &wiring.host_ifname)?;
+        teardown::remove(kernel, &wiring.host_ifname)?;
     }
     let host = Netns::own().map_err(failed("opening the host's namespace"))?;
     attach::attach(kernel, helpers, &host, wiring)

@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::{
+use crate::{
     DataplaneError,
+    endpoint::op::{LinkChange, Op, Shaped, Side},
+    endpoint::teardown,
     events::Expected,
+    exec::namespace::Netns,
     kernel::{Kernel, failed, pod_socket, refused},
     message::{
         attr,
@@ -13,10 +16,7 @@ use super::{
     },
     naming::ifb_name,
     netlink::{Batch, Received, Refusal, Socket},
-    netns::Netns,
-    observe, parking,
-    plan::{LinkChange, Op, Shaped, Side},
-    sysctl,
+    observe, sysctl,
 };
 use netd_domain::{Route, Wiring, WiringDriver};
 
@@ -104,7 +104,7 @@ impl<'a> Applier<'a> {
             return;
         }
         self.kernel.shared.table.lock().forget(host);
-        if let Err(e) = parking::park_made(self.kernel, host, &made) {
+        if let Err(e) = teardown::park_made(self.kernel, host, &made) {
             tracing::warn!(interface = %host, "undoing an attach: {e}");
         }
     }

@@ -1,5 +1,5 @@
 //! What an attach costs beside the kernel's floor, in network namespaces of its own.
-//! Needs root: `cargo run --release -p netd-dataplane --example attach_cost -- [pods]`.
+//! Needs root: `cargo run --release -p netd-tests --bin netd-attach-cost -- [pods]`.
 
 use std::{
     error::Error,
@@ -10,16 +10,16 @@ use std::{
 };
 
 use netd_dataplane::{
-    Dataplane, Settings,
+    Dataplane, Netns, Settings,
     firewall::FirewallState,
-    floor,
+    namespace,
     netlink::{Family, Socket},
-    netns::{self, Netns},
 };
 use netd_domain::{
     Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,
     wiring::WiredAddress,
 };
+use testbed::raw_netlink;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -48,18 +48,22 @@ fn print(what: &str, mut took: Vec<Duration>) {
 }
 
 fn floor_of(bridged: bool, ipv6: bool, pods: u16) -> Outcome<Vec<Duration>> {
+    const BRIDGE_INDEX: u32 = 999;
     const FIRST_INDEX: u32 = 1000;
     let home = space(ipv6)?;
-    netns::enter_for_good(&home)?;
+    namespace::enter_for_good(&home)?;
     let mut socket = Socket::open(Family::Route)?;
     let bridge = network(bridged)?.bridge;
-    let bridge = bridge.map(|b| floor::bridge(&mut socket, &b, 1500)).transpose()?;
+    if let Some(bridge) = &bridge {
+        raw_netlink::bridge(&mut socket, bridge, 1500, BRIDGE_INDEX)?;
+    }
+    let bridge = bridge.map(|_| BRIDGE_INDEX);
     let mut took = Vec::new();
     let mut sandboxes = Vec::new();
     for n in 2..pods + 2 {
         let (sandbox, wiring) = (space(ipv6)?, wiring(bridged, n)?);
         let start = Instant::now();
-        floor::attach(&mut socket, &sandbox, &wiring, FIRST_INDEX + u32::from(n), bridge)?;
+        raw_netlink::attach(&mut socket, &sandbox, &wiring, FIRST_INDEX + u32::from(n), bridge)?;
         took.push(start.elapsed());
         sandboxes.push(sandbox);
     }
@@ -124,7 +128,7 @@ fn space(ipv6: bool) -> Outcome<OwnedFd> {
         if !ipv6 {
             std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
         }
-        Ok(netns::current()?)
+        Ok(namespace::current()?)
     };
     std::thread::spawn(make).join().map_err(|_| "a thread died")?
 }

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use crate::{
     AttachTimes, DataplaneError,
-    apply::{Applier, Indexes},
+    endpoint::apply::{Applier, Indexes},
+    endpoint::op::Side,
+    endpoint::plan::plan_new,
+    endpoint::teardown,
+    exec::namespace::Netns,
     kernel::Kernel,
-    netns::Netns,
-    parking,
-    plan::{Side, plan_new},
     rules::Rules,
     worker::Worker,
 };
@@ -45,13 +46,13 @@ pub(crate) fn attach(
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
         (linked, ruled) => {
             if linked.is_ok() {
-                parking::park(kernel, wiring)?;
+                teardown::park(kernel, wiring)?;
             }
             if ruled.is_ok() {
                 let elements = wiring.clone();
                 helpers.rules.begin(move |rules| rules.remove(&elements)).wait()?;
             }
-            helpers.reaper.begin(parking::reap).wait()?;
+            helpers.reaper.begin(teardown::reap).wait()?;
             Err(linked.err().or(ruled.err()).unwrap_or_else(|| unreachable_failure(wiring)))
         }
     }
@@ -73,7 +74,7 @@ fn links(
     let retry = match &first {
         // The name, or the last port, of a link that is on its way out.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
-            helpers.reaper.begin(parking::reap).wait()?;
+            helpers.reaper.begin(teardown::reap).wait()?;
             true
         }
         // The bridge was replaced since its index was learnt.

@@ -3,68 +3,27 @@
 //! Removing a veth costs its caller 20 ms in `rcu_barrier`, after the link is gone, and
 //! no less for ten of them in one message; removing a whole link group costs it once.
 //! So a detach parks (down, in our group) and the reaper removes the group.
-
 //!
 //! While a group is removed nobody else gets the kernel's rtnl lock: 0.3-0.5 ms a link.
 //! So there are many small groups, and attaches go on in between.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     io,
 };
 
 use netlink_packet_route::link::InfoKind;
-use parking_lot::Mutex;
 
-use super::{
+use crate::{
     DataplaneError, HostLink,
+    endpoint::{link_groups::is_parked, observed::ActualLink},
     kernel::{Kernel, failed, refused},
     message::link::{self, Which},
     naming::{host_name, ifb_name, is_host_name},
     netlink::{Batch, Refusal},
     observe,
-    plan::ActualLink,
 };
 use netd_domain::{IfName, Wiring};
-
-/// The first link group of parked links: "nd" and a number, nobody else's in all likelihood.
-pub(crate) const FIRST_GROUP: u32 = 0x6e64_0000;
-/// How many such groups there are; used in turn.
-const GROUPS: u32 = 256;
-/// Links in a group: holds an attach up by some 10 ms, and removes some 900 a second.
-const GROUP_SIZE: u32 = 32;
-
-/// Whether links of this group are on their way out.
-pub(crate) fn is_parked(group: u32) -> bool {
-    (FIRST_GROUP..FIRST_GROUP + GROUPS).contains(&group)
-}
-
-/// Which groups hold parked links.
-#[derive(Debug, Default)]
-pub(crate) struct Lot(Mutex<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    parked: u32,
-    groups: BTreeSet<u32>,
-    /// What an earlier process left was looked for.
-    surveyed: bool,
-}
-
-impl Lot {
-    /// The group for the next link; [`Lot::occupied`] has to follow.
-    pub(crate) fn next(&self) -> u32 {
-        let mut inner = self.0.lock();
-        inner.parked = inner.parked.wrapping_add(1);
-        FIRST_GROUP + inner.parked / GROUP_SIZE % GROUPS
-    }
-
-    /// A link was put in the group. Not before it is there: the reaper forgets a group
-    /// when it removes it.
-    pub(crate) fn occupied(&self, group: u32) {
-        self.0.lock().groups.insert(group);
-    }
-}
 
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
 pub(crate) fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
@@ -125,11 +84,11 @@ impl Stuck {
 }
 
 fn park_all<'a>(kernel: &mut Kernel, links: impl Iterator<Item = Which<'a>>) -> Result<(), Stuck> {
-    let group = kernel.shared.lot.next();
+    let group = kernel.shared.link_groups.next();
     let mut batch = Batch::new();
     links.for_each(|which| batch.route(link::park(which, group), 0));
     let results = kernel.socket.batch(batch).map_err(Stuck::Socket)?;
-    kernel.shared.lot.occupied(group);
+    kernel.shared.link_groups.occupied(group);
     let refusals = results.into_iter().filter_map(Result::err);
     match refusals.into_iter().find(|refusal| refusal.errno != libc::ENODEV) {
         Some(refusal) => Err(Stuck::Refused(refusal)),
@@ -143,7 +102,7 @@ pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
     let what = "removing parked links";
     // One at a time: what is left after a failure is there for the next call.
     loop {
-        let next = kernel.shared.lot.0.lock().groups.pop_first();
+        let next = kernel.shared.link_groups.pop();
         let Some(group) = next else { return Ok(()) };
         let result = kernel.one(|batch| batch.route(link::delete_group(group), 0));
         let result = result.map_err(failed(what)).and_then(|answer| match answer {
@@ -152,7 +111,7 @@ pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
             _ => Ok(()),
         });
         if result.is_err() {
-            kernel.shared.lot.occupied(group);
+            kernel.shared.link_groups.occupied(group);
             return result;
         }
     }
@@ -160,14 +119,12 @@ pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
 
 /// Finds what an earlier process left parked, once.
 fn survey(kernel: &mut Kernel) -> Result<(), DataplaneError> {
-    if kernel.shared.lot.0.lock().surveyed {
+    if kernel.shared.link_groups.is_complete() {
         return Ok(());
     }
     let mut links = of_kind(kernel, InfoKind::Veth)?;
     links.extend(of_kind(kernel, InfoKind::Ifb)?);
-    let mut inner = kernel.shared.lot.0.lock();
-    inner.groups.extend(links.iter().map(|link| link.group).filter(|group| is_parked(*group)));
-    inner.surveyed = true;
+    kernel.shared.link_groups.complete(links.iter().map(|link| link.group));
     Ok(())
 }
 

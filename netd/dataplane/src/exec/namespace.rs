@@ -1,7 +1,7 @@
 //! The only file that enters a network namespace.
 //!
 //! A thread enters by [`run_in`], which brings it home again whatever happens, or for
-//! good by [`enter_for_good`] (threads of a [`super::Dataplane`] that works on another
+//! good by [`enter_for_good`] (threads of a [`crate::Dataplane`] that works on another
 //! namespace than the process's, in tests).
 
 use std::{
@@ -13,11 +13,12 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::sys::statfs::fstatfs;
 
-use super::{DataplaneError, kernel::failed};
+use crate::{DataplaneError, kernel::failed};
 use netd_domain::NetnsId;
 
 /// `NSFS_MAGIC` (uapi/linux/magic.h).
@@ -180,6 +181,14 @@ pub fn enter_for_good(fd: impl AsFd) -> io::Result<()> {
     HOME.with_borrow_mut(|home| *home = None);
     OWN_IDS.set(None);
     Ok(())
+}
+
+/// Takes the calling thread to the namespace that the dataplane works on.
+pub(crate) fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> {
+    match home {
+        Some(fd) => enter_for_good(fd.as_ref()).map_err(failed("entering the host's namespace")),
+        None => Ok(()),
+    }
 }
 
 /// The calling thread's namespace, to be handed to [`enter_for_good`] on another.

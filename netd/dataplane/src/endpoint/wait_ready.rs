@@ -2,10 +2,10 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
-use super::{
+use crate::{
     DataplaneError,
-    apply::{Applier, LINK_ATTRIBUTES},
-    carrier,
+    endpoint::apply::{Applier, LINK_ATTRIBUTES},
+    endpoint::link_state,
     kernel::failed,
     message::{
         attr,
@@ -31,7 +31,7 @@ impl Applier<'_> {
     /// # Errors
     /// The socket's.
     pub(crate) fn settle(&mut self) -> Result<(), DataplaneError> {
-        if carrier::tells_all() && self.carries_ipv4() {
+        if link_state::tells_all() && self.carries_ipv4() {
             return Ok(());
         }
         const LOOKS: usize = 50;
@@ -67,7 +67,7 @@ impl Applier<'_> {
             WiringDriver::Routed => None,
         };
         let mut host = [Some(&self.wiring.host_ifname), bridge].into_iter().flatten();
-        let has = |socket, name| carrier::has(socket, name).unwrap_or(false);
+        let has = |socket, name| link_state::has(socket, name).unwrap_or(false);
         self.wiring.addresses.iter().all(|a| a.address.addr().is_ipv4())
             && has(pod, &self.wiring.ifname)
             && host.all(|name| has(&self.kernel.socket, name))

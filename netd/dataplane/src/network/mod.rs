@@ -1,0 +1,3 @@
+//! A node's networks: their bridges.
+
+pub(crate) mod plan;
