@@ -2,12 +2,12 @@
 
 use netd_api::v1;
 
-use crate::node::{NetworkView, Work};
+use crate::node::{KernelStatus, NetworkView};
 use netd_domain::attach::bridge_mac;
 use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
 
 /// An endpoint; without `work` (from the store) it is what its phase says.
-pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
+pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
     let wiring = &endpoint.wiring;
     let (bridge, bridge_mac) = match &wiring.driver {
         WiringDriver::Bridge(name) => (name.to_string(), bridge_mac(name).to_string()),
@@ -72,14 +72,14 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&Work>) -> v1::Endpoint {
     }
 }
 
-fn state(endpoint: &Endpoint, work: Option<&Work>) -> v1::EndpointState {
+fn state(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::EndpointState {
     match (endpoint.phase, work) {
         (Phase::Detaching, _) => v1::EndpointState::Detaching,
         (Phase::Attached, _) if endpoint.is_outside() => {
             let handed = endpoint.moved.as_ref().is_some_and(|m| m.stage == Stage::Handed);
             if handed { v1::EndpointState::Attaching } else { v1::EndpointState::Created }
         }
-        (Phase::Attached, None | Some(Work::Attached)) => v1::EndpointState::Attached,
+        (Phase::Attached, None | Some(KernelStatus::Attached)) => v1::EndpointState::Attached,
         (Phase::Attached, Some(_)) => v1::EndpointState::Attaching,
     }
 }

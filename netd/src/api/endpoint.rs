@@ -11,7 +11,7 @@ use super::{
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::{Verb, code_name};
-use crate::node::{EndpointFilter, Error, Work, now_boot};
+use crate::node::{EndpointFilter, Error, KernelStatus, now_boot};
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 
@@ -28,7 +28,7 @@ impl EndpointService for Api {
         let done = async {
             let spec = attach(request.into_inner()).map_err(Error::from)?;
             let endpoint = self.node.attach(spec).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::AttachResponse { endpoint }))
         };
         self.counted(Verb::Attach, span, done).await
@@ -72,7 +72,7 @@ impl EndpointService for Api {
             let key = key(&request.sandbox_id, &request.interface)?;
             let path = Some(request.netns_path.as_str()).filter(|p| !p.is_empty());
             let endpoint = self.node.check(&key, path).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::CheckResponse { endpoint }))
         };
         self.counted(Verb::Check, span, done).await
@@ -85,7 +85,8 @@ impl EndpointService for Api {
         let span = peer::span(&request);
         let done = async {
             let endpoint = self.node.create_endpoint(self.new_endpoint(request.into_inner())?);
-            let endpoint = Some(convert::endpoint(&*endpoint.await?, Some(&Work::Attached)));
+            let endpoint =
+                Some(convert::endpoint(&*endpoint.await?, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::CreateEndpointResponse { endpoint }))
         };
         self.counted(Verb::CreateEndpoint, span, done).await
@@ -104,7 +105,7 @@ impl EndpointService for Api {
             bad.into_result().map_err(Error::from)?;
             let asked = key.zip(path).ok_or_else(|| Error::Internal("join".into()))?;
             let endpoint = self.node.join(asked.0, asked.1).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::JoinResponse { endpoint }))
         };
         self.counted(Verb::Join, span, done).await
@@ -135,7 +136,7 @@ impl EndpointService for Api {
             bad.into_result().map_err(Error::from)?;
             let key = key.ok_or_else(|| Error::Internal("endpoint key".into()))?;
             let endpoint = self.node.publish(key, ports, request.leads_out).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&Work::Attached)));
+            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::PublishResponse { endpoint }))
         };
         self.counted(Verb::Publish, span, done).await

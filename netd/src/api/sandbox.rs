@@ -11,7 +11,7 @@ use super::{
     convert, peer,
 };
 use crate::metrics::Verb;
-use crate::node::{Error, SandboxInfo, Work};
+use crate::node::{Error, KernelStatus, SandboxInfo};
 use netd_domain::{Invalid, SandboxId};
 
 #[tonic::async_trait]
@@ -56,8 +56,10 @@ impl SandboxService for Api {
         let done = async {
             let info = sandbox(request.into_inner().sandbox).map_err(Error::from)?;
             let endpoints = self.node.annotate(info).await?;
-            let endpoints =
-                endpoints.iter().map(|e| convert::endpoint(e, Some(&Work::Attached))).collect();
+            let endpoints = endpoints
+                .iter()
+                .map(|e| convert::endpoint(e, Some(&KernelStatus::Attached)))
+                .collect();
             Ok(Response::new(v1::AnnotateResponse { endpoints }))
         };
         self.counted(Verb::Annotate, span, done).await

@@ -8,12 +8,12 @@ use std::{
 use tracing::Instrument as _;
 
 use super::{
-    Node,
+    core::Node,
     error::{Error, Result},
     queue::Target,
     reconcile::netns_is_gone,
-    records,
-    registry::{Site, Work},
+    record::encode,
+    state::{KernelStatus, Placement},
 };
 use crate::metrics::{Step, Verb};
 use netd_dataplane::Netns;
@@ -47,10 +47,10 @@ impl Node {
         if let Some(endpoint) = self.attached_before(&spec, &netns).await? {
             return Ok(endpoint);
         }
-        if self.registry.is_fenced(&spec.key, spec.issued_at) {
+        if self.state.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.claim(&spec, Site::In(netns.id())).await?;
+        let endpoint = self.claim(&spec, Placement::In(netns.id())).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
@@ -64,7 +64,7 @@ impl Node {
         spec: &AttachSpec,
         netns: &Arc<Netns>,
     ) -> Result<Option<Arc<Endpoint>>> {
-        let Some((endpoint, _)) = self.registry.endpoint(&spec.key) else { return Ok(None) };
+        let Some((endpoint, _)) = self.state.endpoint(&spec.key) else { return Ok(None) };
         if endpoint.phase == Phase::Attached && endpoint.netns == netns.id() {
             // It may have been cut off midway by a crash, have failed since, or have been
             // made in another namespace whose inode this one has now: nobody waits long
@@ -90,20 +90,20 @@ impl Node {
     }
 
     /// Chooses addresses and records the intent; the store decides who holds them.
-    pub(super) async fn claim(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+    pub(super) async fn claim(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         self.refuse_docker0s(&spec.network)?;
         for _ in 0..TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
             // Once more: a detach of the whole sandbox looks for reservations.
-            if self.registry.is_fenced(&spec.key, spec.issued_at) {
+            if self.state.is_fenced(&spec.key, spec.issued_at) {
                 return Err(Error::Detached(spec.key.clone()));
             }
-            match self.store.commit(records::attach(&endpoint)?).await? {
+            match self.store.commit(encode::attach(&endpoint)?).await? {
                 Outcome::Committed(_) => {
                     reservation.endpoint = None;
-                    self.registry.set_work(&spec.key, Work::Attaching);
-                    self.registry.exhume(&spec.key);
+                    self.state.set_status(&spec.key, KernelStatus::Attaching);
+                    self.state.remove_tombstone(&spec.key);
                     return Ok(endpoint);
                 }
                 Outcome::Conflict(held) => {
@@ -115,7 +115,7 @@ impl Node {
                     tracing::warn!(endpoint = %endpoint.key, addresses = ?taken,
                         "the store says these addresses are held; taking others");
                     reservation.endpoint = None;
-                    self.registry.drop_reservation(&endpoint, &taken);
+                    self.state.drop_reservation(&endpoint, &taken);
                 }
             }
         }
@@ -125,15 +125,15 @@ impl Node {
 
     /// Chooses addresses; where the node's subnets are full and the cluster has others,
     /// from another one.
-    async fn reserve(&self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
-        let reserved = self.registry.reserve(spec, site);
+    async fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
+        let reserved = self.state.reserve(spec, site);
         let Some(overlay) = self.overlay.get() else { return reserved };
         let full = matches!(
             &reserved,
             Err(Error::Ipam { source: IpamError::PoolFull { .. }, .. } | Error::NoSubnet { .. })
         );
         if full && overlay.one_more(self, &spec.network).await {
-            return self.registry.reserve(spec, site);
+            return self.state.reserve(spec, site);
         }
         overlay.top_up(self, &spec.network);
         reserved
@@ -146,7 +146,7 @@ impl Node {
             Ok(times) => {
                 self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
                 self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);
-                self.registry.set_work(&endpoint.key, Work::Attached);
+                self.state.set_status(&endpoint.key, KernelStatus::Attached);
                 Ok(())
             }
             Err(error) => {
@@ -154,7 +154,7 @@ impl Node {
                 if let Err(undo) = self.begin_detach(endpoint, endpoint.issued_at).await {
                     tracing::error!(endpoint = %endpoint.key, error = %undo,
                         "the failed attach is not undone yet; it is tried again");
-                    self.registry.unwanted(&endpoint.key);
+                    self.state.unwanted(&endpoint.key);
                     self.queue.later(Target::Endpoint(endpoint.key.clone()), 0);
                 }
                 Err(error.into())
@@ -168,10 +168,10 @@ impl Node {
         let gone = async {
             loop {
                 let released = self.released.notified();
-                if self.registry.endpoint(key).is_none() {
+                if self.state.endpoint(key).is_none() {
                     return;
                 }
-                self.reap.notify_one();
+                self.links_to_delete.notify_one();
                 released.await;
             }
         };
@@ -189,7 +189,7 @@ struct Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
-            self.node.registry.drop_reservation(endpoint, &[]);
+            self.node.state.drop_reservation(endpoint, &[]);
         }
     }
 }

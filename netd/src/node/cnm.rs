@@ -12,11 +12,11 @@ use std::{path::PathBuf, sync::Arc};
 use tracing::Instrument as _;
 
 use super::{
-    Node,
+    core::Node,
     error::{Error, Result},
     queue::Target,
-    records,
-    registry::{Site, Work},
+    record::encode,
+    state::{KernelStatus, Placement},
 };
 use netd_dataplane::{Netns, Seen};
 use netd_domain::{
@@ -54,7 +54,7 @@ impl Node {
     pub async fn leave(self: &Arc<Self>, key: EndpointKey) -> Result<()> {
         let leave = |node: Arc<Self>| async move {
             let _lock = node.locks.lock(&key).await;
-            let found = node.registry.endpoint(&key).map(|(endpoint, _)| endpoint);
+            let found = node.state.endpoint(&key).map(|(endpoint, _)| endpoint);
             match found.filter(|e| e.phase == Phase::Attached) {
                 Some(endpoint) => node.let_go(&endpoint).await,
                 None => Ok(()),
@@ -101,7 +101,7 @@ impl Node {
 
     /// The endpoint, if it can join a sandbox.
     fn movable(&self, key: &EndpointKey) -> Result<Arc<Endpoint>> {
-        let found = self.registry.endpoint(key).map(|(endpoint, _)| endpoint);
+        let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
         let found = found.filter(|e| e.phase == Phase::Attached);
         let endpoint = found.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
         if endpoint.moved.is_none() { Err(Error::NotMoved(key.clone())) } else { Ok(endpoint) }
@@ -109,7 +109,7 @@ impl Node {
 
     async fn create_locked(&self, spec: AttachSpec) -> Result<Arc<Endpoint>> {
         let _lock = self.locks.lock(&spec.key).await;
-        if let Some((endpoint, _)) = self.registry.endpoint(&spec.key) {
+        if let Some((endpoint, _)) = self.state.endpoint(&spec.key) {
             if endpoint.phase == Phase::Attached {
                 return match difference(&spec, &endpoint) {
                     None => Ok(endpoint),
@@ -118,11 +118,11 @@ impl Node {
             }
             self.wait_released(&spec.key).await?;
         }
-        if self.registry.is_fenced(&spec.key, spec.issued_at) {
+        if self.state.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.claim(&spec, Site::Nowhere).await?;
-        self.registry.set_work(&spec.key, Work::Attached);
+        let endpoint = self.claim(&spec, Placement::Unplaced).await?;
+        self.state.set_status(&spec.key, KernelStatus::Attached);
         tracing::info!(endpoint = %endpoint.key, network = %endpoint.network, "created");
         Ok(endpoint)
     }
@@ -146,11 +146,11 @@ impl Node {
             }
         }
         let handed = at_stage(&endpoint, Stage::Handed, path);
-        self.store.commit(records::update(&handed)?).await?;
+        self.store.commit(encode::update(&handed)?).await?;
         let handed = Arc::new(handed);
-        self.registry.update(handed.clone(), Work::Attaching);
+        self.state.update(handed.clone(), KernelStatus::Attaching);
         let made = self.dataplane.hand(Arc::new(handed.wiring.clone())).await;
-        self.registry.set_work(key, Work::Attached);
+        self.state.set_status(key, KernelStatus::Attached);
         if let Err(error) = made {
             self.let_go(&handed).await?;
             return Err(error.into());
@@ -168,10 +168,10 @@ impl Node {
             return Ok(());
         }
         let next = at_stage(endpoint, Stage::Created, PathBuf::new());
-        self.store.commit(records::update(&next)?).await?;
+        self.store.commit(encode::update(&next)?).await?;
         self.dataplane.forget(&next.wiring.host_ifname).await?;
         tracing::info!(endpoint = %next.key, "left its sandbox");
-        self.registry.update(Arc::new(next), Work::Attached);
+        self.state.update(Arc::new(next), KernelStatus::Attached);
         Ok(())
     }
 
@@ -197,8 +197,8 @@ impl Node {
                 next.netns = netns.id();
                 let next = Arc::new(next);
                 if next != *endpoint {
-                    self.store.commit(records::update(&next)?).await?;
-                    self.registry.update(next.clone(), Work::Attaching);
+                    self.store.commit(encode::update(&next)?).await?;
+                    self.state.update(next.clone(), KernelStatus::Attaching);
                 }
                 self.repair_locked(&next, netns).await?;
                 Ok(next)
@@ -228,10 +228,10 @@ impl Node {
 
     async fn change_ports(&self, old: &Arc<Endpoint>, next: Endpoint) -> Result<Arc<Endpoint>> {
         check_families(&next)?;
-        self.registry.change_ports(old, &next)?;
+        self.state.change_ports(old, &next)?;
         let next = Arc::new(next);
         let rules = (Arc::new(old.wiring.clone()), Arc::new(next.wiring.clone()));
-        let told = match records::update(&next) {
+        let told = match encode::update(&next) {
             Ok(txn) => self.store.commit(txn).await.map(drop).map_err(Error::from),
             Err(error) => Err(error),
         };
@@ -244,12 +244,12 @@ impl Node {
             Err(error) => Err(error),
         };
         if let Err(error) = made {
-            self.registry.change_ports(&next, old)?;
-            self.store.commit(records::update(old)?).await?;
+            self.state.change_ports(&next, old)?;
+            self.store.commit(encode::update(old)?).await?;
             self.dataplane.change_rules(rules.1, rules.0).await?;
             return Err(error);
         }
-        self.registry.replace(next.clone());
+        self.state.replace(next.clone());
         if !next.is_outside() {
             // A routed one's link lets packets from 127.0.0.1 through only now.
             self.queue.soon(Target::Endpoint(next.key.clone()));

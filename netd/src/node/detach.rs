@@ -9,10 +9,10 @@ use std::{
 use tracing::Instrument as _;
 
 use super::{
-    Node,
+    core::Node,
     error::{Error, Result},
-    records,
-    registry::{Work, is_primary},
+    record::encode,
+    state::{KernelStatus, is_primary},
 };
 use crate::metrics::{Step, Verb};
 use netd_domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone};
@@ -42,10 +42,10 @@ impl Node {
                 None => {
                     // First the fence: an attach either sees it or is in the list.
                     let every = EndpointKey::every(sandbox.clone());
-                    let ending = node.endings.lock().await;
+                    let ending = node.removals.lock().await;
                     node.refuse_late_attaches(&every, issued_at).await?;
                     drop(ending);
-                    let all = node.registry.of_sandbox(&sandbox);
+                    let all = node.state.of_sandbox(&sandbox);
                     all.iter().map(|e| e.key.clone()).collect()
                 }
             };
@@ -65,8 +65,8 @@ impl Node {
     async fn detach_one(&self, key: &EndpointKey, issued_at: u64) -> Result<bool> {
         let start = Instant::now();
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, _)) = self.registry.endpoint(key) else {
-            let _ending = self.endings.lock().await;
+        let Some((endpoint, _)) = self.state.endpoint(key) else {
+            let _ending = self.removals.lock().await;
             self.refuse_late_attaches(key, issued_at).await?;
             return Ok(false);
         };
@@ -81,21 +81,21 @@ impl Node {
         Ok(true)
     }
 
-    /// Nothing is there: remember only that it is not wanted. The caller holds `endings`.
+    /// Nothing is there: remember only that it is not wanted. The caller holds `removals`.
     async fn refuse_late_attaches(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
-        let old = self.registry.tombstone(key);
+        let old = self.state.tombstone(key);
         if old.as_ref().is_some_and(|t| t.issued_at >= issued_at) {
             return Ok(());
         }
-        let mut tombstone = self.registry.empty_tombstone(key, issued_at);
+        let mut tombstone = self.state.empty_tombstone(key, issued_at);
         if let Some(old) = old {
             // Still the last to be used again.
             tombstone.addresses = old.addresses;
             tombstone.network = old.network;
             tombstone.sequence = old.sequence;
         }
-        self.store.commit(records::tombstone(&tombstone)?).await?;
-        self.registry.bury(tombstone);
+        self.store.commit(encode::tombstone(&tombstone)?).await?;
+        self.state.add_tombstone(tombstone);
         Ok(())
     }
 
@@ -103,20 +103,20 @@ impl Node {
     /// too, and what could not be parked is tried again. The caller holds the key's lock,
     /// so no new link can have its name; the reaper may be done with it at any moment.
     async fn detach_again(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
-        let ending = self.endings.lock().await;
-        let Some((endpoint, work)) = self.registry.endpoint(key) else {
+        let ending = self.removals.lock().await;
+        let Some((endpoint, work)) = self.state.endpoint(key) else {
             return self.refuse_late_attaches(key, issued_at).await;
         };
         if issued_at > endpoint.issued_at {
             let mut later = Endpoint::clone(&endpoint);
             later.issued_at = issued_at;
-            self.store.commit(records::update(&later)?).await?;
-            self.registry.replace(Arc::new(later));
+            self.store.commit(encode::update(&later)?).await?;
+            self.state.replace(Arc::new(later));
         }
         drop(ending);
-        if work == Work::ParkFailed {
-            let parked = self.park(&endpoint, false).await;
-            self.reap.notify_one();
+        if work == KernelStatus::DetachFailed {
+            let parked = self.detach_link(&endpoint, false).await;
+            self.links_to_delete.notify_one();
             return parked;
         }
         Ok(())
@@ -128,14 +128,15 @@ impl Node {
         let mut ending = endpoint.clone();
         ending.phase = Phase::Detaching;
         ending.issued_at = issued_at;
-        let ours = self.registry.endpoint(&ending.key).is_some_and(|(_, w)| w == Work::Attached);
-        self.store.commit(records::update(&ending)?).await?;
+        let ours =
+            self.state.endpoint(&ending.key).is_some_and(|(_, w)| w == KernelStatus::Attached);
+        self.store.commit(encode::update(&ending)?).await?;
         self.health.forget(&format!("endpoint/{}", ending.key));
         let ending = Arc::new(ending);
-        self.registry.update(ending.clone(), Work::Parking);
+        self.state.update(ending.clone(), KernelStatus::DetachingLink);
         self.leave_siblings(&ending);
-        let parked = self.park(&ending, ours).await;
-        self.reap.notify_one();
+        let parked = self.detach_link(&ending, ours).await;
+        self.links_to_delete.notify_one();
         parked
     }
 
@@ -143,10 +144,10 @@ impl Node {
     /// before keeps what is left of it from collection.
     fn leave_siblings(&self, ending: &Endpoint) {
         let sandbox = &ending.key.sandbox;
-        let rest = self.registry.of_sandbox(sandbox);
+        let rest = self.state.of_sandbox(sandbox);
         let left = rest.iter().any(|e| e.phase == Phase::Attached);
         if is_primary(ending) || !left {
-            self.registry.forget_sandbox(sandbox);
+            self.state.forget_sandbox(sandbox);
         }
         if left {
             self.orphans.notify_one();
@@ -155,22 +156,23 @@ impl Node {
 
     /// `ours`: the link was seen to be this endpoint's. Else it is looked at first:
     /// somebody else's device may be what kept the endpoint from being made.
-    async fn park(&self, endpoint: &Endpoint, ours: bool) -> Result<()> {
+    async fn detach_link(&self, endpoint: &Endpoint, ours: bool) -> Result<()> {
         let wiring = Arc::new(endpoint.wiring.clone());
         let parked = match ours {
             true => self.dataplane.park(wiring).await,
             false => self.dataplane.park_if_ours(wiring).await,
         };
-        let work = if parked.is_ok() { Work::Parked } else { Work::ParkFailed };
-        self.registry.set_work(&endpoint.key, work);
+        let work =
+            if parked.is_ok() { KernelStatus::LinkDetached } else { KernelStatus::DetachFailed };
+        self.state.set_status(&endpoint.key, work);
         parked.map_err(Into::into)
     }
 
     /// Takes parked links out of the kernel and gives addresses back, for ever.
-    pub(super) async fn reap_forever(self: Arc<Self>) {
+    pub(super) async fn delete_links_forever(self: Arc<Self>) {
         loop {
-            self.reap.notified().await;
-            while let Err(error) = self.reap_once().await {
+            self.links_to_delete.notified().await;
+            while let Err(error) = self.delete_links_once().await {
                 // It keeps no new pod from its network.
                 self.health.advise("reaper", format!("links can't be removed: {error}"));
                 tokio::time::sleep(RETRY).await;
@@ -179,13 +181,13 @@ impl Node {
         }
     }
 
-    async fn reap_once(&self) -> Result<()> {
+    async fn delete_links_once(&self) -> Result<()> {
         let mut failed = None;
         let mut parked = Vec::new();
-        for (endpoint, work) in self.registry.detaching() {
+        for (endpoint, work) in self.state.detaching() {
             match work {
-                Work::Parked => parked.push(endpoint),
-                Work::ParkFailed => match self.park(&endpoint, false).await {
+                KernelStatus::LinkDetached => parked.push(endpoint),
+                KernelStatus::DetachFailed => match self.detach_link(&endpoint, false).await {
                     Ok(()) => parked.push(endpoint),
                     Err(error) => failed = Some(error),
                 },
@@ -207,15 +209,15 @@ impl Node {
     }
 
     async fn give_back(&self, gone: &[Arc<Endpoint>]) -> Result<()> {
-        let _ending = self.endings.lock().await;
+        let _ending = self.removals.lock().await;
         // Read again: a second detach may have been recorded meanwhile.
-        let now = gone.iter().filter_map(|e| Some(self.registry.endpoint(&e.key)?.0));
+        let now = gone.iter().filter_map(|e| Some(self.state.endpoint(&e.key)?.0));
         let now = now.filter(|e| e.phase == Phase::Detaching);
         let ended: Vec<(Arc<Endpoint>, Tombstone)> =
-            now.map(|e| (e.clone(), self.registry.make_tombstone(&e))).collect();
-        self.store.commit(records::release(&ended)?).await?;
+            now.map(|e| (e.clone(), self.state.make_tombstone(&e))).collect();
+        self.store.commit(encode::release(&ended)?).await?;
         for (endpoint, tombstone) in ended {
-            self.registry.released(&endpoint, tombstone);
+            self.state.released(&endpoint, tombstone);
         }
         Ok(())
     }

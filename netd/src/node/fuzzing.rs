@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Registry, recorded, records,
-    registry::{Loaded, Site, Work},
+    record::{decode, encode},
+    state::{KernelStatus, Loaded, NodeState, Placement},
 };
 use netd_domain::{
     AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName,
@@ -13,7 +13,7 @@ use netd_domain::{
 use netd_store::{Entry, keys};
 
 /// Loads the records, each tried as every kind under the key that it claims, and does
-/// with the registry what a running netd does.
+/// with the node_state what a running netd does.
 pub(crate) fn rebuild<'a>(records: impl Iterator<Item = &'a [u8]>) {
     let mut entries = BTreeMap::new();
     for value in records {
@@ -21,19 +21,19 @@ pub(crate) fn rebuild<'a>(records: impl Iterator<Item = &'a [u8]>) {
             entries.insert(key, value);
         }
     }
-    let (registry, loaded) = read(entries);
-    registry.load(loaded);
-    netd_dataplane::fuzzing::state(&registry.firewall());
-    attach_everywhere(&registry);
-    for (endpoint, _) in registry.endpoints() {
+    let (node_state, loaded) = read(entries);
+    node_state.load(loaded);
+    netd_dataplane::fuzzing::state(&node_state.firewall());
+    attach_everywhere(&node_state);
+    for (endpoint, _) in node_state.endpoints() {
         netd_dataplane::fuzzing::plan(&endpoint.wiring);
-        registry.of_sandbox(&endpoint.key.sandbox);
-        registry.set_work(&endpoint.key, Work::Parked);
-        let tombstone = registry.make_tombstone(&endpoint);
-        registry.released(&endpoint, tombstone);
+        node_state.of_sandbox(&endpoint.key.sandbox);
+        node_state.set_status(&endpoint.key, KernelStatus::LinkDetached);
+        let tombstone = node_state.make_tombstone(&endpoint);
+        node_state.released(&endpoint, tombstone);
     }
-    assert!(registry.endpoints().is_empty(), "an endpoint could not be released");
-    attach_everywhere(&registry);
+    assert!(node_state.endpoints().is_empty(), "an endpoint could not be released");
+    attach_everywhere(&node_state);
 }
 
 fn claimed_keys(value: &[u8]) -> Vec<String> {
@@ -43,45 +43,46 @@ fn claimed_keys(value: &[u8]) -> Vec<String> {
     [network, endpoint, tombstone].into_iter().flatten().collect()
 }
 
-fn read(entries: BTreeMap<String, &[u8]>) -> (Registry, Loaded) {
-    let (registry, mut loaded, mut networks) = (Registry::default(), Loaded::default(), vec![]);
+fn read(entries: BTreeMap<String, &[u8]>) -> (NodeState, Loaded) {
+    let (node_state, mut loaded, mut networks) = (NodeState::default(), Loaded::default(), vec![]);
     for (key, value) in entries {
         let entry = entry(key, value);
-        networks.extend(recorded::network(&entry));
-        loaded.endpoints.extend(recorded::endpoint(&entry));
-        loaded.tombstones.extend(recorded::tombstone(&entry));
+        networks.extend(decode::network(&entry));
+        loaded.endpoints.extend(decode::endpoint(&entry));
+        loaded.tombstones.extend(decode::tombstone(&entry));
     }
-    for network in recorded::without_clashes(networks).0 {
-        place(&registry, network);
+    for network in decode::without_clashes(networks).0 {
+        place(&node_state, network);
     }
-    (registry, loaded)
+    (node_state, loaded)
 }
 
 /// A network that a caller asked for, with an endpoint on it.
 pub(crate) fn network(network: Network) {
-    let value = records::encode(&network).unwrap_or_default();
+    let value = encode::json(&network).unwrap_or_default();
     let entry = entry(keys::network(&network.name), &value);
-    assert_eq!(recorded::network(&entry).as_ref(), Ok(&network));
-    let registry = Registry::default();
-    place(&registry, network);
-    netd_dataplane::fuzzing::state(&registry.firewall());
-    attach_everywhere(&registry);
+    assert_eq!(decode::network(&entry).as_ref(), Ok(&network));
+    let node_state = NodeState::default();
+    place(&node_state, network);
+    netd_dataplane::fuzzing::state(&node_state.firewall());
+    attach_everywhere(&node_state);
 }
 
 /// An endpoint that a caller asked for, on a network of each driver.
 pub(crate) fn attach(spec: AttachSpec) {
     for driver in [Driver::Bridge, Driver::Routed] {
         let Some(network) = dual_stack(spec.network.clone(), driver) else { continue };
-        let registry = Registry::default();
-        place(&registry, network);
-        let Ok(endpoint) = registry.reserve(&spec, Site::In(NetnsId { dev: 1, inode: 1 })) else {
+        let node_state = NodeState::default();
+        place(&node_state, network);
+        let Ok(endpoint) = node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1 }))
+        else {
             continue;
         };
-        let value = records::encode(&*endpoint).unwrap_or_default();
+        let value = encode::json(&*endpoint).unwrap_or_default();
         let entry = entry(keys::endpoint(&endpoint.key), &value);
-        assert_eq!(recorded::endpoint(&entry).as_ref(), Ok(&*endpoint));
+        assert_eq!(decode::endpoint(&entry).as_ref(), Ok(&*endpoint));
         netd_dataplane::fuzzing::plan(&endpoint.wiring);
-        netd_dataplane::fuzzing::state(&registry.firewall());
+        netd_dataplane::fuzzing::state(&node_state.firewall());
     }
 }
 
@@ -91,9 +92,9 @@ fn dual_stack(name: NetworkName, driver: Driver) -> Option<Network> {
     Network::new(name, pools, NetworkOptions { driver, ..Default::default() }).ok()
 }
 
-fn place(registry: &Registry, network: Network) {
+fn place(node_state: &NodeState, network: Network) {
     let wiring = Arc::new(network.wiring(network.mtu.unwrap_or(1500)));
-    registry.put_network(Arc::new(network), wiring);
+    node_state.put_network(Arc::new(network), wiring);
 }
 
 fn entry(key: String, value: &[u8]) -> Entry {
@@ -101,13 +102,13 @@ fn entry(key: String, value: &[u8]) -> Entry {
 }
 
 /// One more endpoint on each network: its record must be one that would be taken back.
-fn attach_everywhere(registry: &Registry) {
-    for state in registry.networks() {
+fn attach_everywhere(node_state: &NodeState) {
+    for state in node_state.networks() {
         let Some(spec) = spec(&state.network) else { continue };
-        let reserved = registry.reserve(&spec, Site::In(NetnsId { dev: 1, inode: 1 }));
+        let reserved = node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1 }));
         if let Ok(endpoint) = reserved {
             assert_eq!(endpoint.check(), Ok(()), "an attach makes a record that is refused");
-            registry.drop_reservation(&endpoint, &[]);
+            node_state.drop_reservation(&endpoint, &[]);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::now_unix;
+use super::clock::now_unix;
 
 /// One part's state.
 #[derive(Debug, Clone, PartialEq, Eq)]

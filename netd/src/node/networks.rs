@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    Node,
+    core::Node,
     error::{Error, Result},
     queue::Target,
-    records,
+    record::encode,
 };
 use netd_domain::{Network, NetworkName, NetworkWiring};
 use netd_store::{Change, Compare, Outcome, Store as _, Txn, keys};
@@ -21,15 +21,15 @@ impl Node {
     /// or on the same bridge, or when the bridge's name is a device of somebody else's.
     /// Nothing of it is left then.
     pub async fn create_network(&self, network: Network) -> Result<()> {
-        let _topology = self.topology.lock().await;
-        if let Some(state) = self.registry.network(&network.name) {
+        let _topology = self.network_changes.lock().await;
+        if let Some(state) = self.state.network(&network.name) {
             if *state.network == network {
                 return Ok(());
             }
             let text = format!("network \"{}\" exists with other settings", network.name);
             return Err(Error::NetworkExists(text));
         }
-        let networks = self.registry.networks();
+        let networks = self.state.networks();
         if let Some(text) = clash(&network, networks.iter().map(|s| &*s.network)) {
             return Err(Error::NetworkExists(text));
         }
@@ -52,16 +52,16 @@ impl Node {
         let key = keys::network(&name);
         let txn = Txn {
             compares: vec![Compare::Absent(key.clone())],
-            changes: vec![Change::Put { key, value: records::encode(&network)?, lease: 0 }],
+            changes: vec![Change::Put { key, value: encode::json(&network)?, lease: 0 }],
         };
         if let Outcome::Conflict(_) = self.store.commit(txn).await? {
             let text = format!("network \"{name}\" is being created by someone else");
             return Err(Error::NetworkExists(text));
         }
         self.changed.lock().insert(name.clone());
-        self.registry.put_network(Arc::new(network), wiring);
-        let made = match self.mend_network_locked(&name).await {
-            Ok(()) => self.mend_firewall().await,
+        self.state.put_network(Arc::new(network), wiring);
+        let made = match self.repair_network_locked(&name).await {
+            Ok(()) => self.repair_firewall().await,
             Err(error) => Err(error),
         };
         if let Err(error) = made {
@@ -112,8 +112,8 @@ impl Node {
     /// # Errors
     /// [`Error::NetworkInUse`], [`Error::OverlayNetwork`]; or it could not be removed, and is still there.
     pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {
-        let _topology = self.topology.lock().await;
-        if self.registry.network(name).is_none() {
+        let _topology = self.network_changes.lock().await;
+        if self.state.network(name).is_none() {
             return Ok(());
         }
         if self.config.overlay.as_ref().is_some_and(|overlay| overlay.network == *name) {
@@ -128,12 +128,12 @@ impl Node {
     /// the network is still known and can be made or deleted again. The caller holds
     /// `topology`.
     async fn remove(&self, name: &NetworkName) -> Result<()> {
-        let Some(state) = self.registry.network(name) else { return Ok(()) };
-        for ip in self.registry.old_holds(Some(name), Duration::ZERO) {
+        let Some(state) = self.state.network(name) else { return Ok(()) };
+        for ip in self.state.old_reservations(Some(name), Duration::ZERO) {
             self.release_address(ip).await?;
         }
         // From here on no attach finds it.
-        let endpoints = self.registry.retire_network(name);
+        let endpoints = self.state.retire_network(name);
         if endpoints > 0 {
             return Err(Error::NetworkInUse { name: name.clone(), endpoints });
         }
@@ -146,7 +146,7 @@ impl Node {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = removed {
-            self.registry.put_network(state.network, state.wiring);
+            self.state.put_network(state.network, state.wiring);
             self.changed.lock().insert(name.clone());
             self.queue.soon(Target::Network(name.clone()));
             return Err(error);
@@ -158,7 +158,7 @@ impl Node {
         for pool in &state.network.pools {
             self.metrics.remove_pool(name, pool.subnet);
         }
-        if let Err(error) = self.mend_firewall().await {
+        if let Err(error) = self.repair_firewall().await {
             tracing::warn!(network = %name, %error, "its rules are still there; trying again");
             self.queue.later(Target::Firewall, 0);
         }

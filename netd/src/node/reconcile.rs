@@ -6,12 +6,12 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 
 use super::{
-    Node,
+    core::Node,
     error::{Error, Result},
     networks::owned_by_docker,
     queue::Target,
-    records,
-    registry::Work,
+    record::encode,
+    state::KernelStatus,
 };
 use netd_dataplane::{DataplaneError, Drift, Netns, Repair};
 use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage};
@@ -23,12 +23,12 @@ impl Node {
         while let Some(event) = drift.recv().await {
             match event {
                 Drift::Endpoint(host) => {
-                    if let Some(key) = self.registry.by_host(&host) {
+                    if let Some(key) = self.state.by_host(&host) {
                         self.queue.soon(Target::Endpoint(key));
                     }
                 }
                 Drift::Network(bridge) => {
-                    for state in self.registry.networks() {
+                    for state in self.state.networks() {
                         let wired = state.wiring.bridge.as_ref();
                         if wired.is_some_and(|b| b.name == bridge) {
                             self.queue.soon(Target::Network(state.network.name.clone()));
@@ -45,7 +45,7 @@ impl Node {
                     if event == Drift::Docker0 {
                         self.queue.soon(Target::Overlay);
                     }
-                    for state in self.registry.networks() {
+                    for state in self.state.networks() {
                         self.queue.soon(Target::Network(state.network.name.clone()));
                     }
                 }
@@ -65,20 +65,20 @@ impl Node {
                     running.join_next().await;
                 }
                 let node = self.clone();
-                running.spawn(async move { node.mend(target, failures).await });
+                running.spawn(async move { node.repair(target, failures).await });
             }
             while running.try_join_next().is_some() {}
         }
     }
 
-    async fn mend(self: Arc<Self>, target: Target, failures: u32) {
+    async fn repair(self: Arc<Self>, target: Target, failures: u32) {
         let result = match &target {
-            Target::Endpoint(key) => self.mend_endpoint(key).await,
-            Target::Network(name) => self.mend_network(name).await,
-            Target::Firewall => self.mend_firewall().await,
+            Target::Endpoint(key) => self.repair_endpoint(key).await,
+            Target::Network(name) => self.repair_network(name).await,
+            Target::Firewall => self.repair_firewall().await,
             Target::Underlay => self.follow_underlay().await,
-            Target::Overlay => self.mend_overlay(failures).await,
-            Target::Everything => self.mend_everything().await,
+            Target::Overlay => self.repair_overlay(failures).await,
+            Target::Everything => self.repair_everything().await,
         };
         if let Err(Error::NotPlaced(_)) = result {
             // Its carrier says when; this is for the case that nobody heard.
@@ -90,36 +90,36 @@ impl Node {
     }
 
     /// What could not be done is shown by the overlay itself, and tried again.
-    async fn mend_overlay(self: &Arc<Self>, failures: u32) -> Result<()> {
+    async fn repair_overlay(self: &Arc<Self>, failures: u32) -> Result<()> {
         if let Ok(overlay) = self.overlay()
-            && !overlay.mend(self).await
+            && !overlay.repair(self).await
         {
             self.queue.later(Target::Overlay, failures);
         }
         Ok(())
     }
 
-    async fn mend_everything(&self) -> Result<()> {
+    async fn repair_everything(&self) -> Result<()> {
         self.queue.soon(Target::Underlay);
         self.queue.soon(Target::Overlay);
-        for state in self.registry.networks() {
+        for state in self.state.networks() {
             self.queue.soon(Target::Network(state.network.name.clone()));
         }
         self.queue.soon(Target::Firewall);
-        for (endpoint, _) in self.registry.endpoints() {
+        for (endpoint, _) in self.state.endpoints() {
             self.queue.soon(Target::Endpoint(endpoint.key.clone()));
         }
         Ok(())
     }
 
     /// Puts one endpoint right. One whose namespace is gone is left to collection.
-    async fn mend_endpoint(&self, key: &EndpointKey) -> Result<()> {
+    async fn repair_endpoint(&self, key: &EndpointKey) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(()) };
+        let Some((endpoint, work)) = self.state.endpoint(key) else { return Ok(()) };
         if endpoint.phase != Phase::Attached {
             return Ok(());
         }
-        if work == Work::Unwanted {
+        if work == KernelStatus::Unwanted {
             return self.begin_detach(&endpoint, endpoint.issued_at).await;
         }
         if endpoint.moved.is_some() {
@@ -141,10 +141,10 @@ impl Node {
         let wiring = Arc::new(endpoint.wiring.clone());
         let component = format!("endpoint/{}", endpoint.key);
         let was_right =
-            self.registry.endpoint(&endpoint.key).is_some_and(|(_, w)| w == Work::Attached);
+            self.state.endpoint(&endpoint.key).is_some_and(|(_, w)| w == KernelStatus::Attached);
         match self.dataplane.repair(netns, wiring).await {
             Ok(repairs) => {
-                self.registry.set_work(&endpoint.key, Work::Attached);
+                self.state.set_status(&endpoint.key, KernelStatus::Attached);
                 self.health.forget(&component);
                 self.count(&endpoint.key, &repairs, was_right);
                 Ok(repairs)
@@ -152,7 +152,7 @@ impl Node {
             Err(error) => {
                 // A namespace that went away meanwhile is no fault of this endpoint's.
                 if own_netns(endpoint).is_some() {
-                    self.registry.set_work(&endpoint.key, Work::Failed(error.to_string()));
+                    self.state.set_status(&endpoint.key, KernelStatus::Failed(error.to_string()));
                     self.health.advise(&component, &error);
                 }
                 Err(error.into())
@@ -175,15 +175,15 @@ impl Node {
     }
 
     /// Puts one network right.
-    pub(super) async fn mend_network(&self, name: &NetworkName) -> Result<()> {
+    pub(super) async fn repair_network(&self, name: &NetworkName) -> Result<()> {
         // Not while it is being created or deleted: a bridge could be made after it.
-        let _topology = self.topology.lock().await;
-        self.mend_network_locked(name).await
+        let _topology = self.network_changes.lock().await;
+        self.repair_network_locked(name).await
     }
 
-    /// As [`Node::mend_network`]; the caller holds `topology`.
-    pub(super) async fn mend_network_locked(&self, name: &NetworkName) -> Result<()> {
-        let Some(state) = self.registry.network(name) else { return Ok(()) };
+    /// As [`Node::repair_network`]; the caller holds `topology`.
+    pub(super) async fn repair_network_locked(&self, name: &NetworkName) -> Result<()> {
+        let Some(state) = self.state.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
         self.look_at_docker(name, state.wiring.clone()).await?;
         match self.dataplane.ensure_network(state.wiring).await {
@@ -193,7 +193,7 @@ impl Node {
                 self.count(name, &repairs, drift);
                 if !repairs.is_empty() {
                     // A bridge that was made again has lost its ports.
-                    for (endpoint, _) in self.registry.endpoints() {
+                    for (endpoint, _) in self.state.endpoints() {
                         if endpoint.network == *name {
                             self.queue.soon(Target::Endpoint(endpoint.key.clone()));
                         }
@@ -230,9 +230,9 @@ impl Node {
         Ok(())
     }
 
-    pub(super) async fn mend_firewall(&self) -> Result<()> {
-        let registry = self.registry.clone();
-        match self.dataplane.replace_firewall(move || registry.firewall()).await {
+    pub(super) async fn repair_firewall(&self) -> Result<()> {
+        let state = self.state.clone();
+        match self.dataplane.replace_firewall(move || state.firewall()).await {
             Ok(repairs) => {
                 self.health.good("firewall");
                 self.count(&"firewall", &repairs, true);
@@ -253,8 +253,8 @@ impl Node {
         let mut failed = None;
         let mut follow = std::collections::HashMap::new();
         {
-            let _topology = self.topology.lock().await;
-            for state in self.registry.networks() {
+            let _topology = self.network_changes.lock().await;
+            for state in self.state.networks() {
                 if state.network.mtu.is_some() {
                     continue;
                 }
@@ -264,14 +264,14 @@ impl Node {
                     tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
                         "the MTU changed");
                     let wiring = Arc::new(state.network.wiring(mtu));
-                    self.registry.put_network(state.network.clone(), wiring);
+                    self.state.put_network(state.network.clone(), wiring);
                     self.changed.lock().insert(name.clone());
                     self.queue.soon(Target::Network(name.clone()));
                 }
                 follow.insert(name, mtu);
             }
         }
-        for (endpoint, _) in self.registry.endpoints() {
+        for (endpoint, _) in self.state.endpoints() {
             if let Some(mtu) = follow.get(&endpoint.network).filter(|_| !endpoint.fixed_mtu) {
                 failed = self.change_mtu(&endpoint.key, *mtu).await.err().or(failed);
             }
@@ -281,16 +281,16 @@ impl Node {
 
     async fn change_mtu(&self, key: &EndpointKey, mtu: u32) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.registry.endpoint(key) else { return Ok(()) };
+        let Some((endpoint, work)) = self.state.endpoint(key) else { return Ok(()) };
         if endpoint.phase != Phase::Attached || endpoint.wiring.mtu == mtu {
             return Ok(());
         }
         let mut changed = Endpoint::clone(&endpoint);
         changed.wiring.mtu = mtu;
-        self.store.commit(records::update(&changed)?).await?;
+        self.store.commit(encode::update(&changed)?).await?;
         // What the kernel has is right no more, and nobody else's doing.
-        let work = if work == Work::Attached { Work::Attaching } else { work };
-        self.registry.update(Arc::new(changed), work);
+        let work = if work == KernelStatus::Attached { KernelStatus::Attaching } else { work };
+        self.state.update(Arc::new(changed), work);
         self.queue.soon(Target::Endpoint(key.clone()));
         Ok(())
     }
@@ -304,7 +304,7 @@ impl Node {
         key: &EndpointKey,
         netns_path: Option<&str>,
     ) -> Result<Arc<Endpoint>> {
-        let found = self.registry.endpoint(key).map(|(endpoint, _)| endpoint);
+        let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
         let endpoint = found.filter(|e| e.phase == Phase::Attached);
         let endpoint = endpoint.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
         let netns = Netns::open(&endpoint.netns_path)?;

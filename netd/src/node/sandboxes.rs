@@ -8,9 +8,10 @@ use std::{
 use tracing::Instrument as _;
 
 use super::{
-    Node,
+    clock::now_boot,
+    core::Node,
     error::{Error, Result},
-    now_boot, records,
+    record::encode,
 };
 use netd_domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
 use netd_store::Store as _;
@@ -56,7 +57,7 @@ impl Node {
     ) -> Result<Synchronized> {
         let mut counts = Synchronized::default();
         let mut unknown = Vec::new();
-        for (endpoint, _) in self.registry.endpoints() {
+        for (endpoint, _) in self.state.endpoints() {
             let judged = network.as_ref().is_none_or(|n| *n == endpoint.network)
                 && (!authoritative || endpoint.source == source);
             if endpoint.phase != Phase::Attached || !judged {
@@ -76,11 +77,11 @@ impl Node {
             }
             return Ok(counts);
         }
-        if !self.registry.set_source(source, sandboxes, MOST_SOURCES) {
+        if !self.state.set_source(source, sandboxes, MOST_SOURCES) {
             let text = format!("\"{source}\": more than {MOST_SOURCES} sources");
             return Err(netd_domain::Invalid::field("source", text).into());
         }
-        let nobody = |e: &&Arc<Endpoint>| !self.registry.is_known(&e.key.sandbox);
+        let nobody = |e: &&Arc<Endpoint>| !self.state.is_known(&e.key.sandbox);
         counts.unknown = u32::try_from(unknown.iter().filter(nobody).count()).unwrap_or(u32::MAX);
         Ok(counts)
     }
@@ -99,7 +100,7 @@ impl Node {
 
     async fn annotate_to_the_end(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
         let keys: Vec<EndpointKey> =
-            self.registry.of_sandbox(&info.id).iter().map(|e| e.key.clone()).collect();
+            self.state.of_sandbox(&info.id).iter().map(|e| e.key.clone()).collect();
         let mut changed = Vec::new();
         for key in keys {
             changed.extend(self.annotate_one(&key, &info).await?);
@@ -113,7 +114,7 @@ impl Node {
         info: &SandboxInfo,
     ) -> Result<Option<Arc<Endpoint>>> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, _)) = self.registry.endpoint(key) else { return Ok(None) };
+        let Some((endpoint, _)) = self.state.endpoint(key) else { return Ok(None) };
         if endpoint.phase != Phase::Attached {
             return Ok(None);
         }
@@ -126,9 +127,9 @@ impl Node {
         if next == *endpoint {
             return Ok(Some(endpoint));
         }
-        self.store.commit(records::update(&next)?).await?;
+        self.store.commit(encode::update(&next)?).await?;
         let next = Arc::new(next);
-        self.registry.replace(next.clone());
+        self.state.replace(next.clone());
         Ok(Some(next))
     }
 }

@@ -5,13 +5,15 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    Node,
+    core::Node,
     error::Result,
     networks::clash,
     queue::Target,
-    recorded::{self, Quarantine},
-    records,
-    registry::{Loaded, Work},
+    record::{
+        decode::{self, RefusedRecords},
+        encode,
+    },
+    state::{KernelStatus, Loaded},
 };
 use netd_dataplane::Drift;
 use netd_domain::{IfName, Network};
@@ -45,25 +47,25 @@ fn with_leases_of(wanted: &Network, stored: &[Network]) -> Network {
 impl Node {
     /// Loads the store, makes the networks and rules, adopts or completes every
     /// endpoint, removes strays, and starts the loops. Trouble with one network or
-    /// endpoint is noted in [`super::Health`] and tried again; it stops nothing else.
+    /// endpoint is noted in [`super::health::Health`] and tried again; it stops nothing else.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>, drift: UnboundedReceiver<Drift>) -> Result<Startup> {
         let mut startup = Startup::default();
-        let mut refused = Quarantine::default();
+        let mut refused = RefusedRecords::default();
         let networks = self.load_networks(&mut refused).await?;
         for network in networks {
             self.place(network).await;
         }
         self.load_endpoints(&mut startup, &mut refused).await?;
-        for state in self.registry.networks() {
+        for state in self.state.networks() {
             let name = state.network.name.clone();
-            if self.mend_network(&name).await.is_err() {
+            if self.repair_network(&name).await.is_err() {
                 self.queue.later(Target::Network(name), 0);
             }
         }
-        if self.mend_firewall().await.is_err() {
+        if self.repair_firewall().await.is_err() {
             self.queue.later(Target::Firewall, 0);
         }
         // The underlay may have changed while no netd was running.
@@ -76,24 +78,24 @@ impl Node {
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
-        tokio::spawn(self.clone().reap_forever());
-        tokio::spawn(self.clone().collect_forever());
+        tokio::spawn(self.clone().delete_links_forever());
+        tokio::spawn(self.clone().gc_forever());
         tokio::spawn(self.clone().probe_forever());
         self.health.good("reaper");
-        self.reap.notify_one();
+        self.links_to_delete.notify_one();
         Ok(startup)
     }
 
     /// Stored networks, with the configuration's put in where they may be.
-    async fn load_networks(&self, refused: &mut Quarantine) -> Result<Vec<Network>> {
+    async fn load_networks(&self, refused: &mut RefusedRecords) -> Result<Vec<Network>> {
         let mut stored = Vec::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {
-            match recorded::network(&entry) {
+            match decode::network(&entry) {
                 Ok(network) => stored.push(network),
                 Err(error) => self.quarantine(refused, &entry.key, &error),
             }
         }
-        let (mut networks, clashing) = recorded::without_clashes(stored);
+        let (mut networks, clashing) = decode::without_clashes(stored);
         for (network, why) in clashing {
             self.quarantine(refused, &keys::network(&network.name), &why);
         }
@@ -101,7 +103,7 @@ impl Node {
         for wanted in self.acceptable(&networks) {
             let wanted = with_leases_of(wanted, &networks);
             let key = keys::network(&wanted.name);
-            let value = records::encode(&wanted)?;
+            let value = encode::json(&wanted)?;
             match networks.iter_mut().find(|n| n.name == wanted.name) {
                 Some(there) if *there == wanted => continue,
                 Some(there) => *there = wanted,
@@ -149,7 +151,7 @@ impl Node {
 
     async fn probe_forever(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(super::observed::PROBE).await;
+            tokio::time::sleep(super::instrumented_store::PROBE_INTERVAL).await;
             self.store.probe().await;
         }
     }
@@ -161,22 +163,26 @@ impl Node {
             1500
         });
         let wiring = Arc::new(network.wiring(network.effective_mtu(underlay)));
-        self.registry.put_network(Arc::new(network), wiring);
+        self.state.put_network(Arc::new(network), wiring);
     }
 
-    async fn load_endpoints(&self, startup: &mut Startup, refused: &mut Quarantine) -> Result<()> {
+    async fn load_endpoints(
+        &self,
+        startup: &mut Startup,
+        refused: &mut RefusedRecords,
+    ) -> Result<()> {
         let mut loaded = Loaded::default();
         for entry in self.store.list(keys::ENDPOINTS).await?.entries {
-            match recorded::endpoint(&entry) {
+            match decode::endpoint(&entry) {
                 Ok(endpoint) => loaded.endpoints.push(endpoint),
                 Err(error) => {
-                    refused.devices.extend(recorded::device(&entry.key));
+                    refused.devices.extend(decode::device(&entry.key));
                     self.quarantine(refused, &entry.key, &error);
                 }
             }
         }
         for entry in self.store.list(keys::TOMBSTONES).await?.entries {
-            match recorded::tombstone(&entry) {
+            match decode::tombstone(&entry) {
                 Ok(tombstone) => loaded.tombstones.push(tombstone),
                 Err(error) => self.quarantine(refused, &entry.key, &error),
             }
@@ -188,7 +194,7 @@ impl Node {
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
                 Some(held) => {
-                    if entry.value == records::RESERVED {
+                    if entry.value == encode::RESERVED {
                         loaded.reserved.push(held.clone());
                     }
                     loaded.held.push(held);
@@ -197,14 +203,14 @@ impl Node {
             }
         }
         startup.endpoints = loaded.endpoints.len();
-        self.registry.load(loaded);
-        startup.detaching = self.registry.detaching().len();
+        self.state.load(loaded);
+        startup.detaching = self.state.detaching().len();
         self.health.good("store");
         Ok(())
     }
 
     /// A refused record changes nothing: what it may hold stays held.
-    fn quarantine(&self, refused: &mut Quarantine, key: &str, error: &str) {
+    fn quarantine(&self, refused: &mut RefusedRecords, key: &str, error: &str) {
         tracing::error!(key, error, "record refused; left as it is, what it holds stays held");
         refused.records += 1;
         let text = format!("{} refused records, e.g. {key}: {error}", refused.records);
@@ -212,10 +218,10 @@ impl Node {
     }
 
     async fn adopt_endpoints(&self) {
-        for (endpoint, work) in self.registry.endpoints() {
+        for (endpoint, work) in self.state.endpoints() {
             if endpoint.moved.is_some() {
                 self.queue.soon(Target::Endpoint(endpoint.key.clone()));
-            } else if work == Work::Attaching {
+            } else if work == KernelStatus::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
                     tracing::warn!(endpoint = %endpoint.key, "its namespace is gone");
                     continue;
@@ -231,7 +237,7 @@ impl Node {
     /// Removes links of netd's that no record knows: an attach that was cut off and
     /// rolled back, or a record lost with a reboot of something else's making.
     /// Links of refused records are left alone.
-    async fn remove_strays(&self, refused: &Quarantine) -> usize {
+    async fn remove_strays(&self, refused: &RefusedRecords) -> usize {
         let links = match self.dataplane.host_links().await {
             Ok(links) => links,
             Err(error) => {
@@ -239,7 +245,7 @@ impl Node {
                 return 0;
             }
         };
-        let recorded = self.registry.endpoints();
+        let recorded = self.state.endpoints();
         let recorded = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
         let known: HashSet<&IfName> = recorded.chain(&refused.devices).collect();
         let mut removed = 0;

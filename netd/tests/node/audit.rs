@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netd::node::Work;
+use netd::node::KernelStatus;
 use netd_domain::Endpoint;
 use netd_store::keys;
 
@@ -26,7 +26,7 @@ pub fn audit(bed: &Bed, netd: &Process) -> Vec<Endpoint> {
     for endpoint in &stored {
         let (held, work) = netd.node.endpoint(&endpoint.key).expect("stored, but not known");
         assert_eq!(*held, *endpoint, "memory and store differ");
-        assert_eq!(work, Work::Attached, "{}", endpoint.key);
+        assert_eq!(work, KernelStatus::Attached, "{}", endpoint.key);
         for ip in endpoint.ips() {
             let address = keys::address(&endpoint.network, ip);
             let other = owners.insert(address, endpoint.key.to_string());

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::node::Node;
+use crate::node::core::Node;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::NetworkName;
 use netd_domain::ipam::PoolUsage;
@@ -26,7 +26,7 @@ impl Overlay {
     pub(in crate::node) fn top_up(&self, node: &Node, name: &NetworkName) {
         if *name == self.settings.network
             && self.settings.pod_cidr.is_empty()
-            && is_low(&node.registry.usage(name))
+            && is_low(&node.state.usage(name))
         {
             // Fixed ones were excluded.
             let _ = self.membership.more();
@@ -38,7 +38,7 @@ impl Overlay {
         if *name != self.settings.network || !self.settings.pod_cidr.is_empty() {
             return false;
         }
-        let pools = || node.registry.network(name).map_or(0, |n| n.network.pools.len());
+        let pools = || node.state.network(name).map_or(0, |n| n.network.pools.len());
         let before = pools();
         if self.membership.more().is_err() {
             return false;
@@ -64,7 +64,7 @@ impl Overlay {
         own.sort_by_key(|own| std::cmp::Reverse(own.since));
         let own: Vec<Subnets> = own.iter().map(|own| own.subnets).collect();
         let name = &self.settings.network;
-        let usage = node.registry.usage(name);
+        let usage = node.state.usage(name);
         let is_empty = |subnets: &Subnets| subnets.iter().all(|net| used(&usage, net) == Some(0));
         empty.retain(|subnets, _| own.contains(subnets) && is_empty(subnets));
         for subnets in own.iter().filter(|s| is_empty(s)) {
@@ -94,14 +94,14 @@ impl Overlay {
     /// Subnets of an earlier configuration go when the last pod that has an address of
     /// theirs is gone, docker0 too, and another one is there.
     async fn give_back_unfit(&self, node: &Node, unfit: &[OwnSubnets]) {
-        let network = node.registry.network(&self.settings.network).map(|state| state.network);
+        let network = node.state.network(&self.settings.network).map(|state| state.network);
         let leased = network.as_ref().and_then(|network| network.leased.as_ref());
         let docker0 = leased.is_some_and(|leased| !leased.docker0.is_empty());
         let other = docker0 || network.as_ref().is_some_and(|network| !network.pools.is_empty());
         if unfit.is_empty() || !other {
             return;
         }
-        let held: Vec<_> = node.registry.endpoints().iter().flat_map(|(e, _)| e.ips()).collect();
+        let held: Vec<_> = node.state.endpoints().iter().flat_map(|(e, _)| e.ips()).collect();
         let unused = |own: &&OwnSubnets| {
             !held.iter().any(|ip| own.subnets.iter().any(|net| net.contains(ip)))
         };

@@ -22,7 +22,7 @@
 use ipnet::IpNet;
 
 use super::Overlay;
-use crate::node::Node;
+use crate::node::core::Node;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::{Network, network::overlap};
 
@@ -32,7 +32,7 @@ pub(super) struct Shares {
     pub docker0: Option<Subnets>,
     pub pods: Vec<Subnets>,
     /// The one that `subnet.env` names.
-    pub told: Option<Subnets>,
+    pub subnet_env: Option<Subnets>,
     /// Nothing waits for somebody to let go of a subnet.
     pub whole: bool,
 }
@@ -51,15 +51,15 @@ impl Overlay {
         } else {
             node.health.forget("overlay/docker0");
         }
-        let told = if self.settings.docker0 { docker0 } else { own.first().copied() };
-        Shares { docker0, pods, told, whole: taken.is_none() && !waits }
+        let subnet_env = if self.settings.docker0 { docker0 } else { own.first().copied() };
+        Shares { docker0, pods, subnet_env, whole: taken.is_none() && !waits }
     }
 
     /// docker0's subnet; asks for one more if pods have them all.
     async fn docker0s(&self, node: &Node, own: &[Subnets]) -> Option<Subnets> {
         let name = &self.settings.network;
-        let network = node.registry.network(name)?.network;
-        let is_unused = |net: IpNet| node.registry.is_unused(name, net);
+        let network = node.state.network(name)?.network;
+        let is_unused = |net: IpNet| node.state.is_unused(name, net);
         if let Some(chosen) = choose(&network, own, is_unused) {
             return Some(chosen);
         }
@@ -81,7 +81,7 @@ impl Overlay {
         node: &Node,
         pods: Vec<Subnets>,
     ) -> (Vec<Subnets>, Option<IpNet>) {
-        let Some(state) = node.registry.network(&self.settings.network) else {
+        let Some(state) = node.state.network(&self.settings.network) else {
             return (pods, None);
         };
         let all = pods.iter().flat_map(Subnets::iter).collect();
@@ -108,7 +108,7 @@ impl Overlay {
 
     /// Whether docker0 still has an address of subnets that could be given back.
     pub(super) async fn docker0_uses(&self, node: &Node, own: &OwnSubnets) -> bool {
-        let Some(state) = node.registry.network(&self.settings.network) else { return false };
+        let Some(state) = node.state.network(&self.settings.network) else { return false };
         let found = node.docker0_in(&state.wiring, own.subnets.iter().collect()).await;
         !matches!(found, Ok(None))
     }
@@ -123,13 +123,13 @@ impl Overlay {
     }
 
     fn waiting(&self) -> String {
-        let mend = match self.settings.pod_cidr.is_empty() {
+        let repair = match self.settings.pod_cidr.is_empty() {
             true => "another one is asked for",
             false => "take away those pods, or overlay.pod_cidr, which allows no other one",
         };
         format!(
             "overlay.docker0: pods of network \"{}\" have addresses of every subnet of this \
-             node, docker0 gets none yet: {mend}",
+             node, docker0 gets none yet: {repair}",
             self.settings.network
         )
     }

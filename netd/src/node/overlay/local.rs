@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Overlay, State, command};
-use crate::node::Node;
+use crate::node::core::Node;
 use netd_cluster::{ClusterConfig, Local, Underlay, backend};
 use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 

@@ -6,22 +6,21 @@
 //! - [`State`]: what follows from that ([`Desired`]), and what the kernel refused of it;
 //! - the kernel and the tunnel process: what is programmed; read back, never assumed.
 //!
-//! News of leases and drift take one way: [`Overlay::take`] changes what is wanted and
+//! News of leases and drift take one way: [`Overlay::on_update`] changes what is wanted and
 //! programs the difference; whatever may differ otherwise is a [`Target::Overlay`], which
 //! compares the whole. One lock is held over both, so that they never cross.
 
+mod apply;
 mod capacity;
 mod command;
 mod docker0;
 mod local;
-mod memory;
-mod pools;
-mod program;
+mod malloc_trim;
+mod on_update;
 mod publish;
+mod read_model;
 mod subnet_file;
-mod take;
 mod tunnels;
-mod views;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,7 +30,7 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 
-use super::Node;
+use super::core::Node;
 use crate::config;
 use crate::tunnel::TunnelClient;
 use netd_cluster::{
@@ -43,7 +42,7 @@ use netd_cluster::{
 use netd_dataplane::OverlaySubject;
 use netd_store::{Revision, Store, keys::ClusterKeys};
 
-pub use views::{ClusterView, NodeView, RouteView};
+pub use read_model::{ClusterView, NodeView, RouteView};
 
 /// One node's part of the cluster.
 #[derive(Debug)]
@@ -141,13 +140,13 @@ impl Overlay {
         let _ = node.overlay.set(self.clone());
         let first = tokio::time::timeout(REMEMBERED, batch(&mut updates)).await;
         if let Ok(Some(first)) = first {
-            self.take(&node, first).await;
+            self.on_update(&node, first).await;
         }
         tokio::spawn(publish::run(self.clone(), node.clone()));
         tokio::spawn(capacity::run(self.clone(), node.clone()));
         tokio::spawn(async move {
             while let Some(news) = batch(&mut updates).await {
-                self.take(&node, news).await;
+                self.on_update(&node, news).await;
             }
         });
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Overlay;
-use crate::node::{Node, records};
+use crate::node::{core::Node, record::encode};
 use netd_cluster::{membership::OwnSubnets, published::Published};
 use netd_domain::{Endpoint, Phase};
 use netd_store::{Change, LeaseId, StoreError, Txn, Watched, keys};
@@ -98,7 +98,7 @@ async fn listed(
 fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
     let keys = overlay.keys();
     let mut all = Records::new();
-    for (endpoint, _) in node.registry.endpoints() {
+    for (endpoint, _) in node.state.endpoints() {
         if endpoint.phase != Phase::Attached || endpoint.network != overlay.settings.network {
             continue;
         }
@@ -114,7 +114,7 @@ fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
 }
 
 fn record(node: &Node, endpoint: &Endpoint) -> crate::node::Result<Vec<u8>> {
-    records::encode(&Published::of(&node.config.node, endpoint))
+    encode::json(&Published::of(&node.config.node, endpoint))
 }
 
 /// Puts the difference into etcd.

@@ -8,9 +8,9 @@ use netd_cluster::{
 };
 
 /// What it says of one of this node's subnets, from this node's facts.
-pub(super) fn contents(local: &Local, told: Subnets, mtu: u32, masquerade: bool) -> String {
-    let v4 = local.cluster.v4.zip(told.v4);
-    let v6 = local.cluster.v6.zip(told.v6);
+pub(super) fn contents(local: &Local, subnets: Subnets, mtu: u32, masquerade: bool) -> String {
+    let v4 = local.cluster.v4.zip(subnets.v4);
+    let v6 = local.cluster.v6.zip(subnets.v6);
     let env = SubnetEnv {
         v4: v4.map(|(range, subnet)| Half { network: range.network, subnet }),
         v6: v6.map(|(range, subnet)| Half { network: range.network, subnet }),

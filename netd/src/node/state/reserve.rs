@@ -2,35 +2,35 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Inner, NetworkState, Work};
+use super::node_state::{Inner, KernelStatus, NetworkState, NodeState};
 use crate::node::{
+    clock::now_unix,
     error::{Error, Result},
-    now_unix,
     ports::shown,
 };
 use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned};
 
 /// Where an endpoint that is reserved is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Site {
+pub enum Placement {
     /// In this namespace.
     In(NetnsId),
     /// In no sandbox yet: a runtime will move it there.
-    Nowhere,
+    Unplaced,
 }
 
-impl Site {
+impl Placement {
     fn netns(self) -> NetnsId {
         match self {
             Self::In(netns) => netns,
-            Self::Nowhere => NetnsId { dev: 0, inode: 0 },
+            Self::Unplaced => NetnsId { dev: 0, inode: 0 },
         }
     }
 }
 
 impl Inner {
     /// Chooses addresses, host ports and the host name; all or nothing.
-    pub(super) fn reserve(&mut self, spec: &AttachSpec, site: Site) -> Result<Arc<Endpoint>> {
+    pub(super) fn reserve(&mut self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
         if state.network.pools.is_empty() {
@@ -44,21 +44,22 @@ impl Inner {
         self.ports
             .take(&spec.key, &spec.port_mappings)
             .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
-        let leased = if site == Site::Nowhere { self.take_over(spec) } else { Vec::new() };
+        let leased =
+            if site == Placement::Unplaced { self.take_reserved(spec) } else { Vec::new() };
         let assigned = self.allocate(spec);
         let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
         let mut endpoint = endpoint.inspect_err(|_| {
             self.ports.give_back(&spec.key, &spec.port_mappings);
-            self.hold_again(&spec.network, &leased);
+            self.restore_reservations(&spec.network, &leased);
         })?;
-        if site == Site::Nowhere {
+        if site == Placement::Unplaced {
             let routes = std::mem::take(&mut endpoint.wiring.routes);
             endpoint.wiring.ifname = spec.key.waiting_ifname();
             endpoint.moved =
                 Some(Moved { stage: Stage::Created, routes, leads_out: false, leased });
         }
         let endpoint = Arc::new(endpoint);
-        self.insert(endpoint.clone(), Work::Reserved);
+        self.insert(endpoint.clone(), KernelStatus::Reserved);
         Ok(endpoint)
     }
 
@@ -76,7 +77,7 @@ impl Inner {
     fn assemble(
         &mut self,
         spec: &AttachSpec,
-        site: Site,
+        site: Placement,
         state: &NetworkState,
         ips: &[(IpAddr, usize)],
     ) -> Result<Endpoint> {
@@ -109,6 +110,16 @@ impl Inner {
             sequence: self.next_sequence(),
             moved: None,
         })
+    }
+}
+
+impl NodeState {
+    /// Chooses everything for an attach and holds it; see [`NodeState::drop_reservation`].
+    ///
+    /// # Errors
+    /// No network, no address, a host port or name that is held.
+    pub fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
+        self.inner.lock().reserve(spec, site)
     }
 }
 

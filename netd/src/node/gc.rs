@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Node, error::Result, now_boot, now_unix, reconcile::netns_is_gone};
+use super::{
+    clock::{now_boot, now_unix},
+    core::Node,
+    error::Result,
+    reconcile::netns_is_gone,
+};
 use netd_domain::{Endpoint, EndpointKey, Phase};
 use netd_store::{Change, Store as _, Txn, keys};
 
@@ -21,12 +26,12 @@ const ORPHAN_LOOKS: u32 = 20;
 
 impl Node {
     /// Looks for garbage at the configured interval, for ever.
-    pub(super) async fn collect_forever(self: Arc<Self>) {
+    pub(super) async fn gc_forever(self: Arc<Self>) {
         let mut missing = Missing::new();
         let mut looks = 0u32;
         loop {
-            let orphans = self.collect_once(&mut missing, Instant::now()).await;
-            if let Err(error) = self.forget_tombstones().await {
+            let orphans = self.gc_once(&mut missing, Instant::now()).await;
+            if let Err(error) = self.remove_old_tombstones().await {
                 tracing::warn!(%error, "old tombstones could not be removed");
             }
             looks = if orphans { looks } else { 0 };
@@ -49,17 +54,17 @@ impl Node {
     /// the grace period has passed since both became so. One whose sandbox's primary
     /// endpoint was detached is garbage as soon as the namespace is gone. Whether there
     /// are some that only wait for that.
-    async fn collect_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
+    async fn gc_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();
         let mut orphans = false;
-        for (endpoint, _) in self.registry.endpoints() {
+        for (endpoint, _) in self.state.endpoints() {
             let key = &endpoint.key;
             if endpoint.phase != Phase::Attached {
                 continue;
             }
-            let orphan = self.registry.primary_is_gone(&key.sandbox);
+            let orphan = self.state.primary_is_gone(&key.sandbox);
             orphans |= orphan;
-            let wanted = !orphan && self.registry.is_known(&key.sandbox);
+            let wanted = !orphan && self.state.is_known(&key.sandbox);
             if wanted || !netns_is_gone(&endpoint) {
                 continue;
             }
@@ -68,13 +73,13 @@ impl Node {
                 still.insert(key.clone(), since);
                 continue;
             }
-            if let Err(error) = self.collect_one(&endpoint).await {
+            if let Err(error) = self.remove_garbage(&endpoint).await {
                 tracing::warn!(endpoint = %key, %error, "could not be collected");
                 still.insert(key.clone(), since);
             }
         }
         *missing = still;
-        for ip in self.registry.old_holds(None, self.config.gc.grace) {
+        for ip in self.state.old_reservations(None, self.config.gc.grace) {
             tracing::warn!(%ip, "reserved and never used: free again");
             if let Err(error) = self.release_address(ip).await {
                 tracing::warn!(%ip, %error, "could not be released");
@@ -84,10 +89,10 @@ impl Node {
     }
 
     /// Detaches `endpoint`, unless another one has its key by now.
-    async fn collect_one(&self, endpoint: &Endpoint) -> Result<()> {
+    async fn remove_garbage(&self, endpoint: &Endpoint) -> Result<()> {
         let key = &endpoint.key;
         let _lock = self.locks.lock(key).await;
-        let Some((now, _)) = self.registry.endpoint(key) else { return Ok(()) };
+        let Some((now, _)) = self.state.endpoint(key) else { return Ok(()) };
         if now.phase != Phase::Attached || now.sequence != endpoint.sequence {
             return Ok(());
         }
@@ -98,13 +103,13 @@ impl Node {
         Ok(())
     }
 
-    async fn forget_tombstones(&self) -> Result<()> {
+    async fn remove_old_tombstones(&self) -> Result<()> {
         const CHUNK: usize = 256;
         let ttl = i64::try_from(self.config.tombstone_ttl.as_secs()).unwrap_or(i64::MAX);
         loop {
             // Asked for again each time: one may have been replaced by a newer one.
-            let _ending = self.endings.lock().await;
-            let mut old = self.registry.old_tombstones(now_unix().saturating_sub(ttl));
+            let _ending = self.removals.lock().await;
+            let mut old = self.state.old_tombstones(now_unix().saturating_sub(ttl));
             old.truncate(CHUNK);
             if old.is_empty() {
                 return Ok(());
@@ -113,7 +118,7 @@ impl Node {
             let changes = old.iter().map(delete).collect();
             self.store.commit(Txn { compares: vec![], changes }).await?;
             for key in &old {
-                self.registry.exhume(key);
+                self.state.remove_tombstone(key);
             }
         }
     }

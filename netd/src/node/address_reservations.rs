@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use tracing::Instrument as _;
 
 use super::{
-    Hold, Node,
+    core::Node,
     error::{Error, Result},
-    records,
-    registry::Holder,
+    record::encode,
+    state::{AddressOwner, AddressReservation},
 };
 use netd_domain::ipam::IpamError;
 use netd_domain::{Endpoint, EndpointKey};
@@ -29,34 +29,38 @@ impl Node {
         self: &Arc<Self>,
         part: IpNet,
         wanted: Option<IpAddr>,
-    ) -> Result<Hold> {
+    ) -> Result<AddressReservation> {
         let node = self.clone();
         let work = async move { node.reserve_to_the_end(part, wanted).await };
         let work = tokio::spawn(work.in_current_span());
         work.await.map_err(|e| Error::Internal(format!("reserve: {e}")))?
     }
 
-    async fn reserve_to_the_end(&self, part: IpNet, wanted: Option<IpAddr>) -> Result<Hold> {
-        if let Some(network) = self.registry.network_of(&part) {
+    async fn reserve_to_the_end(
+        &self,
+        part: IpNet,
+        wanted: Option<IpAddr>,
+    ) -> Result<AddressReservation> {
+        if let Some(network) = self.state.network_of(&part) {
             self.refuse_docker0s(&network)?;
         }
         for _ in 0..TRIES {
-            let hold = self.registry.hold(part, wanted)?;
-            let (network, ip) = (&hold.network, hold.address.addr());
-            match self.store.commit(records::reserve(network, ip)).await {
-                Ok(Outcome::Committed(_)) => return Ok(hold),
+            let reservation = self.state.reserve_address(part, wanted)?;
+            let (network, ip) = (&reservation.network, reservation.address.addr());
+            match self.store.commit(encode::reserve(network, ip)).await {
+                Ok(Outcome::Committed(_)) => return Ok(reservation),
                 Ok(Outcome::Conflict(_)) => {
                     tracing::warn!(%network, %ip, "the store says that this address is held");
-                    self.registry.end_hold(network, ip, true);
+                    self.state.end_reservation(network, ip, true);
                 }
                 Err(error) => {
-                    self.registry.end_hold(network, ip, false);
+                    self.state.end_reservation(network, ip, false);
                     return Err(error.into());
                 }
             }
             if let Some(ip) = wanted {
                 let source = IpamError::Taken { ip };
-                return Err(Error::Ipam { network: hold.network, source });
+                return Err(Error::Ipam { network: reservation.network, source });
             }
         }
         let text = format!("{TRIES} addresses in a row are held by others in the store");
@@ -68,18 +72,18 @@ impl Node {
     /// # Errors
     /// The store's; the address stays reserved then, and is collected.
     pub async fn release_address(&self, ip: IpAddr) -> Result<()> {
-        let ending = self.endings.lock().await;
-        match self.registry.unhold(ip) {
-            Holder::Nobody => Ok(()),
-            Holder::Hold(network) => {
-                let told = self.store.commit(records::unreserve(&network, ip)).await;
+        let ending = self.removals.lock().await;
+        match self.state.release_address(ip) {
+            AddressOwner::Nobody => Ok(()),
+            AddressOwner::Reservation(network) => {
+                let told = self.store.commit(encode::unreserve(&network, ip)).await;
                 match told {
-                    Ok(_) => self.registry.end_hold(&network, ip, false),
-                    Err(_) => self.registry.keep_hold(&network, ip),
+                    Ok(_) => self.state.end_reservation(&network, ip, false),
+                    Err(_) => self.state.restore_reservation(&network, ip),
                 }
                 told.map(drop).map_err(Error::from)
             }
-            Holder::Endpoint(key) => {
+            AddressOwner::Endpoint(key) => {
                 drop(ending);
                 self.end_lease(&key, ip).await
             }
@@ -89,8 +93,8 @@ impl Node {
     /// An endpoint's address is to be free when it goes.
     async fn end_lease(&self, key: &EndpointKey, ip: IpAddr) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let ending = self.endings.lock().await;
-        let Some((endpoint, _)) = self.registry.endpoint(key) else {
+        let ending = self.removals.lock().await;
+        let Some((endpoint, _)) = self.state.endpoint(key) else {
             // It went meanwhile, and left its addresses reserved.
             drop(ending);
             return Box::pin(self.release_address(ip)).await;
@@ -99,8 +103,8 @@ impl Node {
         let Some(moved) = &mut next.moved else { return Ok(()) };
         moved.leased.retain(|leased| *leased != ip);
         if next != *endpoint {
-            self.store.commit(records::update(&next)?).await?;
-            self.registry.replace(Arc::new(next));
+            self.store.commit(encode::update(&next)?).await?;
+            self.state.replace(Arc::new(next));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{Overlay, Peer, State, local::LocalError, subnet_file};
-use crate::node::{Node, queue::Target};
+use crate::node::{core::Node, queue::Target};
 use netd_cluster::{
     Local, Subnets,
     backend::PeerProblem,
@@ -24,7 +24,7 @@ struct Consequence {
 
 impl Overlay {
     /// Takes news in and acts on it.
-    pub(super) async fn take(&self, node: &Arc<Node>, news: Vec<Update>) {
+    pub(super) async fn on_update(&self, node: &Arc<Node>, news: Vec<Update>) {
         let heard = Instant::now();
         let mut state = self.state.lock().await;
         let mut then = Consequence::default();
@@ -37,7 +37,7 @@ impl Overlay {
         } else if then.whole {
             self.compare(node, &mut state).await
         } else if !then.deltas.is_empty() && state.complete {
-            let right = self.program(node, &mut state, then.deltas).await;
+            let right = self.apply(node, &mut state, then.deltas).await;
             node.metrics.overlay_converged(heard.elapsed());
             right
         } else {
@@ -149,13 +149,13 @@ impl Overlay {
         let mtu = desired.local_plan().mtu;
         state.desired = Some(desired);
         state.settled = false;
-        state.withheld = !self.give_out(node, &local, mtu).await;
+        state.withheld = !self.publish_pools(node, &local, mtu).await;
         self.compare(node, state).await && !state.withheld
     }
 
-    /// The node's subnets become its network's pools, but for docker0's, and are told to
+    /// The node's subnets become its network's pools, but for docker0's, and are subnet_env to
     /// others on the node; whether that is done.
-    async fn give_out(&self, node: &Arc<Node>, local: &Local, mtu: u32) -> bool {
+    async fn publish_pools(&self, node: &Arc<Node>, local: &Local, mtu: u32) -> bool {
         let name = &self.settings.network;
         let shares = self.share(node, &local.subnets).await;
         let leased = Leased {
@@ -171,8 +171,8 @@ impl Overlay {
         }
         let done = given.is_ok() && shares.whole;
         let Some(path) = &self.settings.subnet_file else { return done };
-        let Some(told) = shares.told else {
-            // docker0 waits for a subnet: it must not be told that of the pods meanwhile.
+        let Some(subnet_env) = shares.subnet_env else {
+            // docker0 waits for a subnet: it must not be subnet_env that of the pods meanwhile.
             if self.settings.docker0
                 && let Err(why) = subnet_file::remove(path)
             {
@@ -180,8 +180,8 @@ impl Overlay {
             }
             return done;
         };
-        let masquerade = node.registry.network(name).is_some_and(|n| n.network.masquerade);
-        match subnet_file::write(path, &subnet_file::contents(local, told, mtu, masquerade)) {
+        let masquerade = node.state.network(name).is_some_and(|n| n.network.masquerade);
+        match subnet_file::write(path, &subnet_file::contents(local, subnet_env, mtu, masquerade)) {
             Ok(()) => node.health.good("overlay/subnet-file"),
             Err(why) => node.health.advise("overlay/subnet-file", why),
         }
@@ -194,7 +194,7 @@ impl Overlay {
     }
 
     /// Peers that can't be routed to for what their leases say: shown; nothing that this
-    /// node could mend.
+    /// node could repair.
     pub(super) fn show_peers(&self, node: &Node, state: &State) {
         let Some(desired) = &state.desired else { return };
         let mut problems = desired.problems();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{
-    Node,
+use super::{
+    core::Node,
     error::{Error, Result},
     networks::clash,
     queue::Target,
-    records,
+    record::encode,
 };
 use netd_domain::{Network, NetworkName, network::Leased};
 use netd_store::{Change, Store as _, Txn, keys};
@@ -22,19 +22,19 @@ impl Node {
     /// # Errors
     /// [`Error::NetworkExists`] when the cluster overlaps with another network of this
     /// node: the network stays as it was.
-    pub(super) async fn lease_pools(
+    pub(in crate::node) async fn lease_pools(
         &self,
         name: &NetworkName,
         subnets: &[IpNet],
         leased: Leased,
     ) -> Result<()> {
-        let topology = self.topology.lock().await;
-        let state = self.registry.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
+        let topology = self.network_changes.lock().await;
+        let state = self.state.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
         let next = state.network.with_leases(subnets, leased)?;
         if next == *state.network {
             return Ok(());
         }
-        let networks = self.registry.networks();
+        let networks = self.state.networks();
         if let Some(text) = clash(&next, networks.iter().map(|s| &*s.network)) {
             let text = format!("network \"{name}\" as the cluster has it: {text}");
             return Err(Error::NetworkExists(text));
@@ -46,10 +46,10 @@ impl Node {
         let mtu = next.effective_mtu(self.dataplane.underlay_mtu().await?);
         let wiring = Arc::new(next.wiring(mtu));
         self.store_network(&next).await?;
-        self.registry.put_network(Arc::new(next), wiring);
+        self.state.put_network(Arc::new(next), wiring);
         self.changed.lock().insert(name.clone());
         // What the kernel refuses now is tried again, and shown.
-        if self.mend_network_locked(name).await.is_err() {
+        if self.repair_network_locked(name).await.is_err() {
             self.queue.later(Target::Network(name.clone()), 0);
         }
         drop(topology);
@@ -65,15 +65,19 @@ impl Node {
     /// # Errors
     /// The store's: the pool is gone from memory only, and is put back with the next
     /// news of the node's leases.
-    pub(super) async fn retire_pools(&self, name: &NetworkName, going: &[IpNet]) -> Result<bool> {
-        let _topology = self.topology.lock().await;
-        let Some(state) = self.registry.network(name) else { return Ok(false) };
+    pub(in crate::node) async fn retire_pools(
+        &self,
+        name: &NetworkName,
+        going: &[IpNet],
+    ) -> Result<bool> {
+        let _topology = self.network_changes.lock().await;
+        let Some(state) = self.state.network(name) else { return Ok(false) };
         let leased = state.network.leased.clone().unwrap_or_default();
         let all = state.network.pools.iter().map(|p| p.subnet);
         let stay: Vec<IpNet> = all.filter(|subnet| !going.contains(subnet)).collect();
         let next = state.network.with_leases(&stay, leased)?;
         let wiring = Arc::new(next.wiring(state.wiring.mtu));
-        if !self.registry.shrink_network(Arc::new(next.clone()), wiring) {
+        if !self.state.shrink_network(Arc::new(next.clone()), wiring) {
             return Ok(false);
         }
         for subnet in going {
@@ -88,7 +92,7 @@ impl Node {
 
     async fn store_network(&self, network: &Network) -> Result<()> {
         let key = keys::network(&network.name);
-        let put = Change::Put { key, value: records::encode(network)?, lease: 0 };
+        let put = Change::Put { key, value: encode::json(network)?, lease: 0 };
         self.store.commit(Txn { compares: vec![], changes: vec![put] }).await?;
         Ok(())
     }

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 
 use super::{Overlay, State};
 use crate::metrics::DeviceTraffic;
-use crate::node::{Error, Node, Result};
+use crate::node::{
+    core::Node,
+    error::{Error, Result},
+};
 use netd_cluster::{
     LeaseAttrs, Subnets,
     desired::{Desired, PeerState},
@@ -164,7 +167,7 @@ impl Overlay {
     }
 
     fn local_way(&self, node: &Node, ip: IpAddr, view: &mut RouteView) {
-        let endpoints = node.registry.endpoints();
+        let endpoints = node.state.endpoints();
         let found = endpoints.iter().find(|(e, _)| e.ips().any(|own| own == ip));
         let Some((endpoint, _)) = found else { return };
         view.mtu = endpoint.wiring.mtu;

@@ -13,7 +13,7 @@ const LATER: Duration = Duration::from_secs(2);
 /// Comparing a large overlay with the kernel takes some 10 MB for a moment, which glibc
 /// would keep for as long as netd runs: gives them back a little later, once for many
 /// comparisons in a row.
-pub(super) fn give_back(objects: usize) {
+pub(super) fn trim_later(objects: usize) {
     static WAITS: AtomicBool = AtomicBool::new(false);
     if objects < LARGE || WAITS.swap(true, Ordering::Relaxed) {
         return;

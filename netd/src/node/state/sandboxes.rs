@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::Registry;
+use super::node_state::NodeState;
 use netd_domain::{Endpoint, Phase, SandboxId, ids::DEFAULT_IFNAME};
 
-impl Registry {
+impl NodeState {
     /// The set of sandboxes that `source` knows; false if there are `most` others already.
     pub fn set_source(&self, source: &str, sandboxes: HashSet<SandboxId>, most: usize) -> bool {
         let sources = &mut self.inner.lock().sources;

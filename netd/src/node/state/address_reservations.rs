@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Inner, Registry};
+use super::node_state::{Inner, NodeState};
 use crate::node::{
     error::{Error, Result},
     ports::shown,
@@ -17,7 +17,7 @@ use netd_domain::{AttachSpec, Driver, Endpoint, EndpointKey, Invalid, NetworkNam
 
 /// A reserved address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
+pub struct AddressReservation {
     /// Its network.
     pub network: NetworkName,
     /// With the prefix length that an interface gets.
@@ -26,21 +26,21 @@ pub struct Hold {
 
 /// What a release of an address is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum AddressOwner {
     /// It is not reserved, and no endpoint has it.
     Nobody,
     /// It was reserved until now; the store has to be told.
-    Hold(NetworkName),
+    Reservation(NetworkName),
     /// An endpoint has it.
     Endpoint(EndpointKey),
 }
 
 impl Inner {
     /// Frees what is reserved of the addresses that are asked for; those.
-    pub(super) fn take_over(&mut self, spec: &AttachSpec) -> Vec<IpAddr> {
+    pub(super) fn take_reserved(&mut self, spec: &AttachSpec) -> Vec<IpAddr> {
         let mut taken = Vec::new();
         for ip in &spec.addresses {
-            if self.holds.remove(&(spec.network.clone(), *ip)).is_some() {
+            if self.reservations.remove(&(spec.network.clone(), *ip)).is_some() {
                 self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
                 taken.push(*ip);
             }
@@ -48,12 +48,12 @@ impl Inner {
         taken
     }
 
-    /// Undoes [`Inner::take_over`].
-    pub(super) fn hold_again(&mut self, network: &NetworkName, ips: &[IpAddr]) {
+    /// Undoes [`Inner::take_reserved`].
+    pub(super) fn restore_reservations(&mut self, network: &NetworkName, ips: &[IpAddr]) {
         for ip in ips {
             let Some(allocator) = self.allocators.get_mut(network) else { continue };
             if allocator.allocate_within(IpNet::from(*ip), Some(*ip)).is_ok() {
-                self.holds.insert((network.clone(), *ip), Instant::now());
+                self.reservations.insert((network.clone(), *ip), Instant::now());
             }
         }
     }
@@ -66,7 +66,7 @@ impl Inner {
     }
 }
 
-impl Registry {
+impl NodeState {
     /// Takes the host ports of `next` in the place of `old`'s; all or nothing.
     ///
     /// # Errors
@@ -90,7 +90,11 @@ impl Registry {
     ///
     /// # Errors
     /// No network has the subnet, or it has no such address to give.
-    pub fn hold(&self, part: IpNet, wanted: Option<IpAddr>) -> Result<Hold> {
+    pub fn reserve_address(
+        &self,
+        part: IpNet,
+        wanted: Option<IpAddr>,
+    ) -> Result<AddressReservation> {
         let mut inner = self.inner.lock();
         let Some(network) = inner.network_of(&part) else {
             let text = format!("{part} is in no pool of any network; `netd network list`");
@@ -102,49 +106,49 @@ impl Registry {
         let given = allocator
             .allocate_within(part, wanted)
             .map_err(|source| Error::Ipam { network: network.clone(), source })?;
-        inner.holds.insert((network.clone(), given.ip), Instant::now());
+        inner.reservations.insert((network.clone(), given.ip), Instant::now());
         let prefix = state.network.pools.get(given.pool_index).map(|p| p.subnet.prefix_len());
         let address = match (state.network.driver, prefix) {
             (Driver::Bridge, Some(length)) => IpNet::new(given.ip, length).ok(),
             _ => None,
         };
-        Ok(Hold { network, address: address.unwrap_or_else(|| given.ip.into()) })
+        Ok(AddressReservation { network, address: address.unwrap_or_else(|| given.ip.into()) })
     }
 
     /// Ends a hold that the store does not have (any more). `taken`: the store says that
     /// somebody else has the address.
-    pub fn end_hold(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
+    pub fn end_reservation(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
         let mut inner = self.inner.lock();
-        inner.holds.remove(&(network.clone(), ip));
+        inner.reservations.remove(&(network.clone(), ip));
         if !taken && let Some(allocator) = inner.allocators.get_mut(network) {
             allocator.release(ip);
         }
     }
 
     /// Whose an address is. One that is reserved is so no more for anybody who asks; it
-    /// stays in use until [`Registry::end_hold`].
-    pub fn unhold(&self, ip: IpAddr) -> Holder {
+    /// stays in use until [`NodeState::end_reservation`].
+    pub fn release_address(&self, ip: IpAddr) -> AddressOwner {
         let mut inner = self.inner.lock();
-        let Some(network) = inner.network_of(&ip.into()) else { return Holder::Nobody };
-        if inner.holds.remove(&(network.clone(), ip)).is_some() {
-            return Holder::Hold(network);
+        let Some(network) = inner.network_of(&ip.into()) else { return AddressOwner::Nobody };
+        if inner.reservations.remove(&(network.clone(), ip)).is_some() {
+            return AddressOwner::Reservation(network);
         }
         let mut all = inner.endpoints.values().map(|held| &held.endpoint);
         match all.find(|e| e.network == network && e.ips().any(|own| own == ip)) {
-            Some(endpoint) => Holder::Endpoint(endpoint.key.clone()),
-            None => Holder::Nobody,
+            Some(endpoint) => AddressOwner::Endpoint(endpoint.key.clone()),
+            None => AddressOwner::Nobody,
         }
     }
 
-    /// Reserves again what [`Registry::unhold`] gave up and the store still has.
-    pub fn keep_hold(&self, network: &NetworkName, ip: IpAddr) {
-        self.inner.lock().holds.insert((network.clone(), ip), Instant::now());
+    /// Reserves again what [`NodeState::release_address`] gave up and the store still has.
+    pub fn restore_reservation(&self, network: &NetworkName, ip: IpAddr) {
+        self.inner.lock().reservations.insert((network.clone(), ip), Instant::now());
     }
 
     /// Addresses that have been reserved for `grace` and longer; of one network, all.
-    pub fn old_holds(&self, network: Option<&NetworkName>, grace: Duration) -> Vec<IpAddr> {
+    pub fn old_reservations(&self, network: Option<&NetworkName>, grace: Duration) -> Vec<IpAddr> {
         let inner = self.inner.lock();
-        let holds = inner.holds.iter().filter(|((of, _), since)| match network {
+        let holds = inner.reservations.iter().filter(|((of, _), since)| match network {
             Some(name) => name == of,
             None => since.elapsed() >= grace,
         });

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{NetworkState, Registry};
+use super::node_state::{NetworkState, NodeState};
 use netd_domain::ipam::{NetworkAllocator, PoolUsage};
 use netd_domain::{Network, NetworkName, NetworkWiring};
 
-impl Registry {
+impl NodeState {
     /// Adds or replaces a network. Its addresses in use stay in use.
     pub fn put_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) {
         let mut inner = self.inner.lock();

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::error::{Error, Result};
+use crate::node::error::{Error, Result};
 use netd_domain::{Endpoint, NetworkName, Tombstone};
 use netd_store::{Change, Compare, Txn, keys};
 
 /// Encodes a record.
-pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+pub fn json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
 }
 
@@ -49,14 +49,14 @@ pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
         }
         txn.changes.push(put(key, owner.clone().into_bytes()));
     }
-    txn.changes.push(put(keys::endpoint(&endpoint.key), encode(endpoint)?));
+    txn.changes.push(put(keys::endpoint(&endpoint.key), json(endpoint)?));
     txn.changes.push(Change::Delete { key: keys::tombstone(&endpoint.key) });
     Ok(txn)
 }
 
 /// A changed record of an endpoint that holds its addresses already.
 pub fn update(endpoint: &Endpoint) -> Result<Txn> {
-    let changes = vec![put(keys::endpoint(&endpoint.key), encode(endpoint)?)];
+    let changes = vec![put(keys::endpoint(&endpoint.key), json(endpoint)?)];
     Ok(Txn { compares: vec![], changes })
 }
 
@@ -72,13 +72,13 @@ pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
             });
         }
         txn.changes.push(Change::Delete { key: keys::endpoint(&endpoint.key) });
-        txn.changes.push(put(keys::tombstone(&tombstone.key), encode(tombstone)?));
+        txn.changes.push(put(keys::tombstone(&tombstone.key), json(tombstone)?));
     }
     Ok(txn)
 }
 
 /// A detach of something that is not there.
 pub fn tombstone(tombstone: &Tombstone) -> Result<Txn> {
-    let changes = vec![put(keys::tombstone(&tombstone.key), encode(tombstone)?)];
+    let changes = vec![put(keys::tombstone(&tombstone.key), json(tombstone)?)];
     Ok(Txn { compares: vec![], changes })
 }

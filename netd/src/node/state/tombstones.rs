@@ -1,11 +1,11 @@
 //! What is left of endpoints that were detached: so that a late attach is refused, and
 //! that addresses are used again in the order in which they were given back.
 
-use super::Registry;
-use crate::node::now_unix;
+use super::node_state::NodeState;
+use crate::node::clock::now_unix;
 use netd_domain::{Endpoint, EndpointKey, Tombstone};
 
-impl Registry {
+impl NodeState {
     /// What is to be left of `endpoint`.
     pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
         Tombstone {
@@ -33,11 +33,11 @@ impl Registry {
     /// The link is gone and the store knows: the addresses are free.
     pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
         self.drop_reservation(endpoint, &[]);
-        self.bury(tombstone);
+        self.add_tombstone(tombstone);
     }
 
     /// Keeps a tombstone.
-    pub fn bury(&self, tombstone: Tombstone) {
+    pub fn add_tombstone(&self, tombstone: Tombstone) {
         self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
     }
 
@@ -54,7 +54,7 @@ impl Registry {
     }
 
     /// Removes a key's tombstone.
-    pub fn exhume(&self, key: &EndpointKey) {
+    pub fn remove_tombstone(&self, key: &EndpointKey) {
         self.inner.lock().tombstones.remove(key);
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Health, Node,
+    core::Node,
     error::{Error, Result},
-    recorded,
-    registry::{NetworkState, Work},
+    health::Health,
+    record::decode,
+    state::{KernelStatus, NetworkState},
 };
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -54,7 +55,7 @@ impl EndpointFilter {
 #[derive(Debug, Clone)]
 pub struct Page {
     /// In the order of their keys as text; with how far each is, if that is known.
-    pub endpoints: Vec<(Endpoint, Option<Work>)>,
+    pub endpoints: Vec<(Endpoint, Option<KernelStatus>)>,
     /// More come after this one.
     pub next: Option<EndpointKey>,
     /// A watch from it sees every change of what is listed, and none before.
@@ -115,20 +116,20 @@ impl Node {
     /// # Errors
     /// [`Error::NoNetwork`].
     pub fn network(&self, name: &NetworkName) -> Result<NetworkView> {
-        let state = self.registry.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
+        let state = self.state.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
         Ok(self.view(state))
     }
 
     /// All networks, by name.
     pub fn networks(&self) -> Vec<NetworkView> {
-        self.registry.networks().into_iter().map(|state| self.view(state)).collect()
+        self.state.networks().into_iter().map(|state| self.view(state)).collect()
     }
 
     fn view(&self, state: NetworkState) -> NetworkView {
         let name = state.network.name.clone();
         NetworkView {
-            pools: self.registry.usage(&name),
-            endpoints: self.registry.count_in(&name),
+            pools: self.state.usage(&name),
+            endpoints: self.state.count_in(&name),
             problem: self.health.problem(&format!("network/{name}")),
             state,
         }
@@ -136,15 +137,15 @@ impl Node {
 
     /// The network that an address is of.
     pub fn network_of(&self, ip: std::net::IpAddr) -> Option<NetworkName> {
-        self.registry.network_of(&ip.into())
+        self.state.network_of(&ip.into())
     }
 
     /// One endpoint.
     ///
     /// # Errors
     /// [`Error::NoEndpoint`].
-    pub fn endpoint(&self, key: &EndpointKey) -> Result<(Arc<Endpoint>, Work)> {
-        self.registry.endpoint(key).ok_or_else(|| Error::NoEndpoint(key.clone()))
+    pub fn endpoint(&self, key: &EndpointKey) -> Result<(Arc<Endpoint>, KernelStatus)> {
+        self.state.endpoint(key).ok_or_else(|| Error::NoEndpoint(key.clone()))
     }
 
     /// A page of at most `size` endpoints after `after`. From the store and not from
@@ -167,7 +168,7 @@ impl Node {
                 tokio::task::yield_now().await;
             }
             // Unreadable records are reported at start.
-            let Ok(endpoint) = recorded::endpoint(entry) else { continue };
+            let Ok(endpoint) = decode::endpoint(entry) else { continue };
             if !filter.likes(&endpoint) {
                 continue;
             }
@@ -177,7 +178,7 @@ impl Node {
                 page.next = Some(last.key.clone());
                 break;
             }
-            let held = self.registry.endpoint(&endpoint.key);
+            let held = self.state.endpoint(&endpoint.key);
             let work = held.filter(|(e, _)| e.sequence == endpoint.sequence).map(|(_, w)| w);
             page.endpoints.push((endpoint, work));
         }
@@ -187,15 +188,20 @@ impl Node {
     /// How many there are of what.
     pub fn counts(&self) -> NodeCounts {
         let mut counts =
-            NodeCounts { networks: self.registry.networks().len(), ..NodeCounts::default() };
-        for (_, work) in self.registry.endpoints() {
+            NodeCounts { networks: self.state.networks().len(), ..NodeCounts::default() };
+        for (_, work) in self.state.endpoints() {
             counts.endpoints += 1;
             match work {
-                Work::Reserved | Work::Attaching | Work::Failed(_) | Work::Unwanted => {
+                KernelStatus::Reserved
+                | KernelStatus::Attaching
+                | KernelStatus::Failed(_)
+                | KernelStatus::Unwanted => {
                     counts.attaching += 1;
                 }
-                Work::Parking | Work::Parked | Work::ParkFailed => counts.detaching += 1,
-                Work::Attached => {}
+                KernelStatus::DetachingLink
+                | KernelStatus::LinkDetached
+                | KernelStatus::DetachFailed => counts.detaching += 1,
+                KernelStatus::Attached => {}
             }
         }
         counts

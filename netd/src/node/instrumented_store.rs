@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::Health;
+use super::health::Health;
 use crate::metrics::Metrics;
 use netd_store::{
     Change, Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch, keys,
@@ -19,7 +19,7 @@ use netd_store::{
 
 /// A store whose commits are watched.
 #[derive(Debug)]
-pub struct Observed {
+pub struct InstrumentedStore {
     inner: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -27,7 +27,7 @@ pub struct Observed {
     durable_fails: AtomicBool,
 }
 
-impl Observed {
+impl InstrumentedStore {
     /// Watches `inner`.
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let (volatile_fails, durable_fails) = Default::default();
@@ -76,10 +76,10 @@ impl Observed {
 }
 
 /// Between two looks at a store that fails.
-pub const PROBE: Duration = Duration::from_secs(1);
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[async_trait]
-impl Store for Observed {
+impl Store for InstrumentedStore {
     fn kind(&self) -> &'static str {
         self.inner.kind()
     }

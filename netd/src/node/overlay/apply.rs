@@ -2,8 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use super::{Overlay, State, command, memory};
-use crate::node::Node;
+use super::{Overlay, State, command, malloc_trim};
+use crate::node::core::Node;
 use netd_cluster::{backend::Command, desired::Delta};
 use netd_dataplane::{OverlayReport, OverlaySubject, Repair};
 use netd_domain::overlay::{OverlayChange, OverlayState};
@@ -12,7 +12,7 @@ impl Overlay {
     /// Whatever may differ is compared as a whole and put right; this node's facts are
     /// read again first, since an address or a device may have changed.
     /// Whether all is as it has to be then.
-    pub(in crate::node) async fn mend(&self, node: &Arc<Node>) -> bool {
+    pub(in crate::node) async fn repair(&self, node: &Arc<Node>) -> bool {
         let mut state = self.state.lock().await;
         if self.facts_changed(node, &mut state).await || state.withheld {
             self.rebuild(node, &mut state).await
@@ -41,7 +41,7 @@ impl Overlay {
         let drift = state.settled;
         let (begun, objects) = (Instant::now(), wanted.objects.len());
         let synced = node.dataplane.sync_overlay(wanted).await;
-        memory::give_back(objects);
+        malloc_trim::trim_later(objects);
         node.metrics.overlay_synced(begun.elapsed());
         match synced {
             Ok(report) => {
@@ -60,7 +60,7 @@ impl Overlay {
     }
 
     /// Makes a change where the rest is as it was; whether that could be done.
-    pub(super) async fn program(
+    pub(super) async fn apply(
         &self,
         node: &Arc<Node>,
         state: &mut State,

@@ -68,7 +68,7 @@ pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, S
 
 /// What was refused at start.
 #[derive(Debug, Default)]
-pub struct Quarantine {
+pub struct RefusedRecords {
     /// How many records.
     pub records: usize,
     /// Devices of endpoints among them: no strays.
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_record_that_would_make_netd_act_on_another_device_is_refused() {
-        let seed = include_str!("../../../fuzz/seeds/stored_records/bridge.json");
+        let seed = include_str!("../../../../fuzz/seeds/stored_records/bridge.json");
         let good = seed.lines().nth(1).unwrap();
         let key = "/netd/v1/node/endpoints/s1/eth0";
         let host = endpoint(&entry(key, good)).unwrap().wiring.host_ifname.to_string();

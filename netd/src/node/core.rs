@@ -1,0 +1,84 @@
+//! [`Node`]: what it owns, and how it is put together.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use super::{
+    health::Health, instrumented_store::InstrumentedStore, locks::KeyLocks, overlay::Overlay,
+    queue::Queue, state::NodeState,
+};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use netd_dataplane::Dataplane;
+use netd_domain::NetworkName;
+use netd_store::Store;
+
+/// One node's network: everything a request or an event leads to.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) store: Arc<InstrumentedStore>,
+    pub(super) dataplane: Arc<Dataplane>,
+    pub(super) state: Arc<NodeState>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) queue: Queue,
+    /// Set when start is over: what is made before is no drift.
+    pub(super) started: AtomicBool,
+    /// Networks that were changed by request: what that takes in the kernel is no drift.
+    pub(super) changed: Mutex<HashSet<NetworkName>>,
+    /// Networks in whose subnets docker0 has an address: dockerd gives out theirs, too.
+    pub(super) docker0: Mutex<HashMap<NetworkName, IpNet>>,
+    pub(super) locks: KeyLocks,
+    pub(super) network_changes: AsyncMutex<()>,
+    pub(super) removals: AsyncMutex<()>,
+    /// Rung when a sandbox lost its primary endpoint and still has others.
+    pub(super) orphans: Notify,
+    /// Rung when there is something to reap.
+    pub(super) links_to_delete: Notify,
+    /// Rung after addresses were given back.
+    pub(super) released: Notify,
+    /// Rung after a network got other pools.
+    pub(super) pools_changed: Notify,
+    /// This node's part of the cluster; not set: it has none.
+    pub(super) overlay: OnceLock<Arc<Overlay>>,
+}
+
+impl Node {
+    /// Puts a node together; nothing is loaded or touched yet, see [`Node::start`].
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        dataplane: Arc<Dataplane>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let health = Arc::new(Health::default());
+        let store = InstrumentedStore::new(store, metrics.clone(), health.clone());
+        Arc::new(Self {
+            config,
+            store: Arc::new(store),
+            dataplane,
+            state: Arc::default(),
+            health,
+            metrics,
+            queue: Queue::default(),
+            started: AtomicBool::new(false),
+            changed: Mutex::default(),
+            docker0: Mutex::default(),
+            locks: KeyLocks::default(),
+            network_changes: AsyncMutex::default(),
+            removals: AsyncMutex::default(),
+            orphans: Notify::new(),
+            links_to_delete: Notify::new(),
+            released: Notify::new(),
+            pools_changed: Notify::new(),
+            overlay: OnceLock::new(),
+        })
+    }
+}

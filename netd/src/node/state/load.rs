@@ -1,0 +1,73 @@
+//! Fills the state from what the store holds, at start.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use super::node_state::{KernelStatus, NodeState};
+use crate::node::ports::shown;
+use netd_domain::ipam::NetworkAllocator;
+use netd_domain::{Endpoint, NetworkName, Phase, Tombstone};
+
+/// What the registry is rebuilt from.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Decoded endpoint records.
+    pub endpoints: Vec<Endpoint>,
+    /// Decoded tombstones.
+    pub tombstones: Vec<Tombstone>,
+    /// Every address that the store says is held, by network.
+    pub held: Vec<(NetworkName, IpAddr)>,
+    /// Of those, the ones that are reserved.
+    pub reserved: Vec<(NetworkName, IpAddr)>,
+}
+
+impl NodeState {
+    /// Takes over what the store holds. `networks` are all known by now.
+    pub fn load(&self, loaded: Loaded) {
+        let mut inner = self.inner.lock();
+        let newest = loaded.endpoints.iter().map(|e| e.sequence);
+        let newest = newest.chain(loaded.tombstones.iter().map(|t| t.sequence)).max();
+        inner.sequence = newest.unwrap_or(0).max(inner.sequence);
+        let mut freed: Vec<&Tombstone> = loaded.tombstones.iter().collect();
+        freed.sort_by_key(|t| t.sequence);
+        let names: Vec<_> = inner.networks.keys().cloned().collect();
+        for name in names {
+            let Some(state) = inner.networks.get(&name).cloned() else { continue };
+            // One whose network was refused may have an address of any other.
+            let homeless = |e: &Endpoint| !inner.networks.contains_key(&e.network);
+            let here = |e: &&Endpoint| e.network == name || homeless(e);
+            let here = loaded.endpoints.iter().filter(here);
+            let mut last: Vec<&Endpoint> = here.clone().collect();
+            last.sort_by_key(|e| std::cmp::Reverse(e.sequence));
+            let last: Vec<IpAddr> = [true, false]
+                .iter()
+                .filter_map(|v4| last.iter().flat_map(|e| e.ips()).find(|ip| ip.is_ipv4() == *v4))
+                .collect();
+            let used = here.flat_map(Endpoint::ips);
+            let used =
+                used.chain(loaded.held.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
+            let given_back = freed.iter().filter(|t| t.network.as_ref() == Some(&name));
+            let given_back = given_back.flat_map(|t| t.addresses.iter().copied());
+            let pools = &state.network.pools;
+            let allocator = NetworkAllocator::restore(pools, used, given_back, &last);
+            inner.allocators.insert(name, allocator);
+        }
+        for endpoint in loaded.endpoints {
+            // Rules are made for what is wanted only: what is on its way out has no ports.
+            let wanted = endpoint.phase == Phase::Attached;
+            let ports = if wanted { endpoint.wiring.port_mappings.as_slice() } else { &[] };
+            if let Err((port, holder)) = inner.ports.take(&endpoint.key, ports) {
+                tracing::warn!(endpoint = %endpoint.key, port = shown(&port), %holder,
+                    "two endpoints hold one host port");
+            }
+            let work = match endpoint.phase {
+                Phase::Attached => KernelStatus::Attaching,
+                Phase::Detaching => KernelStatus::DetachFailed,
+            };
+            inner.insert(Arc::new(endpoint), work);
+        }
+        let now = Instant::now();
+        inner.reservations.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));
+        let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));
+        inner.tombstones.extend(tombstones);
+    }
+}
