@@ -1,7 +1,8 @@
 //! Why the kernel's side could not be made.
 
-use std::path::PathBuf;
+use std::{fmt, io, path::PathBuf};
 
+use crate::netlink::Refusal;
 use netd_domain::IfName;
 
 /// Errors of the dataplane.
@@ -75,4 +76,14 @@ pub enum DataplaneError {
         /// Why it failed.
         reason: String,
     },
+}
+
+/// Says what was being done when the system refused it.
+pub(crate) fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
+    move |e| DataplaneError::Io { what: what.to_string(), reason: e.to_string() }
+}
+
+/// An operation that the kernel refused.
+pub(crate) fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
+    DataplaneError::Kernel { operation: operation.to_string(), errno: refusal.to_string() }
 }

@@ -1,10 +1,11 @@
 //! For fuzzing: the kernel's messages through every reader, and what is made of wirings.
 
-use super::{
-    FirewallState, endpoint, events,
+use crate::{
+    FirewallState,
+    endpoint::plan,
+    events,
     firewall::{self, FirewallSettings},
-    message::{device, net, object, tc, wireguard},
-    netlink, observe,
+    netlink::{self, address, neighbour, overlay_device, overlay_entry, query, tc, wireguard},
 };
 use netd_domain::Wiring;
 
@@ -16,8 +17,8 @@ pub fn netlink(bytes: &[u8]) {
     for message in netlink::cut(datagram, nsid) {
         let _ = netlink::outcome(&message.bytes);
         table.judge(&message, from & 1 == 1);
-        let _ = observe::read_link(&message);
-        let _ = observe::read_route(&message);
+        let _ = query::read_link(&message);
+        let _ = query::read_route(&message);
         let _ = (tc::read_limit(&message), tc::read_hook(&message), tc::read_redirect(&message));
         read_decoded(&message);
         read_overlay(&message);
@@ -27,8 +28,16 @@ pub fn netlink(bytes: &[u8]) {
 
 fn read_overlay(message: &netlink::Received) {
     let body = message.body();
-    let _ = (object::read_neighbour(body), object::read_route(body), object::read_way(body));
-    let _ = (object::read_address(body), device::read(message), device::read_counters(message));
+    let _ = (
+        overlay_entry::read_neighbour(body),
+        overlay_entry::read_route(body),
+        overlay_entry::read_way(body),
+    );
+    let _ = (
+        overlay_entry::read_address(body),
+        overlay_device::read(message),
+        overlay_device::read_counters(message),
+    );
     let _ = wireguard::read_family(message);
     let _ = wireguard::read_device(std::slice::from_ref(message));
 }
@@ -36,8 +45,8 @@ fn read_overlay(message: &netlink::Received) {
 fn read_decoded(message: &netlink::Received) {
     use netlink_packet_route::RouteNetlinkMessage::{NewAddress, NewNeighbour};
     match message.route() {
-        Some(NewAddress(address)) => drop(net::read_address(&address)),
-        Some(NewNeighbour(neighbour)) => drop(net::read_neighbour(&neighbour)),
+        Some(NewAddress(address)) => drop(address::read(&address)),
+        Some(NewNeighbour(neighbour)) => drop(neighbour::read(&neighbour)),
         _ => {}
     }
 }
@@ -49,7 +58,7 @@ pub fn state(state: &FirewallState) {
 
 /// The plan that makes an endpoint, and what it says in a log.
 pub fn plan(wiring: &Wiring) {
-    let ops = endpoint::plan::plan_new(wiring).unwrap_or_default();
+    let ops = plan::plan_new(wiring).unwrap_or_default();
     assert!(!ops.is_empty(), "an endpoint that needs nothing");
     for op in ops {
         let _ = op.to_string();

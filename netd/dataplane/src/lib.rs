@@ -1,14 +1,15 @@
 //! The kernel's side: makes wirings true, and says what differs.
 //!
-//! Owns no state but sockets and what is on its way out of the kernel. `netlink.rs`
+//! Owns no state but sockets and what is on its way out of the kernel. `netlink/socket.rs`
 //! is the only file that opens netlink sockets, `exec/namespace.rs` the only one that calls
 //! `setns`. Every operation is idempotent.
 //!
-//! `endpoint/plan.rs` decides and is pure; `message/` says it to the kernel; `endpoint/apply.rs`
+//! `endpoint/plan.rs` decides and is pure; `netlink/` says it to the kernel; `endpoint/apply.rs`
 //! carries a plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
 //! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
 //! events have one each.
 
+mod device_names;
 mod endpoint;
 pub mod error;
 mod events;
@@ -17,20 +18,11 @@ pub mod firewall;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod kernel;
-mod message;
-mod naming;
 pub mod netlink;
 mod network;
-mod networks;
-mod observe;
 mod overlay;
-mod rules;
 mod sysctl;
 mod types;
-mod underlay;
-mod wire;
-mod worker;
 
 use std::sync::Arc;
 
@@ -41,10 +33,13 @@ use self::{
         attach::{self, Helpers},
         cnm, reconcile, teardown,
     },
-    kernel::{Kernel, Shared, failed},
+    error::failed,
+    exec::{
+        context::{Context, SharedContext},
+        worker::Worker,
+    },
+    firewall::worker::Rules,
     overlay::Overlay,
-    rules::Rules,
-    worker::Worker,
 };
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
@@ -62,8 +57,8 @@ use netd_domain::{IfName, NetworkWiring, Wiring};
 /// The kernel's side of one node.
 #[derive(Debug)]
 pub struct Dataplane {
-    links: Worker<Kernel>,
-    repairs: Worker<Kernel>,
+    links: Worker<Context>,
+    repairs: Worker<Context>,
     overlay: Worker<Overlay>,
     helpers: Helpers,
     _listening: events::Listening,
@@ -82,10 +77,10 @@ impl Dataplane {
         let (drift, receiver) = tokio::sync::mpsc::unbounded_channel();
         let home = settings.host_netns.clone();
         let rules_settings = settings.firewall.clone();
-        let shared = Arc::new(Shared { settings, ..Shared::default() });
+        let shared = Arc::new(SharedContext { settings, ..SharedContext::default() });
         let kernel = |name: &'static str| {
             let shared = shared.clone();
-            Worker::start(name, home.clone(), move || Kernel::open(shared))
+            Worker::start(name, home.clone(), move || Context::open(shared))
         };
         let rules =
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
@@ -164,7 +159,7 @@ impl Dataplane {
     /// The thread has died.
     pub async fn forget(&self, ifname: &IfName) -> Result<(), DataplaneError> {
         let ifname = ifname.clone();
-        let forget = move |k: &mut Kernel| {
+        let forget = move |k: &mut Context| {
             k.shared.table.lock().forget(&ifname);
             Ok(())
         };
@@ -217,7 +212,7 @@ impl Dataplane {
     async fn cut_off(
         &self,
         elements: Arc<Wiring>,
-        park: impl FnOnce(&mut Kernel) -> Result<(), DataplaneError> + Send + 'static,
+        park: impl FnOnce(&mut Context) -> Result<(), DataplaneError> + Send + 'static,
     ) -> Result<(), DataplaneError> {
         let ruled = self.helpers.rules.call(move |rules| rules.remove(&elements));
         let (ruled, parked) = tokio::join!(ruled, self.links.call(park));
@@ -242,7 +237,7 @@ impl Dataplane {
         &self,
         network: Arc<NetworkWiring>,
     ) -> Result<Vec<Repair>, DataplaneError> {
-        self.repairs.call(move |k| networks::ensure(k, &network)).await
+        self.repairs.call(move |k| network::bridge::ensure(k, &network)).await
     }
 
     /// A device that has the name of the network's bridge and that netd did not make, in
@@ -254,7 +249,7 @@ impl Dataplane {
         &self,
         network: Arc<NetworkWiring>,
     ) -> Result<Option<String>, DataplaneError> {
-        self.repairs.call(move |k| networks::in_the_way(k, &network)).await
+        self.repairs.call(move |k| network::bridge::in_the_way(k, &network)).await
     }
 
     /// An address of docker0 that lies in one of the network's subnets.
@@ -265,7 +260,7 @@ impl Dataplane {
         &self,
         network: Arc<NetworkWiring>,
     ) -> Result<Option<ipnet::IpNet>, DataplaneError> {
-        self.repairs.call(move |k| networks::owned_by_docker(k, &network)).await
+        self.repairs.call(move |k| network::bridge::owned_by_docker(k, &network)).await
     }
 
     /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.
@@ -273,7 +268,7 @@ impl Dataplane {
     /// # Errors
     /// `Kernel`.
     pub async fn remove_network(&self, network: Arc<NetworkWiring>) -> Result<(), DataplaneError> {
-        self.repairs.call(move |k| networks::remove(k, &network)).await
+        self.repairs.call(move |k| network::bridge::remove(k, &network)).await
     }
 
     /// Every endpoint that has a device on the host, by its host side's name.
@@ -332,13 +327,13 @@ impl Dataplane {
     }
 }
 
-fn underlay_mtu(kernel: &mut Kernel) -> Result<u32, DataplaneError> {
+fn underlay_mtu(kernel: &mut Context) -> Result<u32, DataplaneError> {
     let configured = kernel.shared.settings.underlay.clone();
-    let found = underlay::find(&mut kernel.socket, configured.as_ref())
+    let found = network::underlay::find(&mut kernel.socket, configured.as_ref())
         .map_err(failed("looking for the underlay's device"))?;
     match (found, configured) {
         (Some(link), _) => Ok(link.mtu),
-        (None, None) => Ok(underlay::DEFAULT_MTU),
+        (None, None) => Ok(network::underlay::DEFAULT_MTU),
         (None, Some(name)) => Err(DataplaneError::Kernel {
             operation: format!("looking for the underlay's device {name}"),
             errno: "there is no such device; set another one, or none to follow the default route"

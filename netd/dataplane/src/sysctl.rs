@@ -8,7 +8,7 @@
 
 use std::{fs, io, os::fd::AsFd, path::PathBuf};
 
-use super::{
+use crate::{
     DataplaneError, Repair, RepairKind,
     exec::namespace::{self, Netns},
 };

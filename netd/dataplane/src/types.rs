@@ -2,7 +2,7 @@
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::firewall::FirewallSettings;
+use crate::firewall::FirewallSettings;
 use netd_domain::IfName;
 
 /// How a dataplane is set up.

@@ -2,21 +2,25 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use super::{
+    op::{LinkChange, Op, Shaped, Side},
+    teardown,
+};
 use crate::{
     DataplaneError,
-    endpoint::op::{LinkChange, Op, Shaped, Side},
-    endpoint::teardown,
+    device_names::ifb_name,
+    error::{failed, refused},
     events::Expected,
-    exec::namespace::Netns,
-    kernel::{Kernel, failed, pod_socket, refused},
-    message::{
-        attr,
-        link::{self, Which},
-        net, tc,
+    exec::{
+        context::{Context, pod_socket},
+        namespace::Netns,
     },
-    naming::ifb_name,
-    netlink::{Batch, Received, Refusal, Socket},
-    observe, sysctl,
+    netlink::{
+        Batch, Received, Refusal, Socket, address, attribute,
+        link::{self, LinkId},
+        neighbour, query, route, tc,
+    },
+    sysctl,
 };
 use netd_domain::{Route, Wiring, WiringDriver};
 
@@ -31,7 +35,7 @@ pub(super) const LINK_ATTRIBUTES: usize = 16;
 
 /// An endpoint that is being worked on.
 pub(crate) struct Applier<'a> {
-    pub(super) kernel: &'a mut Kernel,
+    pub(super) kernel: &'a mut Context,
     netns: &'a Netns,
     pub(super) wiring: &'a Wiring,
     pub(super) pod: Option<Socket>,
@@ -71,7 +75,7 @@ enum Verdict {
 impl<'a> Applier<'a> {
     /// Work on `wiring` in `netns`; `pod` is a socket there if one is open already.
     pub(crate) fn new(
-        kernel: &'a mut Kernel,
+        kernel: &'a mut Context,
         netns: &'a Netns,
         wiring: &'a Wiring,
         indexes: Indexes,
@@ -129,7 +133,7 @@ impl<'a> Applier<'a> {
         let (host, pod, id) = match answer.iter().find_map(ends) {
             Some(all) => all,
             // Kernels before 6.2 do not echo what they make.
-            None => observe::link(&mut self.kernel.socket, Which::Name(name.as_str()))
+            None => query::link(&mut self.kernel.socket, LinkId::Name(name.as_str()))
                 .map_err(failed(format!("{name}: {what}")))?
                 .and_then(|link| Some((link.index, link.peer?, link.peer_netns)))
                 .ok_or_else(|| self.vanished(what))?,
@@ -168,7 +172,7 @@ impl<'a> Applier<'a> {
             return refused(format!("{host}: {what}"), refusal);
         }
         let socket = &mut self.kernel.socket;
-        match observe::link(socket, Which::Name(host.as_str())) {
+        match query::link(socket, LinkId::Name(host.as_str())) {
             Ok(Some(_)) => {
                 DataplaneError::InterfaceExists { ifname: host.clone(), place: "the host" }
             }
@@ -188,10 +192,11 @@ impl<'a> Applier<'a> {
         if let Err(refusal) = result {
             return Err(refused(format!("{name}: {what}"), &refusal));
         }
-        self.indexes.ifb = match answer.iter().find_map(|m| attr::u32_at(m.body(), LINK_INDEX)) {
+        self.indexes.ifb = match answer.iter().find_map(|m| attribute::u32_at(m.body(), LINK_INDEX))
+        {
             Some(index) => index,
             None => {
-                observe::link(&mut self.kernel.socket, Which::Name(name.as_str()))
+                query::link(&mut self.kernel.socket, LinkId::Name(name.as_str()))
                     .map_err(failed(format!("{name}: {what}")))?
                     .ok_or_else(|| self.vanished(what))?
                     .index
@@ -295,7 +300,7 @@ impl<'a> Applier<'a> {
         const PUT: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
         let (at, wiring) = (&self.indexes, self.wiring);
         let (mac, host_mac) = (wiring.mac.bytes(), wiring.host_mac.bytes());
-        let (host, pod) = (Which::Index(at.host), Which::Index(at.pod));
+        let (host, pod) = (LinkId::Index(at.host), LinkId::Index(at.pod));
         match op {
             Op::DeleteLink => batch.route(link::delete(host), 0),
             Op::SetHostLink(change) => {
@@ -303,22 +308,22 @@ impl<'a> Applier<'a> {
             }
             Op::HostRoute(net) => {
                 let route = Route { destination: *net, gateway: None };
-                batch.route(net::route(at.host, &route), PUT);
+                batch.route(route::add(at.host, &route), PUT);
             }
             Op::HostNeighbour(ip) => {
-                batch.route(net::neighbour(at.host, *ip, wiring.mac), PUT);
+                batch.route(neighbour::add(at.host, *ip, wiring.mac), PUT);
             }
-            Op::PodLoopbackUp => batch.route(link::set_up(Which::Name("lo")), 0),
+            Op::PodLoopbackUp => batch.route(link::set_up(LinkId::Name("lo")), 0),
             Op::SetPodLink(change) => {
                 batch.route(link::change(pod, *change, mac, wiring.mtu, None), 0);
             }
-            Op::RemovePodAddress(net) => batch.route(net::remove_address(at.pod, *net), 0),
-            Op::PodAddress(net) => batch.route(net::add_address(at.pod, *net), PUT),
+            Op::RemovePodAddress(net) => batch.route(address::remove(at.pod, *net), 0),
+            Op::PodAddress(net) => batch.route(address::add(at.pod, *net), PUT),
             Op::PodNeighbour(ip) => {
-                batch.route(net::neighbour(at.pod, *ip, wiring.host_mac), PUT);
+                batch.route(neighbour::add(at.pod, *ip, wiring.host_mac), PUT);
             }
-            Op::PodRoute(route) => batch.route(net::route(at.pod, route), PUT),
-            Op::IfbUp => batch.route(link::set_up(Which::Index(at.ifb)), 0),
+            Op::PodRoute(route) => batch.route(route::add(at.pod, route), PUT),
+            Op::IfbUp => batch.route(link::set_up(LinkId::Index(at.ifb)), 0),
             Op::Limit(Shaped::HostLink, shape) => tc::limit(batch, at.host, *shape),
             Op::Limit(Shaped::Ifb, shape) => tc::limit(batch, at.ifb, *shape),
             Op::IngressHook => tc::hook(batch, at.host),
@@ -338,7 +343,11 @@ fn alone(op: &Op) -> bool {
 fn ends(message: &Received) -> Option<(u32, u32, Option<i32>)> {
     let body = message.body();
     let attributes = body.get(LINK_ATTRIBUTES..)?;
-    let peer = attr::find(attributes, IFLA_LINK)?;
-    let id = attr::find(attributes, IFLA_LINK_NETNSID).and_then(|id| attr::u32_at(id, 0));
-    Some((attr::u32_at(body, LINK_INDEX)?, attr::u32_at(peer, 0)?, id.map(u32::cast_signed)))
+    let peer = attribute::find(attributes, IFLA_LINK)?;
+    let id = attribute::find(attributes, IFLA_LINK_NETNSID).and_then(|id| attribute::u32_at(id, 0));
+    Some((
+        attribute::u32_at(body, LINK_INDEX)?,
+        attribute::u32_at(peer, 0)?,
+        id.map(u32::cast_signed),
+    ))
 }

@@ -5,16 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{
+    apply::{Applier, Indexes},
+    op::Side,
+    plan::plan_new,
+    teardown,
+};
 use crate::{
     AttachTimes, DataplaneError,
-    endpoint::apply::{Applier, Indexes},
-    endpoint::op::Side,
-    endpoint::plan::plan_new,
-    endpoint::teardown,
-    exec::namespace::Netns,
-    kernel::Kernel,
-    rules::Rules,
-    worker::Worker,
+    exec::{context::Context, namespace::Netns, worker::Worker},
+    firewall::worker::Rules,
 };
 use netd_domain::Wiring;
 
@@ -24,13 +24,13 @@ pub(crate) struct Helpers {
     /// The firewall's.
     pub rules: Worker<Rules>,
     /// The reaper's.
-    pub reaper: Worker<Kernel>,
+    pub reaper: Worker<Context>,
 }
 
 /// Makes an endpoint of which nothing is there yet: links on this thread, the
 /// firewall's elements on its own at the same time. All or nothing.
 pub(crate) fn attach(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     helpers: &Helpers,
     netns: &Netns,
     wiring: &Arc<Wiring>,
@@ -64,7 +64,7 @@ fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
 }
 
 fn links(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     helpers: &Helpers,
     netns: &Netns,
     wiring: &Wiring,
@@ -84,7 +84,7 @@ fn links(
     if retry { links_once(kernel, netns, wiring) } else { first }.map(|()| start.elapsed())
 }
 
-fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
+fn links_once(kernel: &mut Context, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
     let handed = wiring.is_handed();
     let mut ops = plan_new(wiring)?;
     // The rest is the runtime's, in the sandbox.
@@ -101,7 +101,7 @@ fn links_once(kernel: &mut Kernel, netns: &Netns, wiring: &Wiring) -> Result<(),
 }
 
 /// Whether the bridge's index has changed since it was learnt.
-fn forget_bridge(kernel: &mut Kernel, wiring: &Wiring) -> Result<bool, DataplaneError> {
+fn forget_bridge(kernel: &mut Context, wiring: &Wiring) -> Result<bool, DataplaneError> {
     let netd_domain::WiringDriver::Bridge(name) = &wiring.driver else { return Ok(false) };
     let Some(before) = kernel.shared.bridges.lock().remove(name) else { return Ok(false) };
     Ok(kernel.bridge(wiring)? != Some(before))

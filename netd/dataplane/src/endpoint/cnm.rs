@@ -3,16 +3,20 @@
 
 use std::{io, os::fd::AsFd, sync::Arc};
 
+use super::{
+    attach::{self, Helpers},
+    observed::ActualLink,
+    teardown,
+};
 use crate::{
     AttachTimes, DataplaneError,
-    endpoint::attach::{self, Helpers},
-    endpoint::observed::ActualLink,
-    endpoint::teardown,
+    error::failed,
     events::Expected,
-    exec::namespace::Netns,
-    kernel::{Kernel, failed, pod_socket},
-    message::link::Which,
-    observe,
+    exec::{
+        context::{Context, pod_socket},
+        namespace::Netns,
+    },
+    netlink::{link::LinkId, query},
 };
 use netd_domain::{IfName, Wiring};
 
@@ -31,13 +35,13 @@ pub enum Seen {
 /// Makes the pair with both ends on the host, the sandbox's down; one that is there
 /// already is made anew. All or nothing.
 pub(crate) fn hand(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     helpers: &Helpers,
     wiring: &Arc<Wiring>,
 ) -> Result<AttachTimes, DataplaneError> {
     let what = || format!("{}: looking for the link", wiring.host_ifname);
-    let name = Which::Name(wiring.host_ifname.as_str());
-    if observe::link(&mut kernel.socket, name).map_err(failed(what()))?.is_some() {
+    let name = LinkId::Name(wiring.host_ifname.as_str());
+    if query::link(&mut kernel.socket, name).map_err(failed(what()))?.is_some() {
         kernel.shared.table.lock().forget(&wiring.host_ifname);
         teardown::remove(kernel, &wiring.host_ifname)?;
     }
@@ -48,13 +52,13 @@ pub(crate) fn hand(
 /// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.
 /// As long as it is not there, the host side's carrier says when to look again.
 pub(crate) fn look(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: Option<&Netns>,
     wiring: &Wiring,
 ) -> Result<Seen, DataplaneError> {
     let what = || format!("{}: looking for the sandbox's side", wiring.host_ifname);
-    let name = Which::Name(wiring.host_ifname.as_str());
-    let near = observe::link(&mut kernel.socket, name).map_err(failed(what()))?;
+    let name = LinkId::Name(wiring.host_ifname.as_str());
+    let near = query::link(&mut kernel.socket, name).map_err(failed(what()))?;
     let Some(near) = near.filter(|link| link.kind == "veth") else { return Ok(Seen::Missing) };
     let far = inside(kernel, netns, &near).map_err(failed(what()))?;
     let mut seen = Seen::Outside;
@@ -62,7 +66,7 @@ pub(crate) fn look(
         && let Some(netns) = netns
     {
         let mut pod = pod_socket(netns)?;
-        let link = observe::link(&mut pod, Which::Index(index)).map_err(failed(what()))?;
+        let link = query::link(&mut pod, LinkId::Index(index)).map_err(failed(what()))?;
         let ours = link.filter(|link| link.peer == Some(near.index));
         if let Some((name, up)) = ours.and_then(|link| Some((link.name.parse().ok()?, link.up))) {
             seen = Seen::Inside { name, up };
@@ -75,7 +79,7 @@ pub(crate) fn look(
 }
 
 /// The runtime is done with the sandbox's side when the host's has a carrier.
-fn await_carrier(kernel: &mut Kernel, wiring: &Wiring, near: &ActualLink) {
+fn await_carrier(kernel: &mut Context, wiring: &Wiring, near: &ActualLink) {
     kernel.shared.table.lock().expect(Expected {
         name: wiring.host_ifname.clone(),
         host: near.index,
@@ -91,11 +95,11 @@ fn await_carrier(kernel: &mut Kernel, wiring: &Wiring, near: &ActualLink) {
 
 /// The index of the other end, if it is in `netns`.
 fn inside(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: Option<&Netns>,
     near: &ActualLink,
 ) -> io::Result<Option<u32>> {
     let (Some(netns), Some(id)) = (netns, near.peer_netns) else { return Ok(None) };
-    let own = observe::netns_id(&mut kernel.socket, netns.as_fd())?;
+    let own = query::netns_id(&mut kernel.socket, netns.as_fd())?;
     Ok(near.peer.filter(|_| own == Some(id)))
 }

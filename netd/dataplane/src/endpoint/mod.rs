@@ -8,7 +8,6 @@ mod apply;
 pub(crate) mod attach;
 pub(crate) mod cnm;
 pub(crate) mod limit;
-pub(crate) mod link_groups;
 mod link_state;
 pub(crate) mod observed;
 pub(crate) mod op;

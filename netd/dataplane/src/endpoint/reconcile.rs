@@ -2,18 +2,22 @@
 
 use std::os::fd::AsFd;
 
+use super::{
+    apply::{Applier, Indexes},
+    observed::{ActualEndpoint, ActualLink},
+    op::Op,
+    plan::{needs_local_routes, plan_endpoint},
+};
 use crate::{
     DataplaneError, Repair,
-    endpoint::apply::{Applier, Indexes},
-    endpoint::observed::{ActualEndpoint, ActualLink},
-    endpoint::op::Op,
-    endpoint::plan::{needs_local_routes, plan_endpoint},
-    exec::namespace::Netns,
-    kernel::{Kernel, failed, pod_socket},
-    message::link::Which,
-    naming::ifb_name,
-    netlink::Socket,
-    observe, sysctl,
+    device_names::ifb_name,
+    error::failed,
+    exec::{
+        context::{Context, pod_socket},
+        namespace::Netns,
+    },
+    netlink::{Socket, link::LinkId, query},
+    sysctl,
 };
 use netd_domain::{Wiring, WiringDriver};
 
@@ -26,7 +30,7 @@ struct Findings {
 
 /// Makes the endpoint right; what that took.
 pub(crate) fn repair(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: &Netns,
     wiring: &Wiring,
 ) -> Result<Vec<Repair>, DataplaneError> {
@@ -42,7 +46,7 @@ pub(crate) fn repair(
 
 /// What is not as it has to be.
 pub(crate) fn check(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: &Netns,
     wiring: &Wiring,
 ) -> Result<Vec<String>, DataplaneError> {
@@ -52,7 +56,7 @@ pub(crate) fn check(
 }
 
 fn examine(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: &Netns,
     wiring: &Wiring,
 ) -> Result<Findings, DataplaneError> {
@@ -77,23 +81,23 @@ fn examine(
 }
 
 fn observe_endpoint(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     netns: &Netns,
     pod: &mut Socket,
     wiring: &Wiring,
 ) -> std::io::Result<ActualEndpoint> {
     let host = &mut kernel.socket;
     let mut actual = ActualEndpoint {
-        host: observe::link(host, Which::Name(wiring.host_ifname.as_str()))?,
-        pod: observe::link(pod, Which::Name(wiring.ifname.as_str()))?,
-        loopback_up: observe::link(pod, Which::Name("lo"))?.is_some_and(|lo| lo.up),
+        host: query::link(host, LinkId::Name(wiring.host_ifname.as_str()))?,
+        pod: query::link(pod, LinkId::Name(wiring.ifname.as_str()))?,
+        loopback_up: query::link(pod, LinkId::Name("lo"))?.is_some_and(|lo| lo.up),
         ..ActualEndpoint::default()
     };
     if actual.host.is_none() {
         actual.host = renamed(host, wiring, actual.pod.as_ref())?;
     }
     if let (Some(near), Some(far)) = (&actual.host, &actual.pod) {
-        let id = observe::netns_id(host, netns.as_fd())?;
+        let id = query::netns_id(host, netns.as_fd())?;
         actual.paired = near.peer == Some(far.index)
             && far.peer == Some(near.index)
             && (id.is_some() && near.peer_netns == id);
@@ -102,20 +106,20 @@ fn observe_endpoint(
     if limited {
         let index = actual.host.as_ref().map(|link| link.index);
         let ifb = ifb_name(&wiring.host_ifname);
-        actual.limits = observe::limits(host, index, ifb.as_str())?;
+        actual.limits = query::limits(host, index, ifb.as_str())?;
     }
     if needs_local_routes(wiring) {
         actual.local_routes = sysctl::local_routes_allowed(&wiring.host_ifname);
     }
     if let (WiringDriver::Routed, Some(link)) = (&wiring.driver, &actual.host) {
-        let routes = observe::routes(host, link.index)?;
+        let routes = query::routes(host, link.index)?;
         actual.host_routes = routes.into_iter().map(|route| route.destination).collect();
-        actual.host_neighbours = observe::neighbours(host, link.index)?;
+        actual.host_neighbours = query::neighbours(host, link.index)?;
     }
     if let Some(link) = &actual.pod {
-        actual.pod_addresses = observe::addresses(pod, link.index)?;
-        actual.pod_routes = observe::routes(pod, link.index)?;
-        actual.pod_neighbours = observe::neighbours(pod, link.index)?;
+        actual.pod_addresses = query::addresses(pod, link.index)?;
+        actual.pod_routes = query::routes(pod, link.index)?;
+        actual.pod_neighbours = query::neighbours(pod, link.index)?;
     }
     Ok(actual)
 }
@@ -129,6 +133,6 @@ fn renamed(
     let Some(index) = pod.filter(|p| p.kind == "veth").and_then(|p| p.peer) else {
         return Ok(None);
     };
-    let found = observe::link(host, Which::Index(index))?;
+    let found = query::link(host, LinkId::Index(index))?;
     Ok(found.filter(|link| link.kind == "veth" && link.mac == Some(wiring.host_mac)))
 }

@@ -14,35 +14,39 @@ use std::{
 
 use netlink_packet_route::link::InfoKind;
 
+use super::observed::ActualLink;
 use crate::{
     DataplaneError, HostLink,
-    endpoint::{link_groups::is_parked, observed::ActualLink},
-    kernel::{Kernel, failed, refused},
-    message::link::{self, Which},
-    naming::{host_name, ifb_name, is_host_name},
-    netlink::{Batch, Refusal},
-    observe,
+    device_names::{host_name, ifb_name, is_host_name},
+    error::{failed, refused},
+    exec::context::Context,
+    netlink::{
+        Batch, Refusal,
+        link::{self, LinkId},
+        link_group::is_detached,
+        query,
+    },
 };
 use netd_domain::{IfName, Wiring};
 
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
-pub(crate) fn park(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+pub(crate) fn park(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     // What happens to it from here on is no loss.
     kernel.shared.table.lock().forget(host);
     let names = [Some(host), (wiring.bandwidth.egress_rate > 0).then_some(&ifb)];
-    park_all(kernel, names.into_iter().flatten().map(|name| Which::Name(name.as_str())))
+    park_all(kernel, names.into_iter().flatten().map(|name| LinkId::Name(name.as_str())))
         .map_err(|e| e.of(host))
 }
 
 /// As [`park`], but only a veth with the endpoint's MAC, and a device that limits.
-pub(crate) fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), DataplaneError> {
+pub(crate) fn park_if_ours(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     let mut ours = Vec::new();
     for (name, kind, mac) in [(host, "veth", Some(wiring.host_mac)), (&ifb, "ifb", None)] {
-        let found = observe::link(&mut kernel.socket, Which::Name(name.as_str()));
+        let found = query::link(&mut kernel.socket, LinkId::Name(name.as_str()));
         let found = found.map_err(failed(format!("{name}: looking for the link")))?;
         let own = |l: &ActualLink| l.kind == kind && (mac.is_none() || l.mac == mac);
         match found {
@@ -60,11 +64,11 @@ pub(crate) fn park_if_ours(kernel: &mut Kernel, wiring: &Wiring) -> Result<(), D
 
 /// Parks the links with these indexes.
 pub(crate) fn park_made(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     host: &IfName,
     made: &[u32],
 ) -> Result<(), DataplaneError> {
-    park_all(kernel, made.iter().map(|index| Which::Index(*index))).map_err(|e| e.of(host))
+    park_all(kernel, made.iter().map(|index| LinkId::Index(*index))).map_err(|e| e.of(host))
 }
 
 /// Why links could not be parked.
@@ -83,10 +87,13 @@ impl Stuck {
     }
 }
 
-fn park_all<'a>(kernel: &mut Kernel, links: impl Iterator<Item = Which<'a>>) -> Result<(), Stuck> {
+fn park_all<'a>(
+    kernel: &mut Context,
+    links: impl Iterator<Item = LinkId<'a>>,
+) -> Result<(), Stuck> {
     let group = kernel.shared.link_groups.next();
     let mut batch = Batch::new();
-    links.for_each(|which| batch.route(link::park(which, group), 0));
+    links.for_each(|which| batch.route(link::detach(which, group), 0));
     let results = kernel.socket.batch(batch).map_err(Stuck::Socket)?;
     kernel.shared.link_groups.occupied(group);
     let refusals = results.into_iter().filter_map(Result::err);
@@ -97,7 +104,7 @@ fn park_all<'a>(kernel: &mut Kernel, links: impl Iterator<Item = Which<'a>>) -> 
 }
 
 /// Removes every parked link; they are gone from the kernel when this returns.
-pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
+pub(crate) fn reap(kernel: &mut Context) -> Result<(), DataplaneError> {
     survey(kernel)?;
     let what = "removing parked links";
     // One at a time: what is left after a failure is there for the next call.
@@ -118,7 +125,7 @@ pub(crate) fn reap(kernel: &mut Kernel) -> Result<(), DataplaneError> {
 }
 
 /// Finds what an earlier process left parked, once.
-fn survey(kernel: &mut Kernel) -> Result<(), DataplaneError> {
+fn survey(kernel: &mut Context) -> Result<(), DataplaneError> {
     if kernel.shared.link_groups.is_complete() {
         return Ok(());
     }
@@ -130,16 +137,16 @@ fn survey(kernel: &mut Kernel) -> Result<(), DataplaneError> {
 
 /// Removes an endpoint's devices at once, whatever state they are in. Only netd's own
 /// kinds of device under netd's names.
-pub(crate) fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), DataplaneError> {
+pub(crate) fn remove(kernel: &mut Context, host: &IfName) -> Result<(), DataplaneError> {
     let ifb = ifb_name(host);
     for (name, kind) in [(host, "veth"), (&ifb, "ifb")] {
         let what = format!("{name}: removing the link");
-        let found = observe::link(&mut kernel.socket, Which::Name(name.as_str()));
+        let found = query::link(&mut kernel.socket, LinkId::Name(name.as_str()));
         let Some(index) = found.map_err(failed(&what))?.filter(|l| l.kind == kind).map(|l| l.index)
         else {
             continue;
         };
-        let result = kernel.one(|batch| batch.route(link::delete(Which::Index(index)), 0));
+        let result = kernel.one(|batch| batch.route(link::delete(LinkId::Index(index)), 0));
         match result.map_err(failed(&what))? {
             Err(refusal) if refusal.errno != libc::ENODEV => return Err(refused(what, &refusal)),
             _ => {}
@@ -150,7 +157,7 @@ pub(crate) fn remove(kernel: &mut Kernel, host: &IfName) -> Result<(), Dataplane
 
 /// Every endpoint that has a device on the host: its veth's host side, or only the
 /// device that limits what it sends (its veth went with the sandbox).
-pub(crate) fn host_links(kernel: &mut Kernel) -> Result<Vec<HostLink>, DataplaneError> {
+pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, DataplaneError> {
     let mut found: Vec<HostLink> = of_kind(kernel, InfoKind::Veth)?
         .iter()
         .filter_map(|link| as_host_link(link, link.name.parse().ok()?))
@@ -163,15 +170,15 @@ pub(crate) fn host_links(kernel: &mut Kernel) -> Result<Vec<HostLink>, Dataplane
 }
 
 fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
-    let parked = is_parked(link.group);
+    let parked = is_detached(link.group);
     is_host_name(&ifname).then_some(HostLink { ifname, parked, index: link.index })
 }
 
-fn of_kind(kernel: &mut Kernel, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {
+fn of_kind(kernel: &mut Context, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {
     let name = kind.to_string();
     let request = link::get_all(Some(kind));
     let all = kernel.socket.dump_moving(&request).map_err(failed("listing links"))?;
-    let links = all.iter().filter_map(observe::read_link).filter(|link| link.kind == name);
+    let links = all.iter().filter_map(query::read_link).filter(|link| link.kind == name);
     let unique: HashMap<u32, ActualLink> = links.map(|link| (link.index, link)).collect();
     Ok(unique.into_values().collect())
 }

@@ -2,17 +2,18 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
+use super::{
+    apply::{Applier, LINK_ATTRIBUTES},
+    link_state,
+};
 use crate::{
     DataplaneError,
-    endpoint::apply::{Applier, LINK_ATTRIBUTES},
-    endpoint::link_state,
-    kernel::failed,
-    message::{
-        attr,
-        link::{self, Which},
-        net,
+    error::failed,
+    netlink::{
+        Batch, Received, Socket, attribute,
+        link::{self, LinkId},
+        route,
     },
-    netlink::{Batch, Received, Socket},
 };
 use netd_domain::{Wiring, WiringDriver};
 
@@ -39,7 +40,7 @@ impl Applier<'_> {
         for _ in 0..LOOKS {
             let mut batch = Batch::new();
             for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
-                batch.route(link::get(Which::Index(index)), 0);
+                batch.route(link::get(LinkId::Index(index)), 0);
             }
             batch.quieten();
             let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
@@ -78,16 +79,16 @@ impl Applier<'_> {
 /// IPv6 addresses.
 fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> io::Result<bool> {
     let mut batch = Batch::new();
-    batch.route(link::get(Which::Index(link)), 0);
+    batch.route(link::get(LinkId::Index(link)), 0);
     for ip in wiring.addresses.iter().map(|a| a.address.addr()).filter(IpAddr::is_ipv6) {
-        batch.route(net::way_to(ip), 0);
+        batch.route(route::look_up(ip), 0);
     }
     let asked = batch.len();
     batch.quieten();
     let (_, answers) = pod.exchange(batch)?;
     let ready = |answer: &Received| match answer.kind {
         libc::RTM_NEWLINK => carries(answer),
-        _ => answer.route().is_some_and(|route| net::is_here(&route)),
+        _ => answer.route().is_some_and(|route| route::is_local(&route)),
     };
     Ok(answers.len() == asked && answers.iter().all(ready))
 }
@@ -95,6 +96,6 @@ fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> io::Result<bool> {
 /// Whether a link's operational state is up (RFC 2863).
 fn carries(message: &Received) -> bool {
     let state =
-        message.body().get(LINK_ATTRIBUTES..).and_then(|all| attr::find(all, IFLA_OPERSTATE));
+        message.body().get(LINK_ATTRIBUTES..).and_then(|all| attribute::find(all, IFLA_OPERSTATE));
     state.and_then(|state| state.first()) == Some(&OPERSTATE_UP)
 }

@@ -5,7 +5,7 @@ use super::parse::{
     DEL_ADDRESS, DEL_LINK, DEL_NEIGHBOUR, DEL_ROUTE, NEW_ADDRESS, NEW_LINK, NEW_NEIGHBOUR,
     NEW_NETCONF, NEW_ROUTE,
 };
-use crate::message::net::PROTOCOL_NUMBER;
+use crate::netlink::route::NETD_PROTOCOL;
 
 /// Offsets from the start of the message.
 const TYPE: u32 = 4;
@@ -98,7 +98,7 @@ pub(super) fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
         Return(0),
         Mark("new route"),
         Load(BYTE, ROUTE_PROTOCOL),
-        If(EQUAL, u32::from(PROTOCOL_NUMBER), "drop"),
+        If(EQUAL, u32::from(NETD_PROTOCOL), "drop"),
         If(EQUAL, KERNEL_PROTOCOL, "drop"),
         Mark("route"),
         Load(BYTE, ROUTE_TABLE),

@@ -21,13 +21,13 @@ pub(crate) use self::{
     overlay::{Expectation, ExpectedDevice, ExpectedUnderlay},
     table::{Expected, ExpectedBridge, Table},
 };
-use super::{
+use crate::{
     DataplaneError, Drift,
-    exec::namespace::go_home,
+    error::failed,
+    exec::{context::SharedContext, namespace::go_home},
     firewall::{OwnChanges, Watcher},
-    kernel::{Shared, failed},
     netlink::{Family, Received, Socket},
-    underlay,
+    network::underlay,
 };
 
 /// Multicast groups (uapi/linux/rtnetlink.h) to hear everywhere: links, neighbours,
@@ -55,7 +55,7 @@ struct Listener {
     /// Asks; its answers don't get mixed up with events.
     asking: Socket,
     firewall: Watcher,
-    shared: Arc<Shared>,
+    shared: Arc<SharedContext>,
     drift: UnboundedSender<Drift>,
 }
 
@@ -63,7 +63,7 @@ struct Listener {
 /// What the socket with port `quiet` causes is not heard: it makes ten thousand changes at
 /// a time.
 pub(crate) fn listen(
-    shared: Arc<Shared>,
+    shared: Arc<SharedContext>,
     quiet: u32,
     own: OwnChanges,
     drift: UnboundedSender<Drift>,
@@ -100,7 +100,7 @@ pub(super) fn fuzz_table() -> Table {
 
 impl Listener {
     fn open(
-        shared: Arc<Shared>,
+        shared: Arc<SharedContext>,
         quiet: u32,
         own: OwnChanges,
         drift: UnboundedSender<Drift>,

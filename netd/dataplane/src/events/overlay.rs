@@ -9,11 +9,11 @@ use ipnet::IpNet;
 
 use super::parse::{self, LinkEvent};
 use crate::{
-    message::{
-        net::PROTOCOL_NUMBER,
-        object::{self, HeldAddress, Neighbour},
+    netlink::{
+        Received,
+        overlay_entry::{self, HeldAddress, Neighbour},
+        route::NETD_PROTOCOL,
     },
-    netlink::Received,
     overlay::objects::{Entry, Objects, metric_of},
 };
 use netd_domain::IfName;
@@ -105,7 +105,7 @@ impl OverlayTable {
             }
             parse::NEW_ADDRESS | parse::DEL_ADDRESS => {
                 let gone = event.kind == parse::DEL_ADDRESS;
-                let address = object::read_address(body);
+                let address = overlay_entry::read_address(body);
                 address.is_some_and(|address| self.address(&address, gone))
             }
             parse::NEW_ROUTE | parse::DEL_ROUTE if !own => self.route(event),
@@ -156,12 +156,12 @@ impl OverlayTable {
     }
 
     fn route(&self, event: &Received) -> bool {
-        let Some(route) = object::read_route(event.body()) else { return false };
+        let Some(route) = overlay_entry::read_route(event.body()) else { return false };
         let metric = metric_of(route.destination);
         if !self.expected.objects.routes.contains_key(&(route.destination, metric)) {
             return false;
         }
-        let ours = route.protocol == PROTOCOL_NUMBER && route.metric == metric;
+        let ours = route.protocol == NETD_PROTOCOL && route.metric == metric;
         match event.kind {
             parse::DEL_ROUTE => ours,
             // In the place of ours, or before it.
@@ -190,7 +190,7 @@ impl OverlayTable {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{message::object::HeldRoute, netlink::Batch, overlay::objects::KernelHop};
+    use crate::{netlink::Batch, netlink::overlay_entry::HeldRoute, overlay::objects::KernelHop};
 
     const DEVICE: u32 = 9;
 
@@ -213,14 +213,14 @@ mod tests {
 
     fn table() -> OverlayTable {
         let mut table = OverlayTable::default();
-        table.change(&[route(0, PROTOCOL_NUMBER), neighbour(2), fdb(2)], &[]);
+        table.change(&[route(0, NETD_PROTOCOL), neighbour(2), fdb(2)], &[]);
         table
     }
 
     /// The event that says that an entry was made, or is gone.
     fn event(entry: &Entry, gone: bool) -> Received {
         let mut batch = Batch::new();
-        batch.route(object::set(entry), 0);
+        batch.route(overlay_entry::set(entry), 0);
         let mut event = crate::netlink::cut(batch.bytes(), None).remove(0);
         event.kind += u16::from(gone);
         event
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn what_has_to_be_there_is_missed_and_what_came_as_wanted_is_not() {
         let table = table();
-        for entry in [route(0, PROTOCOL_NUMBER), neighbour(2), fdb(2)] {
+        for entry in [route(0, NETD_PROTOCOL), neighbour(2), fdb(2)] {
             assert!(table.is_hurt(&event(&entry, true), false), "{entry}");
             assert!(!table.is_hurt(&event(&entry, false), false), "{entry}");
         }
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn what_was_removed_is_missed_no_more() {
         let mut table = table();
-        let all = [route(0, PROTOCOL_NUMBER), neighbour(2), fdb(2)];
+        let all = [route(0, NETD_PROTOCOL), neighbour(2), fdb(2)];
         table.change(&[], &all);
         for entry in all {
             assert!(!table.is_hurt(&event(&entry, true), false), "{entry}");

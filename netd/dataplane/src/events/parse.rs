@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::message::attr::{self, ip};
+use crate::netlink::attribute::{self, ip};
 
 /// Message types (uapi/linux/rtnetlink.h).
 pub(super) const NEW_LINK: u16 = 16;
@@ -57,20 +57,20 @@ pub(super) fn link(body: &[u8]) -> Option<LinkEvent> {
         return None;
     }
     let mut event = LinkEvent {
-        index: attr::u32_at(body, 4)?,
-        up: attr::u32_at(body, 8)? & UP != 0,
-        carrier: attr::u32_at(body, 8)? & LOWER_UP != 0,
-        changed: attr::u32_at(body, 12)?,
+        index: attribute::u32_at(body, 4)?,
+        up: attribute::u32_at(body, 8)? & UP != 0,
+        carrier: attribute::u32_at(body, 8)? & LOWER_UP != 0,
+        changed: attribute::u32_at(body, 12)?,
         ..LinkEvent::default()
     };
-    for (kind, value) in attr::each(body.get(HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(HEADER..)?) {
         match kind {
             1 => event.mac = value.try_into().unwrap_or_default(),
             3 => event.name = text(value),
-            4 => event.mtu = attr::u32_at(value, 0)?,
-            10 => event.master = attr::u32_at(value, 0),
-            13 => event.queue = attr::u32_at(value, 0)?,
-            27 => event.group = attr::u32_at(value, 0)?,
+            4 => event.mtu = attribute::u32_at(value, 0)?,
+            10 => event.master = attribute::u32_at(value, 0),
+            13 => event.queue = attribute::u32_at(value, 0)?,
+            27 => event.group = attribute::u32_at(value, 0)?,
             _ => {}
         }
     }
@@ -83,14 +83,16 @@ fn text(value: &[u8]) -> String {
 
 /// The link that an address message is about.
 pub(super) fn address_link(body: &[u8]) -> Option<u32> {
-    attr::u32_at(body, 4)
+    attribute::u32_at(body, 4)
 }
 
 /// The label of an IPv4 address: its device's name, unless somebody gave it another.
 pub(super) fn address_label(body: &[u8]) -> Option<String> {
     const HEADER: usize = 8;
     const LABEL: u16 = 3;
-    attr::each(body.get(HEADER..)?).find(|(kind, _)| *kind == LABEL).map(|(_, value)| text(value))
+    attribute::each(body.get(HEADER..)?)
+        .find(|(kind, _)| *kind == LABEL)
+        .map(|(_, value)| text(value))
 }
 
 /// A route message of the main table.
@@ -112,10 +114,10 @@ pub(super) fn route(body: &[u8]) -> Option<RouteEvent> {
         return None;
     }
     let mut event = RouteEvent { destination: None, prefix, protocol, link: None };
-    for (kind, value) in attr::each(body.get(HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(HEADER..)?) {
         match kind {
             1 => event.destination = ip(value),
-            4 => event.link = attr::u32_at(value, 0),
+            4 => event.link = attribute::u32_at(value, 0),
             _ => {}
         }
     }
@@ -149,7 +151,7 @@ pub(super) fn neighbour(body: &[u8]) -> Option<NeighbourEvent> {
     const HEADER: usize = 12;
     const PERMANENT: u8 = 0x80;
     let (mut to, mut mac) = (None, None);
-    for (kind, value) in attr::each(body.get(HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(HEADER..)?) {
         match kind {
             1 => to = ip(value),
             2 => mac = value.try_into().ok(),
@@ -158,7 +160,7 @@ pub(super) fn neighbour(body: &[u8]) -> Option<NeighbourEvent> {
     }
     let state: [u8; 2] = body.get(8..10)?.try_into().ok()?;
     let permanent = u16::from_ne_bytes(state) & u16::from(PERMANENT) != 0;
-    Some(NeighbourEvent { link: attr::u32_at(body, 4)?, permanent, ip: to?, mac })
+    Some(NeighbourEvent { link: attribute::u32_at(body, 4)?, permanent, ip: to?, mac })
 }
 
 /// The link whose forwarding was switched off; -1: every link's.
@@ -167,7 +169,7 @@ pub(super) fn forwarding_off(body: &[u8]) -> Option<i32> {
     const IFINDEX: u16 = 1;
     const FORWARDING: u16 = 2;
     let attributes = body.get(HEADER..)?;
-    let off = attr::u32_at(attr::find(attributes, FORWARDING)?, 0)? == 0;
-    let index = attr::u32_at(attr::find(attributes, IFINDEX)?, 0)?;
+    let off = attribute::u32_at(attribute::find(attributes, FORWARDING)?, 0)? == 0;
+    let index = attribute::u32_at(attribute::find(attributes, IFINDEX)?, 0)?;
     off.then_some(index.cast_signed())
 }

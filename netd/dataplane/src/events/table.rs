@@ -9,8 +9,9 @@ use super::{
     parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
 };
 use crate::{
-    Drift, endpoint::link_groups::is_parked, message::net::PROTOCOL_NUMBER, netlink::Received,
-    networks::DOCKER0,
+    Drift,
+    device_names::DOCKER0,
+    netlink::{Received, link_group::is_detached, route::NETD_PROTOCOL},
 };
 use netd_domain::IfName;
 
@@ -179,7 +180,7 @@ impl Table {
                 || link.name != bridge.name.as_str();
             return (lost && !own).then(|| Drift::Network(bridge.name.clone()));
         }
-        if is_parked(link.group) {
+        if is_detached(link.group) {
             // On its way out; what happens to it from here on is no loss.
             self.forget_index(link.index);
             return None;
@@ -239,7 +240,7 @@ impl Table {
         }
         // Ours is gone, or another one stands in its place.
         let endpoint = self.endpoints.get(self.addresses.get(&route.host()?)?)?;
-        let foreign = route.protocol != PROTOCOL_NUMBER;
+        let foreign = route.protocol != NETD_PROTOCOL;
         let lost = if gone { route.link == Some(endpoint.host) } else { foreign };
         (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
@@ -247,7 +248,7 @@ impl Table {
     fn pod_route(&self, id: i32, route: &RouteEvent, gone: bool) -> Vec<Drift> {
         /// `RTPROT_KERNEL`: comes and goes with an address.
         const KERNEL: u8 = 2;
-        let foreign = route.protocol != PROTOCOL_NUMBER && route.protocol != KERNEL;
+        let foreign = route.protocol != NETD_PROTOCOL && route.protocol != KERNEL;
         match route.link {
             // Another one in the place of ours leads out by any link.
             _ if !gone && foreign => self.all_in(id),

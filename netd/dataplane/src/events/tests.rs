@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{Expected, ExpectedBridge, Table, parse};
-use crate::{Drift, endpoint::link_groups::FIRST_GROUP, netlink::Received};
+use crate::{
+    Drift,
+    netlink::{Received, link_group::FIRST_GROUP},
+};
 
 const HOST: u32 = 40;
 const POD: u32 = 2;

@@ -18,7 +18,7 @@ use std::{
 
 use nix::sys::statfs::fstatfs;
 
-use crate::{DataplaneError, kernel::failed};
+use crate::{DataplaneError, error::failed};
 use netd_domain::NetnsId;
 
 /// `NSFS_MAGIC` (uapi/linux/magic.h).

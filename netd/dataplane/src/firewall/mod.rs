@@ -30,6 +30,7 @@ mod tests;
 mod text;
 mod transaction;
 mod watch;
+pub(crate) mod worker;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -39,7 +40,7 @@ pub use own::OwnChanges;
 pub use watch::{Foreign, Watcher};
 
 use self::{elements::Element, memory::Applied};
-use super::{
+use crate::{
     DataplaneError,
     netlink::{Family, Socket},
 };

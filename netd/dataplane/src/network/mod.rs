@@ -1,3 +1,5 @@
-//! A node's networks: their bridges.
+//! A network's devices and settings on the host.
 
+pub(crate) mod bridge;
 pub(crate) mod plan;
+pub(crate) mod underlay;

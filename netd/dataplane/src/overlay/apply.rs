@@ -9,9 +9,8 @@ use super::{
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
-    kernel::{failed, refused},
-    message::object,
-    netlink::{Batch, Refusal},
+    error::{failed, refused},
+    netlink::{Batch, Refusal, overlay_entry},
 };
 use netd_domain::IfName;
 
@@ -43,8 +42,10 @@ impl Overlay {
             let mut batch = Batch::new();
             for entry in part {
                 let (message, flags) = match deed {
-                    Deed::Set => (object::set(entry), libc::NLM_F_CREATE | libc::NLM_F_REPLACE),
-                    Deed::Remove => (object::remove(entry), 0),
+                    Deed::Set => {
+                        (overlay_entry::set(entry), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
+                    }
+                    Deed::Remove => (overlay_entry::remove(entry), 0),
                 };
                 batch.route(message, flags as u16);
             }

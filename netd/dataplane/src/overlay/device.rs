@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     DataplaneError, Repair, RepairKind,
-    message::device::{HeldDevice, HeldVxlan, Setting, kind_name},
+    netlink::overlay_device::{HeldDevice, HeldVxlan, Setting, kind_name},
 };
 use netd_domain::{
     IfName,

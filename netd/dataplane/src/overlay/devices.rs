@@ -8,13 +8,12 @@ use super::{
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
-    kernel::{failed, refused},
-    message::{
-        device::{self as message, HeldDevice, Setting, kind_name},
-        link::{self, Which},
-        net,
+    error::{failed, refused},
+    netlink::{
+        Batch, address,
+        link::{self, LinkId},
+        overlay_device::{self as message, HeldDevice, Setting, kind_name},
     },
-    netlink::Batch,
     sysctl,
 };
 use netd_domain::{
@@ -45,7 +44,7 @@ impl Overlay {
                 }
             }
         }
-        let there = held::link(&mut self.kernel.socket, Which::Name(wanted.name.as_str()));
+        let there = held::link(&mut self.kernel.socket, LinkId::Name(wanted.name.as_str()));
         there.ok().flatten().filter(|device| device.kind == kind_name(&wanted.kind))
     }
 
@@ -113,7 +112,7 @@ impl Overlay {
             DeviceKind::Wireguard { .. } | DeviceKind::Tun => return Ok(0),
         };
         let operation = || format!("{}: looking for {underlay}, which it sends by", device.name);
-        let found = held::link(&mut self.kernel.socket, Which::Name(underlay.as_str()))
+        let found = held::link(&mut self.kernel.socket, LinkId::Name(underlay.as_str()))
             .map_err(failed(operation()))?;
         found.map(|link| link.index).ok_or_else(|| DataplaneError::Kernel {
             operation: operation(),
@@ -131,7 +130,7 @@ impl Overlay {
         let what = || format!("{name}: {op}");
         let index = match op {
             DeviceOp::Create => 0,
-            _ => match held::link(&mut self.kernel.socket, Which::Name(name))
+            _ => match held::link(&mut self.kernel.socket, LinkId::Name(name))
                 .map_err(failed(what()))?
             {
                 Some(device) => device.index,
@@ -144,7 +143,7 @@ impl Overlay {
         }
         let mut batch = Batch::new();
         match op {
-            DeviceOp::Remove(_) => batch.route(link::delete(Which::Index(index)), 0),
+            DeviceOp::Remove(_) => batch.route(link::delete(LinkId::Index(index)), 0),
             DeviceOp::Create => {
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
                 let message = message::create(wanted, underlay).ok_or_else(|| missing(wanted))?;
@@ -153,9 +152,9 @@ impl Overlay {
             DeviceOp::Set(setting) => batch.route(message::change(index, *setting), 0),
             DeviceOp::Address(net) => {
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-                batch.route(net::add_address(index, *net), flags);
+                batch.route(address::add(index, *net), flags);
             }
-            DeviceOp::RemoveAddress(net) => batch.route(net::remove_address(index, *net), 0),
+            DeviceOp::RemoveAddress(net) => batch.route(address::remove(index, *net), 0),
         }
         let result = self.kernel.socket.batch(batch).map_err(failed(what()))?.pop();
         match (op, result) {
@@ -175,7 +174,7 @@ impl Overlay {
     /// Removes a device of ours that is wanted no more.
     pub(super) fn remove_device(&mut self, device: &HeldDevice, report: &mut OverlayReport) {
         let what = format!("{}: remove the device: nothing wants it any more", device.name);
-        let result = self.kernel.one(|b| b.route(link::delete(Which::Index(device.index)), 0));
+        let result = self.kernel.one(|b| b.route(link::delete(LinkId::Index(device.index)), 0));
         let error = match result {
             Ok(Ok(())) => {
                 let kind = RepairKind::OverlayDevice;

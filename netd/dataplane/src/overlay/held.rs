@@ -9,19 +9,18 @@ use super::{
     device,
     objects::{Entry, Objects, is_overlay_metric},
 };
-use crate::{
-    message::{
-        device::{self as message, HeldDevice},
-        link::{self, Which},
-        net::{self, PROTOCOL_NUMBER},
-        object::{self, BOOT_PROTOCOL, HeldAddress, HeldRoute},
-    },
-    netlink::{Batch, Received, Socket},
-    observe::some_family,
+use crate::netlink::{
+    Batch, Received, Socket, address,
+    link::{self, LinkId},
+    neighbour,
+    overlay_device::{self as message, HeldDevice},
+    overlay_entry::{self, BOOT_PROTOCOL, HeldAddress, HeldRoute},
+    query::some_family,
+    route::NETD_PROTOCOL,
 };
 
 /// The device with this name or index, if there is one.
-pub(super) fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<HeldDevice>> {
+pub(super) fn link(socket: &mut Socket, which: LinkId<'_>) -> io::Result<Option<HeldDevice>> {
     let mut batch = Batch::new();
     batch.route(link::get(which), 0);
     let (results, messages) = socket.exchange(batch)?;
@@ -34,7 +33,7 @@ pub(super) fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<H
 
 /// The device with this name, and its addresses.
 pub(super) fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
-    let device = link(socket, Which::Name(name))?;
+    let device = link(socket, LinkId::Name(name))?;
     let addresses = match &device {
         Some(device) => addresses(socket, device.index)?,
         None => Vec::new(),
@@ -55,16 +54,16 @@ pub(super) fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Ve
 }
 
 fn addresses_of(socket: &mut Socket, index: u32) -> io::Result<Vec<HeldAddress>> {
-    let all = some_family(socket.dump(net::get_addresses(index)))?;
-    let here = all.iter().filter_map(|message| object::read_address(message.body()));
+    let all = some_family(socket.dump(address::list(index)))?;
+    let here = all.iter().filter_map(|message| overlay_entry::read_address(message.body()));
     Ok(here.filter(|address| address.link == index).collect())
 }
 
 /// The link that has this address.
 pub(super) fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
     let every = 0;
-    let all = some_family(socket.dump(net::get_addresses(every)))?;
-    let mut all = all.iter().filter_map(|message| object::read_address(message.body()));
+    let all = some_family(socket.dump(address::list(every)))?;
+    let mut all = all.iter().filter_map(|message| overlay_entry::read_address(message.body()));
     Ok(all.find(|address| address.net.addr() == ip).map(|address| address.link))
 }
 
@@ -88,21 +87,21 @@ pub(super) fn objects(
 ) -> io::Result<(Objects, Vec<HeldRoute>)> {
     let (mut held, mut foreign) = (Objects::default(), Vec::new());
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for protocol in [PROTOCOL_NUMBER, BOOT_PROTOCOL] {
-            let all = some_family(socket.dump(object::get_routes(family, protocol)))?;
+        for protocol in [NETD_PROTOCOL, BOOT_PROTOCOL] {
+            let all = some_family(socket.dump(overlay_entry::get_routes(family, protocol)))?;
             for route in all.iter().filter_map(read_route) {
                 if route.protocol == BOOT_PROTOCOL {
                     foreign.push(route);
-                } else if route.protocol == PROTOCOL_NUMBER && is_overlay_metric(route.metric) {
+                } else if route.protocol == NETD_PROTOCOL && is_overlay_metric(route.metric) {
                     held.put(&Entry::Route(route));
                 }
             }
         }
     }
     for device in devices {
-        let mut requests = vec![net::get_neighbours(device.index)];
+        let mut requests = vec![neighbour::list(device.index)];
         if device.kind == "vxlan" {
-            requests.push(object::get_fdb(device.index));
+            requests.push(overlay_entry::get_fdb(device.index));
         }
         for request in requests {
             for entry in neighbours(socket, &request, device.index)? {
@@ -114,7 +113,7 @@ pub(super) fn objects(
 }
 
 fn read_route(message: &Received) -> Option<HeldRoute> {
-    object::read_route(message.body())
+    overlay_entry::read_route(message.body())
 }
 
 fn neighbours(
@@ -123,7 +122,7 @@ fn neighbours(
     index: u32,
 ) -> io::Result<Vec<Entry>> {
     let all = some_family(socket.dump(request.clone()))?;
-    let read = |message: &Received| object::read_neighbour(message.body());
+    let read = |message: &Received| overlay_entry::read_neighbour(message.body());
     let here = |entry: &Entry| match entry {
         Entry::Neighbour { link, .. } | Entry::Fdb { link, .. } => *link == index,
         Entry::Route(_) => false,

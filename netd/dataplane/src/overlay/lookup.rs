@@ -8,15 +8,15 @@ use netlink_packet_route::link::InfoKind;
 use super::{Overlay, held};
 use crate::{
     Dataplane, DataplaneError,
+    error::{failed, refused},
     events::ExpectedUnderlay,
-    kernel::{failed, refused},
-    message::{
-        device,
-        link::Which,
-        object::{self, Way},
+    netlink::{
+        Batch,
+        link::LinkId,
+        overlay_device,
+        overlay_entry::{self, Way},
     },
-    netlink::Batch,
-    underlay,
+    network::underlay,
 };
 use netd_domain::IfName;
 
@@ -157,12 +157,12 @@ impl Overlay {
     fn way(&mut self, ip: IpAddr, entry: bool) -> Result<Option<Way>, DataplaneError> {
         let what = || format!("asking for the route to {ip}");
         let mut batch = Batch::new();
-        batch.route(object::way_to(ip, entry), 0);
+        batch.route(overlay_entry::way_to(ip, entry), 0);
         let (results, messages) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
         match results.into_iter().next() {
             Some(Err(r)) if is_no_way(r.errno) => Ok(None),
             Some(Err(r)) => Err(refused(what(), &r)),
-            _ => Ok(messages.iter().find_map(|message| object::read_way(message.body()))),
+            _ => Ok(messages.iter().find_map(|message| overlay_entry::read_way(message.body()))),
         }
     }
 
@@ -172,7 +172,7 @@ impl Overlay {
             return Ok(None);
         };
         let Some(index) = way.link else { return Ok(None) };
-        let link = held::link(&mut self.kernel.socket, Which::Index(index))
+        let link = held::link(&mut self.kernel.socket, LinkId::Index(index))
             .map_err(failed(format!("asking for the route to {ip}")))?;
         Ok(link.map(|link| KernelRoute {
             destination: entry.destination,
@@ -181,7 +181,7 @@ impl Overlay {
             source: way.source,
             mtu: way.mtu.or(entry.mtu).unwrap_or(link.mtu),
             protocol: entry.protocol,
-            ours: entry.protocol == crate::message::net::PROTOCOL_NUMBER,
+            ours: entry.protocol == crate::netlink::route::NETD_PROTOCOL,
             metric: entry.metric,
         }))
     }
@@ -190,10 +190,12 @@ impl Overlay {
         let mut found = Vec::new();
         for name in names {
             let mut batch = Batch::new();
-            batch.route(device::get_with_counters(name.as_str()), 0);
+            batch.route(overlay_device::get_with_counters(name.as_str()), 0);
             let what = || failed(format!("{name}: reading its counters"));
             let (_, messages) = self.kernel.socket.exchange(batch).map_err(what())?;
-            let Some(stats) = messages.iter().find_map(device::read_counters) else { continue };
+            let Some(stats) = messages.iter().find_map(overlay_device::read_counters) else {
+                continue;
+            };
             let lost = [stats.rx_dropped, stats.tx_dropped, stats.rx_errors, stats.tx_errors];
             found.push(DeviceCounters {
                 device: name.clone(),
@@ -213,18 +215,18 @@ impl Overlay {
             |why: &str| DataplaneError::Kernel { operation: looking(), errno: why.into() };
         let socket = &mut self.kernel.socket;
         let found = match choice {
-            UnderlayChoice::Name(name) => held::link(socket, Which::Name(name.as_str())),
+            UnderlayChoice::Name(name) => held::link(socket, LinkId::Name(name.as_str())),
             UnderlayChoice::DefaultRoute => match underlay::find(socket, None) {
-                Ok(Some(link)) => held::link(socket, Which::Index(link.index)),
+                Ok(Some(link)) => held::link(socket, LinkId::Index(link.index)),
                 Ok(None) => return Err(nothing("there is no default route; name the device")),
                 Err(e) => Err(e),
             },
             UnderlayChoice::Address(ip) => match held::link_with(socket, *ip) {
-                Ok(Some(index)) => held::link(socket, Which::Index(index)),
+                Ok(Some(index)) => held::link(socket, LinkId::Index(index)),
                 other => other.map(|_| None),
             },
             UnderlayChoice::Reaches(ip) => match self.way(*ip, false)?.and_then(|way| way.link) {
-                Some(index) => held::link(&mut self.kernel.socket, Which::Index(index)),
+                Some(index) => held::link(&mut self.kernel.socket, LinkId::Index(index)),
                 None => Ok(None),
             },
         };

@@ -6,7 +6,7 @@
 //! by no more than the kernel's own lock does.
 //!
 //! What is netd's own, and so removed when it is wanted no more:
-//! - devices whose alias says so (`message::device::MARK`), and whatever permanent
+//! - devices whose alias says so (`netlink::overlay_device::MARK`), and whatever permanent
 //!   neighbours and forwarding entries are on them,
 //! - routes of netd's protocol with a metric of the overlay's range, wherever they lead.
 //!
@@ -28,9 +28,10 @@ mod wireguard;
 
 use std::sync::Arc;
 
-use super::{
+use crate::{
     Dataplane, DataplaneError,
-    kernel::{Kernel, Shared, failed},
+    error::failed,
+    exec::context::{Context, SharedContext},
 };
 use netd_domain::overlay::{OverlayChange, OverlayState};
 
@@ -40,7 +41,7 @@ pub use report::{OverlayReport, OverlaySubject};
 /// State of the thread that does the overlay's work.
 #[derive(Debug)]
 pub(crate) struct Overlay {
-    kernel: Kernel,
+    kernel: Context,
     /// Kinds of devices that the kernel can make; asked for once.
     kinds: Option<sync::Kinds>,
     /// Opened when it is needed, if the kernel has WireGuard.
@@ -49,10 +50,10 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     /// Opens this thread's socket.
-    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(shared: Arc<SharedContext>) -> Result<Self, DataplaneError> {
         /// Answers to a whole batch of refusals.
         const BUFFER: i32 = 4 << 20;
-        let kernel = Kernel::open(shared)?;
+        let kernel = Context::open(shared)?;
         kernel.socket.set_buffers(BUFFER).map_err(failed("making room for answers"))?;
         Ok(Self { kernel, kinds: None, generic: None })
     }

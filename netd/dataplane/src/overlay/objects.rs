@@ -13,9 +13,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::message::{
-    net,
-    object::{BOOT_PROTOCOL, HeldRoute},
+use crate::netlink::{
+    link::read_mac,
+    overlay_entry::{BOOT_PROTOCOL, HeldRoute},
 };
 use netd_domain::{
     IfName,
@@ -175,10 +175,10 @@ pub(crate) fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<O
     let name = |link: u32| names.get(&link).cloned();
     Some(match entry {
         Entry::Neighbour { link, ip, mac } => {
-            OverlayObject::Neighbour { device: name(*link)?, ip: *ip, mac: net::read_mac(mac)? }
+            OverlayObject::Neighbour { device: name(*link)?, ip: *ip, mac: read_mac(mac)? }
         }
         Entry::Fdb { link, mac, remote } => {
-            OverlayObject::Fdb { device: name(*link)?, mac: net::read_mac(mac)?, remote: *remote }
+            OverlayObject::Fdb { device: name(*link)?, mac: read_mac(mac)?, remote: *remote }
         }
         Entry::Route(route) => {
             let hop = match route.hop {

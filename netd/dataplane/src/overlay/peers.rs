@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use crate::message::wireguard::{HeldPeer, HeldTunnel};
+use crate::netlink::wireguard::{HeldPeer, HeldTunnel};
 use netd_domain::overlay::WireguardPeer;
 
 /// How long a handshake shows that the endpoint is right, seconds. Peers renew it every

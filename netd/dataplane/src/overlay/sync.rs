@@ -15,13 +15,13 @@ use super::{
 };
 use crate::{
     DataplaneError,
+    error::failed,
     events::{Expectation, ExpectedDevice},
-    kernel::failed,
-    message::{
-        device::{HeldDevice, probe},
-        link::Which,
+    netlink::{
+        Batch,
+        link::LinkId,
+        overlay_device::{HeldDevice, probe},
     },
-    netlink::Batch,
 };
 use netd_domain::{
     IfName,
@@ -155,7 +155,7 @@ impl Overlay {
             if links.indexes.contains_key(name) || !asked.insert(name) {
                 continue;
             }
-            let found = held::link(&mut self.kernel.socket, Which::Name(name.as_str()))
+            let found = held::link(&mut self.kernel.socket, LinkId::Name(name.as_str()))
                 .map_err(failed(format!("looking for {name}")))?;
             if let Some(link) = found {
                 links.add(name.clone(), link.index);

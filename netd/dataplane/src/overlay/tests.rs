@@ -7,7 +7,7 @@ use super::objects::{
     Entry, KernelHop, Objects, Plan, device_of, diff, is_overlay_metric, metric_of, object_of,
     resolve, stands_before_ours,
 };
-use crate::message::object::HeldRoute;
+use crate::netlink::overlay_entry::HeldRoute;
 use netd_domain::{
     IfName,
     overlay::{Hop, METRIC_BASE, OverlayObject, OverlayRoute},

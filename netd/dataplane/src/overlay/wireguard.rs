@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
-    kernel::{failed, refused},
-    message::wireguard,
-    netlink::{Batch, Family, Socket},
+    error::{failed, refused},
+    netlink::{Batch, Family, Socket, wireguard},
 };
 use netd_domain::{
     IfName,

@@ -145,7 +145,7 @@ pub(super) fn sequence(bytes: &[u8]) -> u32 {
     u32::from_ne_bytes(field(bytes, 8))
 }
 
-pub(super) fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
+pub(crate) fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
     let mut all = Vec::new();
     while rest.len() >= HEADER {
         let length = u32::from_ne_bytes(field(rest, 0)) as usize;
@@ -162,7 +162,7 @@ pub(super) fn cut(mut rest: &[u8], nsid: Option<i32>) -> Vec<Received> {
 }
 
 /// Reads an acknowledgement: errno, and the text of an extended one.
-pub(super) fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn outcome(bytes: &[u8]) -> Result<(), Refusal> {
     // The least number has no opposite.
     let errno = i32::from_ne_bytes(field(bytes, HEADER)).checked_neg().unwrap_or(libc::EIO);
     if errno == 0 {

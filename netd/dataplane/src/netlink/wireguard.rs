@@ -17,8 +17,7 @@ use netlink_packet_wireguard::{
     WireguardPeerAttribute as PeerAttr, WireguardPeerFlags,
 };
 
-use super::attr;
-use crate::netlink::Received;
+use super::{Received, attribute};
 use netd_domain::{IfName, overlay::WireguardPeer};
 
 /// `GENL_ID_CTRL`: the family that knows the others.
@@ -73,7 +72,7 @@ pub(crate) fn get_family() -> Vec<u8> {
 pub(crate) fn read_family(message: &Received) -> Option<u16> {
     const FAMILY_ID: u16 = 1;
     let attributes = message.body().get(HEADER..)?;
-    let id = attr::find(attributes, FAMILY_ID)?;
+    let id = attribute::find(attributes, FAMILY_ID)?;
     Some(u16::from_ne_bytes(*id.first_chunk()?))
 }
 

@@ -1,4 +1,4 @@
-//! Names of netd's own devices on the host.
+//! Names of devices on the host: netd's own, and Docker's bridge.
 
 use netd_domain::IfName;
 
@@ -6,6 +6,8 @@ use netd_domain::IfName;
 const HOST: &str = "nd";
 /// Prefix of the devices that limit what a pod sends; the same digits follow.
 const IFB: &str = "ni";
+/// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
+pub(crate) const DOCKER0: &str = "docker0";
 
 /// The name of the device that limits what the pod behind `host` sends.
 pub(crate) fn ifb_name(host: &IfName) -> IfName {

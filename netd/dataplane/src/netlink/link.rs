@@ -13,18 +13,18 @@ use netlink_packet_route::{
 };
 
 use crate::endpoint::op::LinkChange;
-use netd_domain::{BridgeWiring, IfName, Wiring};
+use netd_domain::{BridgeWiring, IfName, Mac, Wiring};
 
 /// Which link a request is about.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Which<'a> {
+pub(crate) enum LinkId<'a> {
     /// By interface index.
     Index(u32),
     /// By name.
     Name(&'a str),
 }
 
-impl Which<'_> {
+impl LinkId<'_> {
     fn message(self) -> LinkMessage {
         let mut message = LinkMessage::default();
         match self {
@@ -71,7 +71,7 @@ fn end(name: &IfName, mac: [u8; 6], mtu: u32) -> Vec<LinkAttribute> {
 
 /// Changes an end of a pair; `mac` and `master` are used if the change says so.
 pub(crate) fn change(
-    which: Which<'_>,
+    which: LinkId<'_>,
     change: LinkChange,
     mac: [u8; 6],
     mtu: u32,
@@ -116,12 +116,12 @@ fn up(mut message: LinkMessage) -> LinkMessage {
 }
 
 /// Brings a link up.
-pub(crate) fn set_up(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn set_up(which: LinkId<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(up(which.message()))
 }
 
 /// Takes a link down and puts it in `group`.
-pub(crate) fn park(which: Which<'_>, group: u32) -> RouteNetlinkMessage {
+pub(crate) fn detach(which: LinkId<'_>, group: u32) -> RouteNetlinkMessage {
     let mut message = which.message();
     message.header.change_mask = LinkFlags::Up;
     message.attributes.push(LinkAttribute::Group(group));
@@ -129,7 +129,7 @@ pub(crate) fn park(which: Which<'_>, group: u32) -> RouteNetlinkMessage {
 }
 
 /// Removes one link.
-pub(crate) fn delete(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn delete(which: LinkId<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelLink(which.message())
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn delete_group(group: u32) -> RouteNetlinkMessage {
 }
 
 /// Asks for one link, without its statistics.
-pub(crate) fn get(which: Which<'_>) -> RouteNetlinkMessage {
+pub(crate) fn get(which: LinkId<'_>) -> RouteNetlinkMessage {
     let mut message = which.message();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     RouteNetlinkMessage::GetLink(message)
@@ -159,7 +159,7 @@ pub(crate) fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
 /// A bridge as ours are: fixed MAC, no STP, no snooping (without a querier it cuts
 /// off neighbour discovery), up.
 pub(crate) fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
-    let mut message = up(Which::Name(wiring.name.as_str()).message());
+    let mut message = up(LinkId::Name(wiring.name.as_str()).message());
     message.attributes.push(LinkAttribute::Address(wiring.mac.bytes().to_vec()));
     message.attributes.push(LinkAttribute::Mtu(mtu));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -174,10 +174,16 @@ pub(crate) fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
 
 /// The device that limits what a pod sends.
 pub(crate) fn ifb(name: &IfName, mtu: u32) -> RouteNetlinkMessage {
-    let mut message = up(Which::Name(name.as_str()).message());
+    let mut message = up(LinkId::Name(name.as_str()).message());
     message.attributes.push(LinkAttribute::Mtu(mtu));
     message.attributes.push(LinkAttribute::NumTxQueues(1));
     message.attributes.push(LinkAttribute::NumRxQueues(1));
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
     RouteNetlinkMessage::NewLink(message)
+}
+
+/// An Ethernet address, if it is one that an interface can have.
+pub(crate) fn read_mac(bytes: &[u8]) -> Option<Mac> {
+    let [a, b, c, d, e, f]: [u8; 6] = bytes.try_into().ok()?;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}").parse().ok()
 }

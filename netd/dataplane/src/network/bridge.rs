@@ -2,23 +2,25 @@
 
 use ipnet::IpNet;
 
-use super::{
+use super::plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu};
+use crate::{
     DataplaneError, Repair,
+    device_names::DOCKER0,
+    error::{failed, refused},
     events::ExpectedBridge,
-    kernel::{Kernel, failed, refused},
-    message::{
-        link::{self, Which},
-        net,
+    exec::context::Context,
+    netlink::{
+        Batch, address,
+        link::{self, LinkId},
+        query,
     },
-    netlink::Batch,
-    network::plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
-    observe, sysctl,
+    sysctl,
 };
 use netd_domain::{BridgeWiring, NetworkWiring, network::overlap};
 
 /// Makes a network's bridge and settings right; what that took.
 pub(crate) fn ensure(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     network: &NetworkWiring,
 ) -> Result<Vec<Repair>, DataplaneError> {
     let mut repairs = Vec::new();
@@ -49,20 +51,20 @@ pub(crate) fn ensure(
 }
 
 fn observe_network(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     bridge: &BridgeWiring,
 ) -> Result<ActualNetwork, DataplaneError> {
     let what = || failed(format!("{}: reading what is there", bridge.name));
     let socket = &mut kernel.socket;
-    let device = observe::link(socket, Which::Name(bridge.name.as_str())).map_err(what())?;
+    let device = query::link(socket, LinkId::Name(bridge.name.as_str())).map_err(what())?;
     let addresses = match &device {
-        Some(device) => observe::addresses(socket, device.index).map_err(what())?,
+        Some(device) => query::addresses(socket, device.index).map_err(what())?,
         None => Vec::new(),
     };
     Ok(ActualNetwork { device, addresses })
 }
 
-fn index_of(kernel: &mut Kernel, bridge: &BridgeWiring) -> Result<u32, DataplaneError> {
+fn index_of(kernel: &mut Context, bridge: &BridgeWiring) -> Result<u32, DataplaneError> {
     let operation = format!("{}: making the bridge", bridge.name);
     let gone = || DataplaneError::Kernel {
         operation: operation.clone(),
@@ -73,7 +75,7 @@ fn index_of(kernel: &mut Kernel, bridge: &BridgeWiring) -> Result<u32, Dataplane
 }
 
 fn apply(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     network: &NetworkWiring,
     bridge: &BridgeWiring,
     index: u32,
@@ -87,10 +89,10 @@ fn apply(
                 batch.route(link::bridge(bridge, provisional_mtu(network.mtu)), flags);
             }
             NetworkOp::Set => batch.route(link::bridge(bridge, network.mtu), 0),
-            NetworkOp::RemoveAddress(net) => batch.route(net::remove_address(index, *net), 0),
+            NetworkOp::RemoveAddress(net) => batch.route(address::remove(index, *net), 0),
             NetworkOp::Address(net) => {
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-                batch.route(net::add_address(index, *net), flags);
+                batch.route(address::add(index, *net), flags);
             }
         }
     }
@@ -112,7 +114,7 @@ fn apply(
 /// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
 /// is made from their name.
 pub(crate) fn in_the_way(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     network: &NetworkWiring,
 ) -> Result<Option<String>, DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(None) };
@@ -124,28 +126,25 @@ pub(crate) fn in_the_way(
     }))
 }
 
-/// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
-pub(crate) const DOCKER0: &str = "docker0";
-
 /// An address of [`DOCKER0`] in one of the network's subnets: the subnet has an owner.
 pub(crate) fn owned_by_docker(
-    kernel: &mut Kernel,
+    kernel: &mut Context,
     network: &NetworkWiring,
 ) -> Result<Option<IpNet>, DataplaneError> {
     let what = || failed(format!("{DOCKER0}: reading what is there"));
     let socket = &mut kernel.socket;
-    let Some(link) = observe::link(socket, Which::Name(DOCKER0)).map_err(what())? else {
+    let Some(link) = query::link(socket, LinkId::Name(DOCKER0)).map_err(what())? else {
         return Ok(None);
     };
     let own = network.bridge.as_ref().is_some_and(|b| b.name.as_str() == DOCKER0);
-    let addresses = observe::addresses(socket, link.index).map_err(what())?;
+    let addresses = query::addresses(socket, link.index).map_err(what())?;
     let taken = |net: &IpNet| network.subnets.iter().any(|subnet| overlap(subnet, net));
     Ok(addresses.into_iter().find(taken).filter(|_| !own))
 }
 
 /// Removes a network's bridge. A missing one is fine; a device of the name that netd
 /// did not make is left alone.
-pub(crate) fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(), DataplaneError> {
+pub(crate) fn remove(kernel: &mut Context, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
     kernel.shared.bridges.lock().remove(&bridge.name);
     kernel.shared.table.lock().forget_bridge(&bridge.name);
@@ -155,7 +154,7 @@ pub(crate) fn remove(kernel: &mut Kernel, network: &NetworkWiring) -> Result<(),
         return Ok(());
     };
     let what = format!("{}: removing the bridge", bridge.name);
-    let result = kernel.one(|batch| batch.route(link::delete(Which::Index(device.index)), 0));
+    let result = kernel.one(|batch| batch.route(link::delete(LinkId::Index(device.index)), 0));
     match result.map_err(failed(&what))? {
         Err(refusal) if refusal.errno != libc::ENODEV => Err(refused(what, &refusal)),
         _ => Ok(()),

@@ -2,10 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    DataplaneError, Repair, RepairKind,
-    firewall::{Firewall, FirewallSettings, FirewallState, OwnChanges},
-};
+use super::{Firewall, FirewallSettings, FirewallState, OwnChanges};
+use crate::{DataplaneError, Repair, RepairKind};
 use netd_domain::{IfName, NetworkWiring, Wiring};
 
 /// State of the firewall's thread.

@@ -4,11 +4,9 @@ use std::io;
 
 use netlink_packet_route::AddressFamily;
 
-use super::{
+use crate::{
     endpoint::observed::ActualLink,
-    message::{link::Which, net},
-    netlink::Socket,
-    observe,
+    netlink::{Socket, link::LinkId, query, route},
 };
 use netd_domain::IfName;
 
@@ -21,15 +19,15 @@ pub(crate) fn find(
     configured: Option<&IfName>,
 ) -> io::Result<Option<ActualLink>> {
     if let Some(name) = configured {
-        return observe::link(socket, Which::Name(name.as_str()));
+        return query::link(socket, LinkId::Name(name.as_str()));
     }
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let all = observe::some_family(socket.dump(net::get_routes(family, None)))?;
+        let all = query::some_family(socket.dump(route::list(family, None)))?;
         // Only default routes (prefix length 0) are worth decoding: there may be thousands.
         let default = all.iter().filter(|message| message.body().get(1) == Some(&0));
-        let mut routes = default.filter_map(observe::read_route);
+        let mut routes = default.filter_map(query::read_route);
         if let Some((index, _)) = routes.find(|(_, route)| route.destination.prefix_len() == 0) {
-            return observe::link(socket, Which::Index(index));
+            return query::link(socket, LinkId::Index(index));
         }
     }
     Ok(None)

@@ -3,11 +3,11 @@
 //! Encoded by hand: the packet crate has no token bucket. Layouts are those of
 //! uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h.
 
-use super::attr::{find, u32_at};
-use crate::{
-    endpoint::{limit::LATENCY_MS, op::Shape},
-    netlink::{Batch, Received},
+use super::{
+    Batch, Received,
+    attribute::{find, u32_at},
 };
+use crate::endpoint::{limit::LATENCY_MS, op::Shape};
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_GETQDISC: u16 = 38;

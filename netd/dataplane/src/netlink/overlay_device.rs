@@ -10,7 +10,7 @@ use netlink_packet_route::{
     },
 };
 
-use crate::netlink::Received;
+use super::Received;
 use netd_domain::overlay::{DeviceKind, OverlayDevice, VxlanDevice};
 
 /// What the alias of netd's overlay devices begins with (`ip -d link` shows it): known

@@ -16,8 +16,9 @@ use netlink_packet_route::{
 };
 
 use super::{
-    attr,
-    net::{self, PROTOCOL_NUMBER, family},
+    address::family,
+    attribute,
+    route::{self, NETD_PROTOCOL},
 };
 use crate::overlay::objects::{Entry, KernelHop, unspecified};
 
@@ -45,7 +46,7 @@ pub(crate) struct HeldRoute {
 impl HeldRoute {
     /// One of netd's.
     pub(crate) fn ours(destination: IpNet, metric: u32, hop: KernelHop, mtu: Option<u32>) -> Self {
-        Self { destination, metric, protocol: PROTOCOL_NUMBER, hop, mtu }
+        Self { destination, metric, protocol: NETD_PROTOCOL, hop, mtu }
     }
 }
 
@@ -175,9 +176,9 @@ impl Neighbour {
             body.first_chunk::<NEIGHBOUR_HEADER>()?;
         let link = u32::from_ne_bytes([a, b, c, d]);
         let (mut ip, mut mac) = (None, None);
-        for (kind, value) in attr::each(body.get(NEIGHBOUR_HEADER..)?) {
+        for (kind, value) in attribute::each(body.get(NEIGHBOUR_HEADER..)?) {
             match kind {
-                1 => ip = attr::ip(value),
+                1 => ip = attribute::ip(value),
                 2 => mac = value.try_into().ok(),
                 _ => {}
             }
@@ -205,16 +206,16 @@ pub(crate) fn read_route(body: &[u8]) -> Option<HeldRoute> {
     if !main || !matches!(kind, UNICAST | BLACKHOLE) {
         return None;
     }
-    let onlink = attr::u32_at(body, 8)? & ONLINK != 0;
+    let onlink = attribute::u32_at(body, 8)? & ONLINK != 0;
     let mut to = unspecified(family == INET);
     let (mut metric, mut link, mut gateway, mut mtu, mut several) = (0, None, None, None, false);
-    for (kind, value) in attr::each(body.get(ROUTE_HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(ROUTE_HEADER..)?) {
         match kind {
-            1 => to = attr::ip(value)?,
-            4 => link = attr::u32_at(value, 0),
-            5 => gateway = attr::ip(value),
-            6 => metric = attr::u32_at(value, 0)?,
-            8 => mtu = attr::find(value, 2).and_then(|mtu| attr::u32_at(mtu, 0)),
+            1 => to = attribute::ip(value)?,
+            4 => link = attribute::u32_at(value, 0),
+            5 => gateway = attribute::ip(value),
+            6 => metric = attribute::u32_at(value, 0)?,
+            8 => mtu = attribute::find(value, 2).and_then(|mtu| attribute::u32_at(mtu, 0)),
             // Several ways, or a way of another family.
             9 | 18 | 30 => several = true,
             _ => {}
@@ -262,16 +263,16 @@ pub(crate) fn read_address(body: &[u8]) -> Option<HeldAddress> {
     const HEADER: usize = 8;
     let &[_, prefix, flags, _] = body.first_chunk::<4>()?;
     let (mut local, mut any, mut flags) = (None, None, u32::from(flags));
-    for (kind, value) in attr::each(body.get(HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(HEADER..)?) {
         match kind {
-            1 => any = attr::ip(value),
-            2 => local = attr::ip(value),
-            8 => flags = attr::u32_at(value, 0)?,
+            1 => any = attribute::ip(value),
+            2 => local = attribute::ip(value),
+            8 => flags = attribute::u32_at(value, 0)?,
             _ => {}
         }
     }
     let net = IpNet::new(local.or(any)?, prefix).ok()?;
-    Some(HeldAddress { link: attr::u32_at(body, 4)?, net, flags })
+    Some(HeldAddress { link: attribute::u32_at(body, 4)?, net, flags })
 }
 
 /// Which way packets to a destination go.
@@ -290,7 +291,7 @@ pub(crate) struct Way {
 /// Asks which way packets to `ip` go; `entry`: for the table's entry that says so
 /// instead of for what it comes to.
 pub(crate) fn way_to(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
-    match net::way_to(ip) {
+    match route::look_up(ip) {
         RouteNetlinkMessage::GetRoute(mut message) if entry => {
             message.header.flags |= RouteFlags::FibMatch;
             RouteNetlinkMessage::GetRoute(message)
@@ -309,14 +310,14 @@ pub(crate) fn read_way(body: &[u8]) -> Option<Way> {
     }
     let mut to = unspecified(family == INET);
     let (mut metric, mut link, mut gateway, mut source, mut mtu) = (0, None, None, None, None);
-    for (kind, value) in attr::each(body.get(ROUTE_HEADER..)?) {
+    for (kind, value) in attribute::each(body.get(ROUTE_HEADER..)?) {
         match kind {
-            1 => to = attr::ip(value)?,
-            4 => link = attr::u32_at(value, 0),
-            5 => gateway = attr::ip(value),
-            6 => metric = attr::u32_at(value, 0)?,
-            7 => source = attr::ip(value),
-            8 => mtu = attr::find(value, 2).and_then(|mtu| attr::u32_at(mtu, 0)),
+            1 => to = attribute::ip(value)?,
+            4 => link = attribute::u32_at(value, 0),
+            5 => gateway = attribute::ip(value),
+            6 => metric = attribute::u32_at(value, 0)?,
+            7 => source = attribute::ip(value),
+            8 => mtu = attribute::find(value, 2).and_then(|mtu| attribute::u32_at(mtu, 0)),
             _ => {}
         }
     }

@@ -1,32 +1,30 @@
 //! What the threads that do link work share, and how they speak of failures.
 
-use std::{collections::HashMap, fmt, io, os::fd::AsFd, sync::Arc};
+use std::{collections::HashMap, io, os::fd::AsFd, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{
+use super::namespace::{self, Netns};
+use crate::{
     DataplaneError, Settings,
-    endpoint::link_groups::LinkGroups,
+    error::failed,
     events::Table,
-    exec::namespace::{self, Netns},
-    message::link::Which,
-    netlink::{Batch, Family, Refusal, Socket},
-    observe,
+    netlink::{Batch, Family, Refusal, Socket, link::LinkId, link_group::LinkGroups, query},
 };
 use netd_domain::{IfName, Wiring, WiringDriver};
 
 /// State of one thread that does link work.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub(crate) struct Context {
     /// In the host's namespace.
     pub socket: Socket,
     /// What all of them share.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedContext>,
 }
 
 /// What the threads share.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub(crate) struct SharedContext {
     /// Setup.
     pub settings: Settings,
     /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
@@ -39,9 +37,9 @@ pub(crate) struct Shared {
     pub ports: Mutex<Vec<u32>>,
 }
 
-impl Kernel {
+impl Context {
     /// Opens this thread's socket.
-    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(shared: Arc<SharedContext>) -> Result<Self, DataplaneError> {
         let socket = Socket::open(Family::Route).map_err(failed("opening a netlink socket"))?;
         shared.ports.lock().push(socket.port());
         Ok(Self { socket, shared })
@@ -53,7 +51,7 @@ impl Kernel {
         if let Some(index) = self.shared.bridges.lock().get(name) {
             return Ok(Some(*index));
         }
-        let found = observe::link(&mut self.socket, Which::Name(name.as_str()))
+        let found = query::link(&mut self.socket, LinkId::Name(name.as_str()))
             .map_err(failed(format!("looking for the bridge {name}")))?;
         let Some(link) = found.filter(|link| link.kind == "bridge") else {
             return Err(DataplaneError::Kernel {
@@ -80,14 +78,4 @@ pub(crate) fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
     namespace::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
         .and_then(|socket| socket)
         .map_err(|e| failed(what())(e))
-}
-
-/// Names what failed.
-pub(crate) fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
-    move |e| DataplaneError::Io { what: what.to_string(), reason: e.to_string() }
-}
-
-/// A request that the kernel refused.
-pub(crate) fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
-    DataplaneError::Kernel { operation: operation.to_string(), errno: refusal.to_string() }
 }

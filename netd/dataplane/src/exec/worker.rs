@@ -8,10 +8,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    DataplaneError,
-    exec::{cpu_affinity::Place, namespace::go_home},
-};
+use super::{cpu_affinity::Place, namespace::go_home};
+use crate::DataplaneError;
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 

@@ -13,9 +13,7 @@ use std::{
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-pub use super::wire::{Batch, Received, Refusal};
-pub(super) use super::wire::{cut, outcome};
-use super::wire::{flags, sequence};
+use super::message::{Batch, Received, Refusal, cut, flags, outcome, sequence};
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;

@@ -17,17 +17,15 @@ use netlink_packet_route::{
 };
 
 use super::{
-    endpoint::observed::{ActualLimits, ActualLink},
-    message::{
-        link::{self, Which},
-        net, tc,
-    },
-    netlink::{Batch, Received, Socket},
+    Batch, Received, Socket, address,
+    link::{self, LinkId},
+    neighbour, route, tc,
 };
+use crate::endpoint::observed::{ActualLimits, ActualLink};
 use netd_domain::{Mac, Route};
 
 /// The link, or `None` when there is none.
-pub(crate) fn link(socket: &mut Socket, which: Which<'_>) -> io::Result<Option<ActualLink>> {
+pub(crate) fn link(socket: &mut Socket, which: LinkId<'_>) -> io::Result<Option<ActualLink>> {
     let mut batch = Batch::new();
     batch.route(link::get(which), 0);
     let (results, messages) = socket.exchange(batch)?;
@@ -58,7 +56,7 @@ fn from_message(message: &LinkMessage) -> ActualLink {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Address(bytes) => link.mac = net::read_mac(bytes),
+            LinkAttribute::Address(bytes) => link.mac = link::read_mac(bytes),
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id),
@@ -101,9 +99,9 @@ fn autoconf(parts: &[AfSpecUnspec]) -> bool {
 
 /// The addresses of a link.
 pub(crate) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
-    let all = socket.dump(net::get_addresses(index))?;
+    let all = socket.dump(address::list(index))?;
     let read = |message: &Received| match message.route()? {
-        RouteNetlinkMessage::NewAddress(m) if m.header.index == index => net::read_address(&m),
+        RouteNetlinkMessage::NewAddress(m) if m.header.index == index => address::read(&m),
         _ => None,
     };
     Ok(all.iter().filter_map(read).collect())
@@ -113,7 +111,7 @@ pub(crate) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet
 pub(crate) fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let all = some_family(socket.dump(net::get_routes(family, Some(index))))?;
+        let all = some_family(socket.dump(route::list(family, Some(index))))?;
         found.extend(all.iter().filter_map(read_route).filter(|(oif, _)| *oif == index));
     }
     Ok(found.into_iter().map(|(_, route)| route).collect())
@@ -122,7 +120,7 @@ pub(crate) fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> 
 /// Reads an `RTM_NEWROUTE`.
 pub(crate) fn read_route(message: &Received) -> Option<(u32, Route)> {
     match message.route()? {
-        RouteNetlinkMessage::NewRoute(m) => net::read_route(&m),
+        RouteNetlinkMessage::NewRoute(m) => route::read(&m),
         _ => None,
     }
 }
@@ -141,9 +139,9 @@ pub(crate) fn some_family(all: io::Result<Vec<Received>>) -> io::Result<Vec<Rece
 
 /// The permanent neighbours on a link.
 pub(crate) fn neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
-    let all = some_family(socket.dump(net::get_neighbours(index)))?;
+    let all = some_family(socket.dump(neighbour::list(index)))?;
     let read = |message: &Received| match message.route()? {
-        RouteNetlinkMessage::NewNeighbour(m) => net::read_neighbour(&m),
+        RouteNetlinkMessage::NewNeighbour(m) => neighbour::read(&m),
         _ => None,
     };
     let ours = all.iter().filter_map(read).filter(|(on, ..)| *on == index);
@@ -156,7 +154,7 @@ pub(crate) fn limits(
     index: Option<u32>,
     ifb: &str,
 ) -> io::Result<ActualLimits> {
-    let ifb = link(socket, Which::Name(ifb))?.filter(|link| link.kind == "ifb");
+    let ifb = link(socket, LinkId::Name(ifb))?.filter(|link| link.kind == "ifb");
     let mut limits =
         ActualLimits { ifb: ifb.as_ref().map(|l| (l.index, l.up)), ..ActualLimits::default() };
     if let Some(ifb) = ifb {

@@ -12,7 +12,7 @@ const GROUPS: u32 = 256;
 const GROUP_SIZE: u32 = 32;
 
 /// Whether links of this group are on their way out.
-pub(crate) fn is_parked(group: u32) -> bool {
+pub(crate) fn is_detached(group: u32) -> bool {
     (FIRST_GROUP..FIRST_GROUP + GROUPS).contains(&group)
 }
 
@@ -55,7 +55,7 @@ impl LinkGroups {
     /// Adds the groups of the links that an earlier process left.
     pub(crate) fn complete(&self, groups: impl Iterator<Item = u32>) {
         let mut inner = self.0.lock();
-        inner.groups.extend(groups.filter(|group| is_parked(*group)));
+        inner.groups.extend(groups.filter(|group| is_detached(*group)));
         inner.complete = true;
     }
 }
