@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::node::Error;
 use netd_domain::Invalid;
-use netd_store::{Entry, Event, Store, Watched};
+use netd_store::{Entry, Event, Store, WatchUpdate};
 
 /// What a server stream yields.
 pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -125,14 +125,14 @@ where
             _ = stop.wait_for(|stop| *stop) => None,
         };
         match next {
-            Some(Ok(Watched::Changes { events, .. })) => {
+            Some(Ok(WatchUpdate::Changes { events, .. })) => {
                 for event in &events {
                     if !out.send(of_event(event)).await {
                         return Ok(());
                     }
                 }
             }
-            Some(Ok(Watched::Compacted)) => {
+            Some(Ok(WatchUpdate::Compacted)) => {
                 let text = format!("revision {from} is too old; list again and watch from there");
                 return Err(Error::Compacted(text).into());
             }

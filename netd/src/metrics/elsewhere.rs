@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 
-use netd_store::etcd::{Meters, Rpc};
+use netd_store::etcd::{RequestMetrics, Rpc};
 
 /// Bytes and packets of one of the overlay's devices since it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +36,14 @@ pub struct TunnelLosses {
 /// Where it is counted.
 #[derive(Debug, Default)]
 pub struct Elsewhere {
-    etcd: OnceLock<Arc<Meters>>,
+    etcd: OnceLock<Arc<RequestMetrics>>,
     devices: Mutex<(String, Vec<DeviceTraffic>)>,
     tunnels: Mutex<Vec<TunnelLosses>>,
 }
 
 impl Elsewhere {
     /// Requests to etcd are counted here. Only the first call counts.
-    pub fn watch_etcd(&self, meters: Arc<Meters>) {
+    pub fn watch_etcd(&self, meters: Arc<RequestMetrics>) {
         // A second store is not made.
         let _ = self.etcd.set(meters);
     }
@@ -74,8 +74,8 @@ impl Collector for Collected {
     }
 }
 
-fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &Meters) -> std::fmt::Result {
-    type Read = fn(&netd_store::etcd::Reading) -> f64;
+fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &RequestMetrics) -> std::fmt::Result {
+    type Read = fn(&netd_store::etcd::RpcStats) -> f64;
     let shown: [(&str, &str, Read); 3] = [
         ("etcd_requests", "Requests to etcd, by kind", |r| r.count as f64),
         ("etcd_requests_failed", "Requests that etcd did not answer, or refused", |r| {

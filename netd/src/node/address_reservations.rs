@@ -14,7 +14,7 @@ use super::{
 };
 use netd_domain::ipam::IpamError;
 use netd_domain::{Endpoint, EndpointKey};
-use netd_store::{Outcome, Store as _};
+use netd_store::{Store as _, TxnOutcome};
 
 /// How often another address is tried when the store says that one is held.
 const TRIES: usize = 16;
@@ -48,8 +48,8 @@ impl Node {
             let reservation = self.state.reserve_address(part, wanted)?;
             let (network, ip) = (&reservation.network, reservation.address.addr());
             match self.store.commit(encode::reserve(network, ip)).await {
-                Ok(Outcome::Committed(_)) => return Ok(reservation),
-                Ok(Outcome::Conflict(_)) => {
+                Ok(TxnOutcome::Committed(_)) => return Ok(reservation),
+                Ok(TxnOutcome::Conflict(_)) => {
                     tracing::warn!(%network, %ip, "the store says that this address is held");
                     self.state.end_reservation(network, ip, true);
                 }

@@ -19,7 +19,7 @@ use crate::metrics::{Step, Verb};
 use netd_dataplane::Netns;
 use netd_domain::ipam::IpamError;
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, Phase};
-use netd_store::{Outcome, Store as _, keys};
+use netd_store::{Store as _, TxnOutcome, keys};
 
 /// How often other addresses are tried when the store says that one is held.
 const TRIES: usize = 16;
@@ -100,13 +100,13 @@ impl Node {
                 return Err(Error::Detached(spec.key.clone()));
             }
             match self.store.commit(encode::attach(&endpoint)?).await? {
-                Outcome::Committed(_) => {
+                TxnOutcome::Committed(_) => {
                     reservation.endpoint = None;
                     self.state.set_status(&spec.key, KernelStatus::Attaching);
                     self.state.remove_tombstone(&spec.key);
                     return Ok(endpoint);
                 }
-                Outcome::Conflict(held) => {
+                TxnOutcome::Conflict(held) => {
                     let taken = |ip: &std::net::IpAddr| {
                         let key = keys::address(&endpoint.network, *ip);
                         held.iter().any(|entry| entry.key == key)

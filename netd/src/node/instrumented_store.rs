@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::health::Health;
 use crate::metrics::Metrics;
 use netd_store::{
-    Change, Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch, keys,
+    Change, Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch, keys,
     rules::Class,
 };
 
@@ -92,7 +92,7 @@ impl Store for InstrumentedStore {
         self.inner.list(prefix).await
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let class = txn.changes.first().map(|change| Class::of(change.key()));
         let start = Instant::now();
         let result = self.inner.commit(txn).await;

@@ -11,7 +11,7 @@ use super::{
     record::encode,
 };
 use netd_domain::{Network, NetworkName, NetworkWiring};
-use netd_store::{Change, Compare, Outcome, Store as _, Txn, keys};
+use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
     /// Creates a network, or finds that the same one is there.
@@ -54,7 +54,7 @@ impl Node {
             compares: vec![Compare::Absent(key.clone())],
             changes: vec![Change::Put { key, value: encode::json(&network)?, lease: 0 }],
         };
-        if let Outcome::Conflict(_) = self.store.commit(txn).await? {
+        if let TxnOutcome::Conflict(_) = self.store.commit(txn).await? {
             let text = format!("network \"{name}\" is being created by someone else");
             return Err(Error::NetworkExists(text));
         }

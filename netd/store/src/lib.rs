@@ -73,7 +73,7 @@ pub struct Txn {
 
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TxnOutcome {
     /// Made, at this revision (the store's revision if nothing changed).
     Committed(Revision),
     /// Nothing was changed: the compared keys that are there, as they are.
@@ -91,7 +91,7 @@ pub enum Event {
 
 /// What a watch yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Watched {
+pub enum WatchUpdate {
     /// Changes of one or more whole revisions, in order; resume after `revision`.
     /// Without any event only right after an error: the watch goes on, and every later
     /// change will be told.
@@ -111,8 +111,8 @@ pub trait Watch: Send {
     /// # Errors
     /// [`StoreError::Unavailable`] once for each failed attempt to get on, with growing
     /// pauses. The watch lasts: call again, it goes on by itself where it was, and says so
-    /// with a [`Watched::Changes`].
-    async fn next(&mut self) -> Option<Result<Watched, StoreError>>;
+    /// with a [`WatchUpdate::Changes`].
+    async fn next(&mut self) -> Option<Result<WatchUpdate, StoreError>>;
 }
 
 /// Why the store could not do it.
@@ -157,7 +157,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     async fn list(&self, prefix: &str) -> Result<Snapshot, StoreError>;
 
     /// Compare-and-swap.
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError>;
 
     /// Changes under `prefix` after revision `after`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use netd::node::{EndpointFilter, now_boot};
-use netd_store::{Event, Watched, keys};
+use netd_store::{Event, WatchUpdate, keys};
 
 use super::{
     bed::{Bed, key, spec},
@@ -43,7 +43,7 @@ fn a_watch_from_a_lists_revision_misses_nothing_and_repeats_nothing() {
             else {
                 continue;
             };
-            let Some(Ok(Watched::Changes { events, .. })) = next else { panic!("{next:?}") };
+            let Some(Ok(WatchUpdate::Changes { events, .. })) = next else { panic!("{next:?}") };
             for event in events {
                 match event {
                     Event::Put(entry) if entry.create_revision == entry.mod_revision => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use netd_store::{Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
+use netd_store::{Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch};
 
 /// Which commits fail: shared by all stores of a bed.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl Store for Failing {
         self.inner.list(prefix).await
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         if self.faults.strikes() {
             return Err(StoreError::Failed { path: "test".into(), reason: "no space".into() });
         }

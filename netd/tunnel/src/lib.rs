@@ -14,7 +14,7 @@
 pub mod cli;
 pub mod counters;
 pub mod engine;
-pub mod keep;
+pub mod fd_store;
 pub mod listener;
 pub mod manager;
 pub mod packet;

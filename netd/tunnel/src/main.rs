@@ -6,7 +6,7 @@ use clap::Parser;
 use netd_api::tunnel::v1::tunnel_service_server::TunnelServiceServer;
 use netd_tunnel::{
     cli::Args,
-    keep::Keep,
+    fd_store::FdStore,
     listener::{self, ListenError},
     manager::Manager,
     service::Service,
@@ -48,21 +48,21 @@ fn run(args: Args) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&args.log)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     // Before any thread: the environment is read.
-    let handed: Vec<(String, OwnedFd)> = netd_tunnel::sys::handed_over();
+    let inherited: Vec<(String, OwnedFd)> = netd_tunnel::sys::inherited_fds();
     // The packets have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(serve(args, handed))
+    runtime.block_on(serve(args, inherited))
 }
 
-async fn serve(args: Args, handed: Vec<(String, OwnedFd)>) -> Result<(), Error> {
+async fn serve(args: Args, inherited: Vec<(String, OwnedFd)>) -> Result<(), Error> {
     // First: whoever has the socket has the tunnels.
     let listener = listener::open(&args.socket)?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let queues = args.queues.map_or(cores.min(MOST_QUEUES), usize::from);
-    let manager = Manager::start(StateFile::new(&args.state), Keep::new(handed), queues);
+    let manager = Manager::start(StateFile::new(&args.state), FdStore::new(inherited), queues);
     let service = TunnelServiceServer::new(Service::new(Arc::new(manager)))
         .max_decoding_message_size(MOST_BYTES);
     tell(NotifyState::Ready);

@@ -6,7 +6,7 @@ use netd_api::tunnel::v1 as pb;
 use parking_lot::Mutex;
 
 use crate::{
-    keep::Keep,
+    fd_store::FdStore,
     spec::{self, Invalid, Peers, TunnelSpec},
     state::StateFile,
     sys,
@@ -40,15 +40,15 @@ pub enum Error {
 pub struct Manager {
     tunnels: Mutex<BTreeMap<String, Tunnel>>,
     state: StateFile,
-    keep: Keep,
+    fd_store: FdStore,
     queues: usize,
 }
 
 impl Manager {
     /// Makes the tunnels that are remembered. One that fails does not keep the others
     /// from coming back; it stays remembered until netd says something else.
-    pub fn start(state: StateFile, keep: Keep, queues: usize) -> Self {
-        let manager = Self { tunnels: Mutex::default(), state, keep, queues };
+    pub fn start(state: StateFile, fd_store: FdStore, queues: usize) -> Self {
+        let manager = Self { tunnels: Mutex::default(), state, fd_store, queues };
         for saved in manager.state.load().tunnels {
             let device = saved.tunnel.as_ref().map(|tunnel| tunnel.device.clone());
             match manager.restore(saved) {
@@ -56,7 +56,7 @@ impl Manager {
                 Err(error) => tracing::error!(device, %error, "can't come back"),
             }
         }
-        manager.keep.settle();
+        manager.fd_store.settle();
         manager
     }
 
@@ -65,7 +65,7 @@ impl Manager {
         let request = pb::UpdatePeersRequest { set: saved.peers, ..Default::default() };
         let peers = spec::updated(&Peers::new(), &spec, &request)?;
         let device = spec.device.clone();
-        let tunnel = Tunnel::new(spec, peers, self.queues, &self.keep)?;
+        let tunnel = Tunnel::new(spec, peers, self.queues, &self.fd_store)?;
         self.tunnels.lock().insert(device, tunnel);
         Ok(())
     }
@@ -86,17 +86,17 @@ impl Manager {
                     return Ok(());
                 }
                 tracing::info!(device, listen = ?spec.listen, "changes");
-                let changed = tunnel.configure(spec, &self.keep);
+                let changed = tunnel.configure(spec, &self.fd_store);
                 self.save(&tunnels);
                 return changed.map_err(Error::from);
             }
             tracing::warn!(device, "the device was removed by somebody; it is made again");
             peers = tunnel.peers().clone();
             tunnels.remove(&device);
-            self.keep.forget_tun(&device, self.queues);
+            self.fd_store.forget_tun(&device, self.queues);
         }
         tracing::info!(device, listen = ?spec.listen, "begins");
-        let tunnel = Tunnel::new(spec, peers, self.queues, &self.keep)?;
+        let tunnel = Tunnel::new(spec, peers, self.queues, &self.fd_store)?;
         tunnels.insert(device, tunnel);
         self.save(&tunnels);
         Ok(())
@@ -133,7 +133,7 @@ impl Manager {
         match found {
             Some(tunnel) => {
                 tracing::info!(device = request.device, "ends");
-                tunnel.remove(&self.keep)?;
+                tunnel.remove(&self.fd_store)?;
             }
             None => sys::remove(&request.device).map_err(TunnelError::from)?,
         }

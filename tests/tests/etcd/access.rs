@@ -150,7 +150,7 @@ fn a_user_whose_token_ends() -> Result<()> {
             write_at_last(&store, "/net/a", &value).await?;
             until(&mut watch, "/net/a", &value).await?;
             until(&mut second, "/net/a", &value).await?;
-            ensure!(store.meters().read(Rpc::Authenticate).count >= 1);
+            ensure!(store.metrics().read(Rpc::Authenticate).count >= 1);
             Ok(())
         })
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netd_store::{
-    Store as _, StoreError, Watched,
+    Store as _, StoreError, WatchUpdate,
     etcd::{EtcdOptions, EtcdStore, Rpc},
 };
 use testbed::{
@@ -139,8 +139,8 @@ fn all_members_go_and_come_back() -> Result<()> {
             // Back, with nothing to tell: the end of being behind.
             loop {
                 match next(&mut watch).await? {
-                    Ok(Watched::Changes { events, .. }) => break ensure!(events.is_empty()),
-                    Ok(Watched::Compacted) => panic!("compacted"),
+                    Ok(WatchUpdate::Changes { events, .. }) => break ensure!(events.is_empty()),
+                    Ok(WatchUpdate::Compacted) => panic!("compacted"),
                     Err(_) => {}
                 }
             }
@@ -257,7 +257,7 @@ fn an_idle_watch_stays() -> Result<()> {
             let mut watch = store.watch("/t/", after).await?;
             let told = tokio::time::timeout(Duration::from_secs(27), watch.next()).await;
             ensure!(told.is_err(), "{told:?}");
-            let watches = store.meters().read(Rpc::Watch).count;
+            let watches = store.metrics().read(Rpc::Watch).count;
             ensure!(watches == 1, "watched {watches} times");
             write(open(&cluster)?.as_ref(), "/t/a", "2").await?;
             until(&mut watch, "/t/a", "2").await?;

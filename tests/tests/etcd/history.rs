@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netd_store::{
-    Change, Compare, Event, Outcome, Store as _, StoreError, Txn, Watched,
+    Change, Compare, Event, Store as _, StoreError, Txn, TxnOutcome, WatchUpdate,
     etcd::{EtcdOptions, EtcdStore},
 };
 use testbed::{
@@ -15,11 +15,11 @@ use testbed::{
 use super::{next, open, until, write, write_at_last};
 
 /// The outcome after errors and empty batches.
-async fn outcome(watch: &mut Box<dyn netd_store::Watch>) -> Result<Watched> {
+async fn outcome(watch: &mut Box<dyn netd_store::Watch>) -> Result<WatchUpdate> {
     loop {
         match next(watch).await? {
             Err(StoreError::Unavailable(_)) => {}
-            Ok(Watched::Changes { events, .. }) if events.is_empty() => {}
+            Ok(WatchUpdate::Changes { events, .. }) if events.is_empty() => {}
             other => return Ok(other?),
         }
     }
@@ -45,7 +45,7 @@ fn compacted_while_away() -> Result<()> {
             cluster.kill(0)?;
             cluster.start_member(0)?;
             cluster.wait_healthy()?;
-            ensure!(outcome(&mut watch).await? == Watched::Compacted);
+            ensure!(outcome(&mut watch).await? == WatchUpdate::Compacted);
             ensure!(watch.next().await.is_none());
             Ok(())
         })
@@ -115,14 +115,14 @@ fn restored(writes_after: usize) -> Result<()> {
                 ensure!((now > last) == (writes_after > 0), "{last}, then {now}");
                 link("up")?;
 
-                ensure!(outcome(&mut watch).await? == Watched::Compacted);
+                ensure!(outcome(&mut watch).await? == WatchUpdate::Compacted);
                 let list = store.list("/t/").await?;
                 let first = list.entries.first().map(|e| (e.key.as_str(), e.value.as_slice()));
                 ensure!(first == Some(("/t/a", b"1".as_slice())), "{list:?}");
                 if writes_after == 0 {
                     // A list from before the restore is as good as none.
                     let mut old = store.watch("/t/", after).await?;
-                    ensure!(outcome(&mut old).await? == Watched::Compacted);
+                    ensure!(outcome(&mut old).await? == WatchUpdate::Compacted);
                 }
                 let mut watch = store.watch("/t/", list.revision).await?;
                 write_at_last(&store, "/t/d", "new").await?;
@@ -151,7 +151,7 @@ fn a_restored_cluster_of_three() -> Result<()> {
             write(&store, "/t/a", "3").await?;
             until(&mut watch, "/t/a", "3").await?;
             cluster.restore(&file)?;
-            ensure!(outcome(&mut watch).await? == Watched::Compacted);
+            ensure!(outcome(&mut watch).await? == WatchUpdate::Compacted);
             let there = store.get("/t/a").await?.map(|entry| entry.value);
             ensure!(there == Some(b"1".to_vec()), "{there:?}");
             Ok(())
@@ -187,11 +187,11 @@ fn large_transactions_come_whole() -> Result<()> {
             for _ in 0..20 {
                 let changes = (0..120).map(change).collect();
                 let made = store.commit(Txn { compares: vec![], changes }).await?;
-                ensure!(matches!(made, Outcome::Committed(_)));
+                ensure!(matches!(made, TxnOutcome::Committed(_)));
             }
             let mut revisions = 0;
             while revisions < 20 {
-                let Watched::Changes { events, .. } = next(&mut live).await?? else {
+                let WatchUpdate::Changes { events, .. } = next(&mut live).await?? else {
                     panic!("compacted")
                 };
                 let of = |event: &Event| match event {
@@ -205,7 +205,7 @@ fn large_transactions_come_whole() -> Result<()> {
             }
             // All at once is too much: it is to be listed, which goes by pages.
             let mut late = store.watch("/t/", after).await?;
-            ensure!(outcome(&mut late).await? == Watched::Compacted);
+            ensure!(outcome(&mut late).await? == WatchUpdate::Compacted);
             ensure!(store.list("/t/").await?.entries.len() == 120);
             // Pages get shorter where values are long: 40 MB here.
             for n in 0..40 {

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use netd_store::{
-    Change, Event, Outcome, Revision, Store, StoreError, Txn, Watch, Watched,
+    Change, Event, Revision, Store, StoreError, Txn, TxnOutcome, Watch, WatchUpdate,
     etcd::{EtcdOptions, EtcdStore},
 };
 use testbed::etcd::EtcdCluster;
@@ -34,8 +34,10 @@ fn put(key: &str, value: &str) -> Txn {
 
 async fn write(store: &EtcdStore, key: &str, value: &str) -> Result<Revision, StoreError> {
     match store.commit(put(key, value)).await? {
-        Outcome::Committed(revision) => Ok(revision),
-        Outcome::Conflict(_) => Err(StoreError::Unavailable("a conflict without compare".into())),
+        TxnOutcome::Committed(revision) => Ok(revision),
+        TxnOutcome::Conflict(_) => {
+            Err(StoreError::Unavailable("a conflict without compare".into()))
+        }
     }
 }
 
@@ -56,7 +58,7 @@ async fn write_at_last(store: &EtcdStore, key: &str, value: &str) -> Result<(Dur
 }
 
 /// What a watch yields next, which must come in time.
-async fn next(watch: &mut Box<dyn Watch>) -> Result<Result<Watched, StoreError>> {
+async fn next(watch: &mut Box<dyn Watch>) -> Result<Result<WatchUpdate, StoreError>> {
     let next = timeout(RECOVERY, watch.next()).await.context("a watch stayed silent")?;
     next.context("a watch ended")
 }
@@ -71,8 +73,8 @@ async fn until(
     let last = format!("{key}={value}");
     while seen.last() != Some(&last) {
         match next(watch).await? {
-            Ok(Watched::Changes { events, .. }) => seen.extend(events.iter().map(told)),
-            Ok(Watched::Compacted) => bail!("compacted after {seen:?}"),
+            Ok(WatchUpdate::Changes { events, .. }) => seen.extend(events.iter().map(told)),
+            Ok(WatchUpdate::Compacted) => bail!("compacted after {seen:?}"),
             Err(StoreError::Unavailable(why)) => errors.push(why),
             Err(error) => bail!("a watch yielded {error}"),
         }

@@ -35,7 +35,7 @@ fn a_long_list_comes_in_pages_at_one_revision() -> Result<()> {
                 anyhow::Ok(())
             });
             while !changing.is_finished() {
-                let pages = store.meters().read(Rpc::Page).count;
+                let pages = store.metrics().read(Rpc::Page).count;
                 let start = Instant::now();
                 let list = store.list("/t/").await?;
                 let took = start.elapsed();
@@ -47,7 +47,7 @@ fn a_long_list_comes_in_pages_at_one_revision() -> Result<()> {
                     hundred.iter().all(|e| e.value[0] == hundred[0].value[0])
                 };
                 ensure!(list.entries.chunks(100).all(whole), "a part of a transaction");
-                let pages = store.meters().read(Rpc::Page).count - pages;
+                let pages = store.metrics().read(Rpc::Page).count - pages;
                 ensure!(pages == 10, "{pages} pages");
                 println!("10,000 keys in {took:?}");
             }
@@ -72,16 +72,16 @@ fn a_renewal_costs_peers_nothing() -> Result<()> {
             let revision = peer.list("/t/").await?.revision;
             let mut watch = peer.watch("/t/", revision).await?;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let before = peer.meters().total();
+            let before = peer.metrics().total();
             let start = Instant::now();
             for _ in 0..100 {
                 store.keep_alive(lease).await?;
             }
             println!("one renewal in {:?}", start.elapsed() / 100);
-            ensure!(store.meters().read(Rpc::KeepAlive).count == 100);
+            ensure!(store.metrics().read(Rpc::KeepAlive).count == 100);
             let told = tokio::time::timeout(Duration::from_millis(500), watch.next()).await;
             ensure!(told.is_err(), "{told:?}");
-            ensure!(peer.meters().total() == before, "the peer asked something");
+            ensure!(peer.metrics().total() == before, "the peer asked something");
             Ok(())
         })
     })

@@ -34,7 +34,7 @@ async fn write_all(store: &EtcdStore, lease: i64) -> Result<()> {
 
 /// All requests of a kind that a store has made.
 fn requests(store: &EtcdStore) -> Vec<(&'static str, u64)> {
-    let all = Rpc::ALL.iter().map(|rpc| (rpc.name(), store.meters().read(*rpc).count));
+    let all = Rpc::ALL.iter().map(|rpc| (rpc.name(), store.metrics().read(*rpc).count));
     all.filter(|(_, count)| *count > 0).collect()
 }
 

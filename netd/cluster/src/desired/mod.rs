@@ -1,11 +1,11 @@
 //! What this node has to hold for the overlay, kept up to date lease by lease. Pure.
 //!
 //! Leases have an order: that of their last change. A lease that contradicts an earlier
-//! one which is in force is a problem and waits for that one to go; nobody else is held up.
+//! one which is in force is a problem and waits for that one to go; no other lease is affected.
 //! So the outcome depends on the leases and their order alone, not on how they came.
 
-mod claims;
-mod held;
+mod aggregate;
+mod resources;
 
 #[cfg(test)]
 mod tests;
@@ -22,9 +22,9 @@ use super::{
     Family, Lease, LeaseAttrs, Local,
     backend::{Backend, Command, LocalPlan, PeerPlan, PeerProblem, backend},
 };
-use claims::{Claimed, Claims, Rank, Verdict};
-use held::{Changes, Held};
+use aggregate::{Aggregate, Changes};
 use netd_domain::overlay::{OverlayChange, OverlayState, TunnelPeer, TunnelPeerName};
+use resources::{LeaseResources, Rank, ResourceIndex, Verdict};
 
 /// What follows from one change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,12 +52,12 @@ pub struct Desired {
     local: Local,
     backend: Box<dyn Backend>,
     plan: LocalPlan,
-    entries: BTreeMap<Arc<str>, Entry>,
+    entries: BTreeMap<Arc<str>, LeaseEntry>,
     /// Every lease's place in the order.
     order: BTreeMap<Rank, Arc<str>>,
     next: Rank,
-    claims: Claims,
-    held: Held,
+    resources: ResourceIndex,
+    aggregate: Aggregate,
     /// Whom a lease keeps waiting.
     waiting: BTreeMap<Rank, BTreeSet<Rank>>,
     /// Values that could not be read; what the keys said before stays in force.
@@ -68,14 +68,14 @@ pub struct Desired {
 const OWN: Rank = 0;
 
 #[derive(Debug)]
-struct Entry {
+struct LeaseEntry {
     rank: Rank,
     lease: Arc<Lease>,
-    standing: Standing,
+    state: LeaseState,
 }
 
 #[derive(Debug)]
-enum Standing {
+enum LeaseState {
     /// One of this node's own.
     Own(Option<PeerProblem>),
     /// Routed to.
@@ -116,11 +116,11 @@ impl Desired {
     pub fn new(local: Local) -> Result<Self, PeerProblem> {
         let backend = backend(&local.cluster.backend);
         let plan = backend.local(&local)?;
-        let mut claims = Claims::default();
+        let mut resources = ResourceIndex::default();
         for subnets in &local.subnets {
-            claims.take(OWN, &Claimed::of_node(subnets));
+            resources.take(OWN, &LeaseResources::of_node(subnets));
         }
-        let held = Held::new(&plan.objects);
+        let aggregate = Aggregate::new(&plan.objects);
         Ok(Self {
             local,
             backend,
@@ -128,8 +128,8 @@ impl Desired {
             entries: BTreeMap::new(),
             order: BTreeMap::new(),
             next: OWN + 1,
-            claims,
-            held,
+            resources,
+            aggregate,
             waiting: BTreeMap::new(),
             refused: BTreeMap::new(),
         })
@@ -180,14 +180,14 @@ impl Desired {
         let rank = self.next;
         self.next += 1;
         let key: Arc<str> = Arc::from(key);
-        let standing = self.first_standing(&lease);
-        if matches!(standing, Standing::Waits { .. }) {
+        let state = self.first_standing(&lease);
+        if matches!(state, LeaseState::Waits { .. }) {
             due.insert(rank);
         }
         self.order.insert(rank, key.clone());
-        self.entries.insert(key, Entry { rank, lease, standing });
+        self.entries.insert(key, LeaseEntry { rank, lease, state });
         self.settle(due, &mut changes);
-        self.held.delta(changes, self.local.kernel_wireguard)
+        self.aggregate.delta(changes, self.local.kernel_wireguard)
     }
 
     /// The lease of this key is gone.
@@ -196,7 +196,7 @@ impl Desired {
         let mut changes = Changes::default();
         let due = self.take_out(key, &mut changes);
         self.settle(due, &mut changes);
-        self.held.delta(changes, self.local.kernel_wireguard)
+        self.aggregate.delta(changes, self.local.kernel_wireguard)
     }
 
     /// The value of this key can't be read. What was known of the key stays in force.
@@ -207,16 +207,16 @@ impl Desired {
     /// Everything that is wrong with leases, by key; one problem a key.
     pub fn problems(&self) -> impl Iterator<Item = (&str, &PeerProblem)> {
         let known = self.entries.iter().filter(|(key, _)| !self.refused.contains_key(*key));
-        let known = known.filter_map(|(key, entry)| Some((&**key, entry.standing.problem()?)));
+        let known = known.filter_map(|(key, entry)| Some((&**key, entry.state.problem()?)));
         known.chain(self.refused.iter().map(|(key, problem)| (&**key, problem)))
     }
 
     /// What is known of a key.
     pub fn peer(&self, key: &str) -> Option<Peer<'_>> {
         let entry = self.entries.get(key)?;
-        let state = match &entry.standing {
-            Standing::InForce => PeerState::InForce,
-            Standing::Own(None) => PeerState::Own,
+        let state = match &entry.state {
+            LeaseState::InForce => PeerState::InForce,
+            LeaseState::Own(None) => PeerState::Own,
             other => other.problem().map_or(PeerState::Own, PeerState::Problem),
         };
         Some(Peer { lease: &entry.lease, state, refused: self.refused.get(key) })
@@ -230,13 +230,13 @@ impl Desired {
     /// What a key's lease takes; `None`: nothing, it is not in force or not another node's.
     pub fn peer_plan(&self, key: &str) -> Option<PeerPlan> {
         let entry = self.entries.get(key)?;
-        let in_force = matches!(entry.standing, Standing::InForce);
+        let in_force = matches!(entry.state, LeaseState::InForce);
         in_force.then(|| self.backend.peer(&self.local, &entry.lease).unwrap_or_default())
     }
 
     /// Whose subnet an address is of: one of those in force, or this node's own.
     pub fn lookup(&self, ip: IpAddr) -> Option<(&str, &Lease)> {
-        let (subnet, rank) = self.claims.at(ip)?;
+        let (subnet, rank) = self.resources.at(ip)?;
         let key = if rank == OWN { self.own_key(subnet)? } else { &**self.order.get(&rank)? };
         Some((key, &self.entries.get(key)?.lease))
     }
@@ -250,46 +250,47 @@ impl Desired {
 
     /// Everything the kernel has to hold.
     pub fn state(&self) -> OverlayState {
-        let wireguard = if self.local.kernel_wireguard { self.held.wireguard() } else { vec![] };
-        let (devices, objects) = (self.plan.devices.clone(), self.held.objects().collect());
+        let wireguard =
+            if self.local.kernel_wireguard { self.aggregate.wireguard() } else { vec![] };
+        let (devices, objects) = (self.plan.devices.clone(), self.aggregate.objects().collect());
         OverlayState { devices, objects, wireguard, partial: false }
     }
 
     /// Every peer of the tunnel process's tunnels, merged by name.
     pub fn tunnels(&self) -> impl Iterator<Item = TunnelPeer> {
         let kernel = self.local.kernel_wireguard;
-        let all = self.held.tunnels();
+        let all = self.aggregate.tunnels();
         all.filter(move |peer| !(kernel && matches!(peer, TunnelPeer::Wireguard(..))))
     }
 
     /// The operator's commands about all leases in force.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.held.commands()
+        self.aggregate.commands()
     }
 
     /// Takes a key's lease out; those that waited for it are due.
     fn take_out(&mut self, key: &str, changes: &mut Changes) -> BTreeSet<Rank> {
         let Some(entry) = self.entries.remove(key) else { return BTreeSet::new() };
         self.order.remove(&entry.rank);
-        match entry.standing {
-            Standing::InForce => self.withdraw(entry.rank, key, &entry.lease, changes),
-            Standing::Waits { on, .. } => {
+        match entry.state {
+            LeaseState::InForce => self.withdraw(entry.rank, key, &entry.lease, changes),
+            LeaseState::Waits { on, .. } => {
                 self.stop_waiting(entry.rank, on);
                 BTreeSet::new()
             }
-            Standing::Own(_) | Standing::Wrong(_) => BTreeSet::new(),
+            LeaseState::Own(_) | LeaseState::Wrong(_) => BTreeSet::new(),
         }
     }
 
     /// What a lease is, taken alone; one that could be in force waits to be settled.
-    fn first_standing(&self, lease: &Lease) -> Standing {
+    fn first_standing(&self, lease: &Lease) -> LeaseState {
         if self.local.subnets.contains(&lease.subnets) {
-            return Standing::Own(self.check_own(lease).err());
+            return LeaseState::Own(self.check_own(lease).err());
         }
         let judged = self.check(lease).and_then(|()| self.backend.peer(&self.local, lease));
         match judged {
-            Ok(_) => Standing::Waits { on: OWN, problem: PeerProblem::new("key", "not settled") },
-            Err(problem) => Standing::Wrong(problem),
+            Ok(_) => LeaseState::Waits { on: OWN, problem: PeerProblem::new("key", "not settled") },
+            Err(problem) => LeaseState::Wrong(problem),
         }
     }
 
@@ -329,9 +330,9 @@ impl Desired {
     }
 
     /// What a lease claims, given what it takes.
-    fn claimed(&self, lease: &Lease, plan: &PeerPlan) -> Claimed {
+    fn resources_of(&self, lease: &Lease, plan: &PeerPlan) -> LeaseResources {
         let has = |family| self.local.cluster.network(family).is_some();
-        Claimed::new(lease.subnets.iter().filter(|s| has(Family::of(s.addr()))), plan)
+        LeaseResources::new(lease.subnets.iter().filter(|s| has(Family::of(s.addr()))), plan)
     }
 
     /// Brings every lease that is due into force or has it wait, in their order. Only
@@ -343,24 +344,24 @@ impl Desired {
             let lease = entry.lease.clone();
             // It was judged when it was set: the backend takes it.
             let plan = self.backend.peer(&self.local, &lease).unwrap_or_default();
-            let claimed = self.claimed(&lease, &plan);
-            let standing = match self.claims.judge(rank, &claimed) {
+            let resources = self.resources_of(&lease, &plan);
+            let state = match self.resources.judge(rank, &resources) {
                 Verdict::Blocked { by, conflict } => {
                     self.waiting.entry(by).or_default().insert(rank);
                     let holder = self.order.get(&by).map(|key| &**key);
-                    Standing::Waits { on: by, problem: conflict.problem(holder) }
+                    LeaseState::Waits { on: by, problem: conflict.problem(holder) }
                 }
                 Verdict::Free { later } => {
                     for loser in later {
                         due.extend(self.evict(loser, changes));
                     }
-                    self.claims.take(rank, &claimed);
-                    self.held.add(&key, &plan, changes);
-                    Standing::InForce
+                    self.resources.take(rank, &resources);
+                    self.aggregate.add(&key, &plan, changes);
+                    LeaseState::InForce
                 }
             };
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.standing = standing;
+                entry.state = state;
             }
         }
     }
@@ -384,8 +385,8 @@ impl Desired {
         changes: &mut Changes,
     ) -> BTreeSet<Rank> {
         let plan = self.backend.peer(&self.local, lease).unwrap_or_default();
-        self.claims.give_back(rank, &self.claimed(lease, &plan));
-        self.held.take(key, &plan, changes);
+        self.resources.give_back(rank, &self.resources_of(lease, &plan));
+        self.aggregate.remove(key, &plan, changes);
         self.waiting.remove(&rank).unwrap_or_default()
     }
 
@@ -399,7 +400,7 @@ impl Desired {
     }
 }
 
-impl Standing {
+impl LeaseState {
     fn problem(&self) -> Option<&PeerProblem> {
         match self {
             Self::InForce | Self::Own(None) => None,

@@ -16,8 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    claims::{PAST_MOST, SUBNETS_MOST},
     diff::Known,
-    own::{PAST_MOST, SUBNETS_MOST},
     records::OwnerRecord,
 };
 use crate::{Lease, LeaseAttrs, Subnets, flannel};

@@ -7,8 +7,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{core::Seen, pace::Pace, view::Part};
-use netd_store::{Store, StoreError, Watched};
+use super::{backoff::Backoff, reconciler::StoreUpdate, view::Part};
+use netd_store::{Store, StoreError, WatchUpdate};
 
 /// A list that takes longer is tried again.
 const LIST_MOST: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ pub(super) struct Follower {
     pub store: Arc<dyn Store>,
     pub part: Part,
     pub prefix: String,
-    pub news: mpsc::Sender<(Part, Seen)>,
+    pub news: mpsc::Sender<(Part, StoreUpdate)>,
     /// Rung when everything is to be listed anew.
     pub relist: Arc<Notify>,
 }
@@ -31,20 +31,20 @@ impl Follower {
     /// when it ends, what it can tell is no longer all there is.
     pub(super) async fn run(self) {
         let mut rng = fastrand::Rng::new();
-        let mut pace = Pace::default();
+        let mut backoff = Backoff::default();
         while !self.news.is_closed() {
             let began = Instant::now();
             if let Err(err) = self.list_and_watch().await {
-                self.tell(Seen::Failed(err.to_string())).await;
+                self.tell(StoreUpdate::Failed(err.to_string())).await;
             }
             if began.elapsed() > LIVED {
-                pace.reset();
+                backoff.reset();
             }
-            sleep(pace.failed(&mut rng)).await;
+            sleep(backoff.failed(&mut rng)).await;
         }
     }
 
-    async fn tell(&self, seen: Seen) -> Option<()> {
+    async fn tell(&self, seen: StoreUpdate) -> Option<()> {
         self.news.send((self.part, seen)).await.ok()
     }
 
@@ -54,7 +54,7 @@ impl Follower {
         let late = |_| StoreError::Unavailable(format!("no list within {LIST_MOST:?}"));
         let list = list.map_err(late)??;
         let revision = list.revision;
-        if self.tell(Seen::List(list.entries, revision)).await.is_none() {
+        if self.tell(StoreUpdate::List(list.entries, revision)).await.is_none() {
             return Ok(());
         }
         let mut watch = self.store.watch(&self.prefix, revision).await?;
@@ -65,9 +65,11 @@ impl Follower {
                 () = self.news.closed() => return Ok(()),
             };
             let seen = match next {
-                Some(Ok(Watched::Changes { events, revision })) => Seen::Changes(events, revision),
-                Some(Ok(Watched::Compacted)) => return Ok(()),
-                Some(Err(err)) => Seen::Failed(err.to_string()),
+                Some(Ok(WatchUpdate::Changes { events, revision })) => {
+                    StoreUpdate::Changes(events, revision)
+                }
+                Some(Ok(WatchUpdate::Compacted)) => return Ok(()),
+                Some(Err(err)) => StoreUpdate::Failed(err.to_string()),
                 None => return Err(StoreError::Unavailable("the watch was ended".to_owned())),
             };
             if self.tell(seen).await.is_none() {

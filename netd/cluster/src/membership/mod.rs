@@ -3,29 +3,29 @@
 //! - The store decides: a node owns a subnet if the owner key of that subnet has the
 //!   node's id. Lease and owner are written in one transaction that compares both, and
 //!   are bound to one lease of the store that is kept alive; no peer notices that.
-//! - Of two claims that overlap under different names the older one counts ([`standing`]).
+//! - Of two claims that overlap under different names the older one counts ([`ownership`]).
 //! - Everything that was known stays in force while the store is away, over restarts and
 //!   reboots too; what is to be changed is changed when it is back.
 //! - Who writes flannel's keys without netd's (a flannel node, a person) is taken at his
 //!   word if the lease names another node: this node takes another subnet. If it names
 //!   this node, or nobody, then it is written again.
 //!
-//! [`view`] reads, [`standing`], [`own`], [`writes`] and [`pick`] decide about the node's
-//! own, [`diff`] about the others', [`core`] puts that in order; all of it is pure.
+//! [`view`] reads, [`ownership`], [`claims`], [`writes`] and [`allocator`] decide about the node's
+//! own, [`diff`] about the others', [`reconciler`] puts that in order; all of it is pure.
 //! [`follow`] and [`run`] do the I/O.
 
-mod core;
+mod allocator;
+mod backoff;
+mod claims;
 mod diff;
 mod files;
 mod follow;
-mod outbox;
-mod own;
-mod pace;
-mod pick;
+mod ownership;
+mod pending_updates;
+mod reconciler;
 mod records;
 mod run;
 mod saver;
-mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -37,11 +37,11 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::{
-    core::{Core, Settings},
+    claims::NodeIdentity,
     diff::Peers,
     files::{OwnFile, PeersFile},
     follow::Follower,
-    own::Me,
+    reconciler::{Reconciler, Settings},
     run::Runner,
     view::{Part, View},
 };
@@ -206,14 +206,14 @@ impl Membership {
         let (id, own, peers) = tokio::task::spawn_blocking(read).await??;
         let fixed = options.pod_cidr.is_some();
         let state_dir = options.state_dir.clone();
-        let core = core_of(options, id, own, peers);
+        let reconciler = reconciler_of(options, id, own, peers);
 
         let (commands, commands_rx) = mpsc::unbounded_channel();
         let (updates, updates_rx) = mpsc::channel(UPDATES);
         let (news, news_rx) = mpsc::channel(NEWS);
         let (status, status_rx) = watch::channel(Status::default());
-        status::publish(&core, &status);
-        let keys = core.view.keys.clone();
+        status::publish(&reconciler, &status);
+        let keys = reconciler.view.keys.clone();
         let follow = |part, prefix| {
             let relist = Arc::new(Notify::new());
             let (store, news) = (Arc::clone(&store), news.clone());
@@ -223,7 +223,7 @@ impl Membership {
         };
         let relist = [follow(Part::Flannel, keys.flannel()), follow(Part::Cluster, keys.cluster())];
         let runner = Runner {
-            core,
+            reconciler,
             store,
             state_dir,
             news: news_rx,
@@ -293,15 +293,20 @@ impl Membership {
 }
 
 /// A node as it was when it was last written to disk.
-fn core_of(options: MembershipOptions, id: String, own: OwnFile, peers: PeersFile) -> Core {
+fn reconciler_of(
+    options: MembershipOptions,
+    id: String,
+    own: OwnFile,
+    peers: PeersFile,
+) -> Reconciler {
     let settings = Settings {
         ttl: options.ttl,
         fixed: options.pod_cidr,
         preferred: options.previous.into_iter().collect(),
     };
-    let me = Me { id, name: options.node_name, version: options.version };
+    let me = NodeIdentity { id, name: options.node_name, version: options.version };
     let known = Peers::new(peers.peers, options.hold);
-    let mut core = Core::new(settings, me, View::new(options.keys), own, known);
-    core.remembered_owners = peers.owners;
-    core
+    let mut reconciler = Reconciler::new(settings, me, View::new(options.keys), own, known);
+    reconciler.remembered_owners = peers.owners;
+    reconciler
 }

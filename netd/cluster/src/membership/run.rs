@@ -1,4 +1,4 @@
-//! The loop: tells [`Core`] what happens, does what it says.
+//! The loop: tells [`Reconciler`] what happens, does what it says.
 
 use std::{
     future::Future,
@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     Command, Status, Update,
-    core::{Action, Core, Done, Seen},
     diff::Now,
     files::OwnFile,
+    reconciler::{Action, Completion, Reconciler, StoreUpdate},
     saver::PeersSaver,
     status,
     view::Part,
@@ -27,14 +27,14 @@ use netd_store::{Store, StoreError};
 /// A request that takes longer is tried again.
 const REQUEST_MOST: Duration = Duration::from_secs(30);
 
-type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
+type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
 /// See the module.
 pub(super) struct Runner {
-    pub core: Core,
+    pub reconciler: Reconciler,
     pub store: Arc<dyn Store>,
     pub state_dir: PathBuf,
-    pub news: mpsc::Receiver<(Part, Seen)>,
+    pub news: mpsc::Receiver<(Part, StoreUpdate)>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub updates: mpsc::Sender<Update>,
     pub relist: [Arc<Notify>; 2],
@@ -46,55 +46,55 @@ impl Runner {
     pub(super) async fn run(mut self) {
         let mut doing: Option<Doing> = None;
         let updates = self.updates.clone();
-        let mut saver = PeersSaver::new(self.state_dir.clone(), &self.core);
+        let mut saver = PeersSaver::new(self.state_dir.clone(), &self.reconciler);
         loop {
             let now = now();
             if doing.is_none() {
-                doing = self.core.next(now).map(|action| self.begin(action));
+                doing = self.reconciler.next(now).map(|action| self.begin(action));
             }
-            status::publish(&self.core, &self.status);
-            let wake_at = self.core.wake_at(now).map(Instant::from_std);
-            let wake_at = wake_at.into_iter().chain(saver.wake_at(&self.core)).min();
+            status::publish(&self.reconciler, &self.status);
+            let wake_at = self.reconciler.wake_at(now).map(Instant::from_std);
+            let wake_at = wake_at.into_iter().chain(saver.wake_at(&self.reconciler)).min();
             tokio::select! {
                 news = self.news.recv() => {
                     if let Some((part, seen)) = news {
-                        self.core.seen(part, seen, self::now());
+                        self.reconciler.ingest(part, seen, self::now());
                     }
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(stopped)) => {
-                        saver.finish(&self.core).await;
+                        saver.finish(&self.reconciler).await;
                         // Who asked may be gone.
                         let _ = stopped.send(());
                         return;
                     }
-                    None => return saver.finish(&self.core).await,
+                    None => return saver.finish(&self.reconciler).await,
                     Some(command) => self.command(command),
                 },
                 done = finished(&mut doing) => {
                     doing = None;
-                    self.core.done(done, self::now());
+                    self.reconciler.complete(done, self::now());
                 }
-                permit = updates.reserve(), if !self.core.outbox.is_empty() => {
-                    if let (Ok(permit), Some(update)) = (permit, self.core.outbox.next()) {
+                permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
+                    if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.next()) {
                         permit.send(update);
                     }
                     if updates.is_closed() {
-                        return saver.finish(&self.core).await;
+                        return saver.finish(&self.reconciler).await;
                     }
                 }
-                () = at(wake_at) => saver.tick(&self.core),
+                () = at(wake_at) => saver.tick(&self.reconciler),
             }
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Announce(attrs) => self.core.announce(attrs),
-            Command::More => self.core.more(),
-            Command::GiveBack(subnets) => self.core.give_back(&subnets),
+            Command::Announce(attrs) => self.reconciler.announce(attrs),
+            Command::More => self.reconciler.more(),
+            Command::GiveBack(subnets) => self.reconciler.give_back(&subnets),
             // Who asked may be gone.
-            Command::List(answer) => drop(answer.send(status::listing(&self.core))),
+            Command::List(answer) => drop(answer.send(status::listing(&self.reconciler))),
             Command::Stop(_) => {}
         }
     }
@@ -104,19 +104,17 @@ impl Runner {
         let store = Arc::clone(&self.store);
         match action {
             Action::Grant(ttl) => {
-                Box::pin(async move { Done::Granted(in_time(store.grant(ttl)).await) })
+                Box::pin(async move { Completion::Granted(in_time(store.grant(ttl)).await) })
             }
-            Action::KeepAlive(lease) => {
-                Box::pin(
-                    async move { Done::KeptAlive(lease, in_time(store.keep_alive(lease)).await) },
-                )
-            }
+            Action::KeepAlive(lease) => Box::pin(async move {
+                Completion::KeptAlive(lease, in_time(store.keep_alive(lease)).await)
+            }),
             Action::Commit(why, txn) => Box::pin(async move {
                 let outcome = in_time(store.commit(txn.clone())).await;
-                Done::Committed(why, txn, outcome)
+                Completion::Committed(why, txn, outcome)
             }),
             Action::Save(file) => {
-                let (dir, id) = (self.state_dir.clone(), self.core.own.me.id.clone());
+                let (dir, id) = (self.state_dir.clone(), self.reconciler.claims.me.id.clone());
                 Box::pin(async move {
                     let work = move || {
                         let written = file.write(&dir, &id).map_err(|e| {
@@ -125,20 +123,20 @@ impl Runner {
                         (file, written)
                     };
                     match tokio::task::spawn_blocking(work).await {
-                        Ok((file, result)) => Done::Saved(file, result),
-                        Err(err) => Done::Saved(OwnFile::default(), Err(err.to_string())),
+                        Ok((file, result)) => Completion::Saved(file, result),
+                        Err(err) => Completion::Saved(OwnFile::default(), Err(err.to_string())),
                     }
                 })
             }
             Action::Relist => {
                 self.relist.iter().for_each(|relist| relist.notify_one());
-                Box::pin(std::future::ready(Done::Relisting))
+                Box::pin(std::future::ready(Completion::Relisting))
             }
         }
     }
 }
 
-async fn finished(doing: &mut Option<Doing>) -> Done {
+async fn finished(doing: &mut Option<Doing>) -> Completion {
     match doing {
         Some(doing) => doing.await,
         None => std::future::pending().await,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{core::Core, files::PeersFile, status};
+use super::{files::PeersFile, reconciler::Reconciler, status};
 
 /// From a change to its being written, and between two writes: a file of 10,000 peers
 /// has some megabytes.
@@ -21,20 +21,20 @@ pub(super) struct PeersSaver {
 }
 
 impl PeersSaver {
-    pub(super) fn new(state_dir: PathBuf, core: &Core) -> Self {
-        Self { state_dir, written: core.peers.changes, due: None, writing: None }
+    pub(super) fn new(state_dir: PathBuf, reconciler: &Reconciler) -> Self {
+        Self { state_dir, written: reconciler.peers.changes, due: None, writing: None }
     }
 
     /// When [`Self::tick`] has something to do.
-    pub(super) fn wake_at(&mut self, core: &Core) -> Option<Instant> {
-        if self.due.is_none() && self.written != core.peers.changes {
+    pub(super) fn wake_at(&mut self, reconciler: &Reconciler) -> Option<Instant> {
+        if self.due.is_none() && self.written != reconciler.peers.changes {
             self.due = Some(Instant::now() + DELAY);
         }
         self.due
     }
 
     /// Begins to write if it is time to.
-    pub(super) fn tick(&mut self, core: &Core) {
+    pub(super) fn tick(&mut self, reconciler: &Reconciler) {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
@@ -42,14 +42,14 @@ impl PeersSaver {
             self.due = Some(Instant::now() + DELAY);
             return;
         }
-        self.begin(core);
+        self.begin(reconciler);
     }
 
-    fn begin(&mut self, core: &Core) {
+    fn begin(&mut self, reconciler: &Reconciler) {
         self.due = None;
-        self.written = core.peers.changes;
-        let peers = core.peers.known().clone();
-        let file = PeersFile { peers, owners: status::owners(core) };
+        self.written = reconciler.peers.changes;
+        let peers = reconciler.peers.known().clone();
+        let file = PeersFile { peers, owners: status::owners(reconciler) };
         let dir = self.state_dir.clone();
         self.writing = Some(tokio::task::spawn_blocking(move || {
             if let Err(err) = file.write(&dir) {
@@ -60,12 +60,12 @@ impl PeersSaver {
     }
 
     /// Writes what is not written yet.
-    pub(super) async fn finish(mut self, core: &Core) {
+    pub(super) async fn finish(mut self, reconciler: &Reconciler) {
         if let Some(writing) = self.writing.take() {
             drop(writing.await);
         }
-        if self.written != core.peers.changes {
-            self.begin(core);
+        if self.written != reconciler.peers.changes {
+            self.begin(reconciler);
         }
         if let Some(writing) = self.writing.take() {
             drop(writing.await);

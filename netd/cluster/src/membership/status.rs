@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    core::Core,
+    reconciler::Reconciler,
     records::{NodeRecord, OwnerRecord},
     view::Part,
 };
@@ -58,27 +58,27 @@ pub struct Listing {
     pub refused: BTreeMap<String, String>,
 }
 
-fn status(core: &Core) -> Status {
+fn status(reconciler: &Reconciler) -> Status {
     Status {
-        node_id: core.own.me.id.clone(),
-        lease: core.own.lease,
-        ttl: core.settings.ttl,
-        renewed: core.renewed,
-        behind: core.behind().cloned(),
-        synced: core.view.is_listed(),
-        wanted: core.own.wanted,
-        own: core.own.held.len(),
-        peers: core.peers.known().len(),
-        held_back: core.peers.held(),
-        refused: core.peers.refused().len(),
-        config_problem: core.config_problem.clone(),
-        subnet_problem: core.own.problem.clone(),
-        disk_problem: core.save_problem.clone(),
+        node_id: reconciler.claims.me.id.clone(),
+        lease: reconciler.claims.lease,
+        ttl: reconciler.settings.ttl,
+        renewed: reconciler.renewed,
+        behind: reconciler.behind().cloned(),
+        synced: reconciler.view.is_listed(),
+        wanted: reconciler.claims.wanted,
+        own: reconciler.claims.held.len(),
+        peers: reconciler.peers.known().len(),
+        held_back: reconciler.peers.held(),
+        refused: reconciler.peers.refused().len(),
+        config_problem: reconciler.config_problem.clone(),
+        subnet_problem: reconciler.claims.problem.clone(),
+        disk_problem: reconciler.save_problem.clone(),
     }
 }
 
-pub(super) fn publish(core: &Core, to: &watch::Sender<Status>) {
-    let status = status(core);
+pub(super) fn publish(reconciler: &Reconciler, to: &watch::Sender<Status>) {
+    let status = status(reconciler);
     to.send_if_modified(|old| {
         let news = *old != status;
         if news {
@@ -89,17 +89,21 @@ pub(super) fn publish(core: &Core, to: &watch::Sender<Status>) {
 }
 
 /// By name; what is remembered until they have been listed.
-pub(super) fn owners(core: &Core) -> BTreeMap<String, Arc<OwnerRecord>> {
-    if core.view.at(Part::Cluster).is_none() {
-        return core.remembered_owners.clone();
+pub(super) fn owners(reconciler: &Reconciler) -> BTreeMap<String, Arc<OwnerRecord>> {
+    if reconciler.view.at(Part::Cluster).is_none() {
+        return reconciler.remembered_owners.clone();
     }
-    let owners = core.view.owners.iter();
+    let owners = reconciler.view.owners.iter();
     let read = owners.filter_map(|(name, owner)| Some((name, owner.record.as_ref().ok()?)));
     read.map(|(name, record)| (name.clone(), Arc::clone(record))).collect()
 }
 
-pub(super) fn listing(core: &Core) -> Listing {
-    let nodes = core.view.nodes.iter();
+pub(super) fn listing(reconciler: &Reconciler) -> Listing {
+    let nodes = reconciler.view.nodes.iter();
     let nodes = nodes.filter_map(|(id, node)| Some((id.clone(), node.record.clone().ok()?)));
-    Listing { owners: owners(core), nodes: nodes.collect(), refused: core.peers.refused().clone() }
+    Listing {
+        owners: owners(reconciler),
+        nodes: nodes.collect(),
+        refused: reconciler.peers.refused().clone(),
+    }
 }

@@ -2,9 +2,9 @@
 //! and changes nothing that is right already.
 
 use super::{
-    own::Me,
+    claims::NodeIdentity,
+    ownership,
     records::{self, NodeRecord, OwnerRecord},
-    standing,
     view::{LeaseKey, OwnerKey, View},
 };
 use crate::{LeaseAttrs, Subnets, flannel};
@@ -14,7 +14,7 @@ use netd_store::{Change, Compare, LeaseId, Revision, Txn};
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
     pub view: &'a View,
-    pub me: &'a Me,
+    pub me: &'a NodeIdentity,
     pub attrs: &'a LeaseAttrs,
     /// What keys are bound to.
     pub lease: LeaseId,
@@ -71,7 +71,7 @@ impl Writer<'_> {
         let mine = |r: &OwnerRecord| r.id == self.me.id && r.node == self.me.name;
         owner.record.as_ref().is_ok_and(|r| mine(r))
             && owner.bound == self.lease
-            && !standing::is_touched(lease, owner)
+            && !ownership::is_touched(lease, owner)
     }
 
     /// Makes the node's record as it should be; `None`: it is.

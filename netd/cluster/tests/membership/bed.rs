@@ -12,7 +12,8 @@ use std::{
 use async_trait::async_trait;
 use netd_cluster::{LeaseAttrs, flannel, membership::MembershipOptions};
 use netd_store::{
-    Change, Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch, Watched,
+    Change, Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
+    WatchUpdate,
     embedded::{EmbeddedOptions, EmbeddedStore, HistoryLimit},
     keys::ClusterKeys,
 };
@@ -140,7 +141,7 @@ impl Store for Remote {
         self.ask(move |store| async move { store.list(&prefix).await }).await
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.ask(move |store| async move { store.commit(txn).await }).await
     }
@@ -174,7 +175,7 @@ struct RemoteWatch {
 
 #[async_trait]
 impl Watch for RemoteWatch {
-    async fn next(&mut self) -> Option<Result<Watched, StoreError>> {
+    async fn next(&mut self) -> Option<Result<WatchUpdate, StoreError>> {
         loop {
             let gate = Arc::clone(&self.gate);
             let change = gate.change.notified();
@@ -186,12 +187,12 @@ impl Watch for RemoteWatch {
                 (true, true) => change.await,
                 (false, true) => {
                     self.was_away = false;
-                    let back = Watched::Changes { events: vec![], revision: self.after };
+                    let back = WatchUpdate::Changes { events: vec![], revision: self.after };
                     return Some(Ok(back));
                 }
                 (false, false) => tokio::select! {
                     next = self.inner.next() => {
-                        if let Some(Ok(Watched::Changes { revision, .. })) = &next {
+                        if let Some(Ok(WatchUpdate::Changes { revision, .. })) = &next {
                             self.after = *revision;
                         }
                         return next;

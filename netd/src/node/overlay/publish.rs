@@ -12,7 +12,7 @@ use super::Overlay;
 use crate::node::{core::Node, record::encode};
 use netd_cluster::{membership::OwnSubnets, published::Published};
 use netd_domain::{Endpoint, Phase};
-use netd_store::{Change, LeaseId, StoreError, Txn, Watched, keys};
+use netd_store::{Change, LeaseId, StoreError, Txn, WatchUpdate, keys};
 
 /// Events of a burst of attaches are waited for this long.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -64,8 +64,8 @@ async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<
         tokio::select! {
             () = changed.as_mut() => return Ok(()),
             next = watch.next() => match next {
-                Some(Ok(Watched::Changes { .. })) => tokio::time::sleep(COALESCE).await,
-                Some(Ok(Watched::Compacted)) | None => return Ok(()),
+                Some(Ok(WatchUpdate::Changes { .. })) => tokio::time::sleep(COALESCE).await,
+                Some(Ok(WatchUpdate::Compacted)) | None => return Ok(()),
                 Some(Err(error)) => return Err(error),
             },
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    super::{Compare, Outcome, Store},
+    super::{Compare, Store, TxnOutcome},
     commit, delete, put, txn, value,
 };
 
@@ -26,14 +26,14 @@ pub(super) async fn conditions(store: &Arc<dyn Store>, at: &str) {
         (Compare::Unchanged(gone.clone(), 0), false),
     ] {
         let outcome = store.commit(txn(std::slice::from_ref(&compare), &[])).await.unwrap();
-        assert_eq!(matches!(outcome, Outcome::Committed(_)), holds, "{compare:?}: {outcome:?}");
+        assert_eq!(matches!(outcome, TxnOutcome::Committed(_)), holds, "{compare:?}: {outcome:?}");
     }
     // A key made anew has a new creation, and an old revision does not come back.
     commit(store, &[delete(&here)]).await;
     let again = commit(store, &[put(&here, "2")]).await;
     assert_eq!(store.get(&here).await.unwrap().unwrap().create_revision, again);
     let stale = txn(&[Compare::Unchanged(here, second)], &[]);
-    assert!(matches!(store.commit(stale).await.unwrap(), Outcome::Conflict(_)));
+    assert!(matches!(store.commit(stale).await.unwrap(), TxnOutcome::Conflict(_)));
 }
 
 /// A conflict changes nothing and shows the compared keys that are there.
@@ -45,14 +45,14 @@ pub(super) async fn conflicts(store: &Arc<dyn Store>, at: &str) {
         [Compare::Present(b.clone()), Compare::Absent(c.clone()), Compare::Absent(a.clone())];
     let changes = [put(&c, "3"), delete(&b)];
     match store.commit(txn(&compares, &changes)).await.unwrap() {
-        Outcome::Conflict(mut there) => {
+        TxnOutcome::Conflict(mut there) => {
             there.sort_by(|x, y| x.key.cmp(&y.key));
             assert_eq!(there, before.entries);
         }
         made => panic!("made in spite of a condition: {made:?}"),
     }
     let missing = txn(&[Compare::Present(c)], &[delete(&a)]);
-    assert_eq!(store.commit(missing).await.unwrap(), Outcome::Conflict(vec![]));
+    assert_eq!(store.commit(missing).await.unwrap(), TxnOutcome::Conflict(vec![]));
     assert_eq!(store.list(at).await.unwrap().entries, before.entries);
 }
 
@@ -85,12 +85,12 @@ pub(super) async fn race(store: &Arc<dyn Store>, at: &str) {
             });
         }
         let outcomes = tasks.join_all().await;
-        let won = |o: &&(String, Outcome)| matches!(o.1, Outcome::Committed(_));
+        let won = |o: &&(String, TxnOutcome)| matches!(o.1, TxnOutcome::Committed(_));
         let winners: Vec<_> = outcomes.iter().filter(won).map(|(name, _)| name.clone()).collect();
         assert_eq!(winners.len(), 1, "{winners:?} all won");
         assert_eq!(value(store, &key).await.as_ref(), winners.first());
         for (_, outcome) in &outcomes {
-            if let Outcome::Conflict(there) = outcome {
+            if let TxnOutcome::Conflict(there) = outcome {
                 assert_eq!(there[0].value, winners[0].as_bytes());
             }
         }
@@ -122,7 +122,7 @@ async fn increment(store: &Arc<dyn Store>, key: &str) {
         let n: u64 = std::str::from_utf8(&entry.value).unwrap().parse().unwrap();
         let same = Compare::Unchanged(key.to_owned(), entry.mod_revision);
         let step = txn(&[same], &[put(key, &(n + 1).to_string())]);
-        if let Outcome::Committed(_) = store.commit(step).await.unwrap() {
+        if let TxnOutcome::Committed(_) = store.commit(step).await.unwrap() {
             return;
         }
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    super::{Change, LeaseId, Outcome, Store, StoreError},
+    super::{Change, LeaseId, Store, StoreError, TxnOutcome},
     commit, delete, events, put, revision_of, told, txn,
 };
 
@@ -97,5 +97,5 @@ pub(super) async fn rebinding(store: &Arc<dyn Store>, at: &str) {
     store.revoke(second).await.unwrap();
     assert!(!is_there(store, &b).await && is_there(store, &a).await);
     let outcome = store.commit(txn(&[], &[leased(&a, second)])).await;
-    assert!(!matches!(outcome, Ok(Outcome::Committed(_))));
+    assert!(!matches!(outcome, Ok(TxnOutcome::Committed(_))));
 }

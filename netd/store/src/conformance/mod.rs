@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{Change, Compare, Event, Outcome, Revision, Store, Txn, Watch, Watched, keys};
+use super::{Change, Compare, Event, Revision, Store, Txn, TxnOutcome, Watch, WatchUpdate, keys};
 
 /// A store under test.
 #[async_trait]
@@ -79,8 +79,8 @@ fn txn(compares: &[Compare], changes: &[Change]) -> Txn {
 /// Commits what must not conflict; its revision.
 async fn commit(store: &Arc<dyn Store>, changes: &[Change]) -> Revision {
     match store.commit(txn(&[], changes)).await.unwrap() {
-        Outcome::Committed(revision) => revision,
-        Outcome::Conflict(there) => panic!("conflict without a condition: {there:?}"),
+        TxnOutcome::Committed(revision) => revision,
+        TxnOutcome::Conflict(there) => panic!("conflict without a condition: {there:?}"),
     }
 }
 
@@ -89,7 +89,7 @@ async fn value(store: &Arc<dyn Store>, key: &str) -> Option<String> {
 }
 
 /// The next outcome of a watch, which must come soon.
-async fn next(watch: &mut Box<dyn Watch>) -> Watched {
+async fn next(watch: &mut Box<dyn Watch>) -> WatchUpdate {
     let next = tokio::time::timeout(SOON, watch.next()).await;
     next.expect("a watch stayed silent").expect("a watch ended").unwrap()
 }
@@ -99,14 +99,14 @@ async fn events(watch: &mut Box<dyn Watch>, count: usize) -> (Vec<Event>, Revisi
     let (mut all, mut last) = (vec![], 0);
     while all.len() < count {
         match next(watch).await {
-            Watched::Changes { events, revision } => {
+            WatchUpdate::Changes { events, revision } => {
                 assert!(!events.is_empty(), "a batch without an event");
                 assert!(revision > last, "revision {revision} after {last}");
                 assert!(events.iter().all(|e| revision_of(e) <= revision));
                 last = revision;
                 all.extend(events);
             }
-            Watched::Compacted => panic!("compacted after {all:?}"),
+            WatchUpdate::Compacted => panic!("compacted after {all:?}"),
         }
     }
     assert_eq!(all.len(), count, "more events than expected: {all:?}");

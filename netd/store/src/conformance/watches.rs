@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    super::{Event, Store, Watched},
+    super::{Event, Store, WatchUpdate},
     Subject, commit, delete, events, next, put, revision_of, told,
 };
 
@@ -109,7 +109,9 @@ async fn follow(store: &Arc<dyn Store>, at: &str) -> (Entries, usize) {
     writes += usize::from(entries.contains_key(&end));
     let mut watch = store.watch(at, list.revision).await.unwrap();
     while !entries.contains_key(&end) {
-        let Watched::Changes { events, .. } = next(&mut watch).await else { panic!("compacted") };
+        let WatchUpdate::Changes { events, .. } = next(&mut watch).await else {
+            panic!("compacted")
+        };
         for event in events {
             let Event::Put(e) = event else { panic!("nothing was deleted") };
             assert!(e.mod_revision > list.revision, "told again: {e:?}");
@@ -130,7 +132,9 @@ pub(super) async fn whole_revisions(store: &Arc<dyn Store>, at: &str) {
     }
     let mut count = 0;
     while count < 30 {
-        let Watched::Changes { events, .. } = next(&mut watch).await else { panic!("compacted") };
+        let WatchUpdate::Changes { events, .. } = next(&mut watch).await else {
+            panic!("compacted")
+        };
         for whole in events.chunk_by(|a, b| revision_of(a) == revision_of(b)) {
             assert_eq!(whole.len(), 3, "a part of a revision: {whole:?}");
         }
@@ -159,7 +163,7 @@ pub(super) async fn compaction(subject: &dyn Subject, at: &str) {
     commit(&store, &[put(&key, "2")]).await;
     subject.compact(&store).await;
     let mut watch = store.watch(at, old).await.unwrap();
-    assert_eq!(next(&mut watch).await, Watched::Compacted);
+    assert_eq!(next(&mut watch).await, WatchUpdate::Compacted);
     assert!(watch.next().await.is_none(), "the stream ends after Compacted");
 
     let list = store.list(at).await.unwrap();

@@ -13,7 +13,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 
 use super::{
     backend::PageFile,
-    failure::{damaged, io_failed, redb_failed},
+    error::{damaged, io_failed, redb_failed},
     record,
 };
 use crate::{Entry, Revision, StoreError, rules::Class};

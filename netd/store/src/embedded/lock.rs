@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::failure::io_failed;
+use super::error::io_failed;
 use crate::StoreError;
 
 /// Keeps other processes out of a store's file as long as it lives. The kernel

@@ -10,7 +10,8 @@
 //! change. (If netd dies before that, it may turn out as made.)
 
 mod backend;
-mod failure;
+mod boot_marker;
+mod error;
 mod file;
 mod journal;
 mod lease;
@@ -18,7 +19,6 @@ mod lock;
 mod memory;
 mod open;
 mod record;
-mod stamp;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -38,7 +38,7 @@ use tokio::{
 
 use self::{lease::Leases, memory::Memory, watch::EmbeddedWatch, writer::Writer};
 use super::{
-    Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch,
+    Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
     rules::{self, Class},
 };
 
@@ -136,7 +136,7 @@ impl Store for EmbeddedStore {
         Ok(Snapshot { entries, revision: memory.revision() })
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let class = rules::check(&txn)?;
         let syncs = class == Some(Class::Durable);
         run(Arc::clone(&self.writer), syncs, move |w| w.commit(txn, class)).await

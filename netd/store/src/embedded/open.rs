@@ -9,13 +9,13 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    failure::io_failed,
+    boot_marker::BootMarker,
+    error::io_failed,
     file::{Content, KvFile, remove_if_there},
     journal::{Journal, remove_leftover},
     lease::Leases,
     lock::Lock,
     memory::{HistoryLimit, Memory},
-    stamp::Stamp,
     writer::Writer,
 };
 use crate::{Revision, StoreError, rules::Class};
@@ -100,18 +100,18 @@ fn open_volatile(
     boot_id: &str,
     durable: Revision,
 ) -> Result<(Journal, Content), StoreError> {
-    let stamp = Stamp::read(path);
-    let past = stamp.as_ref().map_or(durable, |stamp| stamp.base.max(durable));
+    let marker = BootMarker::read(path);
+    let past = marker.as_ref().map_or(durable, |marker| marker.base.max(durable));
     remove_leftover(path)?;
     import(path, boot_id)?;
     if is_missing(path)? {
-        let at = if past == 0 && stamp.is_none() { 0 } else { next_boot(past) };
+        let at = if past == 0 && marker.is_none() { 0 } else { next_boot(past) };
         return make_volatile(path, boot_id, at);
     }
     match Journal::open(path) {
         Ok((file, content)) if content.boot_id == boot_id => {
-            if stamp.is_none_or(|stamp| stamp.boot_id != boot_id) {
-                Stamp { boot_id: boot_id.to_owned(), base: content.revision }.write(path)?;
+            if marker.is_none_or(|marker| marker.boot_id != boot_id) {
+                BootMarker { boot_id: boot_id.to_owned(), base: content.revision }.write(path)?;
             }
             Ok((file, content))
         }
@@ -119,7 +119,7 @@ fn open_volatile(
             tracing::info!(path = %path.display(), "machine was rebooted: endpoints are void");
             make_volatile(path, boot_id, next_boot(past.max(content.revision)))
         }
-        Err(error) if stamp.is_some_and(|stamp| stamp.boot_id != boot_id) => {
+        Err(error) if marker.is_some_and(|marker| marker.boot_id != boot_id) => {
             // It is not synced, so this is how a power cut may leave it.
             tracing::warn!(%error, "machine was rebooted: the damaged file is made anew");
             make_volatile(path, boot_id, next_boot(past))
@@ -135,7 +135,7 @@ fn import(path: &Path, boot_id: &str) -> Result<(), StoreError> {
         return Ok(());
     }
     // Of another boot, it may be damaged.
-    if Stamp::read(path).is_none_or(|stamp| stamp.boot_id == boot_id) {
+    if BootMarker::read(path).is_none_or(|marker| marker.boot_id == boot_id) {
         let (_, content) = KvFile::open(&old, Class::Volatile)?;
         if content.boot_id == boot_id && is_newer(&content, path)? {
             let records = content.entries.len();
@@ -156,14 +156,14 @@ fn is_newer(old: &Content, path: &Path) -> Result<bool, StoreError> {
     Ok(journal.boot_id != old.boot_id || journal.revision < old.revision)
 }
 
-/// The old file goes first: at no moment does a damaged one lie beside a stamp of this boot.
+/// The old file goes first: at no moment does a damaged one lie beside a marker of this boot.
 fn make_volatile(
     path: &Path,
     boot_id: &str,
     at: Revision,
 ) -> Result<(Journal, Content), StoreError> {
     remove_if_there(path, "removing the file of another boot")?;
-    Stamp { boot_id: boot_id.to_owned(), base: at }.write(path)?;
+    BootMarker { boot_id: boot_id.to_owned(), base: at }.write(path)?;
     let boot_id = boot_id.to_owned();
     let content = || Content { entries: Vec::new(), revision: at, boot_id: boot_id.clone() };
     Ok((Journal::make(path, content())?, content()))

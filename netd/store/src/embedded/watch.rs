@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch::Receiver;
 
 use super::memory::{Found, Memory};
-use crate::{Revision, StoreError, Watch, Watched};
+use crate::{Revision, StoreError, Watch, WatchUpdate};
 
 /// Holds a place in the history and no events, so a slow consumer costs nothing;
 /// one that falls behind the history's bound is told so.
@@ -23,7 +23,7 @@ pub(super) struct EmbeddedWatch {
 
 #[async_trait]
 impl Watch for EmbeddedWatch {
-    async fn next(&mut self) -> Option<Result<Watched, StoreError>> {
+    async fn next(&mut self) -> Option<Result<WatchUpdate, StoreError>> {
         while !self.ended {
             // Before reading, so that what is committed meanwhile wakes us.
             self.published.borrow_and_update();
@@ -31,12 +31,12 @@ impl Watch for EmbeddedWatch {
             match found {
                 Found::Forgotten => {
                     self.ended = true;
-                    return Some(Ok(Watched::Compacted));
+                    return Some(Ok(WatchUpdate::Compacted));
                 }
                 Found::Changes { events, revision } => {
                     self.after = revision;
                     if !events.is_empty() {
-                        return Some(Ok(Watched::Changes { events, revision }));
+                        return Some(Ok(WatchUpdate::Changes { events, revision }));
                     }
                 }
             }

@@ -12,7 +12,7 @@ use super::{
     lock::Lock,
     memory::Memory,
 };
-use crate::{Change, Compare, Entry, LeaseId, Outcome, Revision, StoreError, Txn, rules::Class};
+use crate::{Change, Compare, Entry, LeaseId, Revision, StoreError, Txn, TxnOutcome, rules::Class};
 
 /// Whoever holds it is the only one who changes the store. It belongs under one
 /// lock; `leases` and `memory` are locked after it, in this order, and briefly.
@@ -32,20 +32,24 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A checked transaction whose changes are of `class`.
-    pub(super) fn commit(&mut self, txn: Txn, class: Option<Class>) -> Result<Outcome, StoreError> {
+    pub(super) fn commit(
+        &mut self,
+        txn: Txn,
+        class: Option<Class>,
+    ) -> Result<TxnOutcome, StoreError> {
         if let Some(there) = self.conflict(&txn.compares) {
-            return Ok(Outcome::Conflict(there));
+            return Ok(TxnOutcome::Conflict(there));
         }
         self.check_leases(&txn.changes)?;
         let revision = self.revision + 1;
         let effects = self.effects(txn.changes, revision);
         let Some(class) = class.filter(|_| !effects.is_empty()) else {
-            return Ok(Outcome::Committed(self.memory.read().revision()));
+            return Ok(TxnOutcome::Committed(self.memory.read().revision()));
         };
         self.revision = revision;
         self.write(class, &effects, revision)?;
         self.publish(effects, revision);
-        Ok(Outcome::Committed(revision))
+        Ok(TxnOutcome::Committed(revision))
     }
 
     /// Ends a lease for which `due` holds and removes its keys, at one revision.

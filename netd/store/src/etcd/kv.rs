@@ -8,11 +8,13 @@ use etcd_client::{
 };
 
 use super::{
-    failure::{Failure, Why},
+    error::{Refusal, RequestError},
     members::{Members, Repeat},
-    meters::Rpc,
+    metrics::Rpc,
 };
-use crate::{Change, Compare, Entry, LeaseId, Outcome, Revision, Snapshot, StoreError, Txn, rules};
+use crate::{
+    Change, Compare, Entry, LeaseId, Revision, Snapshot, StoreError, Txn, TxnOutcome, rules,
+};
 
 /// Keys in one page of a list, at most.
 const PAGE: i64 = 1000;
@@ -62,7 +64,7 @@ async fn ask(
     rpc: Rpc,
     key: &[u8],
     options: &GetOptions,
-) -> Result<GetResponse, Failure> {
+) -> Result<GetResponse, RequestError> {
     let request = |client: etcd_client::Client| {
         let (key, options) = (key.to_vec(), options.clone());
         let mut kv = client.kv_client().max_decoding_message_size(ANSWER_MOST);
@@ -75,7 +77,7 @@ async fn ask(
 
 fn seen(members: &Members, header: Option<&etcd_client::ResponseHeader>) -> Revision {
     let revision = header.map_or(0, etcd_client::ResponseHeader::revision);
-    members.lineage.lock().seen(revision);
+    members.identity.lock().seen(revision);
     revision
 }
 
@@ -83,7 +85,9 @@ pub(super) async fn list(members: &Members, prefix: &str) -> Result<Snapshot, St
     let mut again = 0;
     loop {
         match pages(members, prefix).await {
-            Err(Failure::Refused { why: Why::Compacted | Why::Future, .. }) if again < AGAIN => {
+            Err(RequestError::Refused { why: Refusal::Compacted | Refusal::Future, .. })
+                if again < AGAIN =>
+            {
                 again += 1;
             }
             outcome => return Ok(outcome?),
@@ -92,14 +96,14 @@ pub(super) async fn list(members: &Members, prefix: &str) -> Result<Snapshot, St
 }
 
 /// All pages at the revision of the first one.
-async fn pages(members: &Members, prefix: &str) -> Result<Snapshot, Failure> {
+async fn pages(members: &Members, prefix: &str) -> Result<Snapshot, RequestError> {
     let (mut from, end) = range(prefix);
     let (mut limit, mut revision, mut entries) = (PAGE, 0, Vec::new());
     loop {
         let options =
             GetOptions::new().with_range(end.clone()).with_limit(limit).with_revision(revision);
         let mut answer = match ask(members, Rpc::Page, &from, &options).await {
-            Err(Failure::Refused { why: Why::TooLarge, .. }) if limit > 1 => {
+            Err(RequestError::Refused { why: Refusal::TooLarge, .. }) if limit > 1 => {
                 limit = (limit / 8).max(1);
                 continue;
             }
@@ -121,7 +125,7 @@ async fn pages(members: &Members, prefix: &str) -> Result<Snapshot, Failure> {
     }
 }
 
-pub(super) async fn commit(members: &Members, txn: Txn) -> Result<Outcome, StoreError> {
+pub(super) async fn commit(members: &Members, txn: Txn) -> Result<TxnOutcome, StoreError> {
     rules::check(&txn)?;
     let request = request(&txn);
     let send = |client: etcd_client::Client| {
@@ -134,7 +138,7 @@ pub(super) async fn commit(members: &Members, txn: Txn) -> Result<Outcome, Store
             seen(members, answer.header());
             Ok(outcome(&answer))
         }
-        Err(Failure::Refused { why: Why::LeaseGone, endpoint, text }) => {
+        Err(RequestError::Refused { why: Refusal::LeaseGone, endpoint, text }) => {
             match lease_gone(members, &txn).await? {
                 Some(lease) => Err(StoreError::LeaseGone(lease)),
                 None => Err(StoreError::Unavailable(format!("{endpoint}: {text}"))),
@@ -176,16 +180,16 @@ fn operation(change: &Change) -> TxnOp {
     }
 }
 
-fn outcome(answer: &TxnResponse) -> Outcome {
+fn outcome(answer: &TxnResponse) -> TxnOutcome {
     if answer.succeeded() {
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        return Outcome::Committed(revision);
+        return TxnOutcome::Committed(revision);
     }
     let there = answer.op_responses().into_iter().filter_map(|response| match response {
         TxnOpResponse::Get(mut found) => found.take_kvs().into_iter().next().map(entry),
         _ => None,
     });
-    Outcome::Conflict(there.collect())
+    TxnOutcome::Conflict(there.collect())
 }
 
 /// Which of a refused transaction's leases is gone: etcd does not say.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use etcd_client::Client;
 
 use super::{
-    failure::{Failure, Why},
+    error::{Refusal, RequestError},
     members::{Members, Repeat},
-    meters::Rpc,
+    metrics::Rpc,
 };
 use crate::{LeaseId, StoreError};
 
@@ -31,7 +31,9 @@ pub(super) async fn keep_alive(members: &Members, lease: LeaseId) -> Result<(), 
     let request = |client: Client| async move { client.lease_client().keep_alive(lease).await };
     match members.call(Rpc::KeepAlive, Repeat::Yes, request).await {
         Ok(_) => Ok(()),
-        Err(Failure::Refused { why: Why::LeaseGone, .. }) => Err(StoreError::LeaseGone(lease)),
+        Err(RequestError::Refused { why: Refusal::LeaseGone, .. }) => {
+            Err(StoreError::LeaseGone(lease))
+        }
         Err(failure) => Err(failure.into()),
     }
 }
@@ -39,7 +41,7 @@ pub(super) async fn keep_alive(members: &Members, lease: LeaseId) -> Result<(), 
 pub(super) async fn revoke(members: &Members, lease: LeaseId) -> Result<(), StoreError> {
     let request = |client: Client| async move { client.lease_client().revoke(lease).await };
     match members.call(Rpc::Revoke, Repeat::Yes, request).await {
-        Ok(_) | Err(Failure::Refused { why: Why::LeaseGone, .. }) => Ok(()),
+        Ok(_) | Err(RequestError::Refused { why: Refusal::LeaseGone, .. }) => Ok(()),
         Err(failure) => Err(failure.into()),
     }
 }
@@ -50,7 +52,7 @@ pub(super) async fn is_there(members: &Members, lease: LeaseId) -> Result<bool, 
         |client: Client| async move { client.lease_client().time_to_live(lease, None).await };
     match members.call(Rpc::TimeToLive, Repeat::Yes, request).await {
         Ok(answer) => Ok(answer.ttl() > 0),
-        Err(Failure::Refused { why: Why::LeaseGone, .. }) => Ok(false),
+        Err(RequestError::Refused { why: Refusal::LeaseGone, .. }) => Ok(false),
         Err(failure) => Err(failure.into()),
     }
 }

@@ -18,9 +18,9 @@ use tokio::{
 
 use super::{
     EtcdOptions,
-    failure::{Failure, Miss, Why, judge},
-    lineage::Lineage,
-    meters::{Meters, Rpc},
+    cluster_identity::ClusterIdentity,
+    error::{AttemptError, Refusal, RequestError, judge},
+    metrics::{RequestMetrics, Rpc},
 };
 use crate::StoreError;
 
@@ -54,8 +54,8 @@ pub(super) struct Members {
     /// The place of the one that answered last.
     current: AtomicUsize,
     options: EtcdOptions,
-    pub meters: Arc<Meters>,
-    pub lineage: Mutex<Lineage>,
+    pub metrics: Arc<RequestMetrics>,
+    pub identity: Mutex<ClusterIdentity>,
     /// Where connections live, whoever needs them first: not on the API's thread.
     home: Option<Handle>,
 }
@@ -70,8 +70,8 @@ impl Members {
             // Not the first one for all nodes.
             current: AtomicUsize::new(random(options.endpoints.len())),
             options,
-            meters: Arc::default(),
-            lineage: Mutex::default(),
+            metrics: Arc::default(),
+            identity: Mutex::default(),
             home: Handle::try_current().ok(),
         })
     }
@@ -91,7 +91,7 @@ impl Members {
         rpc: Rpc,
         repeat: Repeat,
         request: impl Fn(Client) -> F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, RequestError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -104,7 +104,7 @@ impl Members {
         rpc: Rpc,
         repeat: Repeat,
         request: impl Fn(Client) -> F,
-    ) -> Result<(usize, T), Failure>
+    ) -> Result<(usize, T), RequestError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -122,15 +122,15 @@ impl Members {
                     self.current.store(at, Relaxed);
                     return Ok((at, answer));
                 }
-                Err(Miss::Refused(why, text)) => {
+                Err(AttemptError::Refused(why, text)) => {
                     let endpoint = self.endpoint(at).to_owned();
-                    return Err(Failure::Refused { endpoint, why, text });
+                    return Err(RequestError::Refused { endpoint, why, text });
                 }
-                Err(Miss::NotDone(text)) => missed.push(self.named(at, &text)),
-                Err(Miss::Unknown(text)) if repeat == Repeat::Yes => {
+                Err(AttemptError::NotDone(text)) => missed.push(self.named(at, &text)),
+                Err(AttemptError::Unknown(text)) if repeat == Repeat::Yes => {
                     missed.push(self.named(at, &text));
                 }
-                Err(Miss::Unknown(text)) => {
+                Err(AttemptError::Unknown(text)) => {
                     missed.push(self.named(at, &format!("{text} (it may have been done)")));
                     self.current.store((at + 1) % self.all.len(), Relaxed);
                     break;
@@ -138,7 +138,7 @@ impl Members {
             }
         }
         let why = missed.join("; ");
-        Err(Failure::Unavailable(format!("etcd gave no answer ({}): {why}", rpc.name())))
+        Err(RequestError::Unavailable(format!("etcd gave no answer ({}): {why}", rpc.name())))
     }
 
     /// Sends a request to one member, at most for the request timeout.
@@ -147,7 +147,7 @@ impl Members {
         at: usize,
         rpc: Rpc,
         request: impl Fn(Client) -> F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, RequestError>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -155,11 +155,11 @@ impl Members {
         let limits = Limits { connect: limit, answer: limit };
         match self.attempt(at, rpc, limits, &request).await {
             Ok(answer) => Ok(answer),
-            Err(Miss::Refused(why, text)) => {
-                Err(Failure::Refused { endpoint: self.endpoint(at).to_owned(), why, text })
+            Err(AttemptError::Refused(why, text)) => {
+                Err(RequestError::Refused { endpoint: self.endpoint(at).to_owned(), why, text })
             }
-            Err(Miss::NotDone(text) | Miss::Unknown(text)) => {
-                Err(Failure::Unavailable(self.named(at, &text)))
+            Err(AttemptError::NotDone(text) | AttemptError::Unknown(text)) => {
+                Err(RequestError::Unavailable(self.named(at, &text)))
             }
         }
     }
@@ -183,37 +183,42 @@ impl Members {
         rpc: Rpc,
         limits: Limits,
         request: impl Fn(Client) -> F,
-    ) -> Result<T, Miss>
+    ) -> Result<T, AttemptError>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let Some(member) = self.all.get(at) else {
-            return Err(Miss::NotDone("there is no such member".to_owned()));
+            return Err(AttemptError::NotDone("there is no such member".to_owned()));
         };
         let silent = |limit: Duration| format!("no answer within {} ms", limit.as_millis());
         let deadline = Instant::now() + limits.answer;
         let connecting = timeout(limits.connect, self.client(member)).await;
         let (number, client) =
-            connecting.unwrap_or_else(|_| Err(Miss::NotDone(silent(limits.connect))))?;
+            connecting.unwrap_or_else(|_| Err(AttemptError::NotDone(silent(limits.connect))))?;
         let start = Instant::now();
         let answer = match timeout_at(deadline, request(client)).await {
             Ok(answer) => answer.map_err(judge),
-            Err(_) => Err(Miss::Unknown(silent(limits.answer))),
+            Err(_) => Err(AttemptError::Unknown(silent(limits.answer))),
         };
-        self.meters.record(rpc, start.elapsed(), answer.is_err());
-        if let Err(Miss::NotDone(_) | Miss::Unknown(_) | Miss::Refused(Why::Setup, _)) = answer {
+        self.metrics.record(rpc, start.elapsed(), answer.is_err());
+        if let Err(
+            AttemptError::NotDone(_)
+            | AttemptError::Unknown(_)
+            | AttemptError::Refused(Refusal::Setup, _),
+        ) = answer
+        {
             member.forget(number);
         }
         answer
     }
 
-    async fn client(&self, member: &Member) -> Result<(u64, Client), Miss> {
+    async fn client(&self, member: &Member) -> Result<(u64, Client), AttemptError> {
         if let (number, Some(client)) = &*member.client.lock() {
             return Ok((*number, client.clone()));
         }
         let client = match self.connect(member, true).await {
             // As other clients of etcd, which netd's configuration may be copied from.
-            Err(Miss::Refused(Why::Setup, text)) if text.contains("is not enabled") => {
+            Err(AttemptError::Refused(Refusal::Setup, text)) if text.contains("is not enabled") => {
                 self.connect(member, false).await?
             }
             made => made?,
@@ -225,21 +230,23 @@ impl Members {
     }
 
     /// Connects, truly so only if there is a user to log in; else the first request does.
-    async fn connect(&self, member: &Member, with_user: bool) -> Result<Client, Miss> {
-        let not_done = |error: StoreError| Miss::NotDone(error.to_string());
+    async fn connect(&self, member: &Member, with_user: bool) -> Result<Client, AttemptError> {
+        let not_done = |error: StoreError| AttemptError::NotDone(error.to_string());
         let options = self.options.connect_options(with_user).map_err(not_done)?;
         let start = Instant::now();
         let endpoint = member.endpoint.clone();
         let made = async move { Client::connect([endpoint], Some(options)).await };
         let made = match &self.home {
-            Some(home) => home.spawn(made).await.map_err(|e| Miss::NotDone(e.to_string()))?,
+            Some(home) => {
+                home.spawn(made).await.map_err(|e| AttemptError::NotDone(e.to_string()))?
+            }
             None => made.await,
         };
         if with_user && self.options.user.is_some() {
-            self.meters.record(Rpc::Authenticate, start.elapsed(), made.is_err());
+            self.metrics.record(Rpc::Authenticate, start.elapsed(), made.is_err());
         }
         made.map_err(|error| match judge(error) {
-            Miss::Unknown(text) => Miss::NotDone(text),
+            AttemptError::Unknown(text) => AttemptError::NotDone(text),
             other => other,
         })
     }

@@ -10,16 +10,16 @@
 //! etcd takes no more than 128 changes, and 128 conditions, in one transaction, and
 //! 1.5 MiB (its `--max-txn-ops` and `--max-request-bytes`).
 
-mod failure;
+mod cluster_identity;
+mod error;
 mod kv;
 mod lease;
-mod lineage;
 mod members;
-mod meters;
+mod metrics;
 mod options;
-mod received;
 mod resume;
 mod watch;
+mod watch_event;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,10 +27,10 @@ use async_trait::async_trait;
 use tokio::sync::watch::Sender;
 
 use self::members::Members;
-use super::{Entry, LeaseId, Outcome, Revision, Snapshot, Store, StoreError, Txn, Watch};
+use super::{Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch};
 
 pub use self::{
-    meters::{BOUNDS, Meters, Reading, Rpc},
+    metrics::{BOUNDS, RequestMetrics, Rpc, RpcStats},
     options::{EtcdOptions, EtcdTls},
 };
 
@@ -53,8 +53,8 @@ impl EtcdStore {
     }
 
     /// What was asked of etcd so far.
-    pub fn meters(&self) -> Arc<Meters> {
-        Arc::clone(&self.members.meters)
+    pub fn metrics(&self) -> Arc<RequestMetrics> {
+        Arc::clone(&self.members.metrics)
     }
 }
 
@@ -72,7 +72,7 @@ impl Store for EtcdStore {
         kv::list(&self.members, prefix).await
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+    async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         kv::commit(&self.members, txn).await
     }
 

@@ -4,13 +4,13 @@
 use etcd_client::{Client, GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 
 use super::{
-    failure::Failure,
+    cluster_identity::Observation,
+    error::RequestError,
     kv,
-    lineage::Sighting,
     members::Repeat,
-    meters::Rpc,
-    received::{Received, read},
+    metrics::Rpc,
     watch::{End, Follower},
+    watch_event::{WatchEvent, read},
 };
 
 /// A member that is up to date.
@@ -47,13 +47,13 @@ impl Follower {
         };
         let (stream, first) = self.members.call_one(at, Rpc::Watch, open).await?;
         match first.as_ref().map(read) {
-            Some(Received::Created) => {
+            Some(WatchEvent::Created) => {
                 self.note(&found, first.as_ref().and_then(WatchResponse::header));
                 Ok((at, stream))
             }
-            Some(Received::Compacted) => Err(End::Compacted),
-            Some(Received::Refused(why)) => Err(End::Lost(self.refused(at, &why))),
-            Some(Received::Events { .. } | Received::Progress(_)) | None => {
+            Some(WatchEvent::Compacted) => Err(End::Compacted),
+            Some(WatchEvent::Refused(why)) => Err(End::Lost(self.refused(at, &why))),
+            Some(WatchEvent::Events { .. } | WatchEvent::Progress(_)) | None => {
                 Err(End::Lost(format!("{}: it began no watch", self.members.endpoint(at))))
             }
         }
@@ -66,14 +66,14 @@ impl Follower {
     fn note(&self, found: &Found, header: Option<&ResponseHeader>) {
         let same = header.filter(|header| Some(header.member_id()) == found.member);
         if let (Some(applied), Some(header)) = (found.applied, same) {
-            self.members.lineage.lock().applied(self.epoch, applied, header.revision());
+            self.members.identity.lock().applied(self.epoch, applied, header.revision());
         }
     }
 
     /// A member that is up to date, having made sure that it has the data that `after`
     /// is a revision of.
     async fn find(&self) -> Result<Found, End> {
-        let mark = self.members.lineage.lock().mark();
+        let mark = self.members.identity.lock().mark();
         // A key that whoever may watch the prefix may read; it need not be there.
         let (key, _) = kv::range(&self.prefix);
         let read = |client: Client| {
@@ -85,7 +85,7 @@ impl Follower {
         let ask = |client: Client| async move { client.maintenance_client().status().await };
         let status = match self.members.call_one(at, Rpc::Status, ask).await {
             Ok(status) => Some(status),
-            Err(Failure::Refused { .. }) => None,
+            Err(RequestError::Refused { .. }) => None,
             Err(failure) => return Err(failure.into()),
         };
         let member = answer.header().map(ResponseHeader::member_id);
@@ -96,9 +96,9 @@ impl Follower {
         let applied = same.map(|status| number(status.raft_applied_index()));
         let (cluster, revision) =
             answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
-        let mut lineage = self.members.lineage.lock();
-        lineage.judge(mark, Sighting { cluster, revision, index });
-        match lineage.can_resume(mark, self.epoch, self.after, revision) {
+        let mut identity = self.members.identity.lock();
+        identity.judge(mark, Observation { cluster, revision, index });
+        match identity.can_resume(mark, self.epoch, self.after, revision) {
             true => Ok(Found { at, member, applied }),
             false => Err(End::Compacted),
         }

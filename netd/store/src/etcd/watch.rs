@@ -11,12 +11,12 @@ use tokio::{
 };
 
 use super::{
-    failure::{Failure, Miss, Why, judge},
+    error::{AttemptError, Refusal, RequestError, judge},
     members::{Members, random},
-    meters::Rpc,
-    received::{Received, read},
+    metrics::Rpc,
+    watch_event::{WatchEvent, read},
 };
-use crate::{Revision, StoreError, Watch, Watched};
+use crate::{Revision, StoreError, Watch, WatchUpdate};
 
 /// Batches that wait for a slow consumer; more stay with etcd.
 const AHEAD: usize = 4;
@@ -28,13 +28,13 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 /// The consumer's end; dropping it ends the task.
 #[derive(Debug)]
 pub(super) struct EtcdWatch {
-    told: mpsc::Receiver<Result<Watched, StoreError>>,
+    told: mpsc::Receiver<Result<WatchUpdate, StoreError>>,
     task: AbortHandle,
 }
 
 #[async_trait]
 impl Watch for EtcdWatch {
-    async fn next(&mut self) -> Option<Result<Watched, StoreError>> {
+    async fn next(&mut self) -> Option<Result<WatchUpdate, StoreError>> {
         self.told.recv().await
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn start(
     closed: Receiver<()>,
 ) -> EtcdWatch {
     let (tell, told) = mpsc::channel(AHEAD);
-    let epoch = members.lineage.lock().epoch();
+    let epoch = members.identity.lock().epoch();
     let (prefix, progress) = (prefix.to_owned(), None);
     let follower = Follower { members, prefix, after, epoch, progress, tell, closed };
     EtcdWatch { told, task: tokio::spawn(follower.run()).abort_handle() }
@@ -70,7 +70,7 @@ pub(super) struct Follower {
     /// How far etcd was when last asked. It counts with the next answer only: members
     /// before 3.5.8 may name a revision whose events are still on their way.
     pub progress: Option<Revision>,
-    tell: mpsc::Sender<Result<Watched, StoreError>>,
+    tell: mpsc::Sender<Result<WatchUpdate, StoreError>>,
     closed: Receiver<()>,
 }
 
@@ -85,10 +85,10 @@ pub(super) enum End {
     Settled(String),
 }
 
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
+impl From<RequestError> for End {
+    fn from(failure: RequestError) -> Self {
         match failure {
-            Failure::Refused { why: Why::Compacted, .. } => Self::Compacted,
+            RequestError::Refused { why: Refusal::Compacted, .. } => Self::Compacted,
             other => Self::Lost(StoreError::from(other).to_string()),
         }
     }
@@ -102,7 +102,7 @@ impl Follower {
             match self.once(failed > 0).await {
                 End::Closed => return,
                 End::Compacted => {
-                    let _ = self.tell.send(Ok(Watched::Compacted)).await;
+                    let _ = self.tell.send(Ok(WatchUpdate::Compacted)).await;
                     return;
                 }
                 // A member went away, which is nobody's concern if another is there.
@@ -129,7 +129,7 @@ impl Follower {
         };
         let start = Instant::now();
         if was_away {
-            let back = Watched::Changes { events: Vec::new(), revision: self.after };
+            let back = WatchUpdate::Changes { events: Vec::new(), revision: self.after };
             if self.tell.send(Ok(back)).await.is_err() {
                 return End::Closed;
             }
@@ -156,7 +156,7 @@ impl Follower {
                 () = sleep_until(ask_at) => {
                     ask_at = Instant::now() + quiet;
                     let asked = stream.request_progress().await;
-                    self.members.meters.record(Rpc::Progress, Duration::ZERO, asked.is_err());
+                    self.members.metrics.record(Rpc::Progress, Duration::ZERO, asked.is_err());
                     continue;
                 }
             };
@@ -175,34 +175,36 @@ impl Follower {
 
     async fn take(&mut self, message: &WatchResponse) -> Result<(), End> {
         match read(message) {
-            Received::Created => {}
-            Received::Compacted => return Err(End::Compacted),
-            Received::Refused(why) => return Err(End::Lost(why)),
-            Received::Progress(revision) => {
+            WatchEvent::Created => {}
+            WatchEvent::Compacted => return Err(End::Compacted),
+            WatchEvent::Refused(why) => return Err(End::Lost(why)),
+            WatchEvent::Progress(revision) => {
                 let before = self.progress.replace(revision);
                 self.after = self.after.max(before.unwrap_or(0));
             }
-            Received::Events { mut events, revision } => {
+            WatchEvent::Events { mut events, revision } => {
                 // Never twice, whatever a member sends.
                 events.retain(|(at, _)| *at > self.after);
-                self.members.lineage.lock().seen(revision);
+                self.members.identity.lock().seen(revision);
                 if events.is_empty() {
                     return Ok(());
                 }
                 self.after = self.after.max(revision);
                 let events = events.into_iter().map(|(_, event)| event).collect();
-                let told = Watched::Changes { events, revision: self.after };
+                let told = WatchUpdate::Changes { events, revision: self.after };
                 self.tell.send(Ok(told)).await.map_err(|_| End::Closed)?;
             }
         }
         Ok(())
     }
 
-    fn broken(&self, miss: Miss) -> End {
+    fn broken(&self, miss: AttemptError) -> End {
         match miss {
             // The changes since `after` are more than fit; a list comes in pages.
-            Miss::Refused(Why::TooLarge | Why::Compacted, _) => End::Compacted,
-            Miss::Refused(_, why) | Miss::NotDone(why) | Miss::Unknown(why) => End::Lost(why),
+            AttemptError::Refused(Refusal::TooLarge | Refusal::Compacted, _) => End::Compacted,
+            AttemptError::Refused(_, why)
+            | AttemptError::NotDone(why)
+            | AttemptError::Unknown(why) => End::Lost(why),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A tunnel: a device's queues, sockets, an engine between them, threads.
 
-mod lane;
+mod queue_worker;
 mod workers;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -14,7 +14,7 @@ use crate::{
         Engine,
         links::{Link, Links},
     },
-    keep::Keep,
+    fd_store::FdStore,
     spec::{Kind, Peers, TunnelSpec},
     sys::{Tun, TunError},
 };
@@ -55,7 +55,7 @@ pub struct Tunnel {
     spec: TunnelSpec,
     peers: Peers,
     // Threads come first: they end before what they work with.
-    lanes: Option<Threads>,
+    workers: Option<Threads>,
     _timers: Threads,
     shared: Arc<Shared>,
 }
@@ -71,13 +71,13 @@ impl Tunnel {
         spec: TunnelSpec,
         peers: Peers,
         queues: usize,
-        keep: &Keep,
+        fd_store: &FdStore,
     ) -> Result<Self, TunnelError> {
         let mut tuns = vec![];
         for queue in 0..queues.max(1) {
-            tuns.push(keep.tun(&spec.device, queue)?);
+            tuns.push(fd_store.tun(&spec.device, queue)?);
         }
-        Self::on(spec, peers, Arc::new(tuns), Arc::default(), keep)
+        Self::on(spec, peers, Arc::new(tuns), Arc::default(), fd_store)
     }
 
     fn on(
@@ -85,7 +85,7 @@ impl Tunnel {
         peers: Peers,
         queues: Arc<Vec<Tun>>,
         counters: Arc<Counters>,
-        keep: &Keep,
+        fd_store: &FdStore,
     ) -> Result<Self, TunnelError> {
         let shared = Arc::new(Shared {
             device: spec.device.clone(),
@@ -99,11 +99,11 @@ impl Tunnel {
         let mut tunnel = Self {
             spec: TunnelSpec { listen: vec![], ..spec.clone() },
             peers,
-            lanes: None,
+            workers: None,
             _timers: timers,
             shared,
         };
-        tunnel.listen(&spec.listen, keep)?;
+        tunnel.listen(&spec.listen, fd_store)?;
         tunnel.spec = spec;
         Ok(tunnel)
     }
@@ -120,7 +120,7 @@ impl Tunnel {
 
     /// Whether its device is still there, and read.
     pub fn is_whole(&self) -> bool {
-        self.lanes.is_some()
+        self.workers.is_some()
             && self.shared.queues.iter().all(|queue| queue.is_of(&self.spec.device))
     }
 
@@ -128,14 +128,14 @@ impl Tunnel {
     ///
     /// # Errors
     /// See [`TunnelError`]; it is as it was then, unless the kind was to change.
-    pub fn configure(&mut self, spec: TunnelSpec, keep: &Keep) -> Result<(), TunnelError> {
+    pub fn configure(&mut self, spec: TunnelSpec, fd_store: &FdStore) -> Result<(), TunnelError> {
         if spec == self.spec {
             return Ok(());
         }
         if spec.kind != self.spec.kind {
-            return self.remake(spec, keep);
+            return self.remake(spec, fd_store);
         }
-        self.listen(&spec.listen, keep)?;
+        self.listen(&spec.listen, fd_store)?;
         if spec.local != self.spec.local {
             self.shared.engine.set_local(&spec.local);
         }
@@ -144,17 +144,17 @@ impl Tunnel {
     }
 
     /// Another kind, or another key: new sessions, on the same device.
-    fn remake(&mut self, spec: TunnelSpec, keep: &Keep) -> Result<(), TunnelError> {
+    fn remake(&mut self, spec: TunnelSpec, fd_store: &FdStore) -> Result<(), TunnelError> {
         let same = matches!(
             (&spec.kind, &self.spec.kind),
             (Kind::Udp, Kind::Udp) | (Kind::Wireguard(_), Kind::Wireguard(_))
         );
         let peers = if same { self.peers.clone() } else { Peers::new() };
         // The sockets of the old threads close before the new ones are bound.
-        self.lanes = None;
+        self.workers = None;
         self.shared.links.store(Arc::default());
         let (queues, counters) = (self.shared.queues.clone(), self.shared.counters.clone());
-        *self = Self::on(spec, peers, queues, counters, keep)?;
+        *self = Self::on(spec, peers, queues, counters, fd_store)?;
         Ok(())
     }
 
@@ -167,25 +167,30 @@ impl Tunnel {
     }
 
     /// Opens addresses that are new, then closes those that are no longer wanted.
-    fn listen(&mut self, wanted: &[SocketAddr], keep: &Keep) -> Result<(), TunnelError> {
+    fn listen(&mut self, wanted: &[SocketAddr], fd_store: &FdStore) -> Result<(), TunnelError> {
         let old = self.shared.links.load_full();
         let same = old.0.iter().map(|link| &link.listen).eq(wanted);
-        if same && self.lanes.is_some() {
+        if same && self.workers.is_some() {
             return Ok(());
         }
-        let links = self.open(&old, wanted, keep)?;
+        let links = self.open(&old, wanted, fd_store)?;
         // What comes while no thread is there waits in the kernel.
-        self.lanes = None;
+        self.workers = None;
         self.shared.links.store(Arc::new(links));
         for link in old.0.iter().filter(|link| !wanted.contains(&link.listen)) {
-            keep.forget_socket(link.listen, link.sockets.len());
+            fd_store.forget_socket(link.listen, link.sockets.len());
         }
-        self.lanes = Some(Threads::serve(&self.shared).map_err(TunnelError::Threads)?);
+        self.workers = Some(Threads::serve(&self.shared).map_err(TunnelError::Threads)?);
         Ok(())
     }
 
     /// The sockets of all wanted addresses, those that are open already among them.
-    fn open(&self, old: &Links, wanted: &[SocketAddr], keep: &Keep) -> Result<Links, TunnelError> {
+    fn open(
+        &self,
+        old: &Links,
+        wanted: &[SocketAddr],
+        fd_store: &FdStore,
+    ) -> Result<Links, TunnelError> {
         let mut links = Links::default();
         for listen in wanted {
             if let Some(link) = old.0.iter().find(|link| link.listen == *listen) {
@@ -195,7 +200,7 @@ impl Tunnel {
             let failed = |source| TunnelError::Listen { listen: *listen, source };
             let mut link = Link { listen: *listen, sockets: vec![] };
             for queue in 0..self.shared.queues.len() {
-                link.sockets.push(Arc::new(keep.socket(*listen, queue).map_err(failed)?));
+                link.sockets.push(Arc::new(fd_store.socket(*listen, queue).map_err(failed)?));
             }
             links.0.push(link);
         }
@@ -206,12 +211,12 @@ impl Tunnel {
     ///
     /// # Errors
     /// The system's.
-    pub fn remove(self, keep: &Keep) -> Result<(), TunnelError> {
+    pub fn remove(self, fd_store: &FdStore) -> Result<(), TunnelError> {
         let queues = self.shared.queues.len();
         for listen in &self.spec.listen {
-            keep.forget_socket(*listen, queues);
+            fd_store.forget_socket(*listen, queues);
         }
-        keep.forget_tun(&self.spec.device, queues);
+        fd_store.forget_tun(&self.spec.device, queues);
         let device = self.spec.device.clone();
         for queue in self.shared.queues.iter().filter(|queue| queue.is_of(&device)) {
             queue.persist(false).map_err(|source| TunError::System {

@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Shared, lane::Lane};
+use super::{Shared, queue_worker::QueueWorker};
 use crate::sys::{Stop, Stopper, Wake, wait};
 
 /// Milliseconds between looks at the timers.
@@ -29,7 +29,7 @@ impl Threads {
         let mut threads = Self::new()?;
         for queue in 0..shared.queues.len() {
             let shared = shared.clone();
-            let body = move |stop: Stop| Lane::new(&shared, queue, &stop).serve();
+            let body = move |stop: Stop| QueueWorker::new(&shared, queue, &stop).serve();
             threads.spawn(format!("tunnel-{queue}"), body)?;
         }
         Ok(threads)
@@ -70,7 +70,7 @@ impl Drop for Threads {
 }
 
 fn tick(shared: &Shared, stop: &Stop) {
-    let mut gear = super::lane::Gear::default();
+    let mut gear = super::queue_worker::Gear::default();
     while wait(None, false, stop, Some(TICK)) != Wake::Stop {
         let links = shared.links.load();
         let mut sending = gear.sending(&links, 0, stop);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use netd_store::{
-    Change, LeaseId, Outcome, Store as _, Txn,
+    Change, LeaseId, Store as _, Txn, TxnOutcome,
     etcd::{EtcdOptions, EtcdStore},
 };
 use testbed::cluster::{PREFIX, flannel};
@@ -40,8 +40,8 @@ fn put(n: usize, lease: LeaseId) -> Result<Change> {
 
 async fn commit(store: &EtcdStore, changes: Vec<Change>) -> Result<()> {
     match store.commit(Txn { compares: vec![], changes }).await? {
-        Outcome::Committed(_) => Ok(()),
-        Outcome::Conflict(_) => bail!("a conflict without compare"),
+        TxnOutcome::Committed(_) => Ok(()),
+        TxnOutcome::Conflict(_) => bail!("a conflict without compare"),
     }
 }
 

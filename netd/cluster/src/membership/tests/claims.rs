@@ -18,7 +18,7 @@ fn flannels_own_lease_is_taken_over_if_subnet_env_names_it() {
     cluster.rest();
     assert_eq!(cluster.used(0), ["10.5.3.0-24"]);
     let (text, lease) = cluster.lease_of("10.5.3.0-24").unwrap();
-    assert_eq!((text, Some(lease)), (value(&attrs(1)), cluster.nodes[0].core.own.lease));
+    assert_eq!((text, Some(lease)), (value(&attrs(1)), cluster.nodes[0].reconciler.claims.lease));
     assert!(cluster.nodes[0].peers.is_empty());
     let told = |u: &Update| matches!(u, Update::Peers(_));
     assert!(!cluster.nodes[0].news.iter().any(told), "it never was a peer");
@@ -66,7 +66,7 @@ fn a_reservation_for_this_node_is_used_and_not_touched() {
     assert_eq!(cluster.lease_of("10.5.4.0-24"), Some((value(&attrs(11)), 0)));
     // Given back, it stays a reservation: with the node's address, so it is taken again.
     let only = cluster.only(0);
-    cluster.nodes[0].core.give_back(&[only]);
+    cluster.nodes[0].reconciler.give_back(&[only]);
     cluster.rest();
     assert_eq!(cluster.lease_of("10.5.4.0-24"), Some((value(&attrs(11)), 0)));
     assert_eq!(cluster.used(0), ["10.5.4.0-24"]);
@@ -89,14 +89,14 @@ fn a_reservation_is_never_another_nodes() {
 #[test]
 fn a_reservation_that_was_given_back_is_known_like_anybodys() {
     let mut cluster = Cluster::settled(1);
-    cluster.nodes[0].core.more();
+    cluster.nodes[0].reconciler.more();
     cluster.rest();
     let had: Vec<_> = cluster.nodes[0].used.iter().copied().collect();
     let name = flannel::key::name(&had[0]);
     // Whoever wrote it bound it to no lease: a reservation from now on.
     cluster.world.put(&keys().lease(&name), "{", 0);
     cluster.wait(Duration::from_secs(60));
-    cluster.nodes[0].core.give_back(&had[..1]);
+    cluster.nodes[0].reconciler.give_back(&had[..1]);
     cluster.wait(Duration::from_secs(60));
     assert_eq!((cluster.owner_of(&name), cluster.used(0).len()), (None, 1));
     assert!(cluster.nodes[0].peers.contains_key(&name));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Update, core::Settings, records::OwnerRecord},
+    super::{Update, reconciler::Settings, records::OwnerRecord},
     world::{Node, TTL, World, config, rest, subnets},
 };
 use crate::{LeaseAttrs, Subnets, flannel};

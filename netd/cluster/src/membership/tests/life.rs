@@ -16,7 +16,7 @@ fn a_new_node_takes_a_subnet_and_says_who_it_is() {
     let (text, lease) = cluster.lease_of(&name).unwrap();
     assert_eq!(text, value(&attrs(1)), "flannel's JSON and nothing else");
     assert_eq!(cluster.owner_of(&name).unwrap(), "id-1");
-    assert!(lease != 0 && cluster.nodes[0].core.own.lease == Some(lease));
+    assert!(lease != 0 && cluster.nodes[0].reconciler.claims.lease == Some(lease));
     let bound = cluster.world.entries.values().filter(|e| e.lease == lease).count();
     assert_eq!(bound, 3, "lease, owner and node are bound to one lease");
     assert_eq!(cluster.nodes[0].commits, 2);
@@ -54,7 +54,7 @@ fn renewals_write_nothing() {
 fn after_a_long_absence_it_has_the_same_subnet_if_it_is_free() {
     let mut cluster = Cluster::settled(2);
     let had = cluster.only(0);
-    let lease = cluster.nodes[0].core.own.lease.unwrap();
+    let lease = cluster.nodes[0].reconciler.claims.lease.unwrap();
     let mut away = cluster.nodes.remove(0);
     cluster.world.end_lease(lease);
     cluster.rest();
@@ -64,7 +64,7 @@ fn after_a_long_absence_it_has_the_same_subnet_if_it_is_free() {
     assert_eq!(cluster.only(0), had);
     assert!(cluster.nodes[0].lost.is_empty());
 
-    let lease = cluster.nodes[0].core.own.lease.unwrap();
+    let lease = cluster.nodes[0].reconciler.claims.lease.unwrap();
     let mut away = cluster.nodes.remove(0);
     cluster.world.end_lease(lease);
     cluster.flannel_has(&flannel::key::name(&had), &attrs(99));
@@ -147,15 +147,15 @@ fn junk_in_a_lease_or_an_owner_key_is_written_over() {
 #[test]
 fn a_lease_that_ended_is_made_again_with_the_same_subnets() {
     let mut cluster = Cluster::settled(2);
-    cluster.nodes[0].core.more();
+    cluster.nodes[0].reconciler.more();
     cluster.rest();
     let had = cluster.used(0);
     assert_eq!(had.len(), 2);
-    let lease = cluster.nodes[0].core.own.lease.unwrap();
+    let lease = cluster.nodes[0].reconciler.claims.lease.unwrap();
     cluster.world.end_lease(lease);
     cluster.rest();
     assert_eq!((cluster.used(0), cluster.nodes[0].lost.len()), (had.clone(), 0));
-    assert_ne!(cluster.nodes[0].core.own.lease, Some(lease));
+    assert_ne!(cluster.nodes[0].reconciler.claims.lease, Some(lease));
     assert!(had.iter().all(|name| cluster.nodes[1].peers.contains_key(name)));
 }
 

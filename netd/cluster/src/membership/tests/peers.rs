@@ -81,7 +81,7 @@ fn what_cannot_be_read_removes_nothing() {
     assert_eq!(nodes[0].peers[&name(1)], attrs(101), "as it was");
     assert_eq!(nodes[0].refused.len(), 3, "{:?}", nodes[0].refused);
     assert!(nodes[0].refused[&name(1)].contains("PublicIP"), "{:?}", nodes[0].refused);
-    assert_eq!(nodes[0].core.peers.refused().len(), 3);
+    assert_eq!(nodes[0].reconciler.peers.refused().len(), 3);
     nodes[0].news.clear();
     nodes[0].list(&world, Part::Flannel, clock(SOON * 3));
     assert!(nodes[0].news.is_empty(), "told once");
@@ -159,11 +159,11 @@ fn peers_that_do_not_come_back_are_removed_after_a_while() {
     gone.iter().for_each(|key| world.delete(key));
     nodes[0].list(&world, Part::Flannel, clock(SOON));
     let passed = rest(&mut world, &mut nodes, SOON, HOLD - Duration::from_secs(1));
-    assert_eq!((nodes[0].peers.len(), nodes[0].core.peers.held()), (6, 5));
+    assert_eq!((nodes[0].peers.len(), nodes[0].reconciler.peers.held()), (6, 5));
     renew(&mut world, 3);
     rest(&mut world, &mut nodes, passed, Duration::from_secs(2));
     let left: Vec<_> = nodes[0].peers.keys().cloned().collect();
-    assert_eq!((left, nodes[0].core.peers.held()), (vec![name(3), name(5)], 0));
+    assert_eq!((left, nodes[0].reconciler.peers.held()), (vec![name(3), name(5)], 0));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_store_that_is_away_is_said_and_changes_nothing() {
     nodes[0].fails(Part::Flannel, clock(SOON * 3));
     let since = clock(SOON).unix;
     assert_eq!(nodes[0].news, [Update::Behind { since, why: "away".into() }]);
-    assert_eq!(nodes[0].core.behind().unwrap().0, since);
+    assert_eq!(nodes[0].reconciler.behind().unwrap().0, since);
     assert_eq!((&nodes[0].peers, &nodes[0].used), (&peers, &used));
     // Wishes wait.
     nodes[0].announce(attrs(66));

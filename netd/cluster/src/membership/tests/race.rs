@@ -43,7 +43,7 @@ const NODES: usize = 4;
 fn event() -> impl Strategy<Value = Event> {
     let node = 0..NODES;
     let fate = prop_oneof![
-        8 => Just(Fate::Done),
+        8 => Just(Fate::Completion),
         1 => Just(Fate::Unasked),
         1 => Just(Fate::Unanswered),
     ];
@@ -104,10 +104,10 @@ impl Race {
             Event::Kill(n, seed) => nodes[n].restart(seed),
             Event::Pass(millis) => self.passed += Duration::from_millis(millis),
             Event::Full(n, full) => nodes[n].full = full,
-            Event::More(n) => nodes[n].core.more(),
+            Event::More(n) => nodes[n].reconciler.more(),
             Event::GiveBack(n) => {
                 if let Some(subnets) = nodes[n].used.pop_last() {
-                    nodes[n].core.give_back(&[subnets]);
+                    nodes[n].reconciler.give_back(&[subnets]);
                 }
             }
             Event::Renumber(n, ip) => nodes[n].announce(super::world::attrs(ip)),
@@ -165,7 +165,7 @@ impl Race {
         };
         for node in &self.nodes {
             let names: Vec<_> = node.used.iter().map(crate::flannel::key::name).collect();
-            let enough = node.core.own.problem.is_some() || !node.used.is_empty();
+            let enough = node.reconciler.claims.problem.is_some() || !node.used.is_empty();
             assert!(enough, "{} has nothing and does not say why", node.id);
             for name in &names {
                 let owner = &self.world.entries[&keys.owner(name)];
@@ -173,8 +173,8 @@ impl Race {
                 assert!(owner.contains(&format!("\"{}\"", node.id)), "{name}: {owner}");
                 let lease = &self.world.entries[&keys.lease(name)];
                 let said = crate::flannel::value::parse(&lease.value).unwrap();
-                assert_eq!(Some(said), node.core.own.attrs, "{name}");
-                assert!(lease.lease == 0 || Some(lease.lease) == node.core.own.lease);
+                assert_eq!(Some(said), node.reconciler.claims.attrs, "{name}");
+                assert!(lease.lease == 0 || Some(lease.lease) == node.reconciler.claims.lease);
             }
             let mine = |e: &netd_store::Entry| {
                 let name = e.key.strip_prefix(&keys.leases()).unwrap();

@@ -13,20 +13,20 @@ use crate::flannel;
 fn several_subnets_are_taken_and_given_back() {
     let mut cluster = Cluster::settled(1);
     let first = cluster.only(0);
-    cluster.nodes[0].core.more();
-    cluster.nodes[0].core.more();
+    cluster.nodes[0].reconciler.more();
+    cluster.nodes[0].reconciler.more();
     cluster.rest();
     assert_eq!(cluster.used(0).len(), 2, "one at a time");
-    cluster.nodes[0].core.more();
+    cluster.nodes[0].reconciler.more();
     cluster.rest();
     assert_eq!(cluster.used(0).len(), 3);
-    cluster.nodes[0].core.give_back(&[first, subnets("10.5.99.0-24")]);
+    cluster.nodes[0].reconciler.give_back(&[first, subnets("10.5.99.0-24")]);
     cluster.rest();
     assert_eq!(cluster.used(0).len(), 2);
     let name = flannel::key::name(&first);
     assert_eq!((cluster.lease_of(&name), cluster.owner_of(&name)), (None, None));
     let rest: Vec<_> = cluster.nodes[0].used.iter().copied().collect();
-    cluster.nodes[0].core.give_back(&rest);
+    cluster.nodes[0].reconciler.give_back(&rest);
     cluster.rest();
     assert_eq!(cluster.used(0).len(), 1, "never without any");
 }
@@ -43,9 +43,9 @@ fn a_range_that_is_full_is_said_and_waited_for() {
     let revision = cluster.world.revision;
     cluster.wait(Duration::from_secs(3000));
     assert_eq!(cluster.world.revision, revision);
-    cluster.nodes[3].core.more();
+    cluster.nodes[3].reconciler.more();
     let gone = cluster.nodes.remove(0);
-    cluster.world.end_lease(gone.core.own.lease.unwrap());
+    cluster.world.end_lease(gone.reconciler.claims.lease.unwrap());
     cluster.rest();
     let had: usize = cluster.nodes.iter().map(|n| n.used.len()).sum();
     assert_eq!(had, 8, "who waited has what became free");
@@ -66,7 +66,7 @@ fn a_fixed_subnet_is_that_or_none() {
     cluster.rest();
     assert_eq!(cluster.used(0), ["10.5.6.0-24"]);
     let only = cluster.only(0);
-    cluster.nodes[0].core.give_back(&[only]);
+    cluster.nodes[0].reconciler.give_back(&[only]);
     cluster.rest();
     assert_eq!(cluster.used(0), ["10.5.6.0-24"]);
 
@@ -96,7 +96,7 @@ fn another_configuration_is_followed_and_what_is_used_is_kept() {
     for own in own.unwrap() {
         assert_eq!(own.fits, own.subnets != had);
     }
-    cluster.nodes[0].core.give_back(&[had]);
+    cluster.nodes[0].reconciler.give_back(&[had]);
     cluster.rest();
     assert!(flannel::key::name(&cluster.only(0)).starts_with("10.99."));
 }

@@ -8,16 +8,17 @@ use std::{
 
 use super::super::{
     PeerUpdate, Update,
-    core::{Action, Core, Done, Seen, Settings},
+    claims::NodeIdentity,
     diff::{Now, Peers},
     files::OwnFile,
-    own::Me,
-    standing,
+    ownership,
+    reconciler::{Action, Completion, Reconciler, Settings, StoreUpdate},
     view::{Part, View},
 };
 use crate::{LeaseAttrs, Subnets, flannel};
 use netd_store::{
-    Change, Compare, Entry, Event, LeaseId, Outcome, Revision, StoreError, Txn, keys::ClusterKeys,
+    Change, Compare, Entry, Event, LeaseId, Revision, StoreError, Txn, TxnOutcome,
+    keys::ClusterKeys,
 };
 
 /// A store as the trait describes it.
@@ -57,7 +58,7 @@ impl World {
         self.apply(vec![Change::Put { key: key.to_owned(), value, lease }]);
     }
 
-    pub fn commit(&mut self, txn: Txn) -> Result<Outcome, StoreError> {
+    pub fn commit(&mut self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         netd_store::rules::check(&txn)?;
         let holds = |compare: &Compare| match (compare, self.entries.get(compare.key())) {
             (Compare::Absent(_), entry) => entry.is_none(),
@@ -66,7 +67,7 @@ impl World {
         };
         if !txn.compares.iter().all(holds) {
             let there = txn.compares.iter().filter_map(|c| self.entries.get(c.key()));
-            return Ok(Outcome::Conflict(there.cloned().collect()));
+            return Ok(TxnOutcome::Conflict(there.cloned().collect()));
         }
         for change in &txn.changes {
             if let Change::Put { lease, .. } = change
@@ -77,7 +78,7 @@ impl World {
             }
         }
         self.apply(txn.changes);
-        Ok(Outcome::Committed(self.revision))
+        Ok(TxnOutcome::Committed(self.revision))
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -130,7 +131,7 @@ impl World {
 /// How an action ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    Done,
+    Completion,
     /// The store was never asked.
     Unasked,
     /// The store did it and the answer was lost.
@@ -140,7 +141,7 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Node {
     pub id: String,
-    pub core: Core,
+    pub reconciler: Reconciler,
     pub disk: OwnFile,
     pub used: BTreeSet<Subnets>,
     pub lost: Vec<Subnets>,
@@ -150,7 +151,7 @@ pub struct Node {
     settings: Settings,
     attrs: LeaseAttrs,
     doing: Option<Action>,
-    answered: Option<Done>,
+    answered: Option<Completion>,
     pub commits: usize,
     /// Nothing can be written to its disk.
     pub full: bool,
@@ -194,10 +195,10 @@ fn prefix(part: Part) -> String {
 impl Node {
     pub fn new(n: u8, settings: Settings) -> Self {
         let id = format!("id-{n}");
-        let core = core(&id, &settings, OwnFile::default(), n.into());
+        let reconciler = reconciler(&id, &settings, OwnFile::default(), n.into());
         let mut node = Self {
             id,
-            core,
+            reconciler,
             disk: OwnFile::default(),
             used: BTreeSet::new(),
             lost: vec![],
@@ -212,7 +213,7 @@ impl Node {
             full: false,
             at: BTreeMap::new(),
         };
-        node.core.announce(node.attrs.clone());
+        node.reconciler.announce(node.attrs.clone());
         node
     }
 
@@ -222,22 +223,22 @@ impl Node {
 
     pub fn announce(&mut self, attrs: LeaseAttrs) {
         self.attrs = attrs.clone();
-        self.core.announce(attrs);
+        self.reconciler.announce(attrs);
     }
 
     /// kill -9, and a start: only the disk is left.
     pub fn restart(&mut self, seed: u64) {
-        self.core = core(&self.id, &self.settings, self.disk.clone(), seed);
+        self.reconciler = reconciler(&self.id, &self.settings, self.disk.clone(), seed);
         (self.doing, self.answered) = (None, None);
         self.at.clear();
         self.peers.clear();
         self.refused.clear();
-        self.core.announce(self.attrs.clone());
+        self.reconciler.announce(self.attrs.clone());
         self.read();
     }
 
     fn read(&mut self) {
-        while let Some(update) = self.core.outbox.next() {
+        while let Some(update) = self.reconciler.pending.next() {
             match &update {
                 Update::Own(own) => self.used = own.iter().map(|own| own.subnets).collect(),
                 Update::Lost(subnets) => self.lost.push(*subnets),
@@ -269,7 +270,7 @@ impl Node {
     /// Looks for something to do. Whether there is.
     pub fn decide(&mut self, now: Now) -> bool {
         if self.doing.is_none() && self.answered.is_none() {
-            self.doing = self.core.next(now);
+            self.doing = self.reconciler.next(now);
         }
         self.read();
         self.doing.is_some() || self.answered.is_some()
@@ -279,30 +280,30 @@ impl Node {
     pub fn act(&mut self, world: &mut World, fate: Fate) {
         let Some(action) = self.doing.take() else { return };
         let away = || StoreError::Unavailable("away".into());
-        let unanswered = fate != Fate::Done;
+        let unanswered = fate != Fate::Completion;
         self.answered = Some(match action {
             Action::Save(file) => {
                 // The disk fails or does not.
                 if self.full || fate == Fate::Unasked {
-                    Done::Saved(file, Err("full".into()))
+                    Completion::Saved(file, Err("full".into()))
                 } else {
                     self.disk = file.clone();
-                    Done::Saved(file, Ok(()))
+                    Completion::Saved(file, Ok(()))
                 }
             }
             Action::Relist => {
                 self.at.clear();
-                Done::Relisting
+                Completion::Relisting
             }
-            Action::Grant(_) if fate == Fate::Unasked => Done::Granted(Err(away())),
+            Action::Grant(_) if fate == Fate::Unasked => Completion::Granted(Err(away())),
             Action::Grant(_) => {
                 let lease = world.grant();
-                Done::Granted(if unanswered { Err(away()) } else { Ok(lease) })
+                Completion::Granted(if unanswered { Err(away()) } else { Ok(lease) })
             }
-            Action::KeepAlive(lease) if unanswered => Done::KeptAlive(lease, Err(away())),
+            Action::KeepAlive(lease) if unanswered => Completion::KeptAlive(lease, Err(away())),
             Action::KeepAlive(lease) => {
                 let alive = world.is_alive(lease);
-                Done::KeptAlive(
+                Completion::KeptAlive(
                     lease,
                     if alive { Ok(()) } else { Err(StoreError::LeaseGone(lease)) },
                 )
@@ -311,7 +312,7 @@ impl Node {
                 self.commits += 1;
                 let asked = (fate != Fate::Unasked).then(|| world.commit(txn.clone()));
                 let outcome = asked.filter(|_| !unanswered).unwrap_or_else(|| Err(away()));
-                Done::Committed(why, txn, outcome)
+                Completion::Committed(why, txn, outcome)
             }
         });
     }
@@ -324,7 +325,7 @@ impl Node {
     /// Learns what became of it.
     pub fn learn(&mut self, now: Now) {
         if let Some(done) = self.answered.take() {
-            self.core.done(done, now);
+            self.reconciler.complete(done, now);
         }
         self.read();
     }
@@ -340,7 +341,7 @@ impl Node {
         self.at.insert(part as u8, revision);
         let any = !events.is_empty();
         if any {
-            self.core.seen(part, Seen::Changes(events, revision), now);
+            self.reconciler.ingest(part, StoreUpdate::Changes(events, revision), now);
             self.read();
         }
         any
@@ -349,23 +350,27 @@ impl Node {
     /// Lists a part anew.
     pub fn list(&mut self, world: &World, part: Part, now: Now) {
         self.at.insert(part as u8, world.revision);
-        self.core.seen(part, Seen::List(world.under(&prefix(part)), world.revision), now);
+        self.reconciler.ingest(
+            part,
+            StoreUpdate::List(world.under(&prefix(part)), world.revision),
+            now,
+        );
         self.read();
     }
 
     pub fn fails(&mut self, part: Part, now: Now) {
-        self.core.seen(part, Seen::Failed("away".into()), now);
+        self.reconciler.ingest(part, StoreUpdate::Failed("away".into()), now);
         self.read();
     }
 }
 
-fn core(id: &str, settings: &Settings, disk: OwnFile, seed: u64) -> Core {
-    let me = Me { id: id.into(), name: format!("node-{id}"), version: "1".into() };
+fn reconciler(id: &str, settings: &Settings, disk: OwnFile, seed: u64) -> Reconciler {
+    let me = NodeIdentity { id: id.into(), name: format!("node-{id}"), version: "1".into() };
     let view = View::new(ClusterKeys::default());
     let peers = Peers::new(BTreeMap::new(), HOLD);
-    let mut core = Core::new(settings.clone(), me, view, disk, peers);
-    core.seed(seed);
-    core
+    let mut reconciler = Reconciler::new(settings.clone(), me, view, disk, peers);
+    reconciler.seed(seed);
+    reconciler
 }
 
 /// Lets everything happen that is to happen within `within`; the time that is then.
@@ -388,11 +393,11 @@ pub fn rest(
                 busy |= node.see(world, Part::Flannel, 100, now);
                 busy |= node.see(world, Part::Cluster, 100, now);
                 busy |= node.decide(now);
-                node.act(world, Fate::Done);
+                node.act(world, Fate::Completion);
                 node.learn(now);
             }
         }
-        let wake = nodes.iter().filter_map(|node| node.core.wake_at(now)).min();
+        let wake = nodes.iter().filter_map(|node| node.reconciler.wake_at(now)).min();
         let wake = wake.map(|at| at.saturating_duration_since(clock(Duration::ZERO).mono));
         match wake.filter(|at| *at <= end) {
             Some(at) => passed = at,
@@ -406,7 +411,7 @@ pub fn assert_disjoint(nodes: &[Node]) {
     for (n, a) in nodes.iter().enumerate() {
         for b in nodes.iter().skip(n + 1) {
             for (x, y) in a.used.iter().flat_map(|x| b.used.iter().map(move |y| (x, y))) {
-                assert!(!standing::overlap(x, y), "{} uses {x:?} and {} {y:?}", a.id, b.id);
+                assert!(!ownership::overlap(x, y), "{} uses {x:?} and {} {y:?}", a.id, b.id);
             }
         }
     }

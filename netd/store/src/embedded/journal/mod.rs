@@ -22,7 +22,7 @@ use prost::Message as _;
 
 use self::frame::{OVERHEAD, frame, payloads};
 use super::{
-    failure::{damaged, io_failed},
+    error::{damaged, io_failed},
     file::{Content, Effect, RecordFile, remove_if_there},
     record,
 };

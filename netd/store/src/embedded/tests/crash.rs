@@ -12,7 +12,7 @@ use std::{
 use proptest::prelude::Rng;
 
 use super::{durable, open, options, put, puts, value, volatile};
-use crate::{Change, Outcome, Store, embedded::EmbeddedStore};
+use crate::{Change, Store, TxnOutcome, embedded::EmbeddedStore};
 
 /// Set for the process that is killed: the directory it works in.
 const DIR: &str = "NETD_TEST_CRASH_DIR";
@@ -56,7 +56,7 @@ async fn committer() {
     let mut out = File::from(std::io::stdout().as_fd().try_clone_to_owned().unwrap());
     for n in first.trim().parse::<u64>().unwrap().. {
         let outcome = store.commit(puts(step(n))).await.unwrap();
-        let Outcome::Committed(revision) = outcome else { panic!("{outcome:?}") };
+        let TxnOutcome::Committed(revision) = outcome else { panic!("{outcome:?}") };
         writeln!(out, "committed {n} {revision}").unwrap();
     }
 }

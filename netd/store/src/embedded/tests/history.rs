@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{open, options, put, puts, volatile};
 use crate::{
-    Revision, Store, Watch, Watched,
+    Revision, Store, Watch, WatchUpdate,
     embedded::{EmbeddedOptions, EmbeddedStore, HistoryLimit},
 };
 
@@ -20,14 +20,14 @@ async fn fill(store: &EmbeddedStore, count: usize, size: usize) -> Revision {
     store.list("").await.unwrap().revision
 }
 
-async fn next(watch: &mut Box<dyn Watch>) -> Watched {
+async fn next(watch: &mut Box<dyn Watch>) -> WatchUpdate {
     watch.next().await.unwrap().unwrap()
 }
 
 async fn count(store: &EmbeddedStore, after: Revision) -> Option<usize> {
     match next(&mut store.watch("", after).await.unwrap()).await {
-        Watched::Changes { events, .. } => Some(events.len()),
-        Watched::Compacted => None,
+        WatchUpdate::Changes { events, .. } => Some(events.len()),
+        WatchUpdate::Compacted => None,
     }
 }
 
@@ -60,9 +60,9 @@ async fn a_consumer_that_falls_behind_the_bound_is_told_so_once() {
     let store = with_history(dir.path(), 10, 1 << 20);
     let mut slow = store.watch("", 0).await.unwrap();
     fill(&store, 5, 1).await;
-    assert!(matches!(next(&mut slow).await, Watched::Changes { revision: 5, .. }));
+    assert!(matches!(next(&mut slow).await, WatchUpdate::Changes { revision: 5, .. }));
     fill(&store, 11, 1).await;
-    assert_eq!(next(&mut slow).await, Watched::Compacted);
+    assert_eq!(next(&mut slow).await, WatchUpdate::Compacted);
     assert!(slow.next().await.is_none());
 }
 
@@ -77,7 +77,9 @@ async fn a_quiet_prefix_does_not_fall_behind_while_it_is_waited_for() {
         tokio::task::yield_now().await;
     }
     store.commit(puts([put(&volatile("other"), b"")])).await.unwrap();
-    assert!(matches!(waiting.await.unwrap(), Watched::Changes { events, .. } if events.len() == 1));
+    assert!(
+        matches!(waiting.await.unwrap(), WatchUpdate::Changes { events, .. } if events.len() == 1)
+    );
 }
 
 #[tokio::test]
@@ -89,7 +91,7 @@ async fn revisions_before_a_restart_are_compacted_and_the_current_one_is_not() {
     let mut watch = store.watch("", last).await.unwrap();
     fill(&store, 1, 1).await;
     assert!(
-        matches!(next(&mut watch).await, Watched::Changes { revision, .. } if revision == last + 1)
+        matches!(next(&mut watch).await, WatchUpdate::Changes { revision, .. } if revision == last + 1)
     );
 }
 
@@ -100,7 +102,7 @@ async fn a_watch_ends_when_the_store_is_closed_after_telling_the_last_change() {
     let mut watch = store.watch("", 0).await.unwrap();
     fill(&store, 1, 1).await;
     drop(store);
-    assert!(matches!(next(&mut watch).await, Watched::Changes { revision: 1, .. }));
+    assert!(matches!(next(&mut watch).await, WatchUpdate::Changes { revision: 1, .. }));
     assert!(watch.next().await.is_none());
     assert!(watch.next().await.is_none());
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{durable, open, options, put, puts, value, volatile};
 use crate::{
-    Change, Event, Outcome, Revision, Store, StoreError, Watched,
+    Change, Event, Revision, Store, StoreError, TxnOutcome, WatchUpdate,
     embedded::{
         EmbeddedOptions, EmbeddedStore,
         file::{KvFile, RecordFile as _},
@@ -14,7 +14,7 @@ use crate::{
 
 async fn commit(store: &EmbeddedStore, changes: impl IntoIterator<Item = Change>) -> Revision {
     match store.commit(puts(changes)).await.unwrap() {
-        Outcome::Committed(revision) => revision,
+        TxnOutcome::Committed(revision) => revision,
         conflict => panic!("{conflict:?}"),
     }
 }
@@ -150,7 +150,7 @@ async fn a_lease_over_both_classes_removes_its_keys_at_one_revision() {
     let after = commit(&store, [leased(volatile("e"))]).await;
     let mut watch = store.watch("", after).await.unwrap();
     store.revoke(lease).await.unwrap();
-    let Some(Ok(Watched::Changes { mut events, revision })) = watch.next().await else {
+    let Some(Ok(WatchUpdate::Changes { mut events, revision })) = watch.next().await else {
         panic!("no events")
     };
     events.sort_by_key(|e| format!("{e:?}"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{durable, open, put, puts, volatile};
 use crate::{
-    Entry, Outcome, Store,
+    Entry, Store, TxnOutcome,
     embedded::file::{Effect, RecordFile},
 };
 
@@ -40,7 +40,7 @@ async fn a_write_that_was_reported_as_failed_is_undone_before_the_next() {
             writer.revision = 5;
         }
         let next = store.commit(puts([put(&key("z"), b"3")])).await.unwrap();
-        assert_eq!(next, Outcome::Committed(6));
+        assert_eq!(next, TxnOutcome::Committed(6));
         let now = store.list("").await.unwrap();
         assert_eq!(now.entries[..2], before);
         drop(store);

@@ -22,7 +22,7 @@ use super::{
     open, options, put, puts, volatile,
 };
 use crate::{
-    Outcome, Store, StoreError,
+    Store, StoreError, TxnOutcome,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
@@ -77,7 +77,7 @@ async fn fill_up(
     let mut made = 0;
     let reason = loop {
         match store.commit(puts(pair(made))).await {
-            Ok(Outcome::Committed(_)) => made += 1,
+            Ok(TxnOutcome::Committed(_)) => made += 1,
             Err(StoreError::Failed { path, reason }) if Path::new(&path) == file => break reason,
             other => panic!("{other:?}"),
         }

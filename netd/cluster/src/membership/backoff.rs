@@ -10,11 +10,11 @@ const MOST: Duration = Duration::from_secs(15);
 /// Doubles with each failure; half of the wait is random, so that nodes that failed
 /// together don't come back together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pace {
+pub(super) struct Backoff {
     failures: u32,
 }
 
-impl Pace {
+impl Backoff {
     /// Notes a failure; how long to wait now.
     pub(super) fn failed(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let wait = FIRST.saturating_mul(1 << self.failures.min(16)).min(MOST);
@@ -29,7 +29,7 @@ impl Pace {
 }
 
 /// `of`, a tenth more or less: nodes that started together must not renew together.
-pub(super) fn about(of: Duration, rng: &mut fastrand::Rng) -> Duration {
+pub(super) fn jittered(of: Duration, rng: &mut fastrand::Rng) -> Duration {
     of.mul_f64(0.9 + rng.f64() / 5.0)
 }
 
@@ -40,13 +40,13 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_begin_anew() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut pace = Pace::default();
-        let waits: Vec<_> = (0..100).map(|_| pace.failed(&mut rng)).collect();
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..100).map(|_| backoff.failed(&mut rng)).collect();
         assert!(waits[0] >= FIRST / 2 && waits[0] <= FIRST, "{waits:?}");
         assert!(waits.iter().all(|w| *w <= MOST), "{waits:?}");
         assert!(waits[50..].iter().all(|w| *w >= MOST / 2), "{waits:?}");
-        pace.reset();
-        assert!(pace.failed(&mut rng) <= FIRST);
+        backoff.reset();
+        assert!(backoff.failed(&mut rng) <= FIRST);
     }
 
     #[test]
@@ -54,7 +54,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let hour = Duration::from_secs(3600);
         for _ in 0..1000 {
-            let got = about(hour, &mut rng);
+            let got = jittered(hour, &mut rng);
             assert!(got >= hour.mul_f64(0.899) && got <= hour.mul_f64(1.101), "{got:?}");
         }
     }

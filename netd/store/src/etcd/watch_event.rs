@@ -7,7 +7,7 @@ use crate::{Event, Revision};
 
 /// One message.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(super) enum WatchEvent {
     /// The watch has begun.
     Created,
     /// Nothing that is later than this revision was left out.
@@ -22,18 +22,18 @@ pub(super) enum Received {
 }
 
 /// Reads one message.
-pub(super) fn read(message: &WatchResponse) -> Received {
+pub(super) fn read(message: &WatchResponse) -> WatchEvent {
     if message.canceled() {
         return match message.compact_revision() > 0 {
-            true => Received::Compacted,
-            false => Received::Refused(message.cancel_reason().to_owned()),
+            true => WatchEvent::Compacted,
+            false => WatchEvent::Refused(message.cancel_reason().to_owned()),
         };
     }
     let events: Vec<_> = message.events().iter().filter_map(event).collect();
     match events.last() {
-        Some((revision, _)) => Received::Events { revision: *revision, events },
-        None if message.created() => Received::Created,
-        None => Received::Progress(message.header().map_or(0, ResponseHeader::revision)),
+        Some((revision, _)) => WatchEvent::Events { revision: *revision, events },
+        None if message.created() => WatchEvent::Created,
+        None => WatchEvent::Progress(message.header().map_or(0, ResponseHeader::revision)),
     }
 }
 

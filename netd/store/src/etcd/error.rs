@@ -9,18 +9,18 @@ use crate::StoreError;
 
 /// Why a member gave no answer that can be used.
 #[derive(Debug)]
-pub(super) enum Miss {
+pub(super) enum AttemptError {
     /// Nothing was done; another member may do it.
     NotDone(String),
     /// It may have been done.
     Unknown(String),
     /// etcd will not do it, whichever member is asked.
-    Refused(Why, String),
+    Refused(Refusal, String),
 }
 
 /// Why etcd refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum Refusal {
     /// The revision is forgotten.
     Compacted,
     /// The revision is still to come.
@@ -37,20 +37,20 @@ pub(super) enum Why {
 
 /// Why a request was not answered by any member.
 #[derive(Debug)]
-pub(super) enum Failure {
-    Refused { endpoint: String, why: Why, text: String },
+pub(super) enum RequestError {
+    Refused { endpoint: String, why: Refusal, text: String },
     Unavailable(String),
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<RequestError> for StoreError {
+    fn from(failure: RequestError) -> Self {
         match failure {
-            Failure::Unavailable(text) => Self::Unavailable(text),
-            Failure::Refused { endpoint, why, text } => match why {
-                Why::Limit => Self::BadTransaction(text),
-                Why::Setup => Self::Failed { path: endpoint, reason: text },
+            RequestError::Unavailable(text) => Self::Unavailable(text),
+            RequestError::Refused { endpoint, why, text } => match why {
+                Refusal::Limit => Self::BadTransaction(text),
+                Refusal::Setup => Self::Failed { path: endpoint, reason: text },
                 // Each request deals with those that it can meet.
-                Why::Compacted | Why::Future | Why::TooLarge | Why::LeaseGone => {
+                Refusal::Compacted | Refusal::Future | Refusal::TooLarge | Refusal::LeaseGone => {
                     Self::Unavailable(format!("{endpoint}: {text}"))
                 }
             },
@@ -59,53 +59,70 @@ impl From<Failure> for StoreError {
 }
 
 /// What an error of the client means.
-pub(super) fn judge(error: Error) -> Miss {
+pub(super) fn judge(error: Error) -> AttemptError {
     match error {
         Error::GRpcStatus(status) => judge_status(&status),
         Error::LeaseKeepAliveError(text) if text == "lease not found" => {
-            Miss::Refused(Why::LeaseGone, text)
+            AttemptError::Refused(Refusal::LeaseGone, text)
         }
-        Error::TransportError(error) => Miss::NotDone(chain(&error)),
+        Error::TransportError(error) => AttemptError::NotDone(chain(&error)),
         Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
-            Miss::Refused(Why::Setup, error.to_string())
+            AttemptError::Refused(Refusal::Setup, error.to_string())
         }
-        other => Miss::Unknown(other.to_string()),
+        other => AttemptError::Unknown(other.to_string()),
     }
 }
 
 /// etcd's texts: `api/v3rpc/rpctypes/error.go` of its source.
-pub(super) fn judge_status(status: &Status) -> Miss {
+pub(super) fn judge_status(status: &Status) -> AttemptError {
     let said = status.message();
     let has = |part: &str| said.contains(part);
     match status.code() {
-        Code::Unavailable if is_connect(status) => Miss::NotDone(chain(status)),
-        Code::Unavailable if has("no leader") => Miss::NotDone(said.to_owned()),
-        Code::ResourceExhausted if has("too many requests") => Miss::NotDone(said.to_owned()),
-        Code::ResourceExhausted if has("space exceeded") => Miss::Refused(
-            Why::Setup,
+        Code::Unavailable if is_connect(status) => AttemptError::NotDone(chain(status)),
+        Code::Unavailable if has("no leader") => AttemptError::NotDone(said.to_owned()),
+        Code::ResourceExhausted if has("too many requests") => {
+            AttemptError::NotDone(said.to_owned())
+        }
+        Code::ResourceExhausted if has("space exceeded") => AttemptError::Refused(
+            Refusal::Setup,
             format!("{said}; compact and defragment etcd, then disarm its alarm (etcdctl alarm)"),
         ),
-        Code::ResourceExhausted if has("larger than max") => Miss::Refused(Why::Limit, large(said)),
-        Code::OutOfRange if has("compacted") => Miss::Refused(Why::Compacted, said.to_owned()),
-        Code::OutOfRange if has("future revision") => Miss::Refused(Why::Future, said.to_owned()),
-        Code::OutOfRange if has("too large") => Miss::Refused(Why::TooLarge, said.to_owned()),
-        Code::NotFound if has("lease not found") => Miss::Refused(Why::LeaseGone, said.to_owned()),
-        // The next client logs in anew.
-        Code::Unauthenticated => Miss::NotDone(said.to_owned()),
-        Code::InvalidArgument if has("auth store is old") => Miss::NotDone(said.to_owned()),
-        Code::InvalidArgument if has("authentication failed") || has("user name is empty") => {
-            Miss::Refused(Why::Setup, format!("{said}; give netd a user of etcd and its password"))
+        Code::ResourceExhausted if has("larger than max") => {
+            AttemptError::Refused(Refusal::Limit, large(said))
         }
-        Code::PermissionDenied => Miss::Refused(
-            Why::Setup,
+        Code::OutOfRange if has("compacted") => {
+            AttemptError::Refused(Refusal::Compacted, said.to_owned())
+        }
+        Code::OutOfRange if has("future revision") => {
+            AttemptError::Refused(Refusal::Future, said.to_owned())
+        }
+        Code::OutOfRange if has("too large") => {
+            AttemptError::Refused(Refusal::TooLarge, said.to_owned())
+        }
+        Code::NotFound if has("lease not found") => {
+            AttemptError::Refused(Refusal::LeaseGone, said.to_owned())
+        }
+        // The next client logs in anew.
+        Code::Unauthenticated => AttemptError::NotDone(said.to_owned()),
+        Code::InvalidArgument if has("auth store is old") => AttemptError::NotDone(said.to_owned()),
+        Code::InvalidArgument if has("authentication failed") || has("user name is empty") => {
+            AttemptError::Refused(
+                Refusal::Setup,
+                format!("{said}; give netd a user of etcd and its password"),
+            )
+        }
+        Code::PermissionDenied => AttemptError::Refused(
+            Refusal::Setup,
             format!("{said}; grant netd's user the role for its prefixes (etcdctl role)"),
         ),
-        Code::InvalidArgument if has("too large") => Miss::Refused(Why::Limit, large(said)),
-        Code::InvalidArgument => Miss::Refused(Why::Limit, said.to_owned()),
-        Code::FailedPrecondition | Code::Unimplemented | Code::DataLoss => {
-            Miss::Refused(Why::Setup, said.to_owned())
+        Code::InvalidArgument if has("too large") => {
+            AttemptError::Refused(Refusal::Limit, large(said))
         }
-        _ => Miss::Unknown(chain(status)),
+        Code::InvalidArgument => AttemptError::Refused(Refusal::Limit, said.to_owned()),
+        Code::FailedPrecondition | Code::Unimplemented | Code::DataLoss => {
+            AttemptError::Refused(Refusal::Setup, said.to_owned())
+        }
+        _ => AttemptError::Unknown(chain(status)),
     }
 }
 
@@ -150,7 +167,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
 
-    fn of(code: Code, said: &str) -> Miss {
+    fn of(code: Code, said: &str) -> AttemptError {
         judge(Error::GRpcStatus(Status::new(code, said)))
     }
 
@@ -162,7 +179,7 @@ mod tests {
             (Code::Unauthenticated, "etcdserver: invalid auth token"),
             (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
         ] {
-            assert!(matches!(of(code, said), Miss::NotDone(_)), "{said}");
+            assert!(matches!(of(code, said), AttemptError::NotDone(_)), "{said}");
         }
         for (code, said) in [
             (Code::Unavailable, "etcdserver: request timed out"),
@@ -174,7 +191,7 @@ mod tests {
             (Code::Cancelled, "operation was canceled"),
             (Code::Internal, "x"),
         ] {
-            assert!(matches!(of(code, said), Miss::Unknown(_)), "{said}");
+            assert!(matches!(of(code, said), AttemptError::Unknown(_)), "{said}");
         }
     }
 
@@ -184,29 +201,37 @@ mod tests {
             (
                 Code::OutOfRange,
                 "etcdserver: mvcc: required revision has been compacted",
-                Why::Compacted,
+                Refusal::Compacted,
             ),
             (
                 Code::OutOfRange,
                 "etcdserver: mvcc: required revision is a future revision",
-                Why::Future,
+                Refusal::Future,
             ),
             (
                 Code::OutOfRange,
                 "Error, decoded message length too large: found 9 bytes",
-                Why::TooLarge,
+                Refusal::TooLarge,
             ),
-            (Code::NotFound, "etcdserver: requested lease not found", Why::LeaseGone),
-            (Code::InvalidArgument, "etcdserver: too many operations in txn request", Why::Limit),
-            (Code::InvalidArgument, "etcdserver: request is too large", Why::Limit),
-            (Code::ResourceExhausted, "grpc: received message larger than max", Why::Limit),
-            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Why::Setup),
-            (Code::PermissionDenied, "etcdserver: permission denied", Why::Setup),
-            (Code::InvalidArgument, "etcdserver: authentication failed, invalid user", Why::Setup),
-            (Code::FailedPrecondition, "etcdserver: authentication is not enabled", Why::Setup),
+            (Code::NotFound, "etcdserver: requested lease not found", Refusal::LeaseGone),
+            (
+                Code::InvalidArgument,
+                "etcdserver: too many operations in txn request",
+                Refusal::Limit,
+            ),
+            (Code::InvalidArgument, "etcdserver: request is too large", Refusal::Limit),
+            (Code::ResourceExhausted, "grpc: received message larger than max", Refusal::Limit),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Refusal::Setup),
+            (Code::PermissionDenied, "etcdserver: permission denied", Refusal::Setup),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user",
+                Refusal::Setup,
+            ),
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled", Refusal::Setup),
         ] {
             let miss = of(code, said);
-            let Miss::Refused(found, text) = &miss else { panic!("{said}: {miss:?}") };
+            let AttemptError::Refused(found, text) = &miss else { panic!("{said}: {miss:?}") };
             assert!(*found == why && text.contains(said), "{said}: {miss:?}");
         }
     }

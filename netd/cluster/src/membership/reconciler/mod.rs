@@ -4,8 +4,8 @@
 //! One step is done at a time, and none is decided before the view has reached what the
 //! last one changed. A subnet is used after the store has it, then the disk.
 
-mod news;
-mod outcome;
+mod complete;
+mod ingest;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,16 +15,16 @@ use std::{
 
 use super::{
     OwnSubnets,
+    backoff::Backoff,
+    claims::{ClaimContext, ClaimStep, Claims, NodeIdentity, Purpose},
     diff::{Now, Peers},
     files::OwnFile,
-    outbox::Outbox,
-    own::{Facts, Me, Own, Step, Why},
-    pace::Pace,
+    pending_updates::PendingUpdates,
     records::OwnerRecord,
     view::{Part, View},
 };
 use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
-use netd_store::{Entry, Event, LeaseId, Outcome, Revision, StoreError, Txn};
+use netd_store::{Entry, Event, LeaseId, Revision, StoreError, Txn, TxnOutcome};
 
 /// After so long without a write, a subnet's keys are written at once again.
 const QUIET: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub(super) struct Settings {
 
 /// What came from the store.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum StoreUpdate {
     List(Vec<Entry>, Revision),
     Changes(Vec<Event>, Revision),
     /// It can't be followed; why.
@@ -53,7 +53,7 @@ pub(super) enum Seen {
 pub(super) enum Action {
     Grant(Duration),
     KeepAlive(LeaseId),
-    Commit(Why, Txn),
+    Commit(Purpose, Txn),
     /// Write it durably.
     Save(OwnFile),
     /// List everything anew.
@@ -62,10 +62,10 @@ pub(super) enum Action {
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum Completion {
     Granted(Result<LeaseId, StoreError>),
     KeptAlive(LeaseId, Result<(), StoreError>),
-    Committed(Why, Txn, Result<Outcome, StoreError>),
+    Committed(Purpose, Txn, Result<TxnOutcome, StoreError>),
     Saved(OwnFile, Result<(), String>),
     Relisting,
 }
@@ -82,17 +82,17 @@ enum Link {
 struct Written {
     last: Instant,
     next: Instant,
-    pace: Pace,
+    backoff: Backoff,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct Reconciler {
     pub settings: Settings,
-    pub own: Own,
+    pub claims: Claims,
     pub view: View,
     pub peers: Peers,
-    pub outbox: Outbox,
+    pub pending: PendingUpdates,
     pub config: Option<Arc<ClusterConfig>>,
     /// The configuration as it was read.
     config_text: Option<String>,
@@ -107,14 +107,14 @@ pub(super) struct Core {
     /// What is on disk, and what was told to be usable.
     saved: OwnFile,
     told: Vec<OwnSubnets>,
-    save_pace: Pace,
+    save_backoff: Backoff,
     save_at: Option<Instant>,
     pub save_problem: Option<String>,
     /// What the view has to reach, and until when.
     awaited: BTreeMap<Part, (Revision, Instant)>,
     /// No step before.
     not_before: Option<Instant>,
-    pace: Pace,
+    backoff: Backoff,
     written: BTreeMap<Subnets, Written>,
     /// When a subnet that had to wait may be written.
     rested_at: Option<Instant>,
@@ -126,10 +126,16 @@ pub(super) struct Core {
     cut_off: Option<Instant>,
 }
 
-impl Core {
+impl Reconciler {
     /// A node that knows what it remembers.
-    pub(super) fn new(settings: Settings, me: Me, view: View, file: OwnFile, peers: Peers) -> Self {
-        let mut own = Own {
+    pub(super) fn new(
+        settings: Settings,
+        me: NodeIdentity,
+        view: View,
+        file: OwnFile,
+        peers: Peers,
+    ) -> Self {
+        let mut claims = Claims {
             me,
             held: file.held.clone(),
             leaving: file.leaving.clone(),
@@ -144,15 +150,15 @@ impl Core {
             conflicts: 0,
             problem: None,
         };
-        if own.fixed.is_some() {
-            own.wanted = 1;
+        if claims.fixed.is_some() {
+            claims.wanted = 1;
         }
-        let mut core = Self {
+        let mut reconciler = Self {
             settings,
-            own,
+            claims,
             view,
             peers,
-            outbox: Outbox::default(),
+            pending: PendingUpdates::default(),
             config: None,
             config_text: None,
             config_problem: None,
@@ -162,12 +168,12 @@ impl Core {
             remembered_owners: BTreeMap::new(),
             saved: file,
             told: vec![],
-            save_pace: Pace::default(),
+            save_backoff: Backoff::default(),
             save_at: None,
             save_problem: None,
             awaited: BTreeMap::new(),
             not_before: None,
-            pace: Pace::default(),
+            backoff: Backoff::default(),
             written: BTreeMap::new(),
             rested_at: None,
             renew_at: None,
@@ -175,13 +181,13 @@ impl Core {
             failing: BTreeMap::new(),
             cut_off: None,
         };
-        if let Some(text) = core.saved.config.clone() {
-            core.take_config(Some(text.as_bytes()));
+        if let Some(text) = reconciler.saved.config.clone() {
+            reconciler.take_config(Some(text.as_bytes()));
         }
-        core.tell_own();
-        let known = core.peers.all();
-        core.outbox.peers(known);
-        core
+        reconciler.tell_own();
+        let known = reconciler.peers.all();
+        reconciler.pending.peers(known);
+        reconciler
     }
 
     #[cfg(test)]
@@ -199,8 +205,8 @@ impl Core {
         // As it will be read back: a backend may leave out what it is.
         let text = flannel::value::format(&attrs);
         let attrs = flannel::value::parse(text.as_bytes()).unwrap_or(attrs);
-        if self.own.attrs.as_ref() != Some(&attrs) {
-            self.own.announce(attrs);
+        if self.claims.attrs.as_ref() != Some(&attrs) {
+            self.claims.announce(attrs);
             self.dirty = true;
         }
     }
@@ -208,21 +214,21 @@ impl Core {
     /// One more subnet.
     pub(super) fn more(&mut self) {
         if let Some(config) = self.config.clone() {
-            self.own.want_more(&config);
+            self.claims.want_more(&config);
             self.dirty = true;
         }
     }
 
     /// These are not used any more.
     pub(super) fn give_back(&mut self, subnets: &[Subnets]) {
-        self.own.give_back(subnets, self.config.as_deref());
+        self.claims.give_back(subnets, self.config.as_deref());
         self.dirty = true;
     }
 
     /// The next thing to do, if there is one now.
     pub(super) fn next(&mut self, now: Now) -> Option<Action> {
         let updates = self.peers.tick(now);
-        self.outbox.peers(updates);
+        self.pending.peers(updates);
         if self.dirty && self.is_caught_up() {
             self.settle(now);
         }
@@ -236,7 +242,7 @@ impl Core {
         if self.not_before.is_some_and(|at| at > now.mono) {
             return None;
         }
-        if let Some(lease) = self.own.lease
+        if let Some(lease) = self.claims.lease
             && self.renew_at.is_none_or(|at| at <= now.mono)
         {
             return Some(Action::KeepAlive(lease));
@@ -259,20 +265,20 @@ impl Core {
 
     /// Follows the view with what the node holds.
     fn settle(&mut self, now: Now) {
-        let settled = self.own.settle(&self.view);
+        let settled = self.claims.settle(&self.view);
         for (subnets, who) in settled.lost {
             let name = flannel::key::name(&subnets);
             tracing::warn!("subnet {name} is lost: it belongs to {who}");
-            self.outbox.lost(subnets);
+            self.pending.lost(subnets);
         }
         for subnets in settled.gained {
             let name = flannel::key::name(&subnets);
             tracing::info!("subnet {name} is this node's");
         }
-        self.own.forget_left(&self.view);
+        self.claims.forget_left(&self.view);
         if let Some(config) = self.config.as_deref() {
-            let fitting = self.own.held.keys().filter(|s| self.own.fits(config, s)).count();
-            self.own.wanted = self.own.wanted.max(fitting);
+            let fitting = self.claims.held.keys().filter(|s| self.claims.fits(config, s)).count();
+            self.claims.wanted = self.claims.wanted.max(fitting);
         }
         self.look_again(now);
         self.tell_own();
@@ -280,12 +286,12 @@ impl Core {
 
     /// Tells which subnets can be used: those that are held, and on disk.
     fn tell_own(&mut self) {
-        let usable = self.own.held.iter().filter(|(s, _)| self.saved.held.contains_key(s));
+        let usable = self.claims.held.iter().filter(|(s, _)| self.saved.held.contains_key(s));
         let own = usable.map(|(subnets, since)| {
             let key = flannel::key::name(subnets);
             OwnSubnets {
                 reservation: self.view.leases.get(&key).is_some_and(|l| l.bound == 0),
-                fits: self.config.as_deref().is_none_or(|c| self.own.fits(c, subnets)),
+                fits: self.config.as_deref().is_none_or(|c| self.claims.fits(c, subnets)),
                 subnets: *subnets,
                 since: *since,
                 key,
@@ -294,18 +300,18 @@ impl Core {
         let own: Vec<_> = own.collect();
         if own != self.told {
             self.told = own.clone();
-            self.outbox.own(own);
+            self.pending.own(own);
         }
     }
 
     fn file(&self) -> OwnFile {
         OwnFile {
             config: self.config_text.clone().or_else(|| self.saved.config.clone()),
-            attrs: self.own.attrs.clone(),
-            past: self.own.past.clone(),
-            wanted: self.own.wanted,
-            held: self.own.held.clone(),
-            leaving: self.own.leaving.clone(),
+            attrs: self.claims.attrs.clone(),
+            past: self.claims.past.clone(),
+            wanted: self.claims.wanted,
+            held: self.claims.held.clone(),
+            leaving: self.claims.leaving.clone(),
         }
     }
 
@@ -323,7 +329,7 @@ impl Core {
         });
         let busy = self.written.iter().filter(|(_, written)| written.next > now.mono);
         self.rested_at = busy.clone().map(|(_, written)| written.next).min();
-        let facts = Facts {
+        let context = ClaimContext {
             view: &self.view,
             config: self.config.as_deref(),
             busy: busy.map(|(subnets, _)| *subnets).collect(),
@@ -331,17 +337,17 @@ impl Core {
             on_disk: &self.saved.held,
             unix: now.unix,
         };
-        let mut step = self.own.step(&facts, &mut self.rng)?;
-        if let Step::NoSubnet(problem) = step {
+        let mut step = self.claims.step(&context, &mut self.rng)?;
+        if let ClaimStep::NoSubnet(problem) = step {
             tracing::warn!("{problem}");
-            self.outbox.no_subnet(problem);
-            step = self.own.step(&facts, &mut self.rng)?;
+            self.pending.no_subnet(problem);
+            step = self.claims.step(&context, &mut self.rng)?;
         }
         match step {
-            Step::Grant => Some(Action::Grant(self.settings.ttl)),
-            Step::Try(lease) => Some(Action::KeepAlive(lease)),
-            Step::Commit(why, txn) => Some(Action::Commit(why, txn)),
-            Step::NoSubnet(_) => None,
+            ClaimStep::Grant => Some(Action::Grant(self.settings.ttl)),
+            ClaimStep::Try(lease) => Some(Action::KeepAlive(lease)),
+            ClaimStep::Commit(why, txn) => Some(Action::Commit(why, txn)),
+            ClaimStep::NoSubnet(_) => None,
         }
     }
 

@@ -44,7 +44,7 @@ impl Gear {
 }
 
 /// What a thread works with.
-pub(super) struct Lane<'a> {
+pub(super) struct QueueWorker<'a> {
     shared: &'a Shared,
     queue: usize,
     stop: &'a Stop,
@@ -69,7 +69,7 @@ enum Step {
     Gone,
 }
 
-impl<'a> Lane<'a> {
+impl<'a> QueueWorker<'a> {
     /// With the sockets that there are now.
     pub(super) fn new(shared: &'a Shared, queue: usize, stop: &'a Stop) -> Self {
         Self {

@@ -7,26 +7,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::failure::io_failed;
+use super::error::io_failed;
 use crate::{Revision, StoreError};
 
 /// As text: the boot's id, a space, the revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct BootMarker {
     /// The boot in which the file was made.
     pub boot_id: String,
     /// A revision at which the file was: later boots begin above it.
     pub base: Revision,
 }
 
-fn stamp_of(path: &Path) -> PathBuf {
+fn marker_path(path: &Path) -> PathBuf {
     path.with_extension("boot")
 }
 
-impl Stamp {
-    /// The stamp of the file at `path`; `None` if there is none that makes sense.
+impl BootMarker {
+    /// The marker of the file at `path`; `None` if there is none that makes sense.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let text = fs::read_to_string(stamp_of(path)).ok()?;
+        let text = fs::read_to_string(marker_path(path)).ok()?;
         let (boot_id, base) = text.trim_end().split_once(' ')?;
         Some(Self { boot_id: boot_id.to_owned(), base: base.parse().ok()? })
     }
@@ -36,15 +36,15 @@ impl Stamp {
     /// # Errors
     /// [`StoreError::Failed`].
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
-        let stamp = stamp_of(path);
-        let fresh = stamp.with_extension("boot.new");
+        let marker = marker_path(path);
+        let fresh = marker.with_extension("boot.new");
         let written = File::create(&fresh).and_then(|mut file| {
             file.write_all(format!("{} {}\n", self.boot_id, self.base).as_bytes())?;
             file.sync_all()?;
-            fs::rename(&fresh, &stamp)?;
-            sync_directory(&stamp)
+            fs::rename(&fresh, &marker)?;
+            sync_directory(&marker)
         });
-        written.map_err(|e| io_failed(&stamp, "noting the boot", &e))
+        written.map_err(|e| io_failed(&marker, "noting the boot", &e))
     }
 }
 

@@ -15,7 +15,7 @@ use netd_store::Revision;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Ownership {
     /// This node's; its keys may have to be written anew.
     Mine,
     /// Nobody's.
@@ -32,7 +32,7 @@ pub(super) enum Standing {
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(super) struct Claimant<'a> {
     /// The node's id.
     pub id: &'a str,
     /// What it announces; tells whether a flannel lease is its own.
@@ -41,7 +41,7 @@ pub(super) struct Asker<'a> {
     pub past: &'a [LeaseAttrs],
 }
 
-impl Asker<'_> {
+impl Claimant<'_> {
     /// Whether it is the owner.
     pub(super) fn owns(&self, owner: &OwnerKey) -> bool {
         owner.record.as_ref().is_ok_and(|r| r.id == self.id)
@@ -61,25 +61,25 @@ impl Asker<'_> {
     }
 
     /// How it stands to `subnets`. `known`: it had them before, or was told to have them.
-    pub(super) fn standing(&self, view: &View, subnets: &Subnets, known: bool) -> Standing {
+    pub(super) fn ownership(&self, view: &View, subnets: &Subnets, known: bool) -> Ownership {
         let name = flannel::key::name(subnets);
         let (lease, owner) = (view.leases.get(&name), view.owners.get(&name));
         let rival = || self.rival(view, &name, subnets);
-        let mine = || rival().map_or(Standing::Mine, Standing::Outranked);
+        let mine = || rival().map_or(Ownership::Mine, Ownership::Outranked);
         match (lease, owner) {
-            (None, None) => rival().map_or(Standing::Free, Standing::Taken),
+            (None, None) => rival().map_or(Ownership::Free, Ownership::Taken),
             (None, Some(o)) if self.owns(o) || o.record.is_err() => mine(),
             (Some(l), Some(o)) if self.owns(o) => match is_touched(l, o) && self.is_elsewhere(l) {
-                true => Standing::Overwritten(who(l)),
+                true => Ownership::Overwritten(who(l)),
                 false => mine(),
             },
             // Nobody can say whose it is but the lease.
             (Some(l), Some(o)) if o.record.is_err() && known && self.is_at(l) => mine(),
             (Some(l), None) if self.is_at(l) && (known || l.bound == 0) => {
-                rival().map_or(Standing::Takeover, Standing::Taken)
+                rival().map_or(Ownership::Takeover, Ownership::Taken)
             }
-            (_, Some(o)) => Standing::Taken(owned_by(o)),
-            (Some(l), None) => Standing::Taken(who(l)),
+            (_, Some(o)) => Ownership::Taken(owned_by(o)),
+            (Some(l), None) => Ownership::Taken(who(l)),
         }
     }
 

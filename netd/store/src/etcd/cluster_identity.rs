@@ -11,7 +11,7 @@ use crate::Revision;
 /// What a member said: first the revision, by a read that all earlier changes go before,
 /// then the index of the last entry that raft has committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sighting {
+pub(super) struct Observation {
     pub cluster: u64,
     pub revision: Revision,
     /// Not known to a user without rights.
@@ -31,7 +31,7 @@ pub(super) struct Mark {
 
 /// All that was seen of etcd's data.
 #[derive(Debug)]
-pub(super) struct Lineage {
+pub(super) struct ClusterIdentity {
     /// How often other data took the place of what was there.
     epoch: u64,
     cluster: Option<u64>,
@@ -43,13 +43,13 @@ pub(super) struct Lineage {
     peak: Revision,
 }
 
-impl Default for Lineage {
+impl Default for ClusterIdentity {
     fn default() -> Self {
         Self { epoch: 0, cluster: None, revision: 0, index: 0, surplus: i64::MIN, peak: 0 }
     }
 }
 
-impl Lineage {
+impl ClusterIdentity {
     pub(super) fn mark(&self) -> Mark {
         let Self { epoch, cluster, revision, index, surplus, peak } = *self;
         Mark { epoch, cluster, revision, index, surplus, peak }
@@ -73,7 +73,7 @@ impl Lineage {
     }
 
     /// Takes up what was seen after `mark`; begins another epoch if the data was replaced.
-    pub(super) fn judge(&mut self, mark: Mark, now: Sighting) {
+    pub(super) fn judge(&mut self, mark: Mark, now: Observation) {
         let other_log =
             |index: i64| index < mark.index || index.saturating_sub(now.revision) < mark.surplus;
         let other = mark.cluster.is_some_and(|cluster| cluster != now.cluster)
@@ -106,81 +106,81 @@ impl Lineage {
 mod tests {
     use super::*;
 
-    fn at(cluster: u64, revision: Revision, index: i64) -> Sighting {
-        Sighting { cluster, revision, index: Some(index) }
+    fn at(cluster: u64, revision: Revision, index: i64) -> Observation {
+        Observation { cluster, revision, index: Some(index) }
     }
 
-    fn next(lineage: &mut Lineage, now: Sighting) -> u64 {
-        let mark = lineage.mark();
-        lineage.judge(mark, now);
-        lineage.epoch()
+    fn next(identity: &mut ClusterIdentity, now: Observation) -> u64 {
+        let mark = identity.mark();
+        identity.judge(mark, now);
+        identity.epoch()
     }
 
     #[test]
     fn going_on_is_no_new_epoch() {
-        let mut lineage = Lineage::default();
+        let mut identity = ClusterIdentity::default();
         for now in [at(7, 10, 12), at(7, 10, 12), at(7, 11, 15)] {
-            assert_eq!(next(&mut lineage, now), 0);
+            assert_eq!(next(&mut identity, now), 0);
         }
-        assert_eq!(next(&mut lineage, Sighting { index: None, ..at(7, 11, 0) }), 0);
-        let mark = lineage.mark();
-        assert!(lineage.can_resume(mark, 0, 9, 11) && lineage.can_resume(mark, 0, 12, 11));
+        assert_eq!(next(&mut identity, Observation { index: None, ..at(7, 11, 0) }), 0);
+        let mark = identity.mark();
+        assert!(identity.can_resume(mark, 0, 9, 11) && identity.can_resume(mark, 0, 12, 11));
         // Reached by somebody else while the answer was on its way.
-        lineage.seen(12);
-        assert!(lineage.can_resume(mark, 0, 12, 11));
+        identity.seen(12);
+        assert!(identity.can_resume(mark, 0, 12, 11));
     }
 
     #[test]
     fn other_data_is_known_by_cluster_revision_or_index() {
         for now in [at(8, 10, 12), at(7, 9, 12), at(7, 50, 11)] {
-            let mut lineage = Lineage::default();
-            next(&mut lineage, at(7, 10, 12));
-            assert_eq!(next(&mut lineage, now), 1, "{now:?}");
-            let mark = lineage.mark();
-            assert!(!lineage.can_resume(mark, 0, 5, now.revision));
-            assert!(lineage.can_resume(mark, 1, 5, now.revision));
-            assert_eq!(next(&mut lineage, now), 1, "told once");
+            let mut identity = ClusterIdentity::default();
+            next(&mut identity, at(7, 10, 12));
+            assert_eq!(next(&mut identity, now), 1, "{now:?}");
+            let mark = identity.mark();
+            assert!(!identity.can_resume(mark, 0, 5, now.revision));
+            assert!(identity.can_resume(mark, 1, 5, now.revision));
+            assert_eq!(next(&mut identity, now), 1, "told once");
         }
     }
 
     #[test]
     fn other_data_is_known_by_its_log_when_it_has_passed_the_old_one() {
-        let mut lineage = Lineage::default();
-        next(&mut lineage, at(7, 1000, 1200));
-        lineage.applied(0, 1200, 1000);
+        let mut identity = ClusterIdentity::default();
+        next(&mut identity, at(7, 1000, 1200));
+        identity.applied(0, 1200, 1000);
         // Changes (one entry, one revision), elections and leases (no revision).
         for now in [at(7, 5000, 5200), at(7, 5000, 9999)] {
-            assert_eq!(next(&mut lineage, now), 0);
+            assert_eq!(next(&mut identity, now), 0);
         }
         // From a backup at revision 4000, 6000 changes and 100 others later.
-        assert_eq!(next(&mut lineage, at(7, 10_000, 6100)), 1);
-        assert_eq!(next(&mut lineage, at(7, 10_001, 6101)), 1);
-        lineage.applied(0, 1_000_000, 1);
-        assert_eq!(next(&mut lineage, at(7, 10_002, 6102)), 1, "of the old data");
+        assert_eq!(next(&mut identity, at(7, 10_000, 6100)), 1);
+        assert_eq!(next(&mut identity, at(7, 10_001, 6101)), 1);
+        identity.applied(0, 1_000_000, 1);
+        assert_eq!(next(&mut identity, at(7, 10_002, 6102)), 1, "of the old data");
     }
 
     #[test]
     fn an_answer_that_was_overtaken_is_no_new_epoch() {
-        let mut lineage = Lineage::default();
-        let early = lineage.mark();
-        next(&mut lineage, at(7, 20, 30));
-        lineage.judge(early, at(7, 10, 12));
-        assert_eq!(lineage.epoch(), 0);
+        let mut identity = ClusterIdentity::default();
+        let early = identity.mark();
+        next(&mut identity, at(7, 20, 30));
+        identity.judge(early, at(7, 10, 12));
+        assert_eq!(identity.epoch(), 0);
         // Two askers find the same thing out.
-        let mark = lineage.mark();
-        lineage.judge(mark, at(7, 5, 6));
-        lineage.judge(mark, at(7, 6, 7));
-        assert_eq!(lineage.epoch(), 1);
+        let mark = identity.mark();
+        identity.judge(mark, at(7, 5, 6));
+        identity.judge(mark, at(7, 6, 7));
+        assert_eq!(identity.epoch(), 1);
     }
 
     #[test]
     fn a_revision_of_the_replaced_data_is_not_waited_for() {
-        let mut lineage = Lineage::default();
-        lineage.seen(100);
-        next(&mut lineage, at(7, 90, 9));
-        assert_eq!(lineage.epoch(), 1);
-        let mark = lineage.mark();
-        assert!(!lineage.can_resume(mark, 1, 100, 90), "named by a list before");
-        assert!(lineage.can_resume(mark, 1, 101, 90), "never seen");
+        let mut identity = ClusterIdentity::default();
+        identity.seen(100);
+        next(&mut identity, at(7, 90, 9));
+        assert_eq!(identity.epoch(), 1);
+        let mark = identity.mark();
+        assert!(!identity.can_resume(mark, 1, 100, 90), "named by a list before");
+        assert!(identity.can_resume(mark, 1, 101, 90), "never seen");
     }
 }

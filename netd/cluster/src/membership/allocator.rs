@@ -15,12 +15,12 @@ pub(super) const WINDOW: usize = 100;
 
 /// Addresses that are somebody's, as closed intervals.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Taken {
+pub(super) struct UsedRanges {
     v4: Vec<(u128, u128)>,
     v6: Vec<(u128, u128)>,
 }
 
-impl Taken {
+impl UsedRanges {
     pub(super) fn add(&mut self, net: IpNet) {
         let interval = (number(net.network()), number(net.broadcast()));
         match net {
@@ -48,7 +48,7 @@ fn number(ip: IpAddr) -> u128 {
 
 /// Why there is nothing to take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NothingToTake {
+pub(super) enum AllocationError {
     /// All are somebody's.
     #[error(
         "no free {family} subnet: all {total} of length /{len} from {min} to {max} are leased, \
@@ -90,13 +90,13 @@ impl fmt::Display for Family {
 /// ones of it.
 ///
 /// # Errors
-/// [`NothingToTake`].
-pub(super) fn pick(
+/// [`AllocationError`].
+pub(super) fn allocate(
     config: &ClusterConfig,
-    taken: Taken,
+    taken: UsedRanges,
     window: usize,
     rng: &mut fastrand::Rng,
-) -> Result<Subnets, NothingToTake> {
+) -> Result<Subnets, AllocationError> {
     let mut picked = Subnets { v4: None, v6: None };
     if let Some(range) = config.v4 {
         let range = Range {
@@ -121,7 +121,7 @@ pub(super) fn pick(
         let at = range.choose(taken.v6, window, rng)?;
         picked.v6 = Ipv6Net::new(at.into(), range.len).ok();
     }
-    if picked.iter().next().is_none() { Err(NothingToTake::NoFamily) } else { Ok(picked) }
+    if picked.iter().next().is_none() { Err(AllocationError::NoFamily) } else { Ok(picked) }
 }
 
 #[derive(Debug)]
@@ -140,9 +140,9 @@ impl Range {
         taken: Vec<(u128, u128)>,
         window: usize,
         rng: &mut fastrand::Rng,
-    ) -> Result<u128, NothingToTake> {
+    ) -> Result<u128, AllocationError> {
         let free = self.free(taken, window);
-        rng.choice(free).ok_or_else(|| NothingToTake::Exhausted {
+        rng.choice(free).ok_or_else(|| AllocationError::Exhausted {
             family: self.family,
             total: self.total(),
             len: self.len,
@@ -209,16 +209,16 @@ mod tests {
         ClusterConfig { v4: Some(range), v6: None, backend: BackendConfig::HostGw }
     }
 
-    fn taken(nets: &[&str]) -> Taken {
-        let mut taken = Taken::default();
+    fn taken(nets: &[&str]) -> UsedRanges {
+        let mut taken = UsedRanges::default();
         nets.iter().for_each(|n| taken.add(n.parse().unwrap()));
         taken
     }
 
-    fn all_of(config: &ClusterConfig, mut taken: Taken) -> Vec<String> {
+    fn all_of(config: &ClusterConfig, mut taken: UsedRanges) -> Vec<String> {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut all = vec![];
-        while let Ok(subnets) = pick(config, taken.clone(), 3, &mut rng) {
+        while let Ok(subnets) = allocate(config, taken.clone(), 3, &mut rng) {
             taken.add_all(&subnets);
             all.push(subnets.v4.unwrap().to_string());
         }
@@ -240,7 +240,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..2000 {
             let taken = taken(&["10.0.1.0/24", "10.0.3.0/24"]);
-            seen.insert(pick(&config, taken, WINDOW, &mut rng).unwrap().v4.unwrap());
+            seen.insert(allocate(&config, taken, WINDOW, &mut rng).unwrap().v4.unwrap());
         }
         assert_eq!(seen.len(), WINDOW);
         assert_eq!(seen.first().unwrap().to_string(), "10.0.2.0/24");
@@ -251,22 +251,25 @@ mod tests {
     fn exhaustion_says_what_and_what_to_do() {
         let config = v4("10.5.0.0/16", 24, "10.5.1.0", "10.5.2.0");
         let mut rng = fastrand::Rng::with_seed(3);
-        let err = pick(&config, taken(&["10.5.0.0/20"]), WINDOW, &mut rng).unwrap_err();
+        let err = allocate(&config, taken(&["10.5.0.0/20"]), WINDOW, &mut rng).unwrap_err();
         let text = err.to_string();
         for part in ["IPv4", "all 2", "/24", "10.5.1.0", "10.5.2.0", "SubnetMax", "SubnetLen"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let none = ClusterConfig { v4: None, ..config };
-        assert_eq!(pick(&none, Taken::default(), 1, &mut rng), Err(NothingToTake::NoFamily));
+        assert_eq!(
+            allocate(&none, UsedRanges::default(), 1, &mut rng),
+            Err(AllocationError::NoFamily)
+        );
     }
 
     #[test]
     fn the_ends_of_the_address_space_are_no_trap() {
         let mut rng = fastrand::Rng::with_seed(3);
         let config = v4("255.255.0.0/16", 30, "255.255.255.248", "255.255.255.252");
-        let got = pick(&config, taken(&["255.255.255.248/30"]), WINDOW, &mut rng).unwrap();
+        let got = allocate(&config, taken(&["255.255.255.248/30"]), WINDOW, &mut rng).unwrap();
         assert_eq!(got.v4.unwrap().to_string(), "255.255.255.252/30");
-        assert!(pick(&config, taken(&["0.0.0.0/0"]), WINDOW, &mut rng).is_err());
+        assert!(allocate(&config, taken(&["0.0.0.0/0"]), WINDOW, &mut rng).is_err());
         let range = FamilyRange {
             network: "ffff::/16".parse().unwrap(),
             subnet_len: 64,
@@ -274,10 +277,11 @@ mod tests {
             max: "ffff:ffff:ffff:ffff::".parse().unwrap(),
         };
         let config = ClusterConfig { v4: None, v6: Some(range), backend: BackendConfig::HostGw };
-        let got = pick(&config, taken(&["ffff:ffff:ffff:fffe::/64"]), WINDOW, &mut rng).unwrap();
+        let got =
+            allocate(&config, taken(&["ffff:ffff:ffff:fffe::/64"]), WINDOW, &mut rng).unwrap();
         assert_eq!(got.v6.unwrap().to_string(), "ffff:ffff:ffff:ffff::/64");
         let all = taken(&["ffff:ffff:ffff:ffff::/64", "ffff:ffff:ffff:fffe::/64"]);
-        assert!(pick(&config, all, WINDOW, &mut rng).is_err());
+        assert!(allocate(&config, all, WINDOW, &mut rng).is_err());
     }
 
     proptest! {
@@ -302,7 +306,7 @@ mod tests {
                 .into_iter()
                 .map(|(at, len)| Ipv4Net::new((base + at).into(), len).unwrap().trunc())
                 .collect();
-            let mut taken = Taken::default();
+            let mut taken = UsedRanges::default();
             nets.iter().for_each(|n| taken.add((*n).into()));
             let overlaps = |a: Ipv4Net| nets.iter().any(|b| a.contains(b) || b.contains(&a));
             let expected: Vec<u128> = (from..=to)

@@ -17,7 +17,7 @@ use netd_domain::{
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Aggregate {
     objects: HashMap<OverlayObject, u32>,
     tunnels: BTreeMap<TunnelPeerName, Merged>,
     commands: BTreeMap<Arc<str>, PeerCommands>,
@@ -44,14 +44,14 @@ pub(super) struct Changes {
     commands: BTreeMap<Arc<str>, Option<PeerCommands>>,
 }
 
-impl Held {
+impl Aggregate {
     /// With what this node takes in any case.
     pub(super) fn new(local: &[OverlayObject]) -> Self {
-        let mut held = Self::default();
+        let mut aggregate = Self::default();
         for object in local {
-            *held.objects.entry(object.clone()).or_default() += 1;
+            *aggregate.objects.entry(object.clone()).or_default() += 1;
         }
-        held
+        aggregate
     }
 
     pub(super) fn objects(&self) -> impl Iterator<Item = OverlayObject> {
@@ -97,7 +97,7 @@ impl Held {
     }
 
     /// A lease is no longer in force.
-    pub(super) fn take(&mut self, key: &str, plan: &PeerPlan, changes: &mut Changes) {
+    pub(super) fn remove(&mut self, key: &str, plan: &PeerPlan, changes: &mut Changes) {
         for object in &plan.objects {
             let Some(count) = self.objects.get_mut(object) else { continue };
             changes.objects.entry(object.clone()).or_insert(true);
@@ -144,8 +144,8 @@ impl Held {
         }
         delta.kernel.add.sort_unstable();
         delta.kernel.remove.sort_unstable();
-        let replaced: HashSet<_> = delta.kernel.add.iter().filter_map(place).collect();
-        delta.kernel.remove.retain(|o| place(o).is_none_or(|place| !replaced.contains(&place)));
+        let replaced: HashSet<_> = delta.kernel.add.iter().filter_map(slot).collect();
+        delta.kernel.remove.retain(|o| slot(o).is_none_or(|slot| !replaced.contains(&slot)));
         for (name, before) in changes.tunnels {
             let now = self.tunnels.get(&name).map(Merged::peer);
             if now != before {
@@ -176,17 +176,17 @@ fn tunnel_delta(delta: &mut Delta, name: TunnelPeerName, now: Option<TunnelPeer>
     }
 }
 
-/// What the kernel has one of: an object takes the place of another.
+/// What the kernel has one of: of these an object replaces another.
 #[derive(PartialEq, Eq, Hash)]
-enum Place {
+enum Slot {
     Neighbour(IfName, IpAddr),
     Route(IpNet),
 }
 
-fn place(object: &OverlayObject) -> Option<Place> {
+fn slot(object: &OverlayObject) -> Option<Slot> {
     match object {
-        OverlayObject::Neighbour { device, ip, .. } => Some(Place::Neighbour(device.clone(), *ip)),
-        OverlayObject::Route(route) => Some(Place::Route(route.destination)),
+        OverlayObject::Neighbour { device, ip, .. } => Some(Slot::Neighbour(device.clone(), *ip)),
+        OverlayObject::Route(route) => Some(Slot::Route(route.destination)),
         OverlayObject::Fdb { .. } => None,
     }
 }

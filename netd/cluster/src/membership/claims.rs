@@ -1,5 +1,5 @@
 //! This node's own leases: what it has, what it has to do next. Pure and
-//! level-triggered: [`Own::settle`] and [`Own::step`] look at what the store says now,
+//! level-triggered: [`Claims::settle`] and [`Claims::step`] look at what the store says now,
 //! never at what was tried before, so a step whose outcome is unknown, or that died with
 //! netd, is simply looked at again. Every step is one transaction that compares all the
 //! keys it changes.
@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    pick::{self, Taken},
-    standing::{self, Asker, Standing},
+    allocator::{self, UsedRanges},
+    ownership::{self, Claimant, Ownership},
     view::{OwnerKey, Part, View},
     writes::{self, Writer},
 };
@@ -23,7 +23,7 @@ pub(super) const PAST_MOST: usize = 8;
 
 /// Who this node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Me {
+pub(super) struct NodeIdentity {
     pub id: String,
     pub name: String,
     pub version: String,
@@ -31,7 +31,7 @@ pub(super) struct Me {
 
 /// What a transaction is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum Purpose {
     /// To have a subnet that the node did not have.
     Claim(Subnets),
     /// To have a subnet's keys as they should be.
@@ -44,13 +44,13 @@ pub(super) enum Why {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ClaimStep {
     /// Get an etcd lease.
     Grant,
     /// See whether this lease, which the node's keys are bound to, still lives.
     Try(LeaseId),
     /// Change keys.
-    Commit(Why, Txn),
+    Commit(Purpose, Txn),
     /// There is nothing to take; the reason.
     NoSubnet(String),
 }
@@ -65,8 +65,8 @@ pub(super) struct Settled {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Own {
-    pub me: Me,
+pub(super) struct Claims {
+    pub me: NodeIdentity,
     /// What the node has, and since when (seconds since the epoch).
     pub held: BTreeMap<Subnets, u64>,
     /// What it gives back; not used any more.
@@ -94,7 +94,7 @@ pub(super) struct Own {
 
 /// What a step is decided by.
 #[derive(Debug)]
-pub(super) struct Facts<'a> {
+pub(super) struct ClaimContext<'a> {
     pub view: &'a View,
     pub config: Option<&'a ClusterConfig>,
     /// Subnets whose keys were written a moment ago: they can wait.
@@ -107,9 +107,9 @@ pub(super) struct Facts<'a> {
     pub unix: u64,
 }
 
-impl Own {
-    pub(super) fn asker(&self) -> Asker<'_> {
-        Asker { id: &self.me.id, attrs: self.attrs.as_ref(), past: &self.past }
+impl Claims {
+    pub(super) fn claimant(&self) -> Claimant<'_> {
+        Claimant { id: &self.me.id, attrs: self.attrs.as_ref(), past: &self.past }
     }
 
     /// Subnets that are the node's, were, or are to be.
@@ -134,7 +134,7 @@ impl Own {
         }
         subnets.v4.is_some() == config.v4.is_some()
             && subnets.v6.is_some() == config.v6.is_some()
-            && subnets.iter().all(|net| standing::is_inside(config.networks(), net))
+            && subnets.iter().all(|net| ownership::is_inside(config.networks(), net))
     }
 
     fn fitting(&self, config: &ClusterConfig) -> usize {
@@ -171,11 +171,11 @@ impl Own {
     pub(super) fn settle(&mut self, view: &View) -> Settled {
         let mut settled = Settled::default();
         for subnets in self.held.keys() {
-            match self.asker().standing(view, subnets, true) {
-                Standing::Taken(who) | Standing::Overwritten(who) | Standing::Outranked(who) => {
+            match self.claimant().ownership(view, subnets, true) {
+                Ownership::Taken(who) | Ownership::Overwritten(who) | Ownership::Outranked(who) => {
                     settled.lost.push((*subnets, who));
                 }
-                Standing::Mine | Standing::Free | Standing::Takeover => {}
+                Ownership::Mine | Ownership::Free | Ownership::Takeover => {}
             }
         }
         for (subnets, _) in &settled.lost {
@@ -198,8 +198,8 @@ impl Own {
             // Without the lease, older claims may be out of sight, too.
             view.leases.contains_key(name)
                 && *name == flannel::key::name(subnets)
-                && self.asker().owns(owner)
-                && self.asker().standing(view, subnets, true) == Standing::Mine
+                && self.claimant().owns(owner)
+                && self.claimant().ownership(view, subnets, true) == Ownership::Mine
         };
         let found = view.owners.iter().filter_map(|(name, owner)| {
             let subnets = owner.subnets?;
@@ -211,60 +211,64 @@ impl Own {
     }
 
     /// The next thing to do; `None`: all is as it should be, or it can't be said yet.
-    pub(super) fn step(&mut self, facts: &Facts<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
-        if let Some(release) = self.release(facts) {
+    pub(super) fn step(
+        &mut self,
+        context: &ClaimContext<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<ClaimStep> {
+        if let Some(release) = self.release(context) {
             return Some(release);
         }
         let attrs = self.attrs.clone()?;
-        let Some(lease) = self.lease else { return Some(self.get_lease(facts.view)) };
-        let writer = Writer { view: facts.view, me: &self.me, attrs: &attrs, lease };
-        for (subnets, since) in self.held.iter().filter(|(s, _)| !facts.busy.contains(s)) {
+        let Some(lease) = self.lease else { return Some(self.get_lease(context.view)) };
+        let writer = Writer { view: context.view, me: &self.me, attrs: &attrs, lease };
+        for (subnets, since) in self.held.iter().filter(|(s, _)| !context.busy.contains(s)) {
             if let Some(txn) = writer.subnets(subnets, *since) {
-                return Some(Step::Commit(Why::Write(*subnets), txn));
+                return Some(ClaimStep::Commit(Purpose::Write(*subnets), txn));
             }
         }
-        if let Some(config) = facts.config.filter(|config| !self.is_content(config)) {
-            match self.choose(facts, config, rng) {
+        if let Some(config) = context.config.filter(|config| !self.is_content(config)) {
+            match self.choose(context, config, rng) {
                 Ok(subnets) => {
                     self.trying = Some(subnets);
-                    let txn = writer.subnets(&subnets, facts.unix)?;
-                    return Some(Step::Commit(Why::Claim(subnets), txn));
+                    let txn = writer.subnets(&subnets, context.unix)?;
+                    return Some(ClaimStep::Commit(Purpose::Claim(subnets), txn));
                 }
                 // The node's record can still be written.
                 Err(problem) if self.problem.as_ref() != Some(&problem) => {
                     self.problem = Some(problem.clone());
-                    return Some(Step::NoSubnet(problem));
+                    return Some(ClaimStep::NoSubnet(problem));
                 }
                 Err(_) => {}
             }
         } else {
             self.problem = None;
         }
-        Some(Step::Commit(Why::Node, writer.node(facts.unix)?))
+        Some(ClaimStep::Commit(Purpose::Node, writer.node(context.unix)?))
     }
 
     /// The lease that its keys are bound to, else a new one.
-    fn get_lease(&self, view: &View) -> Step {
+    fn get_lease(&self, view: &View) -> ClaimStep {
         let node = view.nodes.get(&self.me.id).map(|n| n.bound);
-        let owners = view.owners.values().filter(|o| self.asker().owns(o)).map(|o| o.bound);
+        let owners = view.owners.values().filter(|o| self.claimant().owns(o)).map(|o| o.bound);
         let bound = node.into_iter().chain(owners);
         let mut candidates = bound.filter(|id| *id != 0 && !self.ended.contains(id));
-        candidates.next().map_or(Step::Grant, Step::Try)
+        candidates.next().map_or(ClaimStep::Grant, ClaimStep::Try)
     }
 
     /// Removes one of its keys for subnets that it does not hold.
-    fn release(&self, facts: &Facts<'_>) -> Option<Step> {
-        let view = facts.view;
-        let mine = view.owners.iter().filter(|(_, owner)| self.asker().owns(owner));
+    fn release(&self, context: &ClaimContext<'_>) -> Option<ClaimStep> {
+        let view = context.view;
+        let mine = view.owners.iter().filter(|(_, owner)| self.claimant().owns(owner));
         for (name, owner) in mine {
             let Some(subnets) = owner.subnets.filter(|s| !self.held.contains_key(s)) else {
                 continue;
             };
-            let with_lease = match self.asker().standing(view, &subnets, true) {
-                Standing::Overwritten(_) => false,
-                Standing::Outranked(_) => true,
+            let with_lease = match self.claimant().ownership(view, &subnets, true) {
+                Ownership::Overwritten(_) => false,
+                Ownership::Outranked(_) => true,
                 _ if self.leaving.contains(&subnets) => {
-                    if facts.on_disk.contains_key(&subnets) {
+                    if context.on_disk.contains_key(&subnets) {
                         continue;
                     }
                     true
@@ -278,7 +282,7 @@ impl Own {
                 _ => continue,
             };
             let txn = writes::release(view, name, with_lease);
-            return Some(Step::Commit(Why::Release(subnets), txn));
+            return Some(ClaimStep::Commit(Purpose::Release(subnets), txn));
         }
         None
     }
@@ -297,35 +301,35 @@ impl Own {
     /// Which subnets to claim.
     fn choose(
         &self,
-        facts: &Facts<'_>,
+        context: &ClaimContext<'_>,
         config: &ClusterConfig,
         rng: &mut fastrand::Rng,
     ) -> Result<Subnets, String> {
-        let view = facts.view;
+        let view = context.view;
         if let Some(fixed) = self.fixed {
             return self.choose_fixed(view, config, &fixed);
         }
-        let reserved = view.leases.values().filter(|l| l.bound == 0 && self.asker().is_at(l));
+        let reserved = view.leases.values().filter(|l| l.bound == 0 && self.claimant().is_at(l));
         let reserved = reserved.filter_map(|l| l.subnets.as_ref().ok());
         let wishes = reserved.chain(&self.trying).chain(&self.preferred);
         for subnets in wishes.filter(|s| self.fits(config, s)) {
             let had = self.held.contains_key(subnets) || self.leaving.contains(subnets);
-            let wanted = match self.asker().standing(view, subnets, true) {
-                Standing::Free | Standing::Takeover => true,
+            let wanted = match self.claimant().ownership(view, subnets, true) {
+                Ownership::Free | Ownership::Takeover => true,
                 // Its claim went through, and then its mark was spoiled.
-                Standing::Mine => self.trying == Some(*subnets),
+                Ownership::Mine => self.trying == Some(*subnets),
                 _ => false,
             };
             if !had && wanted {
                 return Ok(*subnets);
             }
         }
-        let window = pick::WINDOW << self.conflicts.min(10);
+        let window = allocator::WINDOW << self.conflicts.min(10);
         let taken = self.taken(view);
         let mut careful = taken.clone();
-        facts.lately_gone.iter().for_each(|subnets| careful.add_all(subnets));
-        pick::pick(config, careful, window, rng)
-            .or_else(|_| pick::pick(config, taken, window, rng))
+        context.lately_gone.iter().for_each(|subnets| careful.add_all(subnets));
+        allocator::allocate(config, careful, window, rng)
+            .or_else(|_| allocator::allocate(config, taken, window, rng))
             .map_err(|e| e.to_string())
     }
 
@@ -344,23 +348,23 @@ impl Own {
                 networks.join(", ")
             ));
         }
-        match self.asker().standing(view, fixed, true) {
-            Standing::Taken(who) | Standing::Overwritten(who) | Standing::Outranked(who) => {
+        match self.claimant().ownership(view, fixed, true) {
+            Ownership::Taken(who) | Ownership::Overwritten(who) | Ownership::Outranked(who) => {
                 Err(format!(
                     "pod_cidr {name} belongs to {who}; remove that lease or configure another pod_cidr"
                 ))
             }
-            Standing::Free | Standing::Takeover | Standing::Mine => Ok(*fixed),
+            Ownership::Free | Ownership::Takeover | Ownership::Mine => Ok(*fixed),
         }
     }
 
     /// Everything that anybody has, or may have.
-    fn taken(&self, view: &View) -> Taken {
-        let mut taken = Taken::default();
+    fn taken(&self, view: &View) -> UsedRanges {
+        let mut taken = UsedRanges::default();
         for (name, lease) in &view.leases {
             match &lease.subnets {
                 Ok(subnets) => taken.add_all(subnets),
-                Err(_) => standing::address_in(name).for_each(|ip| taken.add_address(ip)),
+                Err(_) => ownership::address_in(name).for_each(|ip| taken.add_address(ip)),
             }
         }
         let owned = view.owners.values().filter_map(|o| o.subnets.as_ref());

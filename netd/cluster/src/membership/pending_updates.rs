@@ -12,7 +12,7 @@ use crate::{ClusterConfig, Subnets};
 const PEERS_MOST: usize = 20_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct PendingUpdates {
     config: Option<Arc<ClusterConfig>>,
     config_problem: Option<String>,
     no_subnet: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Outbox {
     behind: Option<Option<(u64, String)>>,
 }
 
-impl Outbox {
+impl PendingUpdates {
     pub(super) fn config(&mut self, config: Arc<ClusterConfig>) {
         self.config_problem = None;
         self.config = Some(config);

@@ -66,13 +66,13 @@ impl Rpc {
     }
 }
 
-/// Upper bounds of [`Reading::buckets`], seconds; what is slower is in none.
+/// Upper bounds of [`RpcStats::buckets`], seconds; what is slower is in none.
 pub const BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.512, 1.024, 3.072];
 
 /// What was counted of one kind since the store was opened.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct RpcStats {
     /// Requests that ended, one for each member that was tried.
     pub count: u64,
     /// Those of them that were not answered or refused.
@@ -85,7 +85,7 @@ pub struct Reading {
 }
 
 #[derive(Debug, Default)]
-struct Meter {
+struct RpcCounters {
     count: AtomicU64,
     failed: AtomicU64,
     nanoseconds: AtomicU64,
@@ -94,37 +94,37 @@ struct Meter {
 
 /// Counters of all kinds; reading them costs etcd nothing.
 #[derive(Debug, Default)]
-pub struct Meters([Meter; Rpc::ALL.len()]);
+pub struct RequestMetrics([RpcCounters; Rpc::ALL.len()]);
 
-impl Meters {
+impl RequestMetrics {
     /// What was counted of a kind.
-    pub fn read(&self, rpc: Rpc) -> Reading {
-        let meter = self.of(rpc);
-        Reading {
-            count: meter.count.load(Relaxed),
-            failed: meter.failed.load(Relaxed),
-            total: Duration::from_nanos(meter.nanoseconds.load(Relaxed)),
-            buckets: meter.buckets.each_ref().map(|bucket| bucket.load(Relaxed)),
+    pub fn read(&self, rpc: Rpc) -> RpcStats {
+        let counters = self.of(rpc);
+        RpcStats {
+            count: counters.count.load(Relaxed),
+            failed: counters.failed.load(Relaxed),
+            total: Duration::from_nanos(counters.nanoseconds.load(Relaxed)),
+            buckets: counters.buckets.each_ref().map(|bucket| bucket.load(Relaxed)),
         }
     }
 
     /// Requests of all kinds.
     pub fn total(&self) -> u64 {
-        self.0.iter().map(|meter| meter.count.load(Relaxed)).sum()
+        self.0.iter().map(|counters| counters.count.load(Relaxed)).sum()
     }
 
     pub(super) fn record(&self, rpc: Rpc, took: Duration, failed: bool) {
-        let meter = self.of(rpc);
-        meter.count.fetch_add(1, Relaxed);
-        meter.failed.fetch_add(u64::from(failed), Relaxed);
-        meter.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let counters = self.of(rpc);
+        counters.count.fetch_add(1, Relaxed);
+        counters.failed.fetch_add(u64::from(failed), Relaxed);
+        counters.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         let place = BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound);
-        if let Some(bucket) = place.and_then(|place| meter.buckets.get(place)) {
+        if let Some(bucket) = place.and_then(|place| counters.buckets.get(place)) {
             bucket.fetch_add(1, Relaxed);
         }
     }
 
-    fn of(&self, rpc: Rpc) -> &Meter {
+    fn of(&self, rpc: Rpc) -> &RpcCounters {
         // `ALL` is in the order of declaration (see the test).
         #[allow(clippy::indexing_slicing)]
         &self.0[rpc as usize]
@@ -137,16 +137,16 @@ mod tests {
 
     #[test]
     fn kinds_are_counted_apart() {
-        let meters = Meters::default();
+        let metrics = RequestMetrics::default();
         for (place, rpc) in Rpc::ALL.into_iter().enumerate() {
             assert_eq!(rpc as usize, place);
-            meters.record(rpc, Duration::from_millis(place as u64), rpc == Rpc::Commit);
+            metrics.record(rpc, Duration::from_millis(place as u64), rpc == Rpc::Commit);
         }
-        assert_eq!(meters.total(), 11);
-        let commit = meters.read(Rpc::Commit);
+        assert_eq!(metrics.total(), 11);
+        let commit = metrics.read(Rpc::Commit);
         assert_eq!((commit.count, commit.failed, commit.total.as_millis()), (1, 1, 2));
         assert_eq!(commit.buckets.iter().position(|n| *n == 1), Some(2));
-        meters.record(Rpc::Get, Duration::from_secs(9), true);
-        assert_eq!(meters.read(Rpc::Get).buckets.iter().sum::<u64>(), 1);
+        metrics.record(Rpc::Get, Duration::from_secs(9), true);
+        assert_eq!(metrics.read(Rpc::Get).buckets.iter().sum::<u64>(), 1);
     }
 }

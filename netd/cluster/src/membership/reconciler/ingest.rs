@@ -2,28 +2,28 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Core, Link, Seen};
+use super::{Link, Reconciler, StoreUpdate};
 use crate::{
     Subnets, flannel,
     membership::{
+        claims::Claims,
         diff::Now,
-        own::Own,
-        standing::{self, Standing},
+        ownership::{self, Ownership},
         view::{LeaseKey, Part, Touched, View},
     },
 };
 use netd_store::{Entry, Event, Revision};
 
-impl Core {
+impl Reconciler {
     /// Takes news from the store.
-    pub(crate) fn seen(&mut self, part: Part, seen: Seen, now: Now) {
+    pub(crate) fn ingest(&mut self, part: Part, seen: StoreUpdate, now: Now) {
         if !self.failing.is_empty() {
             self.cut_off = Some(now.mono);
         }
         match seen {
-            Seen::Failed(why) => return self.failed(Link::Watching(part), why, now),
-            Seen::List(entries, revision) => self.listed(part, entries, revision, now),
-            Seen::Changes(events, revision) => self.changed(part, events, revision, now),
+            StoreUpdate::Failed(why) => return self.failed(Link::Watching(part), why, now),
+            StoreUpdate::List(entries, revision) => self.listed(part, entries, revision, now),
+            StoreUpdate::Changes(events, revision) => self.changed(part, events, revision, now),
         }
         self.works(Link::Watching(part));
         if self.awaited.get(&part).is_some_and(|(r, _)| self.view.at(part) >= Some(*r)) {
@@ -43,12 +43,12 @@ impl Core {
             self.view.config = config;
         }
         let own_missing =
-            self.own.held.keys().any(|s| !self.view.leases.contains_key(&flannel::key::name(s)));
+            self.claims.held.keys().any(|s| !self.view.leases.contains_key(&flannel::key::name(s)));
         if self.view.at(Part::Flannel).is_some() {
-            let mine = |name: &str, key: &_| is_mine(&self.own, &self.view, name, key);
+            let mine = |name: &str, key: &_| is_mine(&self.claims, &self.view, name, key);
             let doubtful = own_missing || self.was_cut_off(now);
             let updates = self.peers.list(&self.view.leases, &mine, doubtful, now);
-            self.outbox.peers(updates);
+            self.pending.peers(updates);
             for (name, known) in self.peers.known() {
                 if let Some(key) = self.view.leases.get_mut(name) {
                     key.share(&known.lease);
@@ -57,7 +57,7 @@ impl Core {
         }
         if self.view.is_listed() && !self.synced {
             self.synced = true;
-            self.outbox.synced();
+            self.pending.synced();
         }
     }
 
@@ -70,7 +70,7 @@ impl Core {
                     self.take_config(config.as_deref());
                     self.view.config = config;
                 }
-                Touched::Node(id) => self.dirty |= id == self.own.me.id,
+                Touched::Node(id) => self.dirty |= id == self.claims.me.id,
                 Touched::Owner(name) => {
                     self.dirty |= self.concerns(&name);
                     self.look_at(&name, now);
@@ -87,21 +87,21 @@ impl Core {
         let own_too = gone.iter().any(|name| self.holds(name));
         let doubtful = own_too || self.was_cut_off(now);
         let updates = self.peers.removed(gone, doubtful, now);
-        self.outbox.peers(updates);
+        self.pending.peers(updates);
     }
 
     /// Tells what is under a lease's name now, if anything is.
     pub(super) fn look_at(&mut self, name: &str, now: Now) {
         if let Some(key) = self.view.leases.get(name) {
-            let mine = is_mine(&self.own, &self.view, name, key);
-            self.outbox.peers(self.peers.set(name, key, mine, now).into_iter().collect());
+            let mine = is_mine(&self.claims, &self.view, name, key);
+            self.pending.peers(self.peers.set(name, key, mine, now).into_iter().collect());
         }
     }
 
     /// Looks again at every lease that is the node's, or was: whether it is depends on what
     /// the node holds, tries and announces, not on the store alone.
     pub(super) fn look_again(&mut self, now: Now) {
-        let names = self.own.wished().map(flannel::key::name);
+        let names = self.claims.wished().map(flannel::key::name);
         let names: BTreeSet<_> = names.chain(self.peers.mine().iter().cloned()).collect();
         names.iter().for_each(|name| self.look_at(name, now));
     }
@@ -114,18 +114,18 @@ impl Core {
     }
 
     fn holds(&self, name: &str) -> bool {
-        flannel::key::parse(name).is_ok_and(|s| self.own.held.contains_key(&s))
+        flannel::key::parse(name).is_ok_and(|s| self.claims.held.contains_key(&s))
     }
 
     /// Whether a change of this name can lead to a step.
     fn concerns(&self, name: &str) -> bool {
-        if self.config.as_deref().is_none_or(|config| !self.own.is_content(config)) {
+        if self.config.as_deref().is_none_or(|config| !self.claims.is_content(config)) {
             return true;
         }
-        let own = || self.own.held.keys().chain(&self.own.leaving).chain(&self.own.trying);
-        let mine = self.view.owners.get(name).is_some_and(|o| self.own.asker().owns(o));
+        let own = || self.claims.held.keys().chain(&self.claims.leaving).chain(&self.claims.trying);
+        let mine = self.view.owners.get(name).is_some_and(|o| self.claims.claimant().owns(o));
         mine || flannel::key::parse(name)
-            .is_ok_and(|subnets| own().any(|own| standing::overlap(own, &subnets)))
+            .is_ok_and(|subnets| own().any(|own| ownership::overlap(own, &subnets)))
     }
 
     pub(super) fn take_config(&mut self, bytes: Option<&[u8]>) {
@@ -151,7 +151,7 @@ impl Core {
                 if news || healed {
                     let config = Arc::new(read.config);
                     self.config = Some(Arc::clone(&config));
-                    self.outbox.config(config);
+                    self.pending.config(config);
                     self.tell_own();
                 }
             }
@@ -162,26 +162,27 @@ impl Core {
     fn config_is_bad(&mut self, problem: String) {
         if self.config_problem.as_ref() != Some(&problem) {
             self.config_problem = Some(problem.clone());
-            self.outbox.config_problem(problem);
+            self.pending.config_problem(problem);
         }
     }
 }
 
 /// Whether a lease is this node's, or about to be: it is no peer then.
-fn is_mine(own: &Own, view: &View, name: &str, key: &LeaseKey) -> bool {
+fn is_mine(claims: &Claims, view: &View, name: &str, key: &LeaseKey) -> bool {
     let owner = view.owners.get(name);
     if let Some(owner) = owner.filter(|owner| owner.record.is_ok()) {
-        return own.asker().owns(owner)
-            && key.subnets.as_ref().is_ok_and(|s| !is_overwritten(own, view, s));
+        return claims.claimant().owns(owner)
+            && key.subnets.as_ref().is_ok_and(|s| !is_overwritten(claims, view, s));
     }
     // Before the owners are known, a lease with this node's address is likely its own.
-    if view.at(Part::Cluster).is_none() && own.asker().is_at(key) {
+    if view.at(Part::Cluster).is_none() && claims.claimant().is_at(key) {
         return true;
     }
-    key.subnets.as_ref().is_ok_and(|s| own.wished().any(|w| w == s)) && own.asker().is_at(key)
+    key.subnets.as_ref().is_ok_and(|s| claims.wished().any(|w| w == s))
+        && claims.claimant().is_at(key)
 }
 
-fn is_overwritten(own: &Own, view: &View, subnets: &Subnets) -> bool {
-    let standing = own.asker().standing(view, subnets, true);
-    matches!(standing, Standing::Overwritten(_))
+fn is_overwritten(claims: &Claims, view: &View, subnets: &Subnets) -> bool {
+    let ownership = claims.claimant().ownership(view, subnets, true);
+    matches!(ownership, Ownership::Overwritten(_))
 }

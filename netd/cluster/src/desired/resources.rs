@@ -19,37 +19,37 @@ use netd_domain::{
 /// A lease's place in the order of leases.
 pub(super) type Rank = u64;
 
-/// What leads to one place only.
+/// An identifier that can lead to one address only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Name {
+pub(super) enum Identifier {
     Vtep(IfName, Mac),
     Wireguard(IfName, [u8; 32]),
 }
 
 /// Where it leads; a VTEP has no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(IpAddr, Option<u16>);
+pub(super) struct Location(IpAddr, Option<u16>);
 
 /// What one lease claims.
 #[derive(Debug, Default)]
-pub(super) struct Claimed {
+pub(super) struct LeaseResources {
     subnets: Vec<IpNet>,
-    names: Vec<(Name, Place)>,
+    names: Vec<(Identifier, Location)>,
 }
 
-impl Claimed {
+impl LeaseResources {
     /// Of a lease that takes this.
     pub(super) fn new(subnets: impl Iterator<Item = IpNet>, plan: &PeerPlan) -> Self {
         let vteps = plan.objects.iter().filter_map(|object| match object {
             OverlayObject::Fdb { device, mac, remote } => {
-                Some((Name::Vtep(device.clone(), *mac), Place(*remote, None)))
+                Some((Identifier::Vtep(device.clone(), *mac), Location(*remote, None)))
             }
             _ => None,
         });
         let keys = plan.tunnels.iter().filter_map(|peer| match peer {
             TunnelPeer::Wireguard(device, peer) => {
-                let place = Place(peer.endpoint.ip(), Some(peer.endpoint.port()));
-                Some((Name::Wireguard(device.clone(), peer.public_key), place))
+                let location = Location(peer.endpoint.ip(), Some(peer.endpoint.port()));
+                Some((Identifier::Wireguard(device.clone(), peer.public_key), location))
             }
             TunnelPeer::Udp(..) => None,
         });
@@ -66,7 +66,7 @@ impl Claimed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Conflict {
     Subnet { subnet: IpNet, other: IpNet },
-    Name { name: Name, place: Place, other: Place },
+    Identifier { name: Identifier, location: Location, other: Location },
 }
 
 impl Conflict {
@@ -80,25 +80,29 @@ impl Conflict {
                     "{subnet} overlaps {other} of {holder}, which was there before; remove one"
                 ),
             ),
-            Self::Name { name: Name::Vtep(_, mac), place, other } => PeerProblem::new(
-                "BackendData.VtepMAC",
-                format!(
-                    "{mac} is at {place} here and at {other} in {holder}, which was there \
+            Self::Identifier { name: Identifier::Vtep(_, mac), location, other } => {
+                PeerProblem::new(
+                    "BackendData.VtepMAC",
+                    format!(
+                        "{mac} is at {location} here and at {other} in {holder}, which was there \
                      before; give one of the nodes another MAC"
-                ),
-            ),
-            Self::Name { name: Name::Wireguard(..), place, other } => PeerProblem::new(
-                "BackendData.PublicKey",
-                format!(
-                    "the same key is at {place} here and at {other} in {holder}, which was \
+                    ),
+                )
+            }
+            Self::Identifier { name: Identifier::Wireguard(..), location, other } => {
+                PeerProblem::new(
+                    "BackendData.PublicKey",
+                    format!(
+                        "the same key is at {location} here and at {other} in {holder}, which was \
                      there before; give one of the nodes another key"
-                ),
-            ),
+                    ),
+                )
+            }
         }
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.1 {
             Some(port) => SocketAddr::new(self.0, port).fmt(f),
@@ -116,35 +120,35 @@ pub(super) enum Verdict {
     Free { later: BTreeSet<Rank> },
 }
 
-/// What is claimed by the leases in force. Their subnets don't overlap.
+/// What the leases in force claim. Their subnets don't overlap.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct ResourceIndex {
     /// By first address; IPv4 before IPv6.
     subnets: BTreeMap<IpAddr, (IpNet, Rank)>,
-    names: HashMap<Name, (Place, BTreeSet<Rank>)>,
+    names: HashMap<Identifier, (Location, BTreeSet<Rank>)>,
 }
 
-impl Claims {
+impl ResourceIndex {
     /// Records what a lease claims; what is in its way is gone.
-    pub(super) fn take(&mut self, rank: Rank, claimed: &Claimed) {
-        for subnet in &claimed.subnets {
+    pub(super) fn take(&mut self, rank: Rank, resources: &LeaseResources) {
+        for subnet in &resources.subnets {
             self.subnets.insert(subnet.network(), (*subnet, rank));
         }
-        for (name, place) in &claimed.names {
+        for (name, location) in &resources.names {
             let (_, holders) =
-                self.names.entry(name.clone()).or_insert_with(|| (*place, BTreeSet::new()));
+                self.names.entry(name.clone()).or_insert_with(|| (*location, BTreeSet::new()));
             holders.insert(rank);
         }
     }
 
     /// Forgets what a lease claims.
-    pub(super) fn give_back(&mut self, rank: Rank, claimed: &Claimed) {
-        for subnet in &claimed.subnets {
+    pub(super) fn give_back(&mut self, rank: Rank, resources: &LeaseResources) {
+        for subnet in &resources.subnets {
             if self.subnets.get(&subnet.network()).is_some_and(|(_, holder)| *holder == rank) {
                 self.subnets.remove(&subnet.network());
             }
         }
-        for (name, _) in &claimed.names {
+        for (name, _) in &resources.names {
             if let Some((_, holders)) = self.names.get_mut(name) {
                 holders.remove(&rank);
                 if holders.is_empty() {
@@ -161,9 +165,10 @@ impl Claims {
     }
 
     /// Compares what a lease claims with what others have.
-    pub(super) fn judge(&self, rank: Rank, claimed: &Claimed) -> Verdict {
+    pub(super) fn judge(&self, rank: Rank, resources: &LeaseResources) -> Verdict {
         let mut later = BTreeSet::new();
-        for (holder, conflict) in self.subnet_conflicts(claimed).chain(self.name_conflicts(claimed))
+        for (holder, conflict) in
+            self.subnet_conflicts(resources).chain(self.name_conflicts(resources))
         {
             if holder < rank {
                 return Verdict::Blocked { by: holder, conflict };
@@ -173,24 +178,27 @@ impl Claims {
         Verdict::Free { later }
     }
 
-    fn subnet_conflicts(&self, claimed: &Claimed) -> impl Iterator<Item = (Rank, Conflict)> {
-        claimed.subnets.iter().flat_map(move |subnet| {
+    fn subnet_conflicts(
+        &self,
+        resources: &LeaseResources,
+    ) -> impl Iterator<Item = (Rank, Conflict)> {
+        resources.subnets.iter().flat_map(move |subnet| {
             let (first, last) = (subnet.network(), subnet.broadcast());
             let around = self.at(first).into_iter();
-            let inside = self.subnets.range(first..=last).map(|(_, held)| *held);
+            let inside = self.subnets.range(first..=last).map(|(_, aggregate)| *aggregate);
             around
                 .chain(inside)
                 .map(move |(other, holder)| (holder, Conflict::Subnet { subnet: *subnet, other }))
         })
     }
 
-    fn name_conflicts(&self, claimed: &Claimed) -> impl Iterator<Item = (Rank, Conflict)> {
-        claimed.names.iter().flat_map(move |(name, place)| {
-            let there = self.names.get(name).filter(|(other, _)| other != place);
+    fn name_conflicts(&self, resources: &LeaseResources) -> impl Iterator<Item = (Rank, Conflict)> {
+        resources.names.iter().flat_map(move |(name, location)| {
+            let there = self.names.get(name).filter(|(other, _)| other != location);
             there.into_iter().flat_map(move |(other, holders)| {
                 holders.iter().map(move |holder| {
-                    let (name, place, other) = (name.clone(), *place, *other);
-                    (*holder, Conflict::Name { name, place, other })
+                    let (name, location, other) = (name.clone(), *location, *other);
+                    (*holder, Conflict::Identifier { name, location, other })
                 })
             })
         })

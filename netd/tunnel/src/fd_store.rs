@@ -16,14 +16,14 @@ use crate::sys::{self, Tun, TunError};
 
 /// What was kept, by name. Each queue's has a name of its own.
 #[derive(Debug, Default)]
-pub struct Keep {
+pub struct FdStore {
     kept: Mutex<HashMap<String, OwnedFd>>,
 }
 
-impl Keep {
+impl FdStore {
     /// With what the service manager handed over.
-    pub fn new(handed: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
-        Self { kept: Mutex::new(handed.into_iter().collect()) }
+    pub fn new(inherited: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
+        Self { kept: Mutex::new(inherited.into_iter().collect()) }
     }
 
     /// A queue of the device.

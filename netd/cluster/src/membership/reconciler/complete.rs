@@ -1,34 +1,38 @@
 //! What became of an action.
 
-use super::{Core, Done, Link, SEEN_WITHIN, Written};
+use super::{Completion, Link, Reconciler, SEEN_WITHIN, Written};
 use crate::{
     Subnets, flannel,
     membership::{
+        backoff::{self, Backoff},
+        claims::Purpose,
         diff::Now,
         files::OwnFile,
-        own::Why,
-        pace::{self, Pace},
         records::OwnerRecord,
     },
 };
-use netd_store::{Entry, LeaseId, Outcome, Revision, StoreError, Txn};
+use netd_store::{Entry, LeaseId, Revision, StoreError, Txn, TxnOutcome};
 
-impl Core {
+impl Reconciler {
     /// Takes what became of an action.
-    pub(crate) fn done(&mut self, done: Done, now: Now) {
+    pub(crate) fn complete(&mut self, done: Completion, now: Now) {
         self.dirty = true;
         match done {
-            Done::Relisting => {}
-            Done::Saved(file, result) => self.saved(file, result, now),
-            Done::Granted(Ok(lease)) => self.is_renewed(lease, now),
-            Done::KeptAlive(lease, Ok(())) => self.is_renewed(lease, now),
-            Done::Granted(Err(StoreError::LeaseGone(lease)))
-            | Done::KeptAlive(_, Err(StoreError::LeaseGone(lease)))
-            | Done::Committed(_, _, Err(StoreError::LeaseGone(lease))) => self.lease_ended(lease),
-            Done::Committed(why, txn, Ok(outcome)) => self.committed(&why, &txn, outcome, now),
-            Done::Granted(Err(err))
-            | Done::KeptAlive(_, Err(err))
-            | Done::Committed(_, _, Err(err)) => {
+            Completion::Relisting => {}
+            Completion::Saved(file, result) => self.saved(file, result, now),
+            Completion::Granted(Ok(lease)) => self.is_renewed(lease, now),
+            Completion::KeptAlive(lease, Ok(())) => self.is_renewed(lease, now),
+            Completion::Granted(Err(StoreError::LeaseGone(lease)))
+            | Completion::KeptAlive(_, Err(StoreError::LeaseGone(lease)))
+            | Completion::Committed(_, _, Err(StoreError::LeaseGone(lease))) => {
+                self.lease_ended(lease)
+            }
+            Completion::Committed(why, txn, Ok(outcome)) => {
+                self.committed(&why, &txn, outcome, now)
+            }
+            Completion::Granted(Err(err))
+            | Completion::KeptAlive(_, Err(err))
+            | Completion::Committed(_, _, Err(err)) => {
                 self.wait(now);
                 self.failed(Link::Writing, err.to_string(), now);
             }
@@ -39,12 +43,12 @@ impl Core {
         match result {
             Ok(()) => {
                 self.saved = file;
-                self.save_pace.reset();
+                self.save_backoff.reset();
                 (self.save_at, self.save_problem) = (None, None);
                 self.tell_own();
             }
             Err(problem) => {
-                self.save_at = Some(now.mono + self.save_pace.failed(&mut self.rng));
+                self.save_at = Some(now.mono + self.save_backoff.failed(&mut self.rng));
                 self.save_problem = Some(problem);
             }
         }
@@ -52,37 +56,37 @@ impl Core {
 
     fn is_renewed(&mut self, lease: LeaseId, now: Now) {
         self.worked();
-        self.own.lease = Some(lease);
+        self.claims.lease = Some(lease);
         self.renewed = Some(now.unix);
-        self.renew_at = Some(now.mono + pace::about(self.settings.ttl / 3, &mut self.rng));
+        self.renew_at = Some(now.mono + backoff::jittered(self.settings.ttl / 3, &mut self.rng));
     }
 
     fn lease_ended(&mut self, lease: LeaseId) {
         tracing::warn!(lease, "the node's lease in the store has ended; getting another");
         self.worked();
-        self.own.ended.insert(lease);
-        self.own.lease = self.own.lease.filter(|l| *l != lease);
+        self.claims.ended.insert(lease);
+        self.claims.lease = self.claims.lease.filter(|l| *l != lease);
         self.renew_at = None;
     }
 
-    fn committed(&mut self, why: &Why, txn: &Txn, outcome: Outcome, now: Now) {
+    fn committed(&mut self, why: &Purpose, txn: &Txn, outcome: TxnOutcome, now: Now) {
         self.works(Link::Writing);
         match outcome {
-            Outcome::Committed(revision) => {
-                self.pace.reset();
+            TxnOutcome::Committed(revision) => {
+                self.backoff.reset();
                 for change in &txn.changes {
                     self.await_part(change.key(), revision, now);
                 }
-                if let Why::Write(subnets) = why {
+                if let Purpose::Write(subnets) = why {
                     self.note_write(*subnets, now);
                 }
             }
             // Somebody was faster, or the view is behind: it will show.
-            Outcome::Conflict(there) => {
+            TxnOutcome::Conflict(there) => {
                 for entry in &there {
                     self.await_part(&entry.key, entry.mod_revision, now);
                 }
-                if let Why::Claim(subnets) = why {
+                if let Purpose::Claim(subnets) = why {
                     self.claim_failed(subnets, &there);
                 }
                 self.wait(now);
@@ -104,26 +108,26 @@ impl Core {
         let name = flannel::key::name(subnets);
         let owner = there.iter().find(|entry| entry.key == self.view.keys.owner(&name));
         let owner = owner.and_then(|entry| OwnerRecord::parse(&entry.value).ok());
-        if owner.is_none_or(|record| record.id != self.own.me.id) {
-            self.own.conflicts = self.own.conflicts.saturating_add(1);
-            self.own.trying = None;
+        if owner.is_none_or(|record| record.id != self.claims.me.id) {
+            self.claims.conflicts = self.claims.conflicts.saturating_add(1);
+            self.claims.trying = None;
         }
     }
 
     /// Who removes the node's keys again and again is not to be met at full speed.
     fn note_write(&mut self, subnets: Subnets, now: Now) {
-        let first = Written { last: now.mono, next: now.mono, pace: Pace::default() };
+        let first = Written { last: now.mono, next: now.mono, backoff: Backoff::default() };
         let written = self.written.entry(subnets).or_insert(first);
         written.last = now.mono;
-        written.next = now.mono + written.pace.failed(&mut self.rng);
+        written.next = now.mono + written.backoff.failed(&mut self.rng);
     }
 
     fn wait(&mut self, now: Now) {
-        self.not_before = Some(now.mono + self.pace.failed(&mut self.rng));
+        self.not_before = Some(now.mono + self.backoff.failed(&mut self.rng));
     }
 
     fn worked(&mut self) {
-        self.pace.reset();
+        self.backoff.reset();
         self.not_before = None;
         self.works(Link::Writing);
     }
@@ -134,7 +138,7 @@ impl Core {
         let since = self.failing.get(&link).map_or(now.unix, |(since, _)| *since);
         self.failing.insert(link, (since, why));
         if was.is_none() {
-            self.outbox.behind(self.behind().cloned());
+            self.pending.behind(self.behind().cloned());
         }
     }
 
@@ -148,7 +152,7 @@ impl Core {
             self.renew_at = None;
         }
         if self.failing.is_empty() {
-            self.outbox.behind(None);
+            self.pending.behind(None);
         }
     }
 }
