@@ -10,6 +10,8 @@ pub mod cli;
 pub mod client;
 pub mod cni;
 pub mod docker;
+mod excerpt;
 pub mod install;
 pub mod nri;
 pub mod oci;
+mod service;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Front::Cni => cni::main(issued_at),
         Front::Oci(args) => oci::main(&args, issued_at),
         Front::Nri(options) => nri::main(Some(options)),
-        Front::Docker(options) => docker::main(&options),
+        Front::Docker(args) => docker::main(&args),
         Front::Install(args) => install::install(&args),
         Front::Uninstall(args) => install::uninstall(&args),
         Front::Version => {

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use runtime_hook::docker::{Netd, server};
+use runtime_hook::docker::{NetdClient, server};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -23,7 +23,7 @@ impl Front {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("front.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let netd = Netd::new(&directory.path().join("no-netd.sock"));
+        let netd = NetdClient::new(&directory.path().join("no-netd.sock"));
         tokio::spawn(server::serve(listener, netd));
         Self { socket, _directory: directory }
     }

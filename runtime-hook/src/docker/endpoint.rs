@@ -1,27 +1,33 @@
-//! NetworkDriver: endpoints.
+//! The methods of NetworkDriver about endpoints.
 
 use std::net::IpAddr;
 
 use netd_api::v1::{CreateEndpointRequest, Endpoint, JoinRequest, PublishRequest, Route};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    Netd,
-    netd::SOURCE,
+    error::{DriverError, DriverResult},
+    netd::{NetdClient, SOURCE},
     ports,
-    server::{Answer, Failure, shown},
-    wire::{CreateEndpoint, Interface, InterfaceName, Join, Joined, OfEndpoint, StaticRoute},
+    types::{
+        CreateEndpoint, EndpointCall, Interface, InterfaceName, Join, JoinAnswer, StaticRoute,
+    },
 };
+use crate::excerpt::escaped;
 
-/// Names in the sandbox are this and a number, as with Docker's own drivers.
-const PREFIX: &str = "eth";
+/// libnetwork names the interface in the sandbox with this prefix and a number, as it does
+/// for Docker's own drivers.
+const INTERFACE_PREFIX: &str = "eth";
 
-pub async fn create(netd: &Netd, request: CreateEndpoint) -> Answer {
+pub(super) async fn create(netd: &NetdClient, request: CreateEndpoint) -> DriverResult {
     let interface = request.interface;
     let given = [&interface.address, &interface.address_v6];
     let addresses: Vec<String> = given.into_iter().filter(|a| !a.is_empty()).cloned().collect();
     if addresses.is_empty() {
-        return Err(Failure::field("Interface", "no address: the network needs an IPAM driver"));
+        return Err(DriverError::field(
+            "Interface",
+            "it has no address; create the network with an IPAM driver",
+        ));
     }
     let labels = [("docker.network".to_owned(), request.network_id.clone())];
     let endpoint = netd
@@ -30,18 +36,18 @@ pub async fn create(netd: &Netd, request: CreateEndpoint) -> Answer {
             addresses,
             mac: interface.mac_address.clone(),
             labels: labels.into(),
-            source: format!("{SOURCE}{}", request.network_id),
+            source: format!("{SOURCE}/{}", request.network_id),
             ..CreateEndpointRequest::default()
         })
         .await?;
-    // dockerd refuses an answer with what it has chosen itself.
+    // dockerd refuses an answer that repeats a MAC address which it has chosen.
     let mac = if interface.mac_address.is_empty() { endpoint.mac } else { String::new() };
     let chosen = Interface { mac_address: mac, ..Interface::default() };
     Ok(json!({ "Interface": chosen }))
 }
 
-pub async fn info(netd: &Netd, request: OfEndpoint) -> Answer {
-    let endpoint = wanted(netd, &request.endpoint_id).await?;
+pub(super) async fn info(netd: &NetdClient, request: EndpointCall) -> DriverResult {
+    let endpoint = existing(netd, &request.endpoint_id).await?;
     Ok(json!({"Value": {
         "com.docker.network.endpoint.macaddress": endpoint.mac,
         "netd.network": endpoint.network,
@@ -50,37 +56,38 @@ pub async fn info(netd: &Netd, request: OfEndpoint) -> Answer {
     }}))
 }
 
-pub async fn delete(netd: &Netd, request: OfEndpoint) -> Answer {
+pub(super) async fn delete(netd: &NetdClient, request: EndpointCall) -> DriverResult {
     if let Some(endpoint) = netd.endpoint(&request.endpoint_id).await? {
         netd.detach(&endpoint).await?;
     }
     Ok(json!({}))
 }
 
-pub async fn join(netd: &Netd, request: Join) -> Answer {
-    wanted(netd, &request.endpoint_id).await?;
+pub(super) async fn join(netd: &NetdClient, request: Join) -> DriverResult {
+    existing(netd, &request.endpoint_id).await?;
     let (endpoint_id, netns_path) = (request.endpoint_id, request.sandbox_key);
     let endpoint = netd.join(JoinRequest { endpoint_id, netns_path }).await?;
-    serde_json::to_value(joined(&endpoint)).map_err(|e| Failure::field("answer", e))
+    serde_json::to_value(join_answer(&endpoint)).map_err(|e| DriverError::field("answer", e))
 }
 
-/// The interface to be moved, and the routes that libnetwork is to set.
-fn joined(endpoint: &Endpoint) -> Joined {
-    let leads_out = |route: &&Route| route.destination.ends_with("/0");
-    let v4 = |route: &&Route| route.gateway.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4());
-    let out = || endpoint.routes.iter().filter(leads_out);
-    let gateway = |route: Option<&Route>| route.map(|r| r.gateway.clone()).unwrap_or_default();
-    let (gateway, gateway_v6) = (gateway(out().find(v4)), gateway(out().find(|route| !v4(route))));
-    let others = endpoint.routes.iter().filter(|route| !leads_out(route));
+/// The interface that libnetwork is to move, and the routes that it is to set.
+fn join_answer(endpoint: &Endpoint) -> JoinAnswer {
+    let is_default = |route: &&Route| route.destination.ends_with("/0");
+    let is_v4 = |route: &&Route| route.gateway.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4());
+    let default_routes = || endpoint.routes.iter().filter(is_default);
+    let gateway_of = |route: Option<&Route>| route.map(|r| r.gateway.clone()).unwrap_or_default();
+    let gateway = gateway_of(default_routes().find(is_v4));
+    let gateway_v6 = gateway_of(default_routes().find(|route| !is_v4(route)));
+    let others = endpoint.routes.iter().filter(|route| !is_default(route));
     let static_routes = others.map(|route| StaticRoute {
         destination: route.destination.clone(),
         route_type: u8::from(route.gateway.is_empty()),
         next_hop: route.gateway.clone(),
     });
-    Joined {
+    JoinAnswer {
         interface_name: InterfaceName {
             src_name: endpoint.sandbox_interface.clone(),
-            dst_prefix: PREFIX,
+            dst_prefix: INTERFACE_PREFIX,
         },
         disable_gateway_service: gateway.is_empty() && gateway_v6.is_empty(),
         gateway,
@@ -89,21 +96,21 @@ fn joined(endpoint: &Endpoint) -> Joined {
     }
 }
 
-pub async fn leave(netd: &Netd, request: OfEndpoint) -> Answer {
+pub(super) async fn leave(netd: &NetdClient, request: EndpointCall) -> DriverResult {
     if netd.endpoint(&request.endpoint_id).await?.is_some() {
         netd.leave(&request.endpoint_id).await?;
     }
     Ok(json!({}))
 }
 
-pub async fn publish(netd: &Netd, request: OfEndpoint) -> Answer {
-    let asked = ports::read(&request.options)?;
-    wanted(netd, &request.endpoint_id).await?;
+pub(super) async fn publish(netd: &NetdClient, request: EndpointCall) -> DriverResult {
+    let asked = ports::parse(&request.options)?;
+    existing(netd, &request.endpoint_id).await?;
     ports::publish(netd, &request.endpoint_id, &asked).await?;
     Ok(json!({}))
 }
 
-pub async fn revoke(netd: &Netd, request: OfEndpoint) -> Answer {
+pub(super) async fn revoke(netd: &NetdClient, request: EndpointCall) -> DriverResult {
     if netd.endpoint(&request.endpoint_id).await?.is_some() {
         let endpoint_id = request.endpoint_id;
         netd.publish(PublishRequest { endpoint_id, ..PublishRequest::default() }).await?;
@@ -111,15 +118,11 @@ pub async fn revoke(netd: &Netd, request: OfEndpoint) -> Answer {
     Ok(json!({}))
 }
 
-async fn wanted(netd: &Netd, endpoint_id: &str) -> Result<Endpoint, Failure> {
+async fn existing(netd: &NetdClient, endpoint_id: &str) -> Result<Endpoint, DriverError> {
     let found = netd.endpoint(endpoint_id).await?;
-    let problem = || format!("netd has no endpoint \"{}\" of Docker's", shown(endpoint_id));
-    found.ok_or_else(|| Failure::field("EndpointID", problem()))
-}
-
-/// A JSON value as text, cut.
-pub(super) fn text_of(value: &Value) -> String {
-    shown(&value.to_string())
+    let problem =
+        || format!("netd has no endpoint \"{}\" that Docker created", escaped(endpoint_id));
+    found.ok_or_else(|| DriverError::field("EndpointID", problem()))
 }
 
 #[cfg(test)]
@@ -142,7 +145,7 @@ mod tests {
             ],
             ..Endpoint::default()
         };
-        let joined = joined(&endpoint);
+        let joined = join_answer(&endpoint);
         assert_eq!(
             (joined.gateway.as_str(), joined.gateway_v6.as_str()),
             ("169.254.1.1", "fe80::1")
@@ -154,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn a_network_without_a_way_out_gets_none_of_dockers() {
-        let joined = joined(&Endpoint::default());
+    fn without_a_default_route_docker_adds_no_gateway_of_its_own() {
+        let joined = join_answer(&Endpoint::default());
         assert!(joined.disable_gateway_service && joined.gateway.is_empty());
     }
 }

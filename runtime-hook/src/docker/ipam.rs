@@ -1,147 +1,161 @@
-//! IpamDriver: pools and addresses.
+//! The methods of IpamDriver: pools and addresses.
 
 use ipnet::IpNet;
 use netd_api::v1::{Network, Pool, ReserveAddressRequest};
 use serde_json::json;
 
 use super::{
-    Netd,
+    error::{DriverError, DriverResult},
+    netd::NetdClient,
     options::{address, subnet},
-    server::{Answer, Failure, shown},
-    wire::{ReleaseAddress, RequestAddress, RequestPool},
+    types::{ReleaseAddress, RequestAddress, RequestPool},
 };
+use crate::excerpt::escaped;
 
-/// netd has one space of addresses.
-pub const SPACE: &str = "netd";
+/// netd's only address space.
+pub(super) const ADDRESS_SPACE: &str = "netd";
 /// `--ipam-opt netd.network=NAME`
-const NETWORK: &str = "netd.network";
-const KIND: &str = "RequestAddressType";
+const NETWORK_OPTION: &str = "netd.network";
+const ADDRESS_TYPE_OPTION: &str = "RequestAddressType";
 const GATEWAY: &str = "com.docker.network.gateway";
-/// Between the subnet and the part of it in a pool's id.
-const PART: char = '@';
+/// Separates the subnet from its `--ip-range` in the id of a pool.
+const RANGE_SEPARATOR: char = '@';
 
-pub async fn request_pool(netd: &Netd, request: RequestPool) -> Answer {
-    if let Some(unknown) = request.options.keys().find(|key| *key != NETWORK) {
-        let text = format!("there is no such option; there is {NETWORK}");
-        return Err(Failure::field(&format!("--ipam-opt {}", shown(unknown)), text));
+pub(super) async fn request_pool(netd: &NetdClient, request: RequestPool) -> DriverResult {
+    if let Some(unknown) = request.options.keys().find(|key| *key != NETWORK_OPTION) {
+        let text = format!("there is no such option; netd knows {NETWORK_OPTION}");
+        return Err(DriverError::field(&format!("--ipam-opt {}", escaped(unknown)), text));
     }
-    let asked = match request.pool.as_str() {
+    let requested = match request.pool.as_str() {
         "" => None,
         text => Some(subnet("--subnet", text)?.trunc()),
     };
-    let (net, gateway) = match (request.options.get(NETWORK), asked) {
-        (Some(name), asked) => {
+    let (net, gateway) = match (request.options.get(NETWORK_OPTION), requested) {
+        (Some(name), requested) => {
             let network = netd.network(name).await?;
-            let (net, pool) = pool_of(&network, asked, request.v6)?;
-            if asked.is_none() && !netd.offers.offer(net) {
-                let text = format!("this dockerd wants it named: add --subnet {net}");
-                return Err(Failure::field("--subnet", text));
+            let (net, pool) = pool_of(&network, requested, request.v6)?;
+            if requested.is_none() && !netd.pool_backoff.try_offer(net) {
+                let text = format!(
+                    "dockerd takes {net}, to which this host has a route, only if it is named; \
+                     add --subnet {net}"
+                );
+                return Err(DriverError::field("--subnet", text));
             }
             (net, Some(format!("{}/{}", pool.gateway, net.prefix_len())))
         }
-        (None, Some(asked)) => (asked, None),
-        (None, None) => (free(netd, request.v6).await?, None),
+        (None, Some(requested)) => (requested, None),
+        (None, None) => (unused_subnet(netd, request.v6).await?, None),
     };
-    let part = match request.sub_pool.as_str() {
+    let range = match request.sub_pool.as_str() {
         "" => String::new(),
         text => {
-            let part = subnet("--ip-range", text)?.trunc();
-            if !net.contains(&part) {
-                let text = format!("{part} is not a part of the subnet {net}");
-                return Err(Failure::field("--ip-range", text));
+            let range = subnet("--ip-range", text)?.trunc();
+            if !net.contains(&range) {
+                let text = format!("{range} is not within the subnet {net}");
+                return Err(DriverError::field("--ip-range", text));
             }
-            format!("{PART}{part}")
+            format!("{RANGE_SEPARATOR}{range}")
         }
     };
-    // The gateway of a network that exists is not Docker's to choose.
+    // The gateway of an existing network is fixed, so Docker must not choose one.
     let data = gateway.map_or(json!({}), |gateway| json!({ GATEWAY: gateway }));
-    Ok(json!({"PoolID": format!("{net}{part}"), "Pool": net.to_string(), "Data": data}))
+    Ok(json!({"PoolID": format!("{net}{range}"), "Pool": net.to_string(), "Data": data}))
 }
 
-fn pool_of(network: &Network, asked: Option<IpNet>, v6: bool) -> Result<(IpNet, &Pool), Failure> {
+fn pool_of(
+    network: &Network,
+    requested: Option<IpNet>,
+    v6: bool,
+) -> Result<(IpNet, &Pool), DriverError> {
     let pools = network.pools.iter().filter_map(|p| Some((p.subnet.parse::<IpNet>().ok()?, p)));
-    let fits = |net: &IpNet| match asked {
-        Some(asked) => asked == *net,
+    let fits = |net: &IpNet| match requested {
+        Some(requested) => requested == *net,
         None => matches!(net, IpNet::V6(_)) == v6,
     };
     pools.into_iter().find(|(net, _)| fits(net)).ok_or_else(|| {
         let subnets: Vec<&str> = network.pools.iter().map(|p| p.subnet.as_str()).collect();
         let text = format!(
-            "the netd network \"{}\" has the pools {}, and not the one that is asked for",
+            "the netd network \"{}\" has the subnets {}, not the requested one",
             network.name,
             subnets.join(", ")
         );
-        Failure::field(&format!("--ipam-opt {NETWORK}"), text)
+        DriverError::field(&format!("--ipam-opt {NETWORK_OPTION}"), text)
     })
 }
 
-/// A subnet for a network whose creator does not care. Of two that are created at the same
-/// moment, netd refuses one.
-async fn free(netd: &Netd, v6: bool) -> Result<IpNet, Failure> {
+/// A subnet for a network that was created without `--subnet`. When two networks are created
+/// at the same moment with the same subnet, netd refuses the second.
+async fn unused_subnet(netd: &NetdClient, v6: bool) -> Result<IpNet, DriverError> {
     let networks = netd.networks().await?;
     let pools = networks.iter().filter_map(|status| status.network.as_ref());
     let pools = pools.flat_map(|network| &network.pools);
     let used: Vec<IpNet> = pools.filter_map(|pool| pool.subnet.parse().ok()).collect();
     let overlaps =
         |net: &IpNet| used.iter().any(|other| other.contains(net) || net.contains(other));
-    let mut all = (0..=u8::MAX).filter_map(|n| {
+    let mut candidates = (0..=u8::MAX).filter_map(|n| {
         let text = if v6 { format!("fd6e:6574:64:{n:x}::/64") } else { format!("10.210.{n}.0/24") };
         text.parse::<IpNet>().ok()
     });
-    all.find(|net| !overlaps(net) && netd.offers.offer(*net)).ok_or_else(|| {
-        Failure::field("--subnet", "every subnet that netd chooses from is used; give one")
+    candidates.find(|net| !overlaps(net) && netd.pool_backoff.try_offer(*net)).ok_or_else(|| {
+        DriverError::field(
+            "--subnet",
+            "all subnets that netd chooses from are in use; add --subnet",
+        )
     })
 }
 
-pub async fn request_address(netd: &Netd, request: RequestAddress) -> Answer {
-    let (net, part) = pool_id(&request.pool_id)?;
-    let asked = match request.address.as_str() {
+pub(super) async fn request_address(netd: &NetdClient, request: RequestAddress) -> DriverResult {
+    let (net, range) = parse_pool_id(&request.pool_id)?;
+    let requested = match request.address.as_str() {
         "" => None,
         text => Some(address("Address", text)?),
     };
-    if let Some(ip) = asked.filter(|ip| !net.contains(ip)) {
-        return Err(Failure::field("Address", format!("{ip} is not in the pool {net}")));
+    if let Some(ip) = requested.filter(|ip| !net.contains(ip)) {
+        return Err(DriverError::field("Address", format!("{ip} is not in the pool {net}")));
     }
-    // A gateway is its network's, which holds it for as long as there is one.
-    if request.options.get(KIND).is_some_and(|kind| kind == GATEWAY) {
+    // The network itself reserves its gateway for as long as it exists.
+    if request.options.get(ADDRESS_TYPE_OPTION).is_some_and(|kind| kind == GATEWAY) {
         let first = net.hosts().next().map_or(net.addr(), |first| match first {
-            // The first address of an IPv6 subnet is every router's (RFC 4291, 2.6.1).
+            // The first address of an IPv6 subnet is the subnet-router anycast address
+            // (RFC 4291, section 2.6.1).
             ip if ip == net.network() => net.hosts().nth(1).unwrap_or(ip),
             ip => ip,
         });
-        let ip = asked.unwrap_or(first);
+        let ip = requested.unwrap_or(first);
         return Ok(json!({"Address": format!("{ip}/{}", net.prefix_len()), "Data": {}}));
     }
-    if let Some(ip) = asked
+    if let Some(ip) = requested
         && !is_known(netd, &net).await?
     {
-        // --aux-address: the network is still to be created, and reserves it then.
+        // This is an --aux-address: CreateNetwork follows, and the network reserves it then.
         return Ok(json!({"Address": format!("{ip}/{}", net.prefix_len()), "Data": {}}));
     }
-    // An address that is asked for may lie outside of --ip-range.
-    let from = if asked.is_some() { net } else { part.unwrap_or(net) };
-    let address = asked.map(|ip| ip.to_string()).unwrap_or_default();
+    // A requested address may be outside --ip-range.
+    let from = if requested.is_some() { net } else { range.unwrap_or(net) };
+    let address = requested.map(|ip| ip.to_string()).unwrap_or_default();
     let request = ReserveAddressRequest { subnet: from.to_string(), address };
     Ok(json!({"Address": netd.reserve(request).await?, "Data": {}}))
 }
 
-async fn is_known(netd: &Netd, net: &IpNet) -> Result<bool, Failure> {
+async fn is_known(netd: &NetdClient, net: &IpNet) -> Result<bool, DriverError> {
     let networks = netd.networks().await?;
     let mut pools = networks.iter().filter_map(|n| n.network.as_ref()).flat_map(|n| &n.pools);
     Ok(pools.any(|pool| pool.subnet.parse::<IpNet>().is_ok_and(|own| own == *net)))
 }
 
-pub async fn release_address(netd: &Netd, request: ReleaseAddress) -> Answer {
+pub(super) async fn release_address(netd: &NetdClient, request: ReleaseAddress) -> DriverResult {
     let ip = address("Address", &request.address)?;
     netd.release(ip.to_string()).await?;
     Ok(json!({}))
 }
 
-fn pool_id(id: &str) -> Result<(IpNet, Option<IpNet>), Failure> {
-    let (net, part) = id.split_once(PART).map_or((id, None), |(net, part)| (net, Some(part)));
-    let net = subnet("PoolID", net)?;
-    let part = part.map(|part| subnet("PoolID", part)).transpose()?;
-    Ok((net, part))
+fn parse_pool_id(id: &str) -> Result<(IpNet, Option<IpNet>), DriverError> {
+    let (net, range) = match id.split_once(RANGE_SEPARATOR) {
+        Some((net, range)) => (net, Some(range)),
+        None => (id, None),
+    };
+    let range = range.map(|range| subnet("PoolID", range)).transpose()?;
+    Ok((subnet("PoolID", net)?, range))
 }
 
 #[cfg(test)]
@@ -150,20 +164,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pools_id_says_all_that_is_needed() {
-        let (net, part) = pool_id("10.1.0.0/16@10.1.5.0/24").unwrap();
+    fn the_id_of_a_pool_holds_its_subnet_and_range() {
+        let (net, part) = parse_pool_id("10.1.0.0/16@10.1.5.0/24").unwrap();
         assert_eq!(
             (net.to_string(), part.unwrap().to_string()),
             ("10.1.0.0/16".into(), "10.1.5.0/24".into())
         );
-        assert!(pool_id("10.1.0.0/16").unwrap().1.is_none());
+        assert!(parse_pool_id("10.1.0.0/16").unwrap().1.is_none());
         for bad in ["", "@", "10.1.0.0", "10.1.0.0/16@", "10.1.0.0/16@x"] {
-            assert!(pool_id(bad).is_err(), "{bad}");
+            assert!(parse_pool_id(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn the_pool_of_the_family_is_taken_unless_one_is_named() {
+    fn the_pool_of_the_family_is_chosen_unless_one_is_named() {
         let pool = |subnet: &str| Pool { subnet: subnet.into(), ..Pool::default() };
         let network =
             Network { pools: vec![pool("10.1.0.0/16"), pool("fd00::/64")], ..Network::default() };

@@ -1,55 +1,60 @@
 //! The Docker front: libnetwork's remote network driver and IPAM driver (CNM), for
 //! `docker network create -d netd [--ipam-driver netd]`.
 //!
-//! dockerd calls it by HTTP over a Unix socket in its plugin directory, a JSON document
-//! each way. The front translates and keeps nothing: what a call needs is in the call,
-//! or netd knows it.
+//! dockerd calls it by HTTP over a Unix socket in its plugin directory and sends a JSON
+//! document with each call. The front translates calls and stores nothing: what a call
+//! needs is in the call itself or known to netd.
 //!
-//! - A Docker network is the netd network `docker-` and the first 12 digits of its id, or
-//!   with `-o netd.network=NAME` one that netd has already, shared with pods. Which one an
-//!   endpoint is in follows from its address: networks of a node don't overlap.
-//! - A Docker endpoint is a netd endpoint whose `sandbox_id` is Docker's EndpointID: CNM
-//!   makes endpoints before it tells the sandbox.
-//! - A pool's id is its subnet, and the part of it that `--ip-range` allows.
+//! - A Docker network is the netd network `docker-` plus the first 12 digits of its id, or,
+//!   with `-o netd.network=NAME`, an existing netd network that it shares with pods. The
+//!   address of an endpoint decides which network it is in: networks of a node don't overlap.
+//! - A Docker endpoint is a netd endpoint whose `sandbox_id` is Docker's EndpointID, because
+//!   CNM creates endpoints before it names the sandbox.
+//! - The id of a pool is its subnet, followed by the part of it that `--ip-range` allows.
 //!
-//! Why libnetwork moves the interface and netd finds it afterwards: at Join the sandbox's
-//! namespace does not exist yet on dockerd 20.10 (it is made by a hook of the container's
-//! start, after Join), on 28.5 it does; and libnetwork sets addresses and routes only on
-//! an interface that it has moved. So netd makes the pair with both ends on the host, and
-//! sees by its carrier and the path of Join (SandboxKey) that it has arrived. From then on
-//! it looks after it as after a pod's, but for the routes, which libnetwork changes as
-//! networks are connected and disconnected.
+//! libnetwork moves the interface into the sandbox, and netd finds it there afterwards. There
+//! are two reasons. At Join the sandbox's namespace does not exist yet on dockerd 20.10, where
+//! a hook of the container's start creates it after Join; on 28.5 it exists. And libnetwork
+//! sets addresses and routes only on an interface that it has moved itself. So netd creates
+//! the veth pair with both ends on the host, and learns from the carrier and from the path in
+//! Join (SandboxKey) that the interface has arrived. From then on netd repairs the endpoint as
+//! it repairs a pod's, except for the routes, which libnetwork changes whenever networks are
+//! connected or disconnected.
 //!
-//! Who owns which state: netd networks, addresses, pairs, rules, host ports; libnetwork
-//! the names, addresses and routes inside the sandbox, and which endpoint leads out (it
-//! tells netd by ProgramExternalConnectivity); Docker's store what a container wants.
+//! Ownership of state: netd owns networks, addresses, veth pairs, firewall rules and host
+//! ports. libnetwork owns the names, addresses and routes inside the sandbox, and decides
+//! which endpoint is the gateway (it tells netd by ProgramExternalConnectivity). Docker's own
+//! store holds what a container asked for.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode};
 
 use sd_notify::NotifyState;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::service;
+
 mod endpoint;
+mod error;
 mod ipam;
 mod netd;
 mod network;
-mod offers;
 mod options;
+mod pool_backoff;
 mod ports;
 pub mod server;
-mod wire;
+mod types;
 
-pub use netd::Netd;
+pub use netd::NetdClient;
 
-/// Where dockerd looks for plugins that are no containers.
-const PLUGIN: &str = "/run/docker/plugins/netd.sock";
+/// The directory in which dockerd looks for plugins that are not containers.
+const DEFAULT_PLUGIN_SOCKET: &str = "/run/docker/plugins/netd.sock";
 
-/// Options of the Docker front.
+/// Arguments of `netd-hook docker`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    /// The socket to serve; its name is the driver's
-    #[arg(long = "plugin-socket", value_name = "PATH", default_value = PLUGIN)]
-    pub socket: PathBuf,
+pub struct Args {
+    /// Socket to serve; its file name is the name of the driver
+    #[arg(long = "plugin-socket", value_name = "PATH", default_value = DEFAULT_PLUGIN_SOCKET)]
+    socket: PathBuf,
     /// netd's socket
     #[arg(
         long = "netd-socket",
@@ -57,71 +62,47 @@ pub struct Options {
         env = "NETD_SOCKET",
         default_value = netd_api::DEFAULT_SOCKET
     )]
-    pub netd_socket: PathBuf,
+    netd_socket: PathBuf,
 }
 
-/// The front as a process: serves until it is told to stop.
-pub fn main(options: &Options) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.and_then(|runtime| runtime.block_on(run(options)));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("netd-hook docker: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+/// Serves dockerd until SIGTERM.
+pub fn main(args: &Args) -> ExitCode {
+    service::main("docker", run(args))
 }
 
-async fn run(options: &Options) -> io::Result<()> {
-    let listener = listen(options).await.map_err(|e| {
-        io::Error::new(e.kind(), format!("can't serve {}: {e}", options.socket.display()))
-    })?;
+async fn run(args: &Args) -> io::Result<()> {
+    let path = args.socket.display();
+    let listener = listen(args)
+        .await
+        .map_err(|e| io::Error::new(e.kind(), format!("can't listen on {path}: {e}")))?;
     // netd may start later: calls wait for it.
-    let _unheard = sd_notify::notify(&[NotifyState::Ready]);
-    tracing::info!(socket = %options.socket.display(), "serving dockerd");
+    let _no_systemd = sd_notify::notify(&[NotifyState::Ready]);
+    tracing::info!(socket = %path, "serving dockerd on {path}");
     tokio::select! {
-        never = server::serve(listener, Netd::new(&options.netd_socket)) => match never {},
-        () = terminated() => {
-            // dockerd finds no plugin then, rather than one that does not answer.
-            fs::remove_file(&options.socket)
+        never = server::serve(listener, NetdClient::new(&args.netd_socket)) => match never {},
+        () = service::terminated() => {
+            // Without the socket dockerd reports a missing plugin instead of one that hangs.
+            fs::remove_file(&args.socket)
         }
     }
 }
 
-/// Takes the place of a front that has ended, but not of one that serves.
-async fn listen(options: &Options) -> io::Result<UnixListener> {
-    let path = &options.socket;
+/// Replaces the socket of a front that has ended, but not of one that still accepts.
+async fn listen(args: &Args) -> io::Result<UnixListener> {
+    let path = &args.socket;
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     if UnixStream::connect(path).await.is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
+        let reason = "another process listens on it; stop it or choose another --plugin-socket";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, reason));
     }
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
-    // Who may speak here may do with networks what they like.
+    // A caller of this socket can create and delete networks.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -1,4 +1,4 @@
-//! netd as the Docker front needs it.
+//! The calls of netd that the Docker front makes.
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -11,145 +11,145 @@ use netd_api::v1::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::offers::Offers;
+use super::pool_backoff::PoolBackoff;
 use crate::{client::Client, error::HookError, refusal::Code};
 
-/// Longest time for one try of a call.
-const DEADLINE: Duration = Duration::from_secs(20);
-/// How long calls wait for a netd that is being restarted. dockerd itself gives a plugin
-/// 30 s.
-const PATIENCE: Duration = Duration::from_secs(4);
-const PAUSE: Duration = Duration::from_millis(50);
+/// Limit of one attempt at a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call waits for a netd that is restarting. dockerd itself gives a plugin 30 s.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(4);
+/// Between two attempts. netd listens again within milliseconds of its start.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Beginning of the `source` of what Docker's endpoints are attached by.
-pub const SOURCE: &str = "docker/";
+/// The `source` of Docker's endpoints is this, a slash and the id of the Docker network.
+pub(super) const SOURCE: &str = "docker";
 
-/// netd behind its Unix socket. Every call can be repeated, and is when its connection
-/// breaks: an address that was reserved twice is collected by netd.
-pub struct Netd {
+/// netd behind its Unix socket. Every call is idempotent, and is repeated when its connection
+/// breaks; netd's garbage collection frees an address that was reserved twice.
+pub struct NetdClient {
     client: Client,
-    /// Pools that dockerd may be about to refuse.
-    pub(super) offers: Offers,
+    /// Pools that dockerd may be about to reject.
+    pub(super) pool_backoff: PoolBackoff,
 }
 
 type Result<T> = std::result::Result<T, HookError>;
 
-impl Netd {
-    /// Connects with the first call.
+impl NetdClient {
+    /// Connects to netd's socket with the first call.
     pub fn new(socket: &Path) -> Self {
-        Self { client: Client::lazy(socket, DEADLINE), offers: Offers::default() }
+        Self { client: Client::lazy(socket, CALL_TIMEOUT), pool_backoff: PoolBackoff::default() }
     }
 
-    async fn patiently<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    async fn retry_while_restarting<T, F>(&self, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + RESTART_TIMEOUT;
         loop {
             match call().await {
                 Err(HookError::Unreachable { .. } | HookError::Lost { .. })
                     if Instant::now() < end => {}
                 other => return other,
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
     pub(super) async fn create_network(&self, network: Network) -> Result<()> {
         let call = || {
             let request = CreateNetworkRequest { network: Some(network.clone()) };
-            self.client.call("CreateNetwork", request, |link, r| async move {
-                Networks::new(link).create_network(r).await
+            self.client.call("CreateNetwork", request, |netd, request| async move {
+                Networks::new(netd).create_network(request).await
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
     pub(super) async fn network(&self, name: &str) -> Result<Network> {
         let call = || {
             let request = GetNetworkRequest { name: name.to_owned() };
-            self.client.call("GetNetwork", request, |link, r| async move {
-                Networks::new(link).get_network(r).await
+            self.client.call("GetNetwork", request, |netd, request| async move {
+                Networks::new(netd).get_network(request).await
             })
         };
-        let answer = self.patiently(call).await?;
+        let answer = self.retry_while_restarting(call).await?;
         let network = answer.network.and_then(|status| status.network);
-        network.ok_or_else(|| HookError::BadAnswer("GetNetwork: no network".into()))
+        network.ok_or_else(|| HookError::BadAnswer("GetNetwork answered no network".into()))
     }
 
     pub(super) async fn networks(&self) -> Result<Vec<NetworkStatus>> {
         let call = || {
-            self.client.call("ListNetworks", ListNetworksRequest {}, |link, r| async move {
-                Networks::new(link).list_networks(r).await
+            self.client.call("ListNetworks", ListNetworksRequest {}, |netd, request| async move {
+                Networks::new(netd).list_networks(request).await
             })
         };
-        Ok(self.patiently(call).await?.networks)
+        Ok(self.retry_while_restarting(call).await?.networks)
     }
 
     pub(super) async fn delete_network(&self, name: &str) -> Result<()> {
         let call = || {
             let request = DeleteNetworkRequest { name: name.to_owned() };
-            self.client.call("DeleteNetwork", request, |link, r| async move {
-                Networks::new(link).delete_network(r).await
+            self.client.call("DeleteNetwork", request, |netd, request| async move {
+                Networks::new(netd).delete_network(request).await
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
     pub(super) async fn reserve(&self, request: ReserveAddressRequest) -> Result<String> {
         let call = || {
-            self.client.call("ReserveAddress", request.clone(), |link, r| async move {
-                Networks::new(link).reserve_address(r).await
+            self.client.call("ReserveAddress", request.clone(), |netd, request| async move {
+                Networks::new(netd).reserve_address(request).await
             })
         };
-        Ok(self.patiently(call).await?.address)
+        Ok(self.retry_while_restarting(call).await?.address)
     }
 
     pub(super) async fn release(&self, address: String) -> Result<()> {
         let call = || {
             let request = ReleaseAddressRequest { address: address.clone() };
-            self.client.call("ReleaseAddress", request, |link, r| async move {
-                Networks::new(link).release_address(r).await
+            self.client.call("ReleaseAddress", request, |netd, request| async move {
+                Networks::new(netd).release_address(request).await
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
     pub(super) async fn create_endpoint(&self, request: CreateEndpointRequest) -> Result<Endpoint> {
         let call = || {
-            self.client.call("CreateEndpoint", request.clone(), |link, r| async move {
-                Endpoints::new(link).create_endpoint(r).await
+            self.client.call("CreateEndpoint", request.clone(), |netd, request| async move {
+                Endpoints::new(netd).create_endpoint(request).await
             })
         };
-        some(self.patiently(call).await?.endpoint, "CreateEndpoint")
+        required(self.retry_while_restarting(call).await?.endpoint, "CreateEndpoint")
     }
 
     pub(super) async fn join(&self, request: JoinRequest) -> Result<Endpoint> {
         let call = || {
-            self.client.call("Join", request.clone(), |link, r| async move {
-                Endpoints::new(link).join(r).await
+            self.client.call("Join", request.clone(), |netd, request| async move {
+                Endpoints::new(netd).join(request).await
             })
         };
-        some(self.patiently(call).await?.endpoint, "Join")
+        required(self.retry_while_restarting(call).await?.endpoint, "Join")
     }
 
     pub(super) async fn leave(&self, endpoint_id: &str) -> Result<()> {
         let call = || {
             let request = LeaveRequest { endpoint_id: endpoint_id.to_owned() };
-            self.client.call("Leave", request, |link, r| async move {
-                Endpoints::new(link).leave(r).await
+            self.client.call("Leave", request, |netd, request| async move {
+                Endpoints::new(netd).leave(request).await
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
     pub(super) async fn publish(&self, request: PublishRequest) -> Result<()> {
         let call = || {
-            self.client.call("Publish", request.clone(), |link, r| async move {
-                Endpoints::new(link).publish(r).await
+            self.client.call("Publish", request.clone(), |netd, request| async move {
+                Endpoints::new(netd).publish(request).await
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
     pub(super) async fn detach(&self, endpoint: &Endpoint) -> Result<()> {
@@ -160,27 +160,30 @@ impl Netd {
                 issued_at: 0,
             })
         };
-        self.patiently(call).await.map(drop)
+        self.retry_while_restarting(call).await.map(drop)
     }
 
-    /// One of Docker's endpoints; `None`: there is none. One of somebody else's is none of
-    /// dockerd's business.
+    /// The endpoint with this id, if Docker created it.
     pub(super) async fn endpoint(&self, endpoint_id: &str) -> Result<Option<Endpoint>> {
         let call = || {
             let request =
                 GetEndpointRequest { sandbox_id: endpoint_id.to_owned(), ..Default::default() };
-            self.client.call("GetEndpoint", request, |link, r| async move {
-                Endpoints::new(link).get_endpoint(r).await
+            self.client.call("GetEndpoint", request, |netd, request| async move {
+                Endpoints::new(netd).get_endpoint(request).await
             })
         };
-        match self.patiently(call).await {
-            Ok(answer) => Ok(answer.endpoint.filter(|e| e.source.starts_with(SOURCE))),
+        match self.retry_while_restarting(call).await {
+            Ok(answer) => Ok(answer.endpoint.filter(|e| is_of_docker(&e.source))),
             Err(HookError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-fn some(endpoint: Option<Endpoint>, operation: &str) -> Result<Endpoint> {
-    endpoint.ok_or_else(|| HookError::BadAnswer(format!("{operation}: no endpoint")))
+fn is_of_docker(source: &str) -> bool {
+    source.strip_prefix(SOURCE).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn required(endpoint: Option<Endpoint>, operation: &str) -> Result<Endpoint> {
+    endpoint.ok_or_else(|| HookError::BadAnswer(format!("{operation} answered no endpoint")))
 }

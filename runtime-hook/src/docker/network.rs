@@ -1,61 +1,64 @@
-//! NetworkDriver: networks.
+//! The methods of NetworkDriver about networks.
 
 use ipnet::IpNet;
 use netd_api::v1::{Driver, Network, Pool};
 use serde_json::json;
 
 use super::{
-    Netd, ipam,
+    error::{DriverError, DriverResult},
+    ipam::ADDRESS_SPACE,
+    netd::NetdClient,
     options::{NetworkOptions, address, subnet},
-    server::{Answer, Failure, shown},
-    wire::{AllocateNetwork, CreateNetwork, DeleteNetwork, IpamData},
+    types::{AllocateNetwork, CreateNetwork, DeleteNetwork, IpamData},
 };
+use crate::excerpt::escaped;
 
-/// Digits of a Docker network's id that are part of the netd network's name, as `docker
+/// So many digits of a Docker network's id go into the name of the netd network, as `docker
 /// network ls` shows them.
-const DIGITS: usize = 12;
+const ID_DIGITS: usize = 12;
 
-/// The name of the netd network that Docker's network has for itself.
-fn own_name(network_id: &str) -> Result<String, Failure> {
+/// The name of the netd network that is created for a Docker network.
+fn network_name(network_id: &str) -> Result<String, DriverError> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    match network_id.get(..DIGITS).filter(|_| network_id.bytes().all(hex)) {
+    match network_id.get(..ID_DIGITS).filter(|_| network_id.bytes().all(hex)) {
         Some(digits) => Ok(format!("docker-{digits}")),
         None => {
-            let problem = format!("\"{}\" is not 12 or more hex digits", shown(network_id));
-            Err(Failure::field("NetworkID", problem))
+            let problem = format!("\"{}\" is not 12 or more hex digits", escaped(network_id));
+            Err(DriverError::field("NetworkID", problem))
         }
     }
 }
 
-/// Swarm allocates networks of the whole cluster only; netd's are a host's, and nothing
-/// of them has to be chosen beforehand.
-pub fn allocate(request: AllocateNetwork) -> Answer {
+/// Swarm allocates networks that span its cluster. netd's networks belong to one host, so
+/// nothing has to be chosen in advance and the options are returned unchanged.
+pub(super) fn allocate(request: AllocateNetwork) -> DriverResult {
     Ok(json!({ "Options": request.options }))
 }
 
-pub async fn create(netd: &Netd, request: CreateNetwork) -> Answer {
-    let name = own_name(&request.network_id)?;
-    let options = NetworkOptions::read(&request.options)?;
+pub(super) async fn create(netd: &NetdClient, request: CreateNetwork) -> DriverResult {
+    let name = network_name(&request.network_id)?;
+    let options = NetworkOptions::parse(&request.options)?;
     let data: Vec<&IpamData> =
         request.v4.iter().chain(&request.v6).filter(|data| !data.pool.is_empty()).collect();
     let mut pools = Vec::new();
-    for one in &data {
-        pools.push(pool(one, &options)?);
+    for ipam_data in &data {
+        pools.push(pool(ipam_data, &options)?);
     }
     if pools.is_empty() {
-        let text = "no pool: netd needs one, so give no --ipam-driver, or netd, or a --subnet";
-        return Err(Failure::field("IPv4Data", text));
+        let text = "the IPAM driver gave no pool; leave --ipam-driver out, use --ipam-driver netd, \
+                    or add --subnet";
+        return Err(DriverError::field("IPv4Data", text));
     }
     for pool in pools.iter().filter_map(|pool| pool.subnet.parse().ok()) {
-        netd.offers.taken(&pool);
+        netd.pool_backoff.accepted(&pool);
     }
     if let Some(existing) = &options.network {
         let network = netd.network(existing).await?;
-        shares(&network, &options, &pools)?;
+        check_shared(&network, &options, &pools)?;
         check_routed(network.driver(), &data)?;
         return Ok(json!({}));
     }
-    check_pool(&options, &pools)?;
+    check_pool_option(&options, &pools)?;
     let driver = options.driver.unwrap_or(Driver::Bridge);
     check_routed(driver, &data)?;
     let network = Network {
@@ -73,13 +76,14 @@ pub async fn create(netd: &Netd, request: CreateNetwork) -> Answer {
     Ok(json!({}))
 }
 
-/// Docker's networks go with what Docker made of them; one that it shared stays.
-pub async fn delete(netd: &Netd, request: DeleteNetwork) -> Answer {
-    netd.delete_network(&own_name(&request.network_id)?).await?;
+/// Deletes the netd network that was created for the Docker network. A shared netd network has
+/// another name and stays.
+pub(super) async fn delete(netd: &NetdClient, request: DeleteNetwork) -> DriverResult {
+    netd.delete_network(&network_name(&request.network_id)?).await?;
     Ok(json!({}))
 }
 
-fn pool(data: &IpamData, options: &NetworkOptions) -> Result<Pool, Failure> {
+fn pool(data: &IpamData, options: &NetworkOptions) -> Result<Pool, DriverError> {
     let net = subnet("--subnet", &data.pool)?;
     let mut pool = Pool { subnet: net.trunc().to_string(), ..Pool::default() };
     if !data.gateway.is_empty() {
@@ -89,7 +93,8 @@ fn pool(data: &IpamData, options: &NetworkOptions) -> Result<Pool, Failure> {
         pool.reserved.push(address("--aux-address", text)?.to_string());
     }
     if let Some(part) = options.pool.filter(|part| net.contains(part)) {
-        // The subnet's own edges are nobody's address.
+        // The first and the last address of the subnet are never assigned, and netd refuses
+        // them as the ends of a range.
         if part.network() != net.network() {
             pool.range_start = part.network().to_string();
         }
@@ -100,47 +105,55 @@ fn pool(data: &IpamData, options: &NetworkOptions) -> Result<Pool, Failure> {
     Ok(pool)
 }
 
-fn check_pool(options: &NetworkOptions, pools: &[Pool]) -> Result<(), Failure> {
+fn check_pool_option(options: &NetworkOptions, pools: &[Pool]) -> Result<(), DriverError> {
     let Some(part) = options.pool else { return Ok(()) };
     let within = |p: &Pool| p.subnet.parse::<IpNet>().is_ok_and(|net| net.contains(&part));
     if pools.iter().any(within) {
         return Ok(());
     }
-    Err(Failure::field("-o netd.pool", format!("{part} is in none of the network's subnets")))
+    Err(DriverError::field("-o netd.pool", format!("{part} is not within a subnet of the network")))
 }
 
-/// A routed interface has its address alone, and only the IPAM driver can say so: with
-/// Docker's, it would believe that the subnet is on its link.
-fn check_routed(driver: Driver, data: &[&IpamData]) -> Result<(), Failure> {
-    let foreign = data.iter().any(|one| one.address_space != ipam::SPACE);
-    if driver == Driver::Routed && foreign {
-        let text = "a routed network needs --ipam-driver netd";
-        return Err(Failure::field("-o netd.driver", text));
+/// An interface of a routed network has a /32 or /128 address, and only the IPAM driver sets
+/// the prefix length. With Docker's own IPAM driver the container would treat the whole subnet
+/// as on link.
+fn check_routed(driver: Driver, data: &[&IpamData]) -> Result<(), DriverError> {
+    let other_ipam = data.iter().any(|pool| pool.address_space != ADDRESS_SPACE);
+    if driver == Driver::Routed && other_ipam {
+        let text = "\"routed\" needs netd's IPAM driver; add --ipam-driver netd";
+        return Err(DriverError::field("-o netd.driver", text));
     }
     Ok(())
 }
 
-/// Whether Docker's idea of a network goes with the netd network that it is to share.
-fn shares(network: &Network, options: &NetworkOptions, pools: &[Pool]) -> Result<(), Failure> {
+/// Refuses settings that differ from those of the netd network to be shared.
+fn check_shared(
+    network: &Network,
+    options: &NetworkOptions,
+    pools: &[Pool],
+) -> Result<(), DriverError> {
     let name = &network.name;
     for pool in pools {
         let Some(own) = network.pools.iter().find(|own| own.subnet == pool.subnet) else {
             let subnets: Vec<&str> = network.pools.iter().map(|p| p.subnet.as_str()).collect();
             let text = format!(
-                "{} is no pool of the netd network \"{name}\", which has {}; use --ipam-driver netd \
-                 --ipam-opt netd.network={name}, or that --subnet",
+                "{} is not a subnet of the netd network \"{name}\", which has {}; add --ipam-driver netd \
+                 --ipam-opt netd.network={name}, or one of these as --subnet",
                 pool.subnet,
                 subnets.join(", ")
             );
-            return Err(Failure::field("--subnet", text));
+            return Err(DriverError::field("--subnet", text));
         };
         if !pool.gateway.is_empty() && pool.gateway != own.gateway {
-            let text = format!("{} is not {}, that of \"{name}\"", pool.gateway, own.gateway);
-            return Err(Failure::field("--gateway", text));
+            let text = format!(
+                "{} is not the gateway of the netd network \"{name}\", which is {}",
+                pool.gateway, own.gateway
+            );
+            return Err(DriverError::field("--gateway", text));
         }
         if let Some(aux) = pool.reserved.iter().find(|aux| !own.reserved.contains(aux)) {
-            let text = format!("{aux} is not among those that \"{name}\" reserves");
-            return Err(Failure::field("--aux-address", text));
+            let text = format!("the netd network \"{name}\" does not reserve {aux}");
+            return Err(DriverError::field("--aux-address", text));
         }
     }
     let bridge = options.bridge.as_ref().is_some_and(|bridge| *bridge != network.bridge);
@@ -154,8 +167,11 @@ fn shares(network: &Network, options: &NetworkOptions, pools: &[Pool]) -> Result
     ];
     match different.iter().find(|(_, differs)| *differs) {
         Some((what, _)) => {
-            let text = format!("the netd network \"{name}\" exists with another setting");
-            Err(Failure::field(what, text))
+            let text = format!(
+                "the netd network \"{name}\" has another value; leave the option out to share it \
+                 (`netd network inspect {name}` prints its settings)"
+            );
+            Err(DriverError::field(what, text))
         }
         None => Ok(()),
     }
@@ -167,11 +183,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_its_short_ids_name() {
+    fn a_network_is_named_after_its_short_id() {
         let id = "e6e92bdf40345853f5933ad7657985747e1d52245afa69a2efd9f85959b091e8";
-        assert_eq!(own_name(id).unwrap(), "docker-e6e92bdf4034");
+        assert_eq!(network_name(id).unwrap(), "docker-e6e92bdf4034");
         for bad in ["", "e6e92", "../../../../etc", &id.to_uppercase(), "\u{1F4A9}aaaaaaaaaaaaaa"] {
-            assert!(own_name(bad).is_err(), "{bad}");
+            assert!(network_name(bad).is_err(), "{bad}");
         }
     }
 
@@ -189,14 +205,14 @@ mod tests {
             ..Network::default()
         };
         let none = NetworkOptions::default();
-        shares(&network, &none, &[pool("10.1.0.0/16", "10.1.0.1")]).unwrap();
+        check_shared(&network, &none, &[pool("10.1.0.0/16", "10.1.0.1")]).unwrap();
         for (options, asked) in [
             (none.clone(), pool("10.2.0.0/16", "")),
             (none.clone(), pool("10.1.0.0/16", "10.1.0.9")),
             (NetworkOptions { internal: true, ..none.clone() }, pool("10.1.0.0/16", "")),
             (NetworkOptions { mtu: Some(1400), ..none }, pool("10.1.0.0/16", "")),
         ] {
-            assert!(shares(&network, &options, &[asked]).is_err());
+            assert!(check_shared(&network, &options, &[asked]).is_err());
         }
     }
 }

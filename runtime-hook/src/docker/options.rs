@@ -1,4 +1,4 @@
-//! `docker network create -o KEY=VALUE` and the flags that reach a driver.
+//! Options of `docker network create`: `-o KEY=VALUE`, and the flags that reach a driver.
 
 use std::net::IpAddr;
 
@@ -6,41 +6,42 @@ use ipnet::IpNet;
 use netd_api::v1::Driver;
 use serde_json::{Map, Value};
 
-use super::server::{Failure, shown};
+use super::error::DriverError;
+use crate::excerpt::escaped;
 
-/// The `-o` options.
+/// The key under which dockerd passes all `-o` options.
 const GENERIC: &str = "com.docker.network.generic";
 /// `--internal`
 const INTERNAL: &str = "com.docker.network.internal";
 
-/// What of a network its creator can choose besides pools.
+/// What the creator of a network can choose besides its pools.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NetworkOptions {
-    /// A network that netd has already.
-    pub network: Option<String>,
-    pub driver: Option<Driver>,
+pub(super) struct NetworkOptions {
+    /// The netd network to share instead of creating one.
+    pub(super) network: Option<String>,
+    pub(super) driver: Option<Driver>,
     /// Bytes.
-    pub mtu: Option<u32>,
-    pub bridge: Option<String>,
-    pub masquerade: Option<bool>,
-    /// The only part of the subnet of its family from which netd itself chooses addresses.
-    pub pool: Option<IpNet>,
-    pub internal: bool,
+    pub(super) mtu: Option<u32>,
+    pub(super) bridge: Option<String>,
+    pub(super) masquerade: Option<bool>,
+    /// netd chooses addresses of this family from this part of the subnet only.
+    pub(super) pool: Option<IpNet>,
+    pub(super) internal: bool,
 }
 
 const KNOWN: &str = "netd.network, netd.driver (bridge, routed), netd.mtu, netd.bridge, \
                      netd.masquerade (true, false), netd.pool (a part of the subnet)";
 
 impl NetworkOptions {
-    /// Reads CreateNetwork's options. An `-o` that is not known is refused: it may have
-    /// been meant to keep something out.
-    pub fn read(options: &Map<String, Value>) -> Result<Self, Failure> {
+    /// Reads the options of CreateNetwork. An unknown `-o` is refused, because its author may
+    /// have relied on it to isolate the network.
+    pub(super) fn parse(options: &Map<String, Value>) -> Result<Self, DriverError> {
         let internal = match options.get(INTERNAL) {
             None | Some(Value::Null) => false,
             Some(Value::Bool(internal)) => *internal,
             Some(other) => return Err(wrong(INTERNAL, &other.to_string(), "true or false")),
         };
-        let mut read = Self { internal, ..Self::default() };
+        let mut parsed = Self { internal, ..Self::default() };
         match options.get(GENERIC) {
             None | Some(Value::Null) => {}
             Some(Value::Object(all)) => {
@@ -48,15 +49,15 @@ impl NetworkOptions {
                     let Value::String(text) = value else {
                         return Err(wrong(key, &value.to_string(), "a string"));
                     };
-                    read.set(key, text)?;
+                    parsed.set(key, text)?;
                 }
             }
             Some(other) => return Err(wrong(GENERIC, &other.to_string(), "an object")),
         }
-        Ok(read)
+        Ok(parsed)
     }
 
-    fn set(&mut self, key: &str, text: &str) -> Result<(), Failure> {
+    fn set(&mut self, key: &str, text: &str) -> Result<(), DriverError> {
         match key {
             "netd.network" => self.network = Some(text.to_owned()),
             "netd.driver" => {
@@ -66,7 +67,7 @@ impl NetworkOptions {
                     _ => return Err(wrong(key, text, "\"bridge\" or \"routed\"")),
                 });
             }
-            // As Docker's own bridge driver has them.
+            // The long keys are those of Docker's own bridge driver.
             "netd.mtu" | "com.docker.network.driver.mtu" => {
                 let mtu = text.parse().ok().filter(|mtu| *mtu > 0);
                 self.mtu = Some(mtu.ok_or_else(|| wrong(key, text, "a number of bytes"))?);
@@ -78,32 +79,43 @@ impl NetworkOptions {
             }
             "netd.pool" => {
                 let part = text.parse().ok();
-                self.pool = Some(part.ok_or_else(|| wrong(key, text, "a CIDR"))?);
+                self.pool =
+                    Some(part.ok_or_else(|| wrong(key, text, "a subnet in CIDR notation"))?);
             }
             _ => {
-                let text = format!("there is no such option; there are {KNOWN}");
-                return Err(Failure::field(&format!("-o {}", shown(key)), text));
+                let text = format!("there is no such option; netd knows {KNOWN}");
+                return Err(DriverError::field(&format!("-o {}", escaped(key)), text));
             }
         }
         Ok(())
     }
 }
 
-fn wrong(key: &str, value: &str, right: &str) -> Failure {
-    Failure::field(&format!("-o {}", shown(key)), format!("\"{}\" is not {right}", shown(value)))
+fn wrong(key: &str, value: &str, right: &str) -> DriverError {
+    DriverError::field(
+        &format!("-o {}", escaped(key)),
+        format!("\"{}\" is not {right}", escaped(value)),
+    )
 }
 
-/// An address with or without a prefix length.
-pub fn address(field: &str, text: &str) -> Result<IpAddr, Failure> {
+/// Reads an address that may carry a prefix length.
+pub(super) fn address(field: &str, text: &str) -> Result<IpAddr, DriverError> {
     let net = text.parse::<IpNet>().map(|net| net.addr());
     let ip = text.parse::<IpAddr>().or(net);
-    ip.map_err(|_| Failure::field(field, format!("\"{}\" is not an IP address", shown(text))))
+    ip.map_err(|_| DriverError::field(field, format!("\"{}\" is not an IP address", escaped(text))))
 }
 
-/// A subnet.
-pub fn subnet(field: &str, text: &str) -> Result<IpNet, Failure> {
+pub(super) fn subnet(field: &str, text: &str) -> Result<IpNet, DriverError> {
     let net = text.parse::<IpNet>();
-    net.map_err(|_| Failure::field(field, format!("\"{}\" is not a subnet", shown(text))))
+    net.map_err(|_| {
+        DriverError::field(
+            field,
+            format!(
+                "\"{}\" is not a subnet in CIDR notation, for example 10.1.0.0/16",
+                escaped(text)
+            ),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -114,8 +126,8 @@ mod tests {
 
     fn read(generic: Value) -> Result<NetworkOptions, String> {
         let options = json!({GENERIC: generic, "com.docker.network.enable_ipv6": false});
-        let read = NetworkOptions::read(options.as_object().unwrap());
-        read.map_err(|failure| format!("{failure:?}"))
+        let parsed = NetworkOptions::parse(options.as_object().unwrap());
+        parsed.map_err(|error| format!("{error:?}"))
     }
 
     #[test]
