@@ -1,5 +1,5 @@
-//! The way to netd of a front that stays: gRPC over its Unix socket, every call with a
-//! deadline. Those that make a call and end have [`netd_cni::rpc`].
+//! The gRPC client of the fronts that run as services: one connection over netd's Unix socket,
+//! and a timeout for every call.
 
 use std::{
     future::Future,
@@ -14,7 +14,6 @@ use http_body_util::{BodyExt as _, combinators::MapErr};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use netd_api::v1::{DetachRequest, endpoint_service_client::EndpointServiceClient};
 use netd_cni::rpc::refused_because;
 use tokio::{net::UnixStream, sync::Mutex, time};
 use tonic::{Request, Response, Status, body::Body, codegen::http};
@@ -24,33 +23,20 @@ use crate::{
     refusal::{Code, Refusal},
 };
 
-/// A connection to netd. Calls may run at the same time; each is made once.
-pub struct Client {
+/// Calls netd, several at a time. It does not repeat a call.
+pub(crate) struct UnixClient {
     socket: PathBuf,
-    deadline: Duration,
-    link: Mutex<Option<Link>>,
+    timeout: Duration,
+    connection: Mutex<Option<Http2Connection>>,
 }
 
-impl Client {
-    /// Connects with the first call; `deadline` is for every call each.
-    pub fn lazy(socket: &Path, deadline: Duration) -> Self {
-        Self { socket: socket.to_owned(), deadline, link: Mutex::new(None) }
+impl UnixClient {
+    /// Connects with the first call. `timeout` is the limit of each call.
+    pub(crate) fn lazy(socket: &Path, timeout: Duration) -> Self {
+        Self { socket: socket.to_owned(), timeout, connection: Mutex::new(None) }
     }
 
-    /// Removes endpoints; how many there were.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn detach(&self, request: DetachRequest) -> Result<u32, HookError> {
-        let answer = self
-            .call("Detach", request, |link, r| async move {
-                EndpointServiceClient::new(link).detach(r).await
-            })
-            .await?;
-        Ok(answer.removed)
-    }
-
-    /// One call within the deadline, which netd is told too.
+    /// Makes a call. netd learns the timeout from the `grpc-timeout` header.
     pub(crate) async fn call<Q, A, F, M>(
         &self,
         operation: &'static str,
@@ -58,41 +44,41 @@ impl Client {
         method: M,
     ) -> Result<A, HookError>
     where
-        M: FnOnce(Link, Request<Q>) -> F,
+        M: FnOnce(Http2Connection, Request<Q>) -> F,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let work = async {
-            let link = self.link().await?;
+        let call = async {
+            let connection = self.connection().await?;
             let mut request = Request::new(message);
-            request.set_timeout(self.deadline);
-            match method(link, request).await {
+            request.set_timeout(self.timeout);
+            match method(connection, request).await {
                 Ok(answer) => Ok(answer.into_inner()),
-                Err(status) => Err(self.failed(operation, &status)),
+                Err(status) => Err(self.call_error(operation, &status)),
             }
         };
-        time::timeout(self.deadline, work).await.map_err(|_| self.late(operation))?
+        time::timeout(self.timeout, call).await.unwrap_or_else(|_| {
+            let socket = shown(&self.socket);
+            Err(HookError::Deadline { socket, operation, after: self.timeout })
+        })
     }
 
-    fn late(&self, operation: &'static str) -> HookError {
-        HookError::Deadline { socket: name(&self.socket), operation, after: self.deadline }
-    }
-
-    /// The connection; a new one if netd closed the last one (it was restarted).
-    async fn link(&self) -> Result<Link, HookError> {
-        let mut link = self.link.lock().await;
-        if let Some(open) = link.as_ref().filter(|link| !link.0.is_closed()) {
+    /// The open connection, or a new one if netd closed it (for example because it restarted).
+    async fn connection(&self) -> Result<Http2Connection, HookError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(open) = slot.as_ref().filter(|open| !open.0.is_closed()) {
             return Ok(open.clone());
         }
-        let opened = Link::open(&self.socket).await?;
-        *link = Some(opened.clone());
+        let opened = Http2Connection::open(&self.socket).await?;
+        *slot = Some(opened.clone());
         Ok(opened)
     }
 
-    fn failed(&self, operation: &'static str, status: &Status) -> HookError {
-        // Only a status made on this side, from a broken connection, has a source.
+    fn call_error(&self, operation: &'static str, status: &Status) -> HookError {
+        // Only a status that tonic made from a connection error has a source.
         match std::error::Error::source(status) {
             Some(cause) => {
-                HookError::Lost { socket: name(&self.socket), operation, reason: cause.to_string() }
+                let socket = shown(&self.socket);
+                HookError::Lost { socket, operation, reason: cause.to_string() }
             }
             None => {
                 let code = Code::from_number(status.code() as i32);
@@ -103,30 +89,29 @@ impl Client {
     }
 }
 
-/// One HTTP/2 connection. tonic's own channel adds a worker task, a buffer and a
-/// reconnecting layer, which a process of one call has no use for.
+/// One HTTP/2 connection. tonic's own channel reconnects behind the caller's back, and its
+/// errors do not say whether the call may have reached netd.
 #[derive(Clone)]
-pub(crate) struct Link(SendRequest<Body>);
+pub(crate) struct Http2Connection(SendRequest<Body>);
 
-impl Link {
+impl Http2Connection {
     async fn open(socket: &Path) -> Result<Self, HookError> {
         let stream =
             UnixStream::connect(socket).await.map_err(|e| unreachable(socket, reason(&e)))?;
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
-            .map_err(|e| unreachable(socket, Broken(e).to_string()))?;
-        // Its error also reaches the calls on it, which report it.
+            .map_err(|e| unreachable(socket, ConnectionError(e).to_string()))?;
+        // Calls on the connection report its error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self(sender))
     }
 }
 
 fn unreachable(socket: &Path, reason: String) -> HookError {
-    HookError::Unreachable { socket: name(socket), reason }
+    HookError::Unreachable { socket: shown(socket), reason }
 }
 
-/// A path as errors show it.
-fn name(socket: &Path) -> String {
+fn shown(socket: &Path) -> String {
     socket.display().to_string()
 }
 
@@ -135,12 +120,12 @@ fn reason(error: &io::Error) -> String {
     known.map_or_else(|| error.to_string(), Into::into)
 }
 
-/// A broken connection. It hides its cause from tonic, which would make up a status
-/// code that looks like netd's own, and tells it in its text.
+/// Why a connection failed, with all causes in its text. It has no `source`, because tonic would
+/// derive from it a status code that looks like one of netd's.
 #[derive(Debug)]
-pub(crate) struct Broken(hyper::Error);
+pub(crate) struct ConnectionError(hyper::Error);
 
-impl std::fmt::Display for Broken {
+impl std::fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = std::error::Error::source(&self.0);
@@ -152,29 +137,29 @@ impl std::fmt::Display for Broken {
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for ConnectionError {}
 
-type Answered = MapErr<Incoming, fn(hyper::Error) -> Broken>;
+type ResponseBody = MapErr<Incoming, fn(hyper::Error) -> ConnectionError>;
 
-impl tower::Service<http::Request<Body>> for Link {
-    type Response = http::Response<Answered>;
-    type Error = Broken;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Broken>> + Send>>;
+impl tower::Service<http::Request<Body>> for Http2Connection {
+    type Response = http::Response<ResponseBody>;
+    type Error = ConnectionError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectionError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.0.poll_ready(cx).map_err(Broken)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        self.0.poll_ready(cx).map_err(ConnectionError)
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        // HTTP/2 needs an authority; a Unix socket has none.
+        // HTTP/2 requires an authority, which a Unix socket does not have.
         let path = request.uri().path().to_owned();
         if let Ok(uri) = format!("http://localhost{path}").parse() {
             *request.uri_mut() = uri;
         }
         let answer = self.0.send_request(request);
         Box::pin(async move {
-            let broken: fn(hyper::Error) -> Broken = Broken;
-            Ok(answer.await.map_err(Broken)?.map(|body| body.map_err(broken)))
+            let broken: fn(hyper::Error) -> ConnectionError = ConnectionError;
+            Ok(answer.await.map_err(ConnectionError)?.map(|body| body.map_err(broken)))
         })
     }
 }

@@ -1,13 +1,13 @@
-//! The thin hook: what container runtimes call to get a network from netd.
+//! The thin hook: container runtimes call it to get a network from netd.
 //!
-//! Each front parses and validates what its runtime says, makes one gRPC call with
-//! a deadline over netd's Unix socket, and answers in the runtime's words. No front
-//! holds state, speaks netlink or retries: a fault is reported, never hidden.
+//! Each front parses and validates the runtime's request, calls netd over its Unix socket with a
+//! timeout, and answers in the runtime's protocol. No front stores anything or speaks netlink,
+//! and every fault is reported to the runtime.
 
 pub use netd_cni::{clock, error, json, refusal};
 
 pub mod cli;
-pub mod client;
+mod client;
 pub mod cni;
 pub mod docker;
 mod excerpt;

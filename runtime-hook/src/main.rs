@@ -1,4 +1,4 @@
-//! `netd-hook`: decides which front was called.
+//! The `netd-hook` executable: finds out which front was called.
 
 use std::{env, process::ExitCode};
 
@@ -9,9 +9,10 @@ use runtime_hook::{
 };
 
 fn main() -> ExitCode {
-    // First: an attach that waited behind a detach must not look younger than it is.
+    // Taken before anything else: an attach that had to wait must still look older than a detach
+    // that was issued after it.
     let issued_at = clock::boottime_ns();
-    // A runtime executes the plugin for every pod: it gets by without clap.
+    // A runtime executes the CNI plugin for every pod, so this path does without clap.
     if env::args_os().len() <= 1 {
         return match env::var_os("CNI_COMMAND") {
             Some(_) => cni::main(issued_at),

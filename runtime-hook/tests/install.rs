@@ -1,4 +1,4 @@
-//! `install` and `uninstall` of the real binary, in a directory of the test's own.
+//! `netd-hook install` and `uninstall` in a temporary directory.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -52,7 +52,7 @@ fn an_installed_plugin_works_and_uninstall_leaves_nothing() {
     let said = String::from_utf8(again.stdout).unwrap();
     assert_eq!(said.matches("unchanged").count(), 2, "{said}");
 
-    for word in ["removed", "not there"] {
+    for word in ["removed", "absent"] {
         let output = run(&netd, "uninstall", &[]);
         assert!(output.status.success());
         assert_eq!(String::from_utf8(output.stdout).unwrap().matches(word).count(), 2);
@@ -61,7 +61,7 @@ fn an_installed_plugin_works_and_uninstall_leaves_nothing() {
 }
 
 #[test]
-fn nothing_is_put_in_place_while_netd_is_not_ready() {
+fn nothing_is_installed_while_netd_is_not_ready() {
     let netd = Netd::start(Script { starting: true, ..Script::default() });
     let output = install(&netd, &[]);
     assert_eq!(output.status.code(), Some(1));

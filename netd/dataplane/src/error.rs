@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use crate::netlink::Refusal;
-use netd_domain::IfName;
+use netd_domain::{HostPort, IfName};
 
 /// Errors of the dataplane.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +49,8 @@ pub enum DataplaneError {
     /// A host port that another endpoint holds.
     #[error("host port {port} is already mapped to another endpoint")]
     PortTaken {
-        /// `80/tcp` or `192.0.2.1:80/tcp`.
-        port: String,
+        /// The port.
+        port: HostPort,
     },
     /// The kernel refused an operation.
     #[error("{operation}: {errno}")]

@@ -195,6 +195,13 @@ impl Endpoint {
         self.moved.as_ref().is_some_and(|moved| moved.stage != Stage::Created)
     }
 
+    /// Whether `source` attached it: its own source is the same, or begins with `source` and a
+    /// slash (`docker` for `docker/NETWORK`).
+    pub fn is_of_source(&self, source: &str) -> bool {
+        let rest = self.source.strip_prefix(source);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The addresses it holds.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.wiring.addresses.iter().map(|a| a.address.addr())

@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod endpoint;
 pub mod error;
+pub mod host_port;
 pub mod ids;
 pub mod ipam;
 pub mod network;
@@ -18,6 +19,7 @@ pub use endpoint::{
     Bandwidth, Dns, Endpoint, Moved, Phase, PodIdentity, PortMapping, Protocol, Stage, Tombstone,
 };
 pub use error::{Invalid, Violation};
+pub use host_port::HostPort;
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
 pub use network::{Driver, Network};
 pub use pool::Pool;

@@ -11,7 +11,7 @@ use super::{
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::{Verb, code_name};
-use crate::node::{EndpointFilter, Error, KernelStatus, now_boot};
+use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, now_boot};
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 
@@ -56,7 +56,10 @@ impl EndpointService for Api {
             bad.into_result().map_err(Error::from)?;
             let issued_at = if request.issued_at == 0 { now } else { request.issued_at };
             let sandbox = sandbox.ok_or_else(|| Status::internal("sandbox id"))?;
-            let removed = self.node.detach(sandbox, ifname, issued_at).await?;
+            let removed = match request.source {
+                source if source.is_empty() => self.node.detach(sandbox, ifname, issued_at).await?,
+                source => self.node.detach_of_source(sandbox, ifname, issued_at, source).await?,
+            };
             Ok(Response::new(v1::DetachResponse { removed }))
         };
         self.counted(Verb::Detach, span, done).await
@@ -103,8 +106,9 @@ impl EndpointService for Api {
             let key = endpoint_key(&request.endpoint_id, "", &mut bad);
             let path = bad.take("netns_path", attach_request::netns_path(&request.netns_path));
             bad.into_result().map_err(Error::from)?;
-            let asked = key.zip(path).ok_or_else(|| Error::Internal("join".into()))?;
-            let endpoint = self.node.join(asked.0, asked.1).await?;
+            let (key, path) = key.zip(path).ok_or_else(|| Error::Internal("join".into()))?;
+            let wanted = endpoint_ref(key, request.source);
+            let endpoint = self.node.join(wanted, path).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::JoinResponse { endpoint }))
         };
@@ -117,7 +121,9 @@ impl EndpointService for Api {
     ) -> Result<Response<v1::LeaveResponse>, Status> {
         let span = peer::span(&request);
         let done = async {
-            self.node.leave(key(&request.into_inner().endpoint_id, "")?).await?;
+            let request = request.into_inner();
+            let key = key(&request.endpoint_id, "")?;
+            self.node.leave(endpoint_ref(key, request.source)).await?;
             Ok(Response::new(v1::LeaveResponse {}))
         };
         self.counted(Verb::Leave, span, done).await
@@ -135,7 +141,8 @@ impl EndpointService for Api {
             let ports = attach_request::port_mappings(&request.port_mappings, &mut bad);
             bad.into_result().map_err(Error::from)?;
             let key = key.ok_or_else(|| Error::Internal("endpoint key".into()))?;
-            let endpoint = self.node.publish(key, ports, request.leads_out).await?;
+            let wanted = endpoint_ref(key, request.source);
+            let endpoint = self.node.publish(wanted, ports, request.leads_out).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::PublishResponse { endpoint }))
         };
@@ -257,6 +264,10 @@ fn key(sandbox: &str, ifname: &str) -> Result<EndpointKey, Error> {
     let key = endpoint_key(sandbox, ifname, &mut bad);
     bad.into_result()?;
     key.ok_or_else(|| Error::Internal("endpoint key".into()))
+}
+
+fn endpoint_ref(key: EndpointKey, source: String) -> EndpointRef {
+    EndpointRef { key, source: Some(source).filter(|source| !source.is_empty()) }
 }
 
 fn page_token(token: &str) -> Option<EndpointKey> {

@@ -1,4 +1,5 @@
-//! One table: error -> gRPC status with google.rpc details.
+//! One table: error -> gRPC status with google.rpc details. The metadata of a reason is in
+//! `error_metadata`.
 //!
 //! | gRPC code | when | retry |
 //! |---|---|---|
@@ -12,12 +13,13 @@
 //! | UNIMPLEMENTED | this kernel can't do it | no |
 //! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use netd_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::error_metadata;
 use crate::node::Error;
 use netd_dataplane::DataplaneError;
 use netd_domain::Invalid;
@@ -123,12 +125,8 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let row = table(&error);
         let mut details = ErrorDetails::new();
-        let hint = hint(&error).map(|hint| ("hint".to_owned(), hint.to_owned()));
-        details.set_error_info(
-            row.reason,
-            ERROR_DOMAIN,
-            hint.into_iter().collect::<HashMap<_, _>>(),
-        );
+        let metadata = error_metadata::of(&error, row.field);
+        details.set_error_info(row.reason, ERROR_DOMAIN, metadata);
         let message = shown(&error);
         match (&error, row.field) {
             (Error::Invalid(invalid), _) => add_violations(&mut details, invalid),
@@ -170,44 +168,6 @@ fn shown(error: &Error) -> String {
 /// So many are named.
 const MOST_VIOLATIONS: usize = 32;
 
-/// What to do, where the message does not say it: in ErrorInfo's metadata, as "hint".
-fn hint(error: &Error) -> Option<&'static str> {
-    match error {
-        Error::NoEndpoint(_) | Error::NoSandbox(_) => {
-            Some("netd endpoint list shows those there are")
-        }
-        Error::NetworkExists(_) => Some("netd network list shows those there are"),
-        Error::WrongNetns { .. } => {
-            Some("detach the endpoint and attach it in the namespace that the sandbox has now")
-        }
-        Error::Differs { .. } => {
-            Some("netd puts this back within a second; if it stays, see netd status and its log")
-        }
-        Error::Detached(_) => Some("attach anew if the sandbox is still wanted"),
-        Error::HostNameTaken { .. } => Some("detach that endpoint, or use another sandbox id"),
-        Error::PortTaken { .. } | Error::Dataplane(DataplaneError::PortTaken { .. }) => {
-            Some("use another host port, or detach the endpoint that holds it")
-        }
-        Error::Dataplane(DataplaneError::NetnsGone { .. }) => {
-            Some("the sandbox may have ended; make it before it is attached")
-        }
-        Error::Dataplane(DataplaneError::NotANetns { .. }) => {
-            Some("give the path of a network namespace, e.g. /run/netns/NAME or /proc/PID/ns/net")
-        }
-        Error::Dataplane(DataplaneError::InterfaceExists { .. }) => {
-            Some("remove or rename that interface, or ask for another name")
-        }
-        Error::Dataplane(DataplaneError::Kernel { .. } | DataplaneError::Io { .. }) => {
-            Some("netd doctor looks for causes; netd's log has more: journalctl -u netd")
-        }
-        Error::Store(StoreError::Unavailable(_) | StoreError::Failed { .. }) => {
-            Some("nothing was changed; netd status shows when the store works again")
-        }
-        Error::Internal(_) => Some("a fault of netd's: journalctl -u netd has the details"),
-        _ => None,
-    }
-}
-
 fn add_violations(details: &mut ErrorDetails, invalid: &Invalid) {
     for v in invalid.violations.iter().take(MOST_VIOLATIONS) {
         details.add_bad_request_violation(&v.field, &v.problem);
@@ -218,6 +178,7 @@ fn add_violations(details: &mut ErrorDetails, invalid: &Invalid) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use netd_domain::{HostPort, Protocol};
 
     #[test]
     fn violations_travel_with_field_and_reason() {
@@ -237,9 +198,12 @@ mod tests {
 
     #[test]
     fn what_to_do_travels_as_a_hint() {
-        let gone = DataplaneError::PortTaken { port: "80/tcp".into() };
-        let details = Status::from(Error::from(gone)).get_error_details();
-        assert!(details.error_info().unwrap().metadata["hint"].contains("another host port"));
+        let port = HostPort { port: 80, protocol: Protocol::Tcp, ip: None };
+        let taken = DataplaneError::PortTaken { port };
+        let details = Status::from(Error::from(taken)).get_error_details();
+        let info = details.error_info().unwrap();
+        assert!(info.metadata["hint"].contains("another host port"));
+        assert_eq!(info.metadata["host_port"], "80");
     }
 
     #[test]

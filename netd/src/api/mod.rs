@@ -8,6 +8,7 @@ mod connection;
 mod convert;
 mod endpoint;
 mod error;
+mod error_metadata;
 mod network;
 mod network_request;
 mod node;

@@ -90,7 +90,8 @@ pub(super) async fn run(command: EndpointCommand) -> Result<ExitCode, Failure> {
         }
         EndpointCommand::Detach { sandbox, interface, all, client } => {
             let interface = if all { String::new() } else { interface };
-            let request = DetachRequest { sandbox_id: sandbox, interface, issued_at: 0 };
+            let request =
+                DetachRequest { sandbox_id: sandbox, interface, ..DetachRequest::default() };
             let removed = service(&client).await?.detach(request).await?.into_inner().removed;
             match client.output {
                 Format::Json => print_json_line(&serde_json::json!({ "removed": removed }))?,

@@ -24,6 +24,28 @@ use netd_domain::{
 };
 use netd_store::Store as _;
 
+/// An endpoint by its key and, optionally, by the source that must have created it. Another
+/// source's endpoint counts as missing.
+#[derive(Debug, Clone)]
+pub struct EndpointRef {
+    /// The key.
+    pub key: EndpointKey,
+    /// See [`Endpoint::is_of_source`]; `None`: any source.
+    pub source: Option<String>,
+}
+
+impl From<EndpointKey> for EndpointRef {
+    fn from(key: EndpointKey) -> Self {
+        Self { key, source: None }
+    }
+}
+
+impl EndpointRef {
+    fn refers_to(&self, endpoint: &Endpoint) -> bool {
+        self.source.as_ref().is_none_or(|source| endpoint.is_of_source(source))
+    }
+}
+
 impl Node {
     /// Records an endpoint that is in no sandbox yet, or answers the one there is.
     /// Goes on to its end even if the caller goes away, as everything here.
@@ -40,10 +62,11 @@ impl Node {
     /// It is in no sandbox then.
     pub async fn join(
         self: &Arc<Self>,
-        key: EndpointKey,
+        endpoint: impl Into<EndpointRef>,
         netns_path: PathBuf,
     ) -> Result<Arc<Endpoint>> {
-        self.to_the_end("join", |node| async move { node.join_locked(&key, netns_path).await })
+        let endpoint = endpoint.into();
+        self.to_the_end("join", |node| async move { node.join_locked(&endpoint, netns_path).await })
             .await
     }
 
@@ -51,11 +74,11 @@ impl Node {
     ///
     /// # Errors
     /// The store's.
-    pub async fn leave(self: &Arc<Self>, key: EndpointKey) -> Result<()> {
+    pub async fn leave(self: &Arc<Self>, endpoint: impl Into<EndpointRef>) -> Result<()> {
+        let wanted = endpoint.into();
         let leave = |node: Arc<Self>| async move {
-            let _lock = node.locks.lock(&key).await;
-            let found = node.state.endpoint(&key).map(|(endpoint, _)| endpoint);
-            match found.filter(|e| e.phase == Phase::Attached) {
+            let _lock = node.locks.lock(&wanted.key).await;
+            match node.attached(&wanted) {
                 Some(endpoint) => node.let_go(&endpoint).await,
                 None => Ok(()),
             }
@@ -69,13 +92,14 @@ impl Node {
     /// A port is another's, or the kernel refused: the old ones are in force then.
     pub async fn publish(
         self: &Arc<Self>,
-        key: EndpointKey,
+        endpoint: impl Into<EndpointRef>,
         ports: Vec<PortMapping>,
         leads_out: bool,
     ) -> Result<Arc<Endpoint>> {
+        let wanted = endpoint.into();
         let publish = |node: Arc<Self>| async move {
-            let _lock = node.locks.lock(&key).await;
-            let endpoint = node.movable(&key)?;
+            let _lock = node.locks.lock(&wanted.key).await;
+            let endpoint = node.movable(&wanted)?;
             let mut next = Endpoint::clone(&endpoint);
             if let Some(moved) = &mut next.moved {
                 moved.leads_out = leads_out;
@@ -99,12 +123,20 @@ impl Node {
         work.await.map_err(|e| Error::Internal(format!("{what}: {e}")))?
     }
 
+    /// The endpoint, unless it is missing, on its way out or another source's.
+    fn attached(&self, wanted: &EndpointRef) -> Option<Arc<Endpoint>> {
+        let (endpoint, _) = self.state.endpoint(&wanted.key)?;
+        (endpoint.phase == Phase::Attached && wanted.refers_to(&endpoint)).then_some(endpoint)
+    }
+
     /// The endpoint, if it can join a sandbox.
-    fn movable(&self, key: &EndpointKey) -> Result<Arc<Endpoint>> {
-        let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
-        let found = found.filter(|e| e.phase == Phase::Attached);
-        let endpoint = found.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
-        if endpoint.moved.is_none() { Err(Error::NotMoved(key.clone())) } else { Ok(endpoint) }
+    fn movable(&self, wanted: &EndpointRef) -> Result<Arc<Endpoint>> {
+        let found = self.attached(wanted);
+        let endpoint = found.ok_or_else(|| Error::NoEndpoint(wanted.key.clone()))?;
+        if endpoint.moved.is_none() {
+            return Err(Error::NotMoved(wanted.key.clone()));
+        }
+        Ok(endpoint)
     }
 
     async fn create_locked(&self, spec: AttachSpec) -> Result<Arc<Endpoint>> {
@@ -127,9 +159,10 @@ impl Node {
         Ok(endpoint)
     }
 
-    async fn join_locked(&self, key: &EndpointKey, path: PathBuf) -> Result<Arc<Endpoint>> {
+    async fn join_locked(&self, wanted: &EndpointRef, path: PathBuf) -> Result<Arc<Endpoint>> {
+        let key = &wanted.key;
         let _lock = self.locks.lock(key).await;
-        let endpoint = self.movable(key)?;
+        let endpoint = self.movable(wanted)?;
         if endpoint.is_joined() && endpoint.netns_path != path && endpoint.netns_path.exists() {
             return Err(Error::WrongNetns {
                 key: key.clone(),
@@ -213,12 +246,12 @@ impl Node {
             (Seen::Outside, Some(_), Stage::Placed) => {
                 tracing::warn!(endpoint = %endpoint.key, "the runtime took it out of its sandbox");
                 self.let_go(endpoint).await?;
-                self.movable(&endpoint.key)
+                self.movable(&endpoint.key.clone().into())
             }
             (Seen::Missing, _, Stage::Handed) => {
                 // netd died before it had made it, or somebody removed it.
                 self.let_go(endpoint).await?;
-                self.movable(&endpoint.key)
+                self.movable(&endpoint.key.clone().into())
             }
             (_, _, Stage::Handed) => Err(Error::NotPlaced(endpoint.key.clone())),
             // The namespace is gone: left to collection.

@@ -35,23 +35,50 @@ impl Node {
         ifname: Option<IfName>,
         issued_at: u64,
     ) -> Result<u32> {
+        self.detach_from(sandbox, ifname, issued_at, None).await
+    }
+
+    /// As [`Node::detach`], but only of endpoints that `source` attached (see
+    /// [`Endpoint::is_of_source`]). Where there is none, nothing is recorded: no later attach
+    /// is refused.
+    ///
+    /// # Errors
+    /// As [`Node::detach`].
+    pub async fn detach_of_source(
+        self: &Arc<Self>,
+        sandbox: SandboxId,
+        ifname: Option<IfName>,
+        issued_at: u64,
+        source: String,
+    ) -> Result<u32> {
+        self.detach_from(sandbox, ifname, issued_at, Some(source)).await
+    }
+
+    async fn detach_from(
+        self: &Arc<Self>,
+        sandbox: SandboxId,
+        ifname: Option<IfName>,
+        issued_at: u64,
+        source: Option<String>,
+    ) -> Result<u32> {
         let node = self.clone();
         let work = async move {
             let keys = match ifname {
                 Some(ifname) => vec![EndpointKey { sandbox, ifname }],
                 None => {
-                    // First the fence: an attach either sees it or is in the list.
-                    let every = EndpointKey::every(sandbox.clone());
-                    let ending = node.removals.lock().await;
-                    node.refuse_late_attaches(&every, issued_at).await?;
-                    drop(ending);
+                    if source.is_none() {
+                        // First the fence: an attach either sees it or is in the list.
+                        let every = EndpointKey::every(sandbox.clone());
+                        let _ending = node.removals.lock().await;
+                        node.refuse_late_attaches(&every, issued_at).await?;
+                    }
                     let all = node.state.of_sandbox(&sandbox);
                     all.iter().map(|e| e.key.clone()).collect()
                 }
             };
             let (mut removed, mut failed) = (0, None);
             for key in keys {
-                match node.detach_one(&key, issued_at).await {
+                match node.detach_one(&key, issued_at, source.as_deref()).await {
                     Ok(there) => removed += u32::from(there),
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -62,10 +89,21 @@ impl Node {
         work.await.map_err(|e| Error::Internal(format!("detach: {e}")))?
     }
 
-    async fn detach_one(&self, key: &EndpointKey, issued_at: u64) -> Result<bool> {
+    async fn detach_one(
+        &self,
+        key: &EndpointKey,
+        issued_at: u64,
+        source: Option<&str>,
+    ) -> Result<bool> {
         let start = Instant::now();
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, _)) = self.state.endpoint(key) else {
+        let found = self.state.endpoint(key);
+        if let Some(source) = source
+            && found.as_ref().is_none_or(|(endpoint, _)| !endpoint.is_of_source(source))
+        {
+            return Ok(false);
+        }
+        let Some((endpoint, _)) = found else {
             let _ending = self.removals.lock().await;
             self.refuse_late_attaches(key, issued_at).await?;
             return Ok(false);

@@ -2,7 +2,7 @@
 
 use netd_dataplane::DataplaneError;
 use netd_domain::ipam::IpamError;
-use netd_domain::{EndpointKey, Invalid, NetnsId, NetworkName, SandboxId};
+use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, SandboxId};
 use netd_store::StoreError;
 
 /// Result of a use case.
@@ -90,8 +90,8 @@ pub enum Error {
     /// A host port is held by another endpoint.
     #[error("host port {port} is held by endpoint {holder}")]
     PortTaken {
-        /// `80/tcp`.
-        port: String,
+        /// The port.
+        port: HostPort,
         /// Its owner.
         holder: EndpointKey,
     },

@@ -38,6 +38,7 @@ mod state;
 
 pub use clock::now_boot;
 pub(crate) use clock::now_unix;
+pub use cnm::EndpointRef;
 pub use core::Node;
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};

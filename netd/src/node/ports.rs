@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use netd_domain::{EndpointKey, PortMapping, Protocol};
+use netd_domain::{EndpointKey, HostPort, PortMapping, Protocol};
 
 /// Host ports in use on this node.
 #[derive(Debug, Default)]
@@ -13,29 +13,16 @@ pub struct HostPorts {
 /// On which address (`None`: all), and who.
 type Holder = (Option<IpAddr>, EndpointKey);
 
-/// `80/tcp`, `192.0.2.1:80/udp`.
-pub fn shown(port: &PortMapping) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
-    match port.host_ip {
-        Some(ip) => format!("{}/{protocol}", std::net::SocketAddr::new(ip, port.host_port)),
-        None => format!("{}/{protocol}", port.host_port),
-    }
-}
-
 impl HostPorts {
     /// Takes all of `ports` for `owner`, or none: then the one that is held, and by whom.
     pub fn take(
         &mut self,
         owner: &EndpointKey,
         ports: &[PortMapping],
-    ) -> Result<(), (PortMapping, EndpointKey)> {
+    ) -> Result<(), (HostPort, EndpointKey)> {
         for port in ports {
             if let Some(holder) = self.holder(port).filter(|h| *h != owner) {
-                return Err((port.clone(), holder.clone()));
+                return Err((port.into(), holder.clone()));
             }
         }
         for port in ports {
@@ -88,7 +75,7 @@ mod tests {
         ports.take(&key("b"), &[port(Some("192.0.2.2"), 80, Protocol::Tcp)]).unwrap();
         ports.take(&key("c"), &[port(None, 80, Protocol::Udp)]).unwrap();
         let (taken, holder) = ports.take(&key("d"), &[port(None, 80, Protocol::Tcp)]).unwrap_err();
-        assert_eq!((shown(&taken).as_str(), holder), ("80/tcp", key("a")));
+        assert_eq!((taken.to_string().as_str(), holder), ("80/tcp", key("a")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netd::node::Error;
+use netd::node::{EndpointRef, Error, now_boot};
 use netd_domain::{AttachSpec, Endpoint, Protocol, Stage};
 
 use super::{
@@ -163,4 +163,38 @@ fn host_ports_change_hands_all_or_none() {
         netd.detach(&spec.key).unwrap();
     }
     netd.settle();
+}
+
+#[test]
+fn an_endpoint_of_another_source_counts_as_missing() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    let spec = AttachSpec { source: "docker/n1".into(), ..created("one", &[]) };
+    create(&netd, spec.clone()).unwrap();
+    let by = |source: &str| EndpointRef { key: spec.key.clone(), source: Some(source.into()) };
+    let path = Space::new().path();
+    for other in ["nri", "dock", "docker/n", "docker/n1/x"] {
+        let joined = netd.run(netd.node.join(by(other), path.clone()));
+        assert!(matches!(joined, Err(Error::NoEndpoint(_))), "{other}: {joined:?}");
+        let published = netd.run(netd.node.publish(by(other), Vec::new(), true));
+        assert!(matches!(published, Err(Error::NoEndpoint(_))), "{other}: {published:?}");
+        netd.run(netd.node.leave(by(other))).unwrap();
+        let sandbox = spec.key.sandbox.clone();
+        let detach = netd.node.detach_of_source(sandbox, None, now_boot(), other.into());
+        assert_eq!(netd.run(detach).unwrap(), 0, "{other}");
+    }
+    let (endpoint, _) = netd.node.endpoint(&spec.key).unwrap();
+    assert_eq!(stage(&endpoint), Stage::Created);
+    for own in ["docker", "docker/n1"] {
+        netd.run(netd.node.publish(by(own), Vec::new(), true)).unwrap();
+    }
+    let sandbox = spec.key.sandbox.clone();
+    let detach = netd.node.detach_of_source(sandbox.clone(), None, now_boot(), "docker".into());
+    assert_eq!(netd.run(detach).unwrap(), 1);
+    netd.settle();
+    // There was none, so nothing is recorded that would refuse an attach issued earlier.
+    let issued_at = now_boot();
+    let detach = netd.node.detach_of_source(sandbox, None, now_boot(), "docker".into());
+    assert_eq!(netd.run(detach).unwrap(), 0);
+    create(&netd, AttachSpec { issued_at, ..spec }).unwrap();
 }

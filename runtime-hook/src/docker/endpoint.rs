@@ -13,7 +13,7 @@ use super::{
         CreateEndpoint, EndpointCall, Interface, InterfaceName, Join, JoinAnswer, StaticRoute,
     },
 };
-use crate::excerpt::escaped;
+use crate::{error::HookError, excerpt::escaped, refusal::Code};
 
 /// libnetwork names the interface in the sandbox with this prefix and a number, as it does
 /// for Docker's own drivers.
@@ -47,7 +47,8 @@ pub(super) async fn create(netd: &NetdClient, request: CreateEndpoint) -> Driver
 }
 
 pub(super) async fn info(netd: &NetdClient, request: EndpointCall) -> DriverResult {
-    let endpoint = existing(netd, &request.endpoint_id).await?;
+    let found = netd.endpoint(&request.endpoint_id).await?;
+    let endpoint = found.ok_or_else(|| no_endpoint(&request.endpoint_id))?;
     Ok(json!({"Value": {
         "com.docker.network.endpoint.macaddress": endpoint.mac,
         "netd.network": endpoint.network,
@@ -57,16 +58,17 @@ pub(super) async fn info(netd: &NetdClient, request: EndpointCall) -> DriverResu
 }
 
 pub(super) async fn delete(netd: &NetdClient, request: EndpointCall) -> DriverResult {
-    if let Some(endpoint) = netd.endpoint(&request.endpoint_id).await? {
-        netd.detach(&endpoint).await?;
-    }
+    netd.delete_endpoint(&request.endpoint_id).await?;
     Ok(json!({}))
 }
 
 pub(super) async fn join(netd: &NetdClient, request: Join) -> DriverResult {
-    existing(netd, &request.endpoint_id).await?;
-    let (endpoint_id, netns_path) = (request.endpoint_id, request.sandbox_key);
-    let endpoint = netd.join(JoinRequest { endpoint_id, netns_path }).await?;
+    let join = JoinRequest {
+        endpoint_id: request.endpoint_id.clone(),
+        netns_path: request.sandbox_key,
+        source: SOURCE.to_owned(),
+    };
+    let endpoint = netd.join(join).await.map_err(|e| of_endpoint(e, &request.endpoint_id))?;
     serde_json::to_value(join_answer(&endpoint)).map_err(|e| DriverError::field("answer", e))
 }
 
@@ -97,32 +99,41 @@ fn join_answer(endpoint: &Endpoint) -> JoinAnswer {
 }
 
 pub(super) async fn leave(netd: &NetdClient, request: EndpointCall) -> DriverResult {
-    if netd.endpoint(&request.endpoint_id).await?.is_some() {
-        netd.leave(&request.endpoint_id).await?;
-    }
+    netd.leave(&request.endpoint_id).await?;
     Ok(json!({}))
 }
 
 pub(super) async fn publish(netd: &NetdClient, request: EndpointCall) -> DriverResult {
-    let asked = ports::parse(&request.options)?;
-    existing(netd, &request.endpoint_id).await?;
-    ports::publish(netd, &request.endpoint_id, &asked).await?;
+    let ports = ports::parse(&request.options)?;
+    let published = ports::publish(netd, &request.endpoint_id, &ports).await;
+    published.map_err(|e| of_endpoint(e, &request.endpoint_id))?;
     Ok(json!({}))
 }
 
 pub(super) async fn revoke(netd: &NetdClient, request: EndpointCall) -> DriverResult {
-    if netd.endpoint(&request.endpoint_id).await?.is_some() {
-        let endpoint_id = request.endpoint_id;
-        netd.publish(PublishRequest { endpoint_id, ..PublishRequest::default() }).await?;
+    let none = PublishRequest {
+        endpoint_id: request.endpoint_id,
+        source: SOURCE.to_owned(),
+        ..PublishRequest::default()
+    };
+    match netd.publish(none).await {
+        Err(error) if !is_missing(&error) => Err(error.into()),
+        _ => Ok(json!({})),
     }
-    Ok(json!({}))
 }
 
-async fn existing(netd: &NetdClient, endpoint_id: &str) -> Result<Endpoint, DriverError> {
-    let found = netd.endpoint(endpoint_id).await?;
-    let problem =
-        || format!("netd has no endpoint \"{}\" that Docker created", escaped(endpoint_id));
-    found.ok_or_else(|| DriverError::field("EndpointID", problem()))
+/// Names the endpoint if netd refused a call because Docker has created no such endpoint.
+fn of_endpoint(error: HookError, endpoint_id: &str) -> DriverError {
+    if is_missing(&error) { no_endpoint(endpoint_id) } else { error.into() }
+}
+
+fn is_missing(error: &HookError) -> bool {
+    matches!(error, HookError::Refused(refusal) if refusal.code == Code::NotFound)
+}
+
+fn no_endpoint(endpoint_id: &str) -> DriverError {
+    let problem = format!("netd has no endpoint \"{}\" that Docker created", escaped(endpoint_id));
+    DriverError::field("EndpointID", problem)
 }
 
 #[cfg(test)]

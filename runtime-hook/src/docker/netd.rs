@@ -12,7 +12,7 @@ use netd_api::v1::{
 use tokio::time::{Instant, sleep};
 
 use super::pool_backoff::PoolBackoff;
-use crate::{client::Client, error::HookError, refusal::Code};
+use crate::{client::UnixClient, error::HookError, refusal::Code};
 
 /// Limit of one attempt at a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ pub(super) const SOURCE: &str = "docker";
 /// netd behind its Unix socket. Every call is idempotent, and is repeated when its connection
 /// breaks; netd's garbage collection frees an address that was reserved twice.
 pub struct NetdClient {
-    client: Client,
+    client: UnixClient,
     /// Pools that dockerd may be about to reject.
     pub(super) pool_backoff: PoolBackoff,
 }
@@ -37,7 +37,10 @@ type Result<T> = std::result::Result<T, HookError>;
 impl NetdClient {
     /// Connects to netd's socket with the first call.
     pub fn new(socket: &Path) -> Self {
-        Self { client: Client::lazy(socket, CALL_TIMEOUT), pool_backoff: PoolBackoff::default() }
+        Self {
+            client: UnixClient::lazy(socket, CALL_TIMEOUT),
+            pool_backoff: PoolBackoff::default(),
+        }
     }
 
     async fn retry_while_restarting<T, F>(&self, call: impl Fn() -> F) -> Result<T>
@@ -133,9 +136,11 @@ impl NetdClient {
         required(self.retry_while_restarting(call).await?.endpoint, "Join")
     }
 
+    /// Succeeds if Docker has created no such endpoint.
     pub(super) async fn leave(&self, endpoint_id: &str) -> Result<()> {
         let call = || {
-            let request = LeaveRequest { endpoint_id: endpoint_id.to_owned() };
+            let request =
+                LeaveRequest { endpoint_id: endpoint_id.to_owned(), source: SOURCE.to_owned() };
             self.client.call("Leave", request, |netd, request| async move {
                 Endpoints::new(netd).leave(request).await
             })
@@ -152,12 +157,16 @@ impl NetdClient {
         self.retry_while_restarting(call).await.map(drop)
     }
 
-    pub(super) async fn detach(&self, endpoint: &Endpoint) -> Result<()> {
+    /// Removes an endpoint. Succeeds if Docker has created no such endpoint.
+    pub(super) async fn delete_endpoint(&self, endpoint_id: &str) -> Result<()> {
         let call = || {
-            self.client.detach(DetachRequest {
-                sandbox_id: endpoint.sandbox_id.clone(),
-                interface: endpoint.interface.clone(),
-                issued_at: 0,
+            let request = DetachRequest {
+                sandbox_id: endpoint_id.to_owned(),
+                source: SOURCE.to_owned(),
+                ..DetachRequest::default()
+            };
+            self.client.call("Detach", request, |netd, request| async move {
+                Endpoints::new(netd).detach(request).await
             })
         };
         self.retry_while_restarting(call).await.map(drop)

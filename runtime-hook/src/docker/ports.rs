@@ -4,7 +4,10 @@ use netd_api::v1::{PortMapping, Protocol, PublishRequest};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{error::DriverError, netd::NetdClient};
+use super::{
+    error::DriverError,
+    netd::{NetdClient, SOURCE},
+};
 use crate::{error::HookError, excerpt::escaped, refusal::Code};
 
 /// The option of ProgramExternalConnectivity that holds the port map.
@@ -101,6 +104,7 @@ pub(super) async fn publish(
             endpoint_id: endpoint_id.to_owned(),
             port_mappings: chosen.clone(),
             leads_out: true,
+            source: SOURCE.to_owned(),
         };
         let refusal = match netd.publish(publish).await {
             Err(HookError::Refused(refusal)) if refusal.code == Code::AlreadyExists => refusal,

@@ -7,28 +7,29 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::PLUGIN;
 use crate::{
     cni::capabilities::POD_ANNOTATIONS,
     cni::config::DEFAULT_NETWORK,
     error::{HookError, shown},
 };
 
-/// What differs between nodes.
-pub struct Settings<'a> {
-    /// `cniVersion`.
-    pub cni_version: &'a str,
-    /// netd's network.
-    pub network: &'a str,
-    /// netd's socket.
-    pub socket: &'a str,
-    /// Seconds.
-    pub timeout: u64,
+/// The plugin's file name in the directory of executables, and its `type` in the conflist.
+pub(super) const PLUGIN: &str = "netd-hook";
+
+/// What may differ between nodes.
+pub(super) struct Settings<'a> {
+    pub(super) cni_version: &'a str,
+    /// The name of netd's network.
+    pub(super) network: &'a str,
+    /// The path of netd's socket.
+    pub(super) socket: &'a str,
+    /// Limit of each call of netd, in seconds.
+    pub(super) timeout: u64,
 }
 
-/// The conflist's text. Networks other than the default one have names of their own,
-/// so that two conflists on one node can be told apart.
-pub fn render(settings: &Settings<'_>) -> String {
+/// The conflist as JSON text. For another network than the default one, its name contains the
+/// network's, so that two conflists on one node differ in name.
+pub(super) fn render(settings: &Settings<'_>) -> String {
     let name = match settings.network {
         DEFAULT_NETWORK => "netd".to_owned(),
         other => format!("netd-{other}"),
@@ -55,25 +56,26 @@ pub fn render(settings: &Settings<'_>) -> String {
     format!("{list:#}\n")
 }
 
-/// Whether a configuration calls this plugin.
-pub fn is_ours(bytes: &[u8]) -> bool {
+/// Whether a conflist has a plugin of netd's type.
+pub(super) fn is_ours(bytes: &[u8]) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return false };
     let calls = |plugin: &Value| plugin.get("type").and_then(Value::as_str) == Some(PLUGIN);
     value.get("plugins").and_then(Value::as_array).is_some_and(|all| all.iter().any(calls))
 }
 
-/// Configurations that a runtime finds before `name`, in order.
+/// CNI configurations whose file names sort before `name`, in order.
 ///
 /// # Errors
 /// [`HookError::Io`] when the directory can't be read.
-pub fn before(dir: &Path, name: &str) -> Result<Vec<PathBuf>, HookError> {
+pub(super) fn sorting_before(dir: &Path, name: &str) -> Result<Vec<PathBuf>, HookError> {
     let failed = |e| HookError::io(format!("can't list {}", dir.display()), e);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        // The endings that libcni reads.
-        let read = path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json");
-        if read && path.file_name().is_some_and(|other| other < name) {
+        // libcni reads files with these extensions.
+        let is_read =
+            path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json");
+        if is_read && path.file_name().is_some_and(|other| other < name) {
             found.push(path);
         }
     }
@@ -81,22 +83,16 @@ pub fn before(dir: &Path, name: &str) -> Result<Vec<PathBuf>, HookError> {
     Ok(found)
 }
 
-/// A conflist's file name.
-///
-/// # Errors
-/// The rule.
-pub fn file_name(name: &str) -> Result<String, String> {
+/// Checks the file name of a conflist; used as a parser of clap.
+pub(super) fn file_name(name: &str) -> Result<String, String> {
     if name.ends_with(".conflist") && !name.starts_with('.') && !name.contains('/') {
         return Ok(name.to_owned());
     }
     Err("must be a file name that ends with .conflist".into())
 }
 
-/// A network's name, as netd's `CreateNetwork` takes it: 1 to 63 of `[a-z0-9-]`.
-///
-/// # Errors
-/// The value and the rule.
-pub fn network(name: &str) -> Result<String, String> {
+/// Checks the name of a network as netd's CreateNetwork does; used as a parser of clap.
+pub(super) fn network_name(name: &str) -> Result<String, String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let edges = name.starts_with('-') || name.ends_with('-');
     if (1..=63).contains(&name.len()) && name.bytes().all(inner) && !edges {
@@ -143,7 +139,7 @@ mod tests {
             assert!(file_name(bad).is_err(), "{bad}");
         }
         for bad in ["", "-a", "A", "a b", &"x".repeat(64)] {
-            assert!(network(bad).is_err(), "{bad}");
+            assert!(network_name(bad).is_err(), "{bad}");
         }
     }
 
@@ -153,7 +149,7 @@ mod tests {
         for name in ["00-a.conf", "05-b.json", "05-c.txt", "10-netd.conflist", "20-d.conflist"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        let found = before(dir.path(), "10-netd.conflist").unwrap();
+        let found = sorting_before(dir.path(), "10-netd.conflist").unwrap();
         assert_eq!(found, [dir.path().join("00-a.conf"), dir.path().join("05-b.json")]);
     }
 }

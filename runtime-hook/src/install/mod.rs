@@ -1,7 +1,7 @@
-//! `install` and `uninstall`: the CNI plugin and its conflist on a node.
+//! `netd-hook install` and `uninstall`: the CNI plugin and its conflist on a node.
 //!
-//! The conflist is what tells a runtime that the node has a network, so it is put in
-//! place last, and only when netd is ready.
+//! A runtime considers the node's network ready when the conflist exists, so it is written
+//! last, and only when netd is ready.
 
 use std::{
     env, fs,
@@ -17,58 +17,58 @@ use crate::{
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT, check_socket},
     error::HookError,
 };
-use place::Placed;
+use atomic_file::FileChange;
+use conflist::PLUGIN;
 
-pub mod conflist;
-pub mod place;
+mod atomic_file;
+mod conflist;
 
-/// The plugin's name in the binary directory and in `type` of the conflist.
-pub const PLUGIN: &str = "netd-hook";
-
-/// The program that is put there, which is the CNI front alone.
+/// The executable that is installed under the name [`PLUGIN`]: the CNI front alone.
 const PROGRAM: &str = "netd-cni";
 
-/// How often netd is asked whether it is ready.
-const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Between two questions whether netd is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(250);
+/// Limit of one such question.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the two files go.
+/// Where the two files are installed.
 #[derive(Debug, clap::Args)]
-pub struct Places {
+struct InstallPaths {
     /// Directory of CNI plugins
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
-    pub bin_dir: PathBuf,
+    bin_dir: PathBuf,
     /// Directory of CNI configurations
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
-    pub conf_dir: PathBuf,
-    /// File name of the conflist; runtimes take the first in alphabetical order
+    conf_dir: PathBuf,
+    /// File name of the conflist; runtimes use the first one in alphabetical order
     #[arg(long, value_name = "NAME", default_value = "10-netd.conflist",
           value_parser = conflist::file_name)]
-    pub conf_name: String,
+    conf_name: String,
 }
 
 /// Options of `netd-hook install`.
 #[derive(Debug, clap::Args)]
 pub struct InstallArgs {
     #[command(flatten)]
-    places: Places,
+    paths: InstallPaths,
     /// netd's socket
     #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET,
           value_parser = |path: &str| check_socket(path).map(|()| path.to_owned()))]
     socket: String,
     /// netd's network
     #[arg(long, value_name = "NAME", default_value = DEFAULT_NETWORK,
-          value_parser = conflist::network)]
+          value_parser = conflist::network_name)]
     network: String,
-    /// Seconds that netd has for each call
+    /// Limit of each call of netd, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT,
           value_parser = clap::value_parser!(u64).range(1..=MOST_TIMEOUT))]
     timeout: u64,
-    /// Seconds to wait until netd is ready
+    /// How long to wait until netd is ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait: u64,
-    /// Version of the conflist: containerd 1.7 knows 1.0.0; 2.0 and later 1.1.0 too,
-    /// and then ask netd for its status
+    /// CNI version of the conflist; containerd 1.7 supports 1.0.0, later releases also 1.1.0,
+    /// with which they ask netd for its status
     #[arg(long, value_name = "VERSION", default_value = "1.0.0",
           value_parser = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
     cni_version: String,
@@ -78,21 +78,21 @@ pub struct InstallArgs {
 #[derive(Debug, clap::Args)]
 pub struct UninstallArgs {
     #[command(flatten)]
-    places: Places,
+    paths: InstallPaths,
 }
 
-/// Puts the binary and then the conflist in place; says what it did on stdout.
+/// Installs the executable and then the conflist, and prints what it did.
 pub fn install(args: &InstallArgs) -> ExitCode {
     report(try_install(args))
 }
 
-/// Removes the conflist and then the binary; says what it did on stdout.
+/// Removes the conflist and then the executable, and prints what it did.
 pub fn uninstall(args: &UninstallArgs) -> ExitCode {
-    report(try_uninstall(&args.places))
+    report(try_uninstall(&args.paths))
 }
 
-fn report(outcome: Result<(), HookError>) -> ExitCode {
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
+fn report(result: Result<(), HookError>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
     eprintln!("netd-hook: {error}");
     if !error.details().is_empty() {
         eprintln!("netd-hook: {}", error.details());
@@ -101,11 +101,11 @@ fn report(outcome: Result<(), HookError>) -> ExitCode {
 }
 
 fn try_install(args: &InstallArgs) -> Result<(), HookError> {
-    let places = &args.places;
-    let target = places.conf_dir.join(&places.conf_name);
-    ours_or_absent(&target)?;
+    let paths = &args.paths;
+    let target = paths.conf_dir.join(&paths.conf_name);
+    check_not_foreign(&target)?;
     wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
-    say(&place::put(&places.bin_dir, PLUGIN, &program()?, 0o755)?);
+    print(&atomic_file::write(&paths.bin_dir, PLUGIN, &program()?, 0o755)?);
     let settings = conflist::Settings {
         cni_version: &args.cni_version,
         network: &args.network,
@@ -113,67 +113,67 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
         timeout: args.timeout,
     };
     let text = conflist::render(&settings);
-    say(&place::put(&places.conf_dir, &places.conf_name, text.as_bytes(), 0o644)?);
-    for other in conflist::before(&places.conf_dir, &places.conf_name)? {
+    print(&atomic_file::write(&paths.conf_dir, &paths.conf_name, text.as_bytes(), 0o644)?);
+    for other in conflist::sorting_before(&paths.conf_dir, &paths.conf_name)? {
         eprintln!(
-            "netd-hook: warning: {} sorts before {}: runtimes that take the first configuration \
-             will not use netd; remove it or choose another --conf-name",
+            "netd-hook: warning: {} sorts before {}, so runtimes use it instead of netd; remove \
+             it or choose another --conf-name",
             other.display(),
-            places.conf_name
+            paths.conf_name
         );
     }
     Ok(())
 }
 
-fn try_uninstall(places: &Places) -> Result<(), HookError> {
-    ours_or_absent(&places.conf_dir.join(&places.conf_name))?;
-    say(&place::remove(&places.conf_dir, &places.conf_name)?);
-    say(&place::remove(&places.bin_dir, PLUGIN)?);
+fn try_uninstall(paths: &InstallPaths) -> Result<(), HookError> {
+    check_not_foreign(&paths.conf_dir.join(&paths.conf_name))?;
+    print(&atomic_file::remove(&paths.conf_dir, &paths.conf_name)?);
+    print(&atomic_file::remove(&paths.bin_dir, PLUGIN)?);
     Ok(())
 }
 
-/// The plugin beside this program; where it is not built (see deploy/install.mk), this one,
-/// which does the same.
+/// The content of `netd-cni` beside this executable. Where it was not built (see
+/// deploy/install.mk), this executable takes its place, because it serves CNI as well.
 fn program() -> Result<Vec<u8>, HookError> {
     let read = |path: &Path| {
         fs::read(path).map_err(|e| HookError::io(format!("can't read {}", path.display()), e))
     };
-    let own = env::current_exe().map_err(|e| HookError::io("can't find this program", e))?;
+    let own = env::current_exe()
+        .map_err(|e| HookError::io("can't find the path of this executable", e))?;
     let beside = own.with_file_name(PROGRAM);
     if beside.exists() {
         return read(&beside);
     }
-    eprintln!("netd-hook: no {} here: using this program, which is slower", beside.display());
-    // A program that was replaced while it runs has no path any more.
+    eprintln!("netd-hook: {} does not exist; installing the slower netd-hook", beside.display());
+    // The path of an executable that was replaced while it runs no longer exists.
     read(Path::new("/proc/self/exe"))
 }
 
-fn say(placed: &Placed) {
-    println!("{placed}");
+fn print(change: &FileChange) {
+    println!("{change}");
 }
 
-/// Never overwrites or removes somebody else's configuration.
-fn ours_or_absent(path: &Path) -> Result<(), HookError> {
-    match place::existing(path)? {
+/// Refuses to overwrite or remove a configuration that is not netd's.
+fn check_not_foreign(path: &Path) -> Result<(), HookError> {
+    match atomic_file::read(path)? {
         Some(bytes) if !conflist::is_ours(&bytes) => Err(HookError::io(
             format!("{} is not netd's", path.display()),
             format!(
-                "no plugin in it has the type \"{PLUGIN}\"; remove it or choose another --conf-name"
+                "it has no plugin of type \"{PLUGIN}\"; remove the file or choose another --conf-name"
             ),
         )),
         _ => Ok(()),
     }
 }
 
-/// Asks until netd is ready or the time is over; then the last answer is the error.
+/// Waits until netd is ready. After `wait` the last answer is the error.
 fn wait_until_ready(socket: &str, wait: Duration) -> Result<(), HookError> {
-    const CALL: Duration = Duration::from_secs(5);
     let end = Instant::now() + wait;
     loop {
-        match Netd::connect(socket, CALL).and_then(|mut netd| netd.ready()) {
+        match Netd::connect(socket, READY_TIMEOUT).and_then(|mut netd| netd.ready()) {
             Err(error) if Instant::now() >= end => return Err(error),
-            #[allow(clippy::disallowed_methods)] // nothing else is on this thread
-            Err(_) => thread::sleep(ASK_EVERY),
+            #[allow(clippy::disallowed_methods)] // no async task runs on this thread
+            Err(_) => thread::sleep(READY_INTERVAL),
             Ok(()) => return Ok(()),
         }
     }

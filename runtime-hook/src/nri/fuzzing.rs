@@ -1,4 +1,5 @@
-//! For fuzzing: bytes from the runtime through both decoders and every message.
+//! The entry point of the fuzz target: feeds bytes of the runtime to both decoders and to every
+//! message.
 
 use prost::Message as _;
 
@@ -11,10 +12,10 @@ use super::{
     networks, pods,
 };
 
-/// The bytes as a connection, as one conn's stream, and as each message.
+/// Decodes the bytes as a connection, as the stream of one mux connection, and as each message.
 pub fn fuzz(bytes: &[u8]) {
     let mut decoder = ttrpc::Decoder::default();
-    // What is refused ends the connection.
+    // A refused frame ends the connection.
     let _ = mux::Decoder::default().push(bytes, |_, data| decoder.push(data, item));
     ttrpc::Decoder::default().push(bytes, item);
     message(bytes);

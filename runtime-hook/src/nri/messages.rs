@@ -1,13 +1,13 @@
-//! The protobuf messages that go over the wire, with only the fields that are
-//! used: unknown ones are skipped. Written by hand, as these few fields need no
-//! compiler. Sources: containerd/nri `pkg/api/api.proto` (0.3 to 0.12) and
-//! containerd/ttrpc `request.proto`. Public for tests that play containerd.
+//! The protobuf messages of NRI and ttrpc, with the fields that the front uses; decoding skips
+//! the others. They are written by hand, because these few need no protobuf compiler. Sources:
+//! `pkg/api/api.proto` of containerd/nri (0.3 to 0.12) and `request.proto` of containerd/ttrpc.
+//! They are public for the tests, which act as containerd.
 
 use std::collections::BTreeMap;
 
-/// Service that the plugin serves.
+/// The service of the plugin.
 pub const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
-/// Service that the runtime serves.
+/// The service of the runtime.
 pub const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
 
 /// `ttrpc.Request`.
@@ -19,7 +19,7 @@ pub struct Request {
     pub method: String,
     #[prost(bytes = "vec", tag = "3")]
     pub payload: Vec<u8>,
-    /// Time that the caller gives, from when it sent the request; 0: unlimited.
+    /// The caller's timeout in nanoseconds, counted from sending the request; 0: none.
     #[prost(int64, tag = "4")]
     pub timeout_nano: i64,
 }
@@ -58,14 +58,14 @@ pub struct ConfigureRequest {
     pub runtime_name: String,
     #[prost(string, tag = "3")]
     pub runtime_version: String,
-    /// Milliseconds; 0 before NRI 0.7.
+    /// Timeout of the runtime's later requests in milliseconds; NRI before 0.7 sends 0.
     #[prost(int64, tag = "5")]
     pub request_timeout: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ConfigureResponse {
-    /// Bit `event - 1` for each event wanted.
+    /// Bit `event - 1` subscribes to the event.
     #[prost(int32, tag = "2")]
     pub events: i32,
 }
@@ -99,7 +99,7 @@ pub struct StateChangeEvent {
     pub pod: Option<PodSandbox>,
 }
 
-/// No field; also what `StateChange` and `Shutdown` take and give.
+/// No fields; also the request and the response of `StateChange` and `Shutdown`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Empty {}
 
@@ -138,8 +138,8 @@ pub struct LinuxNamespace {
 }
 
 impl PodSandbox {
-    /// Path of the pod's network namespace; `None` for a host-network pod, and
-    /// for any pod in the Stop event of containerd 1.7 and 2.0.
+    /// Path of the pod's network namespace; `None` for a host-network pod, and for every pod in
+    /// the StopPodSandbox event of containerd 1.7 and 2.0.
     pub fn netns(&self) -> Option<&str> {
         let namespaces = &self.linux.as_ref()?.namespaces;
         let network = namespaces.iter().find(|n| n.r#type == "network")?;
@@ -149,13 +149,13 @@ impl PodSandbox {
 
 /// Values of NRI's `Event`.
 pub mod event {
-    /// A pod's sandbox runs; no container of it was made yet.
+    /// The pod's sandbox runs; no container of the pod exists yet.
     pub const RUN_POD_SANDBOX: i32 = 1;
-    /// The sandbox is stopped; its network namespace is still there (but see CRI-O).
+    /// The sandbox stops; with containerd its network namespace still exists.
     pub const STOP_POD_SANDBOX: i32 = 2;
-    /// The sandbox is gone.
+    /// The sandbox is removed.
     pub const REMOVE_POD_SANDBOX: i32 = 3;
-    /// Those three as `ConfigureResponse.events`. 0 would mean every event, and an
-    /// unknown bit gets the plugin disconnected.
+    /// These three as `ConfigureResponse.events`. 0 would subscribe to all events, and for an
+    /// unknown bit the runtime disconnects the plugin.
     pub const SUBSCRIBED: i32 = 0x7;
 }

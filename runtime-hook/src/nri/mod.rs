@@ -1,16 +1,16 @@
-//! The NRI front: a plugin that containerd (1.7 and later) and CRI-O call when a
-//! pod's sandbox runs, stops and goes.
+//! The NRI front: a plugin that containerd (1.7 and later) and CRI-O call when a pod's
+//! sandbox starts, stops and is removed.
 //!
-//! It is the second front beside CNI, which makes the pod's eth0. The plugin
-//! refuses pods whose eth0 netd did not attach, tells netd the pods' labels and
-//! annotations, attaches the additional networks of annotation
-//! [`networks::ANNOTATION`], and on connecting hands netd the runtime's whole set
-//! of pods for its garbage collection. It holds no state of its own.
+//! It works beside the CNI front, which creates the pod's eth0. The plugin refuses pods whose
+//! eth0 netd did not attach, passes the pods' labels and annotations to netd, and attaches the
+//! additional networks of annotation [`networks::ANNOTATION`]. On connecting it sends netd the
+//! runtime's whole set of pods for garbage collection. It stores nothing itself.
 //!
-//! [`codec`] is the wire, [`session`] one connection, [`plugin`] the requests,
-//! [`pods`] and [`sync`] what they do.
+//! [`codec`] is the framing, [`session`] one connection, [`plugin`] the requests; [`pods`] and
+//! [`sync`] do the work.
 
 use std::{
+    io,
     os::{fd::FromRawFd as _, unix::net::UnixStream as StdStream},
     process::ExitCode,
     sync::Arc,
@@ -36,30 +36,25 @@ use backoff::Backoff;
 use messages::RegisterPluginRequest;
 use netd::Netd;
 use netd::UnixNetd;
-pub use options::{Options, Policy, preinstalled};
+pub use options::{OptionError, Options, Policy, preinstalled};
 use plugin::Plugin;
 use session::SessionError;
 
-/// Why the front gave up. A runtime that is away is no reason.
+use crate::service;
+
+/// Why the front ended. An external plugin does not end when the runtime is unreachable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An option that can't work.
-    #[error("{option}: {value:?}: {rule}")]
-    Option {
-        /// The flag or the variable.
-        option: &'static str,
-        /// Its value.
-        value: String,
-        /// What is right.
-        rule: String,
-    },
-    /// The one connection of a pre-installed plugin ended badly.
+    /// An option has a value that the runtime would refuse.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The only connection of a pre-installed plugin failed.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
-/// Serves the runtime: for ever as an external plugin, redialling whenever the
-/// connection is lost; for one connection as a pre-installed one.
+/// Serves the runtime. An external plugin redials forever when the connection is lost; a
+/// pre-installed one returns when its only connection ends.
 ///
 /// # Errors
 /// See [`Error`].
@@ -68,7 +63,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     run_with(options, Arc::new(netd)).await
 }
 
-/// [`run`] with any netd.
+/// [`run`] with another implementation of [`Netd`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -79,7 +74,7 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
         let stream = inherited(fd).map_err(SessionError::Io)?;
         return Ok(session::serve(stream, registration(&options), &mut plugin).await?);
     }
-    // Ready to serve a runtime as soon as there is one: it may start after us.
+    // The runtime may start after this service, so readiness does not wait for it.
     notify(NotifyState::Ready);
     let mut backoff = Backoff::default();
     let mut last_problem = String::new();
@@ -87,69 +82,42 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
         let mut plugin = Plugin::new(Arc::clone(&netd), options.policy.clone());
         let ended = connect(&options, &mut plugin).await;
         let problem = match ended {
-            Ok(()) => "the connection ended".to_owned(),
+            Ok(()) => "the runtime closed the connection".to_owned(),
             Err(e) => e.to_string(),
         };
         if plugin.synchronized() {
             backoff = Backoff::default();
         }
         let delay = backoff.next();
-        // A runtime that is off for a day must not fill the log.
+        // The same problem is logged once: the runtime may be stopped for a day.
         if plugin.synchronized() || problem != last_problem {
-            tracing::warn!(problem, ?delay, "not connected to the runtime; trying again");
+            tracing::warn!(problem, ?delay, "not connected to the runtime: {problem}; redialling");
         }
-        notify(NotifyState::Status(&format!("{problem}; trying again")));
+        notify(NotifyState::Status(&format!("{problem}; redialling")));
         last_problem = problem;
         tokio::time::sleep(delay).await;
     }
 }
 
-/// The front as a process: pre-installed by the runtime if its environment says so,
-/// else with `options`.
+/// Serves until SIGTERM: as a pre-installed plugin if the runtime's environment variables say
+/// so, else with `options`.
 pub fn main(options: Option<Options>) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    let Some(options) = preinstalled().or(options) else {
-        eprintln!("netd-hook nri: neither options nor a runtime that started it");
-        return ExitCode::FAILURE;
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
-        let served = async {
-            tokio::select! {
-                ended = run(options) => ended.map_err(|e| e.to_string()),
-                () = terminated() => Ok(()),
-            }
+    service::main("nri", async {
+        let Some(options) = preinstalled().or(options) else {
+            return Err("it was started neither by a runtime nor with options".to_owned());
         };
-        runtime.block_on(served)
-    });
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("netd-hook nri: {problem}");
-            ExitCode::FAILURE
+        tokio::select! {
+            ended = run(options) => ended.map_err(|e| e.to_string()),
+            () = service::terminated() => Ok(()),
         }
-    }
-}
-
-/// Told to stop; without a handler the default, to die, is as good.
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
-        Err(_) => std::future::pending().await,
-    }
+    })
 }
 
 async fn connect(options: &Options, plugin: &mut Plugin) -> Result<(), SessionError> {
     let stream = UnixStream::connect(&options.socket).await.map_err(|e| {
         let path = options.socket.display();
-        std::io::Error::new(e.kind(), format!("{path}: {e}; is the runtime up, with NRI enabled?"))
+        let text = format!("can't connect to {path}: {e}; is the runtime up, with NRI enabled?");
+        io::Error::new(e.kind(), text)
     })?;
     notify(NotifyState::Status("connected to the runtime"));
     session::serve(stream, registration(options), plugin).await
@@ -159,8 +127,8 @@ fn registration(options: &Options) -> RegisterPluginRequest {
     RegisterPluginRequest { plugin_name: options.name.clone(), plugin_idx: options.idx.clone() }
 }
 
-/// The connection that the runtime left open for us.
-fn inherited(fd: i32) -> std::io::Result<UnixStream> {
+/// The connection that the runtime opened before it started this plugin.
+fn inherited(fd: i32) -> io::Result<UnixStream> {
     // SAFETY: [`Options::check`] saw that it is an open socket; the runtime made it
     // for this plugin, and nothing else in this process uses or closes it.
     let stream = unsafe { StdStream::from_raw_fd(fd) };
@@ -168,7 +136,7 @@ fn inherited(fd: i32) -> std::io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-/// Tells systemd, if it listens; a failure is nobody's concern.
+/// Tells systemd, if it started this service.
 fn notify(state: NotifyState) {
-    let _unheard = sd_notify::notify(&[state]);
+    let _no_systemd = sd_notify::notify(&[state]);
 }

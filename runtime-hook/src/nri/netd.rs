@@ -1,4 +1,4 @@
-//! netd as the NRI front needs it.
+//! The calls of netd that the NRI front makes.
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
@@ -16,37 +16,39 @@ use tonic::{
     transport::{Channel, Uri},
 };
 
-/// The calls that the front makes. Each ends by itself: the caller only waits.
+/// netd, or a fake of it in tests. Every call ends by itself even if its caller stops waiting.
 #[async_trait]
 pub trait Netd: Send + Sync + 'static {
-    /// Makes an endpoint.
+    /// Attaches a sandbox to a network.
     async fn attach(&self, request: AttachRequest) -> Result<Endpoint, Status>;
-    /// Removes one endpoint, or all of a sandbox; how many there were.
+    /// Detaches one interface of a sandbox or, if none is named, all; returns how many there
+    /// were.
     async fn detach(&self, request: DetachRequest) -> Result<u32, Status>;
-    /// Adds labels, annotations and identity; the sandbox's endpoints, NOT_FOUND
-    /// when it has none.
+    /// Adds labels, annotations and identity to the sandbox's endpoints and returns these;
+    /// NOT_FOUND if it has none.
     async fn annotate(&self, sandbox: Sandbox) -> Result<Vec<Endpoint>, Status>;
-    /// Tells the whole set of sandboxes.
+    /// Sends the runtime's whole set of sandboxes.
     async fn synchronize(&self, request: SynchronizeRequest)
     -> Result<SynchronizeResponse, Status>;
-    /// Every endpoint of the node.
+    /// Returns all endpoints of the node.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Status>;
 }
 
-/// Longest time for one call, whatever the caller waits for: netd is on this node.
+/// Limit of one call, however long its caller waits. netd is on this node.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// An endpoint can carry 256 KiB of annotations; a page must fit [`MAX_ANSWER`].
-const PAGE: u32 = 200;
-const MAX_ANSWER: usize = 64 << 20;
+/// Endpoints in a page. Each can carry 256 KiB of annotations, and a page must fit
+/// [`MAX_RESPONSE_BYTES`].
+const PAGE_SIZE: u32 = 200;
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// netd behind its Unix socket. Connects on first use, and again after a loss.
+/// netd behind its Unix socket. It connects on first use, and again when the connection breaks.
 #[derive(Debug, Clone)]
 pub struct UnixNetd {
     channel: Channel,
 }
 
 impl UnixNetd {
-    /// Does not connect yet. Must be called inside a tokio runtime.
+    /// Does not connect yet. Must be called within a tokio runtime.
     pub fn new(socket: PathBuf) -> Self {
         let connect = tower::service_fn(move |_: Uri| {
             let socket = socket.clone();
@@ -64,16 +66,16 @@ impl UnixNetd {
     }
 
     fn endpoints_client(&self) -> Endpoints<Channel> {
-        Endpoints::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        Endpoints::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     fn sandboxes_client(&self) -> Sandboxes<Channel> {
-        Sandboxes::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+        Sandboxes::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }
 
-/// tonic hides why a connection failed in the error's sources: say it.
-async fn explained<T>(
+/// Adds to the message why the connection failed, which tonic keeps in the sources of the error.
+async fn with_cause<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
     call.await.map(tonic::Response::into_inner).map_err(|status| {
@@ -95,32 +97,32 @@ async fn explained<T>(
 #[async_trait]
 impl Netd for UnixNetd {
     async fn attach(&self, request: AttachRequest) -> Result<Endpoint, Status> {
-        let answer = explained(self.endpoints_client().attach(request)).await?;
+        let answer = with_cause(self.endpoints_client().attach(request)).await?;
         answer.endpoint.ok_or_else(|| Status::internal("netd answered Attach without an endpoint"))
     }
 
     async fn detach(&self, request: DetachRequest) -> Result<u32, Status> {
-        Ok(explained(self.endpoints_client().detach(request)).await?.removed)
+        Ok(with_cause(self.endpoints_client().detach(request)).await?.removed)
     }
 
     async fn annotate(&self, sandbox: Sandbox) -> Result<Vec<Endpoint>, Status> {
         let request = AnnotateRequest { sandbox: Some(sandbox) };
-        Ok(explained(self.sandboxes_client().annotate(request)).await?.endpoints)
+        Ok(with_cause(self.sandboxes_client().annotate(request)).await?.endpoints)
     }
 
     async fn synchronize(
         &self,
         request: SynchronizeRequest,
     ) -> Result<SynchronizeResponse, Status> {
-        explained(self.sandboxes_client().synchronize(request)).await
+        with_cause(self.sandboxes_client().synchronize(request)).await
     }
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Status> {
         let mut client = self.endpoints_client();
-        let mut request = ListEndpointsRequest { page_size: PAGE, ..Default::default() };
+        let mut request = ListEndpointsRequest { page_size: PAGE_SIZE, ..Default::default() };
         let mut all = Vec::new();
         loop {
-            let page = explained(client.list_endpoints(request.clone())).await?;
+            let page = with_cause(client.list_endpoints(request.clone())).await?;
             all.extend(page.endpoints);
             if page.next_page_token.is_empty() {
                 return Ok(all);

@@ -1,33 +1,36 @@
-//! The pod annotation that asks for additional networks.
+//! The pod annotation that requests additional networks.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Deserialize;
 
-/// The annotation: `blue,red`, or a JSON list of objects ([`Wanted`]'s fields).
-pub const ANNOTATION: &str = "netd.io/networks";
-/// The interface of the pod's primary network, which CNI ADD makes.
-pub const PRIMARY_INTERFACE: &str = "eth0";
-/// More than this many additional networks are refused: a hook has little time.
-pub const MOST: usize = 16;
+use crate::excerpt::excerpt;
 
-/// One additional network that a pod asks for.
+/// The annotation: `blue,red`, or a JSON list of objects with the fields of
+/// [`AdditionalNetwork`].
+pub const ANNOTATION: &str = "netd.io/networks";
+/// The interface of the pod's primary network, which CNI ADD creates.
+pub const PRIMARY_INTERFACE: &str = "eth0";
+/// The limit of additional networks: the runtime's timeout must suffice to attach them all.
+pub const MAX_NETWORKS: usize = 16;
+
+/// One additional network that a pod requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AdditionalNetwork {
     /// The network's name.
     pub network: String,
     /// Name inside the sandbox; by default `eth1`, `eth2`, ... in the list's order.
     pub interface: String,
-    /// Requested addresses, at most one a family; empty: netd chooses.
+    /// Requested addresses, at most one of each family; if empty, netd chooses.
     pub addresses: Vec<String>,
-    /// Requested MAC; empty: netd chooses.
+    /// Requested MAC address; if empty, netd chooses.
     pub mac: String,
 }
 
-/// Names the annotation, the value, what is wrong and what is right.
+/// The value of the annotation can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "annotation {ANNOTATION}: {problem}, in {value:?}; right is a list of network names \
+    "annotation {ANNOTATION}: {problem}, in {value:?}; use a list of network names \
      (\"blue,red\") or JSON ([{{\"network\":\"blue\",\"interface\":\"eth1\",\
      \"addresses\":[\"10.1.0.9\"],\"mac\":\"0a:58:0a:01:00:09\"}}])"
 )]
@@ -38,7 +41,7 @@ pub struct BadNetworks {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Item {
+struct AnnotationItem {
     network: String,
     #[serde(default)]
     interface: String,
@@ -48,41 +51,40 @@ struct Item {
     mac: String,
 }
 
-/// Reads the annotation's value; white space alone asks for nothing.
+/// Reads the value of the annotation. White space alone requests nothing.
 ///
 /// # Errors
-/// [`BadNetworks`]. What only netd can judge (does the network exist, is the
-/// address free) is left to it.
-pub fn parse(value: &str) -> Result<Vec<Wanted>, BadNetworks> {
-    wanted(value).map_err(|problem| BadNetworks { problem, value: shown(value) })
+/// [`BadNetworks`]. netd checks the rest: whether the network exists and the address is free.
+pub fn parse(value: &str) -> Result<Vec<AdditionalNetwork>, BadNetworks> {
+    networks(value).map_err(|problem| BadNetworks { problem, value: excerpt(value) })
 }
 
-fn wanted(value: &str) -> Result<Vec<Wanted>, String> {
+fn networks(value: &str) -> Result<Vec<AdditionalNetwork>, String> {
     let items = items(value.trim())?;
-    if items.len() > MOST {
-        return Err(format!("{} networks, at most {MOST} are possible", items.len()));
+    if items.len() > MAX_NETWORKS {
+        return Err(format!("{} networks are more than the limit of {MAX_NETWORKS}", items.len()));
     }
     let mut names = BTreeSet::from([PRIMARY_INTERFACE.to_owned()]);
     let mut all = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
-        let wanted = check(at, item)?;
-        if !names.insert(wanted.interface.clone()) {
-            let name = &wanted.interface;
-            return Err(format!("[{at}].interface: {name:?} is taken already; choose another"));
+        let network = check(at, item)?;
+        if !names.insert(network.interface.clone()) {
+            let name = &network.interface;
+            return Err(format!("[{at}].interface: {name:?} is already taken; choose another"));
         }
-        all.push(wanted);
+        all.push(network);
     }
     Ok(all)
 }
 
-fn items(value: &str) -> Result<Vec<Item>, String> {
+fn items(value: &str) -> Result<Vec<AnnotationItem>, String> {
     if value.is_empty() {
         return Ok(Vec::new());
     }
     if value.starts_with(['[', '{']) {
-        return serde_json::from_str(value).map_err(|e| shown(&e.to_string()));
+        return serde_json::from_str(value).map_err(|e| excerpt(&e.to_string()));
     }
-    let plain = |name: &str| Item {
+    let plain = |name: &str| AnnotationItem {
         network: name.trim().to_owned(),
         interface: String::new(),
         addresses: Vec::new(),
@@ -91,12 +93,12 @@ fn items(value: &str) -> Result<Vec<Item>, String> {
     Ok(value.split(',').map(plain).collect())
 }
 
-fn check(at: usize, item: Item) -> Result<Wanted, String> {
+fn check(at: usize, item: AnnotationItem) -> Result<AdditionalNetwork, String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let name = item.network.as_str();
     let edges = name.starts_with('-') || name.ends_with('-');
     if name.is_empty() || name.len() > 63 || edges || !name.bytes().all(inner) {
-        let name = shown(name);
+        let name = excerpt(name);
         return Err(format!(
             "[{at}].network: {name:?} is not 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
         ));
@@ -105,7 +107,7 @@ fn check(at: usize, item: Item) -> Result<Wanted, String> {
         "" => format!("eth{}", at + 1),
         name if is_interface(name) => item.interface,
         name => {
-            let name = shown(name);
+            let name = excerpt(name);
             return Err(format!(
                 "[{at}].interface: {name:?} is not 1 to 15 printable ASCII characters without '/', ':', '%', '*' and quotes"
             ));
@@ -113,10 +115,10 @@ fn check(at: usize, item: Item) -> Result<Wanted, String> {
     };
     check_addresses(at, &item.addresses)?;
     if !item.mac.is_empty() && !is_mac(&item.mac) {
-        let mac = shown(&item.mac);
+        let mac = excerpt(&item.mac);
         return Err(format!("[{at}].mac: {mac:?} is not a unicast MAC like 0a:58:0a:01:00:09"));
     }
-    Ok(Wanted {
+    Ok(AdditionalNetwork {
         network: item.network,
         interface,
         addresses: item.addresses,
@@ -131,11 +133,13 @@ fn check_addresses(at: usize, addresses: &[String]) -> Result<(), String> {
         let parsed = ip.parse::<IpAddr>().ok();
         let most = if ip.contains(':') { 128 } else { 32 };
         let Some(ip) = parsed.filter(|_| prefix.parse::<u8>().is_ok_and(|p| p <= most)) else {
-            let text = shown(text);
+            let text = excerpt(text);
             return Err(format!("[{at}].addresses: {text:?} is not an IP address"));
         };
         if std::mem::replace(&mut families[usize::from(ip.is_ipv6())], true) {
-            return Err(format!("[{at}].addresses: at most one IPv4 and one IPv6 address"));
+            return Err(format!(
+                "[{at}].addresses: there may be at most one IPv4 and one IPv6 address"
+            ));
         }
     }
     Ok(())
@@ -153,13 +157,6 @@ fn is_mac(text: &str) -> bool {
     let first = parts.first().and_then(|p| u8::from_str_radix(p, 16).ok());
     let zero = parts.iter().all(|p| *p == "00");
     parts.len() == 6 && parts.iter().all(|p| hex(p)) && first.is_some_and(|b| b & 1 == 0) && !zero
-}
-
-/// How much of a refused value is shown back: it can be a quarter of a megabyte.
-fn shown(value: &str) -> String {
-    const BYTES: usize = 200;
-    let text: String = value.chars().take(BYTES).collect();
-    if text.len() < value.len() { text + "..." } else { text }
 }
 
 #[cfg(test)]
@@ -215,7 +212,7 @@ mod tests {
             assert!(err.starts_with("annotation netd.io/networks: "), "{err}");
             assert!(err.contains(word) && err.contains("\"blue,red\""), "{value}: {err}");
         }
-        let many = vec!["blue"; MOST + 1].join(",");
+        let many = vec!["blue"; MAX_NETWORKS + 1].join(",");
         assert!(parse(&many).unwrap_err().to_string().contains("17 networks"));
     }
 

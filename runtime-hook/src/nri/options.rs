@@ -1,28 +1,38 @@
-//! What the NRI front can be told.
+//! Options of the NRI front, from its command line or from the runtime's environment.
 
 use std::{env, fs, os::unix::fs::FileTypeExt as _, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::Error;
-
 const NAME: &str = "netd";
 const IDX: &str = "10";
 const NRI_SOCKET: &str = "/var/run/nri/nri.sock";
 
+/// An option with a value that the runtime would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {value:?}: {rule}")]
+pub struct OptionError {
+    /// The flag, or the environment variable of a pre-installed plugin.
+    pub option: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What a value must look like.
+    pub rule: &'static str,
+}
+
 /// Options of the NRI front.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// The socket on which the runtime listens for NRI plugins
+    /// Socket on which the runtime listens for NRI plugins
     #[arg(long = "nri-socket", value_name = "PATH", default_value = NRI_SOCKET)]
     pub socket: PathBuf,
-    /// A connection that the runtime made (pre-installed plugin); not a flag.
+    /// The runtime's connection to a pre-installed plugin, a file descriptor; not a flag.
     #[arg(skip)]
     pub fd: Option<i32>,
     /// Name under which the plugin registers
     #[arg(long, value_name = "NAME", default_value = NAME)]
     pub name: String,
-    /// Two digits: the plugin's place among the others
+    /// Two digits: the runtime calls plugins in the order of their indices
     #[arg(long, value_name = "NN", default_value = IDX)]
     pub idx: String,
     /// netd's socket
@@ -33,26 +43,26 @@ pub struct Options {
         default_value = netd_api::DEFAULT_SOCKET
     )]
     pub netd_socket: PathBuf,
-    /// Which pods may run without a primary network of netd's.
+    /// Which pods may run without an eth0 of netd's.
     #[command(flatten)]
     pub policy: Policy,
 }
 
 /// Which pods may run although netd did not attach their `eth0`.
 ///
-/// By default none: on a node where netd's CNI configuration is the runtime's
-/// default, such a pod is one whose attach was lost, and it must not run. Where
-/// another CNI plugin is the primary for all pods (`--allow-unattached`), for
-/// those of a runtime class (`--unattached-handler`) or for a single pod
-/// (annotation `netd.io/primary: "other"`), netd only adds networks and labels.
+/// None by default: on a node where netd's CNI configuration is the runtime's default, such a
+/// pod has lost its attach and must not run. Another CNI plugin may be the primary one for all
+/// pods (`--allow-unattached`), for those of a runtime class (`--unattached-handler`) or for a
+/// single pod (annotation `netd.io/primary: "other"`). For these netd only adds networks and
+/// labels.
 ///
-/// A pre-installed plugin has no command line: the same fields, as JSON, are
-/// taken from the text that the runtime passes (`/etc/nri/conf.d/10-netd.conf`):
+/// A pre-installed plugin has no command line. It reads the same fields, as JSON, from the
+/// configuration that the runtime passes on (`/etc/nri/conf.d/10-netd.conf`):
 /// `{"allow_unattached": true, "unattached_handlers": ["kata"]}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Let every pod run whose eth0 is not netd's
+    /// Let all pods run whose eth0 is not netd's
     #[arg(long)]
     pub allow_unattached: bool,
     /// Let pods of this runtime handler run whose eth0 is not netd's; repeatable
@@ -74,34 +84,38 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what the runtime would refuse.
+    /// Checks the values that the runtime would refuse.
     ///
     /// # Errors
-    /// [`Error::Option`], naming the option, its value and the rule.
-    pub fn check(&self) -> Result<(), Error> {
-        let bad = |option, value: &dyn std::fmt::Display, rule: &str| {
-            Err(Error::Option { option, value: value.to_string(), rule: rule.to_owned() })
+    /// The first one that it would refuse.
+    pub fn check(&self) -> Result<(), OptionError> {
+        let bad = |option, value: &dyn std::fmt::Display, rule| {
+            Err(OptionError { option, value: value.to_string(), rule })
         };
         if self.idx.len() != 2 || !self.idx.bytes().all(|b| b.is_ascii_digit()) {
-            return bad("idx", &self.idx, "two digits are needed, 00 to 99");
+            return bad("idx", &self.idx, "must be two digits, 00 to 99");
         }
         let ok = |b: u8| b.is_ascii_alphanumeric() || b"_.+-".contains(&b);
         if self.name.is_empty() || !self.name.bytes().all(ok) {
-            return bad("name", &self.name, "letters, digits and '_', '.', '+', '-' are allowed");
+            return bad("name", &self.name, "must be letters, digits, '_', '.', '+' and '-'");
         }
         if let Some(fd) = self.fd {
             let link = format!("/proc/self/fd/{fd}");
             if !fs::metadata(link).is_ok_and(|m| m.file_type().is_socket()) {
-                return bad("NRI_PLUGIN_SOCKET", &fd, "it must be the number of an open socket");
+                return bad(
+                    "NRI_PLUGIN_SOCKET",
+                    &fd,
+                    "must be the file descriptor of an open socket",
+                );
             }
         }
         Ok(())
     }
 }
 
-/// The options of a plugin that the runtime itself started (from
-/// `/opt/nri/plugins/NN-name`); `None` when it was not. netd's socket is taken
-/// from `NETD_SOCKET` or the default.
+/// The options of a pre-installed plugin, which the runtime itself started (from
+/// `/opt/nri/plugins/NN-name`) and describes by environment variables; `None` if these are not
+/// set. netd's socket is `NETD_SOCKET` or the default.
 pub fn preinstalled() -> Option<Options> {
     let var = |name| env::var(name).ok();
     from_environment(&var)

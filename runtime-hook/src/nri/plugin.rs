@@ -1,5 +1,5 @@
-//! The Plugin service: what a request means and how it is answered. One
-//! [`Plugin`] serves one connection, one request at a time, in order.
+//! NRI's Plugin service. One [`Plugin`] serves one connection, one request at a time, in
+//! order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,19 +14,20 @@ use super::{
     },
     netd::Netd,
     options::Policy,
-    pods::{Budget, Pods},
-    sync::{Collection, Delivery},
+    pods::{Deadlines, PodEvents},
+    sync::{Delivery, PodSetParts},
 };
 
-/// containerd's `plugin_request_timeout`, for runtimes that don't say (NRI < 0.7).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// containerd's default `plugin_request_timeout`, for runtimes that don't send theirs (NRI
+/// before 0.7).
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What goes back for one request.
+/// The reply to one request.
 #[derive(Debug)]
-pub struct Answer {
+pub struct PluginReply {
     /// The encoded response, or the error.
     pub result: Result<Vec<u8>, Status>,
-    /// The connection has to be closed once this is sent.
+    /// Whether the connection must be closed after the reply.
     pub close: bool,
 }
 
@@ -35,59 +36,65 @@ pub struct Plugin {
     netd: Arc<dyn Netd>,
     policy: Policy,
     timeout: Duration,
-    collection: Collection,
+    pod_set: PodSetParts,
     delivery: Option<Delivery>,
 }
 
 type Result<T, E = Status> = std::result::Result<T, E>;
 
 impl Plugin {
-    /// For a new connection.
+    /// The state at the start of a connection.
     pub fn new(netd: Arc<dyn Netd>, policy: Policy) -> Self {
-        let collection = Collection::default();
-        Self { netd, policy, timeout: REQUEST_TIMEOUT, collection, delivery: None }
+        let pod_set = PodSetParts::default();
+        Self { netd, policy, timeout: DEFAULT_REQUEST_TIMEOUT, pod_set, delivery: None }
     }
 
-    /// Whether the runtime sent its whole set of pods: from then on it calls us.
+    /// Whether the runtime has sent its whole set of pods. It sends events only after that.
     pub fn synchronized(&self) -> bool {
         self.delivery.is_some()
     }
 
-    /// Answers one request that arrived at `arrived`, in time for the caller.
-    pub async fn call(&mut self, request: &Request, arrived: Instant) -> Answer {
+    /// Answers a request that arrived at `arrived` before the runtime's timeout.
+    pub async fn call(&mut self, request: &Request, arrived: Instant) -> PluginReply {
         let method = request.method.as_str();
         let result = if request.service == PLUGIN_SERVICE {
-            let budget = self.budget(request.timeout_nano, arrived);
-            self.dispatch(method, &request.payload, budget).await
+            let deadlines = self.deadlines(request.timeout_nano, arrived);
+            self.dispatch(method, &request.payload, deadlines).await
         } else {
             Err(unimplemented(request))
         };
         if let Err(status) = &result
             && status.code != Code::Unimplemented as i32
         {
-            tracing::warn!(method, code = status.code, error = %status.message, "request failed");
+            let (code, error) = (status.code, &status.message);
+            tracing::warn!(method, code, %error, "refused the runtime's {method}: {error}");
         }
-        // A plugin whose Synchronize failed is left connected and is never called
-        // again (containerd/nri, adaptation.go): only a new connection helps.
+        // After a failed Synchronize the runtime keeps the connection but never calls the
+        // plugin again (containerd/nri, adaptation.go), so the front has to reconnect.
         let close = method == "Shutdown" || (method == "Synchronize" && result.is_err());
-        Answer { result, close }
+        PluginReply { result, close }
     }
 
-    /// A runtime goes on without us after its timeout, as if all were well: the
-    /// answer, good or bad, must be there before.
-    fn budget(&self, timeout_nano: i64, arrived: Instant) -> Budget {
+    /// After its timeout the runtime goes on as if the plugin had agreed, so the reply must be
+    /// there earlier even if it is an error.
+    fn deadlines(&self, timeout_nano: i64, arrived: Instant) -> Deadlines {
         let given = u64::try_from(timeout_nano).ok().filter(|n| *n > 0).map(Duration::from_nanos);
         let timeout = given.map_or(self.timeout, |t| t.min(self.timeout));
-        Budget { work: arrived + timeout.mul_f64(0.55), reply: arrived + timeout.mul_f64(0.7) }
+        Deadlines { work: arrived + timeout.mul_f64(0.55), reply: arrived + timeout.mul_f64(0.7) }
     }
 
-    async fn dispatch(&mut self, method: &str, payload: &[u8], budget: Budget) -> Result<Vec<u8>> {
+    async fn dispatch(
+        &mut self,
+        method: &str,
+        payload: &[u8],
+        deadlines: Deadlines,
+    ) -> Result<Vec<u8>> {
         match method {
             "Configure" => Ok(self.configure(&decode(method, payload)?)?.encode_to_vec()),
             "Synchronize" => {
                 let request: SynchronizeRequest = decode(method, payload)?;
                 let more = request.more;
-                if let Some(sandboxes) = self.collection.add(request)? {
+                if let Some(sandboxes) = self.pod_set.add(request)? {
                     let netd = Arc::clone(&self.netd);
                     self.delivery = Some(Delivery::start(netd, sandboxes));
                 }
@@ -101,11 +108,11 @@ impl Plugin {
                     "StopPodSandbox" => event::STOP_POD_SANDBOX,
                     _ => event::REMOVE_POD_SANDBOX,
                 };
-                self.pod_event(kind, request.pod, budget).await
+                self.pod_event(kind, request.pod, deadlines).await
             }
             "StateChange" => {
                 let request: StateChangeEvent = decode(method, payload)?;
-                self.pod_event(request.event, request.pod, budget).await
+                self.pod_event(request.event, request.pod, deadlines).await
             }
             "Shutdown" => Ok(Empty {}.encode_to_vec()),
             _ => Err(Status {
@@ -122,13 +129,14 @@ impl Plugin {
         if !request.config.trim().is_empty() {
             self.policy = serde_json::from_str(&request.config).map_err(|e| {
                 invalid(format!(
-                    "configuration of plugin netd: {e}; right is \
+                    "configuration of plugin netd: {e}; an example that works: \
                      {{\"allow_unattached\": false, \"unattached_handlers\": []}}"
                 ))
             })?;
         }
         let (runtime, version) = (&request.runtime_name, &request.runtime_version);
-        tracing::info!(%runtime, %version, timeout = ?self.timeout, "configured by the runtime");
+        let timeout = self.timeout;
+        tracing::info!(%runtime, %version, ?timeout, "configured by {runtime} {version}");
         Ok(ConfigureResponse { events: event::SUBSCRIBED })
     }
 
@@ -136,9 +144,9 @@ impl Plugin {
         &self,
         kind: i32,
         pod: Option<PodSandbox>,
-        budget: Budget,
+        deadlines: Deadlines,
     ) -> Result<Vec<u8>> {
-        let pods = Pods { netd: &self.netd, policy: &self.policy, budget };
+        let events = PodEvents { netd: &self.netd, policy: &self.policy, deadlines };
         let known = matches!(
             kind,
             event::RUN_POD_SANDBOX | event::STOP_POD_SANDBOX | event::REMOVE_POD_SANDBOX
@@ -146,14 +154,18 @@ impl Plugin {
         let pod = match pod {
             _ if !known => return Ok(Empty {}.encode_to_vec()),
             Some(pod) if !pod.id.is_empty() => pod,
-            _ => return Err(invalid("pod.id: an event about a pod must carry its sandbox id")),
+            _ => {
+                return Err(invalid(
+                    "pod.id: is missing; an event about a pod must carry its sandbox id",
+                ));
+            }
         };
-        let done = match kind {
-            event::RUN_POD_SANDBOX => pods.run(&pod).await,
-            event::STOP_POD_SANDBOX => pods.stop(&pod).await,
-            _ => pods.remove(&pod).await,
+        let result = match kind {
+            event::RUN_POD_SANDBOX => events.run(&pod).await,
+            event::STOP_POD_SANDBOX => events.stop(&pod).await,
+            _ => events.remove(&pod).await,
         };
-        done.map(|()| Empty {}.encode_to_vec()).map_err(|e| Status {
+        result.map(|()| Empty {}.encode_to_vec()).map_err(|e| Status {
             code: e.code() as i32,
             message: format!(
                 "netd: sandbox {}, pod {}/{}: {}",
@@ -167,10 +179,10 @@ impl Plugin {
 }
 
 fn decode<M: Message + Default>(method: &str, payload: &[u8]) -> Result<M> {
-    M::decode(payload).map_err(|e| invalid(format!("{method}: the request can't be decoded: {e}")))
+    M::decode(payload).map_err(|e| invalid(format!("can't decode the {method} request: {e}")))
 }
 
-/// INVALID_ARGUMENT.
+/// A status with code INVALID_ARGUMENT.
 pub fn invalid(message: impl Into<String>) -> Status {
     Status { code: Code::InvalidArgument as i32, message: message.into() }
 }
@@ -179,6 +191,6 @@ fn unimplemented(request: &Request) -> Status {
     let service: String = request.service.chars().take(64).collect();
     Status {
         code: Code::Unimplemented as i32,
-        message: format!("service {service:?} is not served here, only {PLUGIN_SERVICE}"),
+        message: format!("service {service:?} is not implemented, only {PLUGIN_SERVICE}"),
     }
 }

@@ -1,8 +1,8 @@
-//! What the front does when a pod's sandbox runs, stops and goes.
+//! What the front does when a pod's sandbox starts, stops and is removed.
 //!
-//! CNI ADD makes the pod's eth0 and CNI DEL releases it: the runtime takes the
-//! pod's address from there and nowhere else. Here the attach is confirmed, the
-//! endpoint learns whose it is, and additional networks come and go.
+//! CNI ADD creates the pod's eth0 and CNI DEL removes it, because runtimes read the pod's
+//! address from the CNI result only. This front checks that eth0 is attached, passes the pod's
+//! identity and labels to netd, and attaches and detaches the additional networks.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -13,83 +13,97 @@ use tonic::{Code, Status};
 use super::{
     messages::PodSandbox,
     netd::Netd,
-    networks::{self, PRIMARY_INTERFACE, Wanted},
+    networks::{self, AdditionalNetwork, PRIMARY_INTERFACE},
     options::Policy,
 };
-use crate::clock::boottime_ns;
+use crate::{clock::boottime_ns, excerpt::excerpt};
 
-/// Annotation by which a pod says whose plugin makes its eth0: `netd` or `other`.
+/// The annotation that says which CNI plugin creates the pod's eth0: `netd` or `other`.
 pub const PRIMARY_ANNOTATION: &str = "netd.io/primary";
 
-/// How long a roll-back may go on after the runtime has its answer.
-const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a roll-back may continue after the runtime has its reply.
+const ROLL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Result<T, E = Status> = std::result::Result<T, E>;
 
-/// Until when.
+/// The points in time at which parts of an event's handling must end.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
-    /// No work is begun or waited for after this; what is left is for undoing.
+pub struct Deadlines {
+    /// After this no call is started or awaited; the time up to `reply` is for the roll-back.
     pub work: Instant,
-    /// The answer must be on its way.
+    /// The reply to the runtime must be sent by then.
     pub reply: Instant,
 }
 
-/// Handles one event.
-pub struct Pods<'a> {
-    /// Who does the work.
+/// Handles one event of a pod.
+pub struct PodEvents<'a> {
+    /// Does the work.
     pub netd: &'a Arc<dyn Netd>,
-    /// Whose pods may be without netd's eth0.
+    /// Which pods may run without netd's eth0.
     pub policy: &'a Policy,
-    /// The time there is.
-    pub budget: Budget,
+    /// Until when the event must be handled.
+    pub deadlines: Deadlines,
 }
 
-impl Pods<'_> {
-    /// The sandbox runs, and no container of the pod was made yet: an error here
-    /// keeps it so.
+impl PodEvents<'_> {
+    /// RunPodSandbox: the sandbox runs and no container of the pod exists yet. An error makes
+    /// the runtime remove the sandbox.
     pub async fn run(&self, pod: &PodSandbox) -> Result<()> {
         let Some(netns) = pod.netns() else {
-            tracing::debug!(sandbox = %pod.id, "host network, nothing to do");
+            tracing::debug!(sandbox = %pod.id, "sandbox {} uses the host network", pod.id);
             return Ok(());
         };
         let must_have_primary = self.must_have_primary(pod)?;
-        let wanted = wanted(pod)?;
-        let confirmed = self.confirm_primary(pod).await;
-        match confirmed {
+        let networks = additional_networks(pod)?;
+        match self.confirm_primary(pod).await {
             Err(error) if must_have_primary => return Err(error),
             Err(error) => {
-                let error = error.message();
-                tracing::info!(sandbox = %pod.id, error, "eth0 not confirmed by netd; allowed");
+                let (id, error) = (&pod.id, error.message());
+                tracing::info!(
+                    sandbox = %id,
+                    error,
+                    "eth0 of sandbox {id} is not netd's, which is allowed: {error}"
+                );
             }
             Ok(()) => {}
         }
-        self.attach_all(pod, netns, &wanted).await?;
-        let networks = wanted.len();
-        tracing::info!(sandbox = %pod.id, pod = %name(pod), networks, "pod may run");
+        self.attach_all(pod, netns, &networks).await?;
+        let (pod_name, networks) = (name(pod), networks.len());
+        tracing::info!(
+            sandbox = %pod.id,
+            pod = pod_name,
+            networks,
+            "pod {pod_name} may run, with {networks} additional networks"
+        );
         Ok(())
     }
 
-    /// The sandbox stops: takes the additional interfaces away. eth0 is left to
-    /// CNI DEL, whose failure the runtime retries; a failure here it only logs.
+    /// StopPodSandbox: detaches the additional networks. eth0 is left to CNI DEL, which the
+    /// runtime repeats when it fails; a failure of this event it only logs.
     pub async fn stop(&self, pod: &PodSandbox) -> Result<()> {
-        // Of an annotation that can't be read nothing was attached.
-        let wanted = wanted(pod).unwrap_or_default();
-        let mut done = Ok(());
-        for Wanted { interface, .. } in wanted {
-            let what = format!("Detach of {interface}");
+        // Nothing was attached for an annotation that can't be parsed.
+        let networks = additional_networks(pod).unwrap_or_default();
+        let mut result = Ok(());
+        for AdditionalNetwork { interface, .. } in networks {
+            let operation = format!("Detach of {interface}");
             let call = self.netd.detach(detach(&pod.id, &interface));
-            done = within(self.budget.reply, &what, call).await.map(drop).and(done);
+            result = until(self.deadlines.reply, &operation, call).await.map(drop).and(result);
         }
-        done
+        result
     }
 
-    /// The sandbox is gone: so is everything of it.
+    /// RemovePodSandbox: detaches everything that the sandbox still has.
     pub async fn remove(&self, pod: &PodSandbox) -> Result<()> {
         let call = self.netd.detach(detach(&pod.id, ""));
-        let removed = within(self.budget.reply, "Detach of the sandbox", call).await?;
+        let removed = until(self.deadlines.reply, "Detach of the sandbox", call).await?;
         if removed > 0 {
-            tracing::info!(sandbox = %pod.id, pod = %name(pod), removed, "detached what was left");
+            let name = name(pod);
+            tracing::info!(
+                sandbox = %pod.id,
+                pod = name,
+                removed,
+                "detached {removed} endpoints that the removed pod {name} still had"
+            );
         }
         Ok(())
     }
@@ -99,9 +113,9 @@ impl Pods<'_> {
             Some("other") => Ok(false),
             Some("netd") => Ok(true),
             Some(value) => {
-                let value: String = value.chars().take(64).collect();
+                let value = excerpt(value);
                 Err(Status::invalid_argument(format!(
-                    "annotation {PRIMARY_ANNOTATION}: {value:?}; right is \"netd\" or \"other\""
+                    "annotation {PRIMARY_ANNOTATION}: {value:?} is not \"netd\" or \"other\""
                 )))
             }
             None => {
@@ -111,10 +125,10 @@ impl Pods<'_> {
         }
     }
 
-    /// One call both tells netd whose endpoint it is and shows that there is one.
+    /// Annotate both passes the pod's identity to netd and shows whether eth0 is attached.
     async fn confirm_primary(&self, pod: &PodSandbox) -> Result<()> {
         let call = self.netd.annotate(sandbox(pod));
-        let endpoints = match within(self.budget.work, "Annotate", call).await {
+        let endpoints = match until(self.deadlines.work, "Annotate", call).await {
             Err(e) if e.code() == Code::NotFound => Vec::new(),
             other => other?,
         };
@@ -123,79 +137,96 @@ impl Pods<'_> {
         match state {
             Some(EndpointState::Attached | EndpointState::Attaching) => Ok(()),
             Some(_) => Err(Status::failed_precondition(
-                "its eth0 is being detached by netd: the sandbox was given up already",
+                "its eth0 is being detached, because the runtime has already removed the sandbox",
             )),
             None => Err(Status::failed_precondition(format!(
                 "netd did not attach its eth0. Is netd's CNI configuration the first in the \
-                 runtime's conf_dir? If another plugin makes eth0 on purpose: annotation \
+                 runtime's conf_dir? If another plugin creates eth0 on purpose, use annotation \
                  {PRIMARY_ANNOTATION}: \"other\", or --unattached-handler {:?}, or --allow-unattached",
                 pod.runtime_handler
             ))),
         }
     }
 
-    /// All or none.
-    async fn attach_all(&self, pod: &PodSandbox, netns: &str, all: &[Wanted]) -> Result<()> {
-        for (done, wanted) in all.iter().enumerate() {
-            let what = format!("Attach of {} to network {}", wanted.interface, wanted.network);
-            let call = self.netd.attach(attach(pod, netns, wanted));
-            let Err(error) = within(self.budget.work, &what, call).await else { continue };
-            let half = usize::from(may_have_been_made(error.code()));
-            self.undo(&pod.id, &all[..done + half]).await;
-            let (code, why) = (error.code(), error.message());
-            return Err(Status::new(
-                code,
-                format!("annotation {}: {what}: {why}", networks::ANNOTATION),
-            ));
+    /// Attaches all additional networks, or none.
+    async fn attach_all(
+        &self,
+        pod: &PodSandbox,
+        netns: &str,
+        networks: &[AdditionalNetwork],
+    ) -> Result<()> {
+        for (attached, network) in networks.iter().enumerate() {
+            let operation =
+                format!("Attach of {} to network {}", network.interface, network.network);
+            let call = self.netd.attach(attach(pod, netns, network));
+            let Err(error) = until(self.deadlines.work, &operation, call).await else { continue };
+            let uncertain = usize::from(may_be_attached(error.code()));
+            self.roll_back(&pod.id, &networks[..attached + uncertain]).await;
+            let (code, reason) = (error.code(), error.message());
+            let text = format!("annotation {}: {operation}: {reason}", networks::ANNOTATION);
+            return Err(Status::new(code, text));
         }
         Ok(())
     }
 
-    /// Takes back what was attached. Goes on in the background when there is no
-    /// time left: the runtime must have its answer.
-    async fn undo(&self, sandbox: &str, made: &[Wanted]) {
+    /// Detaches these networks. It continues in the background when the runtime needs its reply.
+    async fn roll_back(&self, sandbox: &str, networks: &[AdditionalNetwork]) {
         let netd = Arc::clone(self.netd);
-        let requests: Vec<_> = made.iter().map(|w| detach(sandbox, &w.interface)).collect();
+        let requests: Vec<_> = networks.iter().map(|n| detach(sandbox, &n.interface)).collect();
         let work = tokio::spawn(async move {
-            let until = Instant::now() + UNDO_TIMEOUT;
+            let deadline = Instant::now() + ROLL_BACK_TIMEOUT;
             for request in requests {
                 let (sandbox, interface) = (request.sandbox_id.clone(), request.interface.clone());
-                match within(until, "Detach", netd.detach(request)).await {
-                    Ok(_) => tracing::info!(%sandbox, %interface, "attach undone"),
-                    // netd's collector finds it once the sandbox is gone.
+                match until(deadline, "Detach", netd.detach(request)).await {
+                    Ok(_) => tracing::info!(
+                        sandbox,
+                        interface,
+                        "rolled back the attach of {interface} of sandbox {sandbox}"
+                    ),
                     Err(e) => {
-                        tracing::error!(%sandbox, %interface, error = %e, "attach not undone")
+                        let error = e.message();
+                        tracing::error!(
+                            sandbox,
+                            interface,
+                            error,
+                            "can't roll back the attach of {interface} of sandbox {sandbox}: \
+                             {error}; netd's garbage collection removes it after the sandbox"
+                        );
                     }
                 }
             }
         });
-        let _still_running = timeout_at(self.budget.reply, work).await;
+        let _still_running = timeout_at(self.deadlines.reply, work).await;
     }
 }
 
-/// An attach that failed with one of these was refused before it began; after any
-/// other it may stand. ALREADY_EXISTS, above all, is somebody else's interface.
-fn may_have_been_made(code: Code) -> bool {
+/// Whether an attach that failed with this code may have created the endpoint. netd refuses with
+/// the codes listed here before it changes anything; with ALREADY_EXISTS the interface belongs
+/// to another attach and must stay.
+fn may_be_attached(code: Code) -> bool {
     use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted};
     let refused = [AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted];
     !refused.contains(&code)
 }
 
-fn wanted(pod: &PodSandbox) -> Result<Vec<Wanted>> {
+fn additional_networks(pod: &PodSandbox) -> Result<Vec<AdditionalNetwork>> {
     let Some(value) = pod.annotations.get(networks::ANNOTATION) else { return Ok(Vec::new()) };
     networks::parse(value).map_err(|e| Status::invalid_argument(e.to_string()))
 }
 
-/// Waits for netd until `until`.
-pub async fn within<T>(
-    until: Instant,
-    what: &str,
+/// Waits for a call of netd until `deadline`.
+///
+/// # Errors
+/// Those of the call; DEADLINE_EXCEEDED, which names `operation`.
+pub async fn until<T>(
+    deadline: Instant,
+    operation: &str,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    match timeout_at(until, call).await {
+    match timeout_at(deadline, call).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::deadline_exceeded(format!(
-            "netd did not answer {what} in the time that the runtime gives; see its log"
+            "netd did not answer {operation} before the runtime's timeout; see journalctl -u netd"
         ))),
     }
 }
@@ -208,36 +239,39 @@ fn identity(pod: &PodSandbox) -> PodIdentity {
     PodIdentity { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
 }
 
-/// Labels or annotations without those that the runtime adds for itself: they
-/// would double the size of netd's records and say nothing new.
-fn own(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// Labels or annotations without those that the runtime itself adds. They repeat what the pod
+/// already says and would double the size of netd's records.
+fn of_the_pod(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const RUNTIME: [&str; 3] = ["io.kubernetes.cri.", "io.kubernetes.cri-o.", "io.cri-containerd."];
-    let own = all.iter().filter(|(key, _)| !RUNTIME.iter().any(|prefix| key.starts_with(prefix)));
-    own.map(|(k, v)| (k.clone(), v.clone())).collect()
+    let is_runtimes = |key: &str| RUNTIME.iter().any(|prefix| key.starts_with(prefix));
+    all.iter()
+        .filter(|(key, _)| !is_runtimes(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
-/// All that the runtime says about a pod.
+/// What the runtime says about a pod, as netd's message.
 pub fn sandbox(pod: &PodSandbox) -> Sandbox {
     Sandbox {
         id: pod.id.clone(),
         netns_path: pod.netns().unwrap_or_default().to_owned(),
         pod: Some(identity(pod)),
-        labels: own(&pod.labels),
-        annotations: own(&pod.annotations),
+        labels: of_the_pod(&pod.labels),
+        annotations: of_the_pod(&pod.annotations),
     }
 }
 
-fn attach(pod: &PodSandbox, netns: &str, wanted: &Wanted) -> AttachRequest {
+fn attach(pod: &PodSandbox, netns: &str, network: &AdditionalNetwork) -> AttachRequest {
     AttachRequest {
         sandbox_id: pod.id.clone(),
         netns_path: netns.to_owned(),
-        interface: wanted.interface.clone(),
-        network: wanted.network.clone(),
+        interface: network.interface.clone(),
+        network: network.network.clone(),
         pod: Some(identity(pod)),
-        labels: own(&pod.labels),
-        annotations: own(&pod.annotations),
-        addresses: wanted.addresses.clone(),
-        mac: wanted.mac.clone(),
+        labels: of_the_pod(&pod.labels),
+        annotations: of_the_pod(&pod.annotations),
+        addresses: network.addresses.clone(),
+        mac: network.mac.clone(),
         no_default_route: true,
         issued_at: boottime_ns(),
         source: "nri".to_owned(),
@@ -250,5 +284,6 @@ fn detach(sandbox: &str, interface: &str) -> DetachRequest {
         sandbox_id: sandbox.to_owned(),
         interface: interface.to_owned(),
         issued_at: boottime_ns(),
+        ..DetachRequest::default()
     }
 }

@@ -1,9 +1,8 @@
-//! One connection to the runtime, from registering to its end.
+//! One connection to the runtime, from the registration to its end.
 //!
-//! Reading never waits for a handler: the reader only sorts messages, and a
-//! worker takes the requests one by one, so their order is kept. When the runtime
-//! goes away the request in hand is still finished: the runtime takes a hook that
-//! it lost for one that succeeded.
+//! Reading never waits for a handler: the reader only sorts messages, and a worker handles the
+//! requests one by one, in order. When the runtime closes the connection, the current request
+//! is still finished, because the runtime treats a plugin that it lost as one that succeeded.
 
 use std::{io, time::Duration};
 
@@ -24,48 +23,48 @@ use super::{
     plugin::{Plugin, invalid},
 };
 
-/// The runtime drops a plugin that has not registered after 5 s.
+/// The runtime closes the connection of a plugin that has not registered after 5 s.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A runtime that does not read its answers for so long is stuck.
+/// A runtime that reads no replies for so long is considered dead.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Runtimes wait for one answer before the next request; more than this many
-/// unanswered ones are refused, to bound memory.
-const QUEUE: usize = 16;
-const ANSWERS: usize = 64;
-const READ_BUFFER: usize = 64 << 10;
+/// Runtimes wait for a reply before the next request. Further requests are refused, to bound
+/// memory.
+const MAX_QUEUED_REQUESTS: usize = 16;
+const MAX_QUEUED_REPLIES: usize = 64;
+const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// Why a connection ended, other than by the runtime's closing it.
+/// Why a connection ended, unless the runtime closed it.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// Reading failed.
+    /// Opening or reading the connection failed.
     #[error("connection to the runtime: {0}")]
     Io(#[from] io::Error),
-    /// What came is no NRI.
+    /// The runtime sent a frame that is too long for NRI.
     #[error(transparent)]
     Frame(#[from] mux::OversizeFrame),
-    /// The runtime does not want this plugin.
+    /// The runtime refused the registration.
     #[error("the runtime refused to register the plugin: {0}")]
     Refused(String),
-    /// No answer to the registration.
+    /// The runtime did not answer the registration in time.
     #[error("the runtime did not answer the registration within {} s", REGISTER_TIMEOUT.as_secs())]
     RegisterTimeout,
-    /// Closed before the registration was answered.
+    /// The runtime closed the connection before it answered the registration.
     #[error("the runtime closed the connection before it answered the registration")]
     RegisterClosed,
-    /// Requests come faster than their errors can be sent.
-    #[error("the runtime sends requests without reading the answers")]
+    /// Requests arrive faster than their refusals can be sent.
+    #[error("the runtime sends requests without reading the replies")]
     Flooded,
 }
 
-/// A request with what is needed to answer it.
-struct Call {
+/// A request that waits for the worker.
+struct QueuedRequest {
     stream: u32,
     request: Request,
     arrived: Instant,
 }
 
-/// Registers and serves until the connection ends; `Ok` when the runtime closed
-/// it or told the plugin to go.
+/// Registers the plugin and serves until the connection ends. `Ok` means that the runtime closed
+/// it or sent Shutdown.
 ///
 /// # Errors
 /// See [`SessionError`].
@@ -75,32 +74,34 @@ pub async fn serve<S: AsyncRead + AsyncWrite>(
     plugin: &mut Plugin,
 ) -> Result<(), SessionError> {
     let (read, write) = tokio::io::split(stream);
-    let (calls, queue) = mpsc::channel(QUEUE);
-    let (answers, outgoing) = mpsc::channel(ANSWERS);
-    let (registered, reply) = oneshot::channel();
-    let reader = Reader { calls, answers: answers.clone(), registered: Some(registered) };
+    let (calls, queue) = mpsc::channel(MAX_QUEUED_REQUESTS);
+    let (replies, outgoing) = mpsc::channel(MAX_QUEUED_REPLIES);
+    let (registered, registration) = oneshot::channel();
+    let reader = FrameReader { calls, replies: replies.clone(), registered: Some(registered) };
     let work = async {
         // Configure can arrive before the registration is answered: serve at once.
-        let serving = work(queue, answers.clone(), plugin);
-        let joined = tokio::try_join!(serving, enroll(answers.clone(), reply, register));
-        drop(answers);
-        joined.map(drop)
+        let serving = work(queue, replies.clone(), plugin);
+        let ended =
+            tokio::try_join!(serving, register_plugin(replies.clone(), registration, register));
+        drop(replies);
+        ended.map(drop)
     };
     let (read, worked, ()) = tokio::join!(reader.run(read), work, write_out(write, outgoing));
     read.and(worked)
 }
 
-/// Sorts what comes in.
-struct Reader {
-    calls: mpsc::Sender<Call>,
-    answers: mpsc::Sender<Vec<u8>>,
+/// Reads the connection: requests go to the worker, the answer to the registration to
+/// [`register_plugin`].
+struct FrameReader {
+    calls: mpsc::Sender<QueuedRequest>,
+    replies: mpsc::Sender<Vec<u8>>,
     registered: Option<oneshot::Sender<Response>>,
 }
 
-impl Reader {
-    /// Runs until the stream ends or nobody takes the requests any more.
+impl FrameReader {
+    /// Runs until the stream ends or the worker has stopped.
     async fn run<R: AsyncRead>(mut self, mut from: ReadHalf<R>) -> Result<(), SessionError> {
-        let mut buffer = vec![0; READ_BUFFER];
+        let mut buffer = vec![0; READ_BUFFER_BYTES];
         let mut frames = mux::Decoder::default();
         let (mut served, mut called) = (ttrpc::Decoder::default(), ttrpc::Decoder::default());
         loop {
@@ -115,7 +116,7 @@ impl Reader {
             frames.push(&buffer[..n], |conn, bytes| match conn {
                 mux::PLUGIN_CONN => served.push(bytes, |item| requests.push(item)),
                 mux::RUNTIME_CONN => called.push(bytes, |item| responses.push(item)),
-                _ => tracing::debug!(conn, "bytes on an unknown mux conn ignored"),
+                _ => tracing::debug!(conn, "ignored bytes on unknown mux connection {conn}"),
             })?;
             requests.into_iter().try_for_each(|item| self.request(item))?;
             responses.into_iter().for_each(|item| self.response(item));
@@ -127,58 +128,61 @@ impl Reader {
             ttrpc::Item::Message(head, payload) if head.kind == ttrpc::REQUEST => {
                 match Request::decode(payload.as_slice()) {
                     Ok(request) => return self.enqueue(head.stream, request),
-                    Err(e) => (head.stream, invalid(format!("not a ttrpc request: {e}"))),
+                    Err(e) => (head.stream, invalid(format!("can't decode a ttrpc request: {e}"))),
                 }
             }
             ttrpc::Item::TooLong(head) if head.kind == ttrpc::REQUEST => {
-                let most = ttrpc::MAX_PAYLOAD;
-                (head.stream, exhausted(format!("{} bytes, at most {most} are taken", head.length)))
+                let max = ttrpc::MAX_PAYLOAD;
+                let text = format!("the request has {} bytes, more than {max}", head.length);
+                (head.stream, exhausted(text))
             }
             _ => return Ok(()),
         };
-        tracing::warn!(stream, error = %problem.message, "bad request");
+        let error = &problem.message;
+        tracing::warn!(stream, %error, "refused a request of the runtime: {error}");
         self.refuse(stream, problem)
     }
 
     fn enqueue(&self, stream: u32, request: Request) -> Result<(), SessionError> {
-        match self.calls.try_send(Call { stream, request, arrived: Instant::now() }) {
-            Err(TrySendError::Full(_)) => {
-                self.refuse(stream, exhausted(format!("{QUEUE} requests are waiting already")))
-            }
-            // Closed: the session is about to end.
+        match self.calls.try_send(QueuedRequest { stream, request, arrived: Instant::now() }) {
+            Err(TrySendError::Full(_)) => self.refuse(
+                stream,
+                exhausted(format!("{MAX_QUEUED_REQUESTS} requests are already waiting")),
+            ),
+            // The receiver is closed when the session is about to end.
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
         }
     }
 
     fn refuse(&self, stream: u32, problem: Status) -> Result<(), SessionError> {
-        match self.answers.try_send(answer(stream, Err(problem))) {
+        match self.replies.try_send(encode_reply(stream, Err(problem))) {
             Err(TrySendError::Full(_)) => Err(SessionError::Flooded),
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
         }
     }
 
-    /// Only one call is ever made: the registration.
+    /// The registration is the only call that this side makes.
     fn response(&mut self, item: ttrpc::Item) {
         if let ttrpc::Item::Message(head, payload) = item
             && (head.kind, head.stream) == (ttrpc::RESPONSE, REGISTER_STREAM)
             && let Some(registered) = self.registered.take()
         {
             let response = Response::decode(payload.as_slice()).unwrap_or_else(|e| Response {
-                status: Some(invalid(format!("its answer can't be decoded: {e}"))),
+                status: Some(invalid(format!("can't decode its answer: {e}"))),
                 payload: Vec::new(),
             });
-            // The receiver is gone when the time to register is over.
-            let _late = registered.send(response);
+            // The receiver is gone after REGISTER_TIMEOUT.
+            let _too_late = registered.send(response);
         }
     }
 }
 
-/// Clients number their calls 1, 3, 5, ...
+/// ttrpc clients number their calls 1, 3, 5, ...
 const REGISTER_STREAM: u32 = 1;
 
-async fn enroll(
+async fn register_plugin(
     out: mpsc::Sender<Vec<u8>>,
-    reply: oneshot::Receiver<Response>,
+    registration: oneshot::Receiver<Response>,
     register: RegisterPluginRequest,
 ) -> Result<(), SessionError> {
     let request = Request {
@@ -191,55 +195,61 @@ async fn enroll(
     out.send(framed(mux::RUNTIME_CONN, &message))
         .await
         .map_err(|_| SessionError::RegisterClosed)?;
-    let reply =
-        timeout(REGISTER_TIMEOUT, reply).await.map_err(|_| SessionError::RegisterTimeout)?;
-    let status = reply.map_err(|_| SessionError::RegisterClosed)?.status;
+    let answer =
+        timeout(REGISTER_TIMEOUT, registration).await.map_err(|_| SessionError::RegisterTimeout)?;
+    let status = answer.map_err(|_| SessionError::RegisterClosed)?.status;
     match status.filter(|s| s.code != Code::Ok as i32) {
         Some(status) => Err(SessionError::Refused(status.message)),
         None => {
-            tracing::info!(name = register.plugin_name, idx = register.plugin_idx, "registered");
+            let (name, idx) = (register.plugin_name, register.plugin_idx);
+            tracing::info!(name, idx, "registered with the runtime as plugin {idx}-{name}");
             Ok(())
         }
     }
 }
 
 async fn work(
-    mut queue: mpsc::Receiver<Call>,
+    mut queue: mpsc::Receiver<QueuedRequest>,
     out: mpsc::Sender<Vec<u8>>,
     plugin: &mut Plugin,
 ) -> Result<(), SessionError> {
-    while let Some(Call { stream, request, arrived }) = queue.recv().await {
-        let done = plugin.call(&request, arrived).await;
-        let took = arrived.elapsed();
-        tracing::debug!(method = request.method, ?took, ok = done.result.is_ok(), "answered");
-        // After the writer has given up, what is queued is still carried out.
-        let _unsent = out.send(answer(stream, done.result)).await;
-        if done.close {
+    while let Some(QueuedRequest { stream, request, arrived }) = queue.recv().await {
+        let reply = plugin.call(&request, arrived).await;
+        let (method, took, ok) = (&request.method, arrived.elapsed(), reply.result.is_ok());
+        tracing::debug!(method, ?took, ok, "answered the runtime's {method}");
+        // Queued requests are handled even after the writer has stopped.
+        let _unsent = out.send(encode_reply(stream, reply.result)).await;
+        if reply.close {
             break;
         }
     }
     Ok(())
 }
 
-/// Sends until everybody who sends is gone. A runtime that does not take its
-/// answers ends it early; the reader then sees the connection end.
+/// Writes replies until all senders are gone. If the runtime does not read them, it stops
+/// early, and the reader then sees the connection end.
 async fn write_out<W: AsyncWrite>(mut to: WriteHalf<W>, mut out: mpsc::Receiver<Vec<u8>>) {
     while let Some(bytes) = out.recv().await {
         match timeout(WRITE_TIMEOUT, to.write_all(&bytes)).await {
             Ok(Ok(())) => continue,
-            Ok(Err(e)) => tracing::debug!(error = %e, "the runtime is gone"),
-            Err(_) => tracing::warn!("the runtime does not read its answers"),
+            Ok(Err(e)) => tracing::debug!(error = %e, "can't write to the runtime: {e}"),
+            Err(_) => {
+                tracing::warn!(
+                    timeout = ?WRITE_TIMEOUT,
+                    "the runtime has read no replies for {WRITE_TIMEOUT:?}; closing the connection"
+                );
+            }
         }
         break;
     }
-    let _gone = timeout(WRITE_TIMEOUT, to.shutdown()).await;
+    let _closed_already = timeout(WRITE_TIMEOUT, to.shutdown()).await;
 }
 
 fn exhausted(problem: String) -> Status {
     Status { code: Code::ResourceExhausted as i32, message: format!("netd: {problem}") }
 }
 
-fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {
+fn encode_reply(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {
     let response = match result {
         Ok(payload) => Response { status: None, payload },
         Err(status) => Response { status: Some(status), payload: Vec::new() },

@@ -1,4 +1,4 @@
-//! The runtime's whole set of pods, on connecting.
+//! Synchronize: the runtime's whole set of pods, which it sends on connecting.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,31 +15,31 @@ use super::{
     backoff::Backoff,
     messages::{Status, SynchronizeRequest},
     netd::Netd,
-    pods::{sandbox, within},
+    pods::{sandbox, until},
 };
 
-/// Most that is held of a set that comes in parts, encoded. A pod is a few kB.
-const MOST_BYTES: usize = 64 << 20;
-/// For one attempt.
+/// Limit of the encoded set of pods, of which the runtime sends parts. A pod has a few kB.
+const MAX_SET_BYTES: usize = 64 << 20;
+/// Limit of one attempt to send netd the set.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The parts that have come so far.
+/// The parts of the set that have arrived so far.
 #[derive(Default)]
-pub struct Collection {
+pub struct PodSetParts {
     sandboxes: Vec<Sandbox>,
     bytes: usize,
 }
 
-impl Collection {
-    /// Takes one part; the whole set with the last one.
+impl PodSetParts {
+    /// Adds a part; returns the whole set with the last one.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED when it gets too big. Nothing is kept then.
+    /// RESOURCE_EXHAUSTED when the set gets too large; all parts are dropped then.
     pub fn add(&mut self, part: SynchronizeRequest) -> Result<Option<Vec<Sandbox>>, Status> {
         self.bytes += part.pods.iter().map(Message::encoded_len).sum::<usize>();
-        if self.bytes > MOST_BYTES {
+        if self.bytes > MAX_SET_BYTES {
             *self = Self::default();
-            let message = format!("netd: the set of pods is larger than {MOST_BYTES} bytes");
+            let message = format!("netd: the set of pods is larger than {MAX_SET_BYTES} bytes");
             return Err(Status { code: Code::ResourceExhausted as i32, message });
         }
         self.sandboxes.extend(part.pods.iter().map(sandbox));
@@ -47,7 +47,7 @@ impl Collection {
     }
 }
 
-/// A set on its way to netd; dropping it gives it up.
+/// The task that sends netd a set of pods; dropping it cancels the task.
 pub struct Delivery(JoinHandle<()>);
 
 impl Drop for Delivery {
@@ -57,11 +57,13 @@ impl Drop for Delivery {
 }
 
 impl Delivery {
-    /// Hands netd the set, however long it is away, and then what it missed about
-    /// the pods. Not in the runtime's time: a runtime drops a plugin whose
-    /// Synchronize fails, a pre-installed one for good, and then pods would run
-    /// unguarded because netd started after the runtime. A set grown old does no
-    /// harm: netd collects nothing whose namespace is there.
+    /// Sends netd the set, retrying while netd is unreachable, and then the labels and
+    /// annotations that netd does not know yet.
+    ///
+    /// The runtime gets its answer without waiting for this. It disconnects a plugin whose
+    /// Synchronize fails, a pre-installed one for good, and pods would then run unchecked only
+    /// because netd started after the runtime. An outdated set does no harm: netd's garbage
+    /// collection removes no endpoint whose namespace exists.
     pub fn start(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) -> Self {
         Self(tokio::spawn(async move {
             let mut backoff = Backoff::default();
@@ -69,12 +71,16 @@ impl Delivery {
             while let Err(e) = deliver(&netd, &sandboxes).await {
                 let (problem, delay) = (e.message().to_owned(), backoff.next());
                 if problem != last_problem {
-                    tracing::warn!(problem, ?delay, "netd did not take the set of pods yet");
+                    tracing::warn!(
+                        problem,
+                        ?delay,
+                        "can't send netd the set of pods: {problem}; retrying"
+                    );
                 }
                 last_problem = problem;
                 tokio::time::sleep(delay).await;
             }
-            annotate_known(netd, sandboxes).await;
+            annotate_outdated(netd, sandboxes).await;
         }))
     }
 }
@@ -82,18 +88,25 @@ impl Delivery {
 async fn deliver(netd: &Arc<dyn Netd>, sandboxes: &[Sandbox]) -> Result<(), tonic::Status> {
     let request = NetdSynchronize {
         source: "nri".to_owned(),
-        sandboxes: sandboxes.iter().map(bare).collect(),
+        sandboxes: sandboxes.iter().map(without_labels).collect(),
         ..NetdSynchronize::default()
     };
-    let until = Instant::now() + DELIVERY_TIMEOUT;
-    let answer = within(until, "Synchronize", netd.synchronize(request)).await?;
+    let deadline = Instant::now() + DELIVERY_TIMEOUT;
+    let answer = until(deadline, "Synchronize", netd.synchronize(request)).await?;
     let (known, unknown) = (answer.known, answer.unknown);
-    tracing::info!(pods = sandboxes.len(), known, unknown, "synchronized");
+    let pods = sandboxes.len();
+    tracing::info!(
+        pods,
+        known,
+        unknown,
+        "sent netd the runtime's {pods} pods; it has endpoints of {known}"
+    );
     Ok(())
 }
 
-/// Without labels and annotations: the set of a big node would not fit a message.
-fn bare(sandbox: &Sandbox) -> Sandbox {
+/// Labels and annotations are left out: with them the set of a large node would exceed the
+/// size limit of a message.
+fn without_labels(sandbox: &Sandbox) -> Sandbox {
     Sandbox {
         id: sandbox.id.clone(),
         netns_path: sandbox.netns_path.clone(),
@@ -102,12 +115,13 @@ fn bare(sandbox: &Sandbox) -> Sandbox {
     }
 }
 
-/// Tells netd what it missed about pods that were made while the front was away.
-async fn annotate_known(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) {
+/// Sends netd the labels, annotations and identity of pods whose endpoints lack some: they were
+/// created while this front was not running.
+async fn annotate_outdated(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) {
     let endpoints = match netd.endpoints().await {
         Ok(endpoints) => endpoints,
         Err(e) => {
-            tracing::warn!(error = %e, "labels of running pods not brought up to date");
+            tracing::warn!(error = %e, "can't update the labels of running pods: {}", e.message());
             return;
         }
     };
@@ -116,23 +130,25 @@ async fn annotate_known(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) {
         known.entry(&endpoint.sandbox_id).or_default().push(endpoint);
     }
     for sandbox in sandboxes {
-        let stale =
-            known.get(sandbox.id.as_str()).is_some_and(|es| es.iter().any(|e| news(&sandbox, e)));
-        if !stale {
+        let endpoints = known.get(sandbox.id.as_str());
+        if !endpoints.is_some_and(|all| all.iter().any(|e| is_outdated(e, &sandbox))) {
             continue;
         }
         let id = sandbox.id.clone();
         match netd.annotate(sandbox).await {
-            Ok(_) => tracing::debug!(sandbox = %id, "annotated"),
-            // Detached in the meantime.
+            Ok(_) => tracing::debug!(sandbox = %id, "updated the labels of sandbox {id}"),
+            // The sandbox was detached in the meantime.
             Err(e) if e.code() == Code::NotFound => {}
-            Err(e) => tracing::warn!(sandbox = %id, error = %e, "not annotated"),
+            Err(e) => {
+                let error = e.message();
+                tracing::warn!(sandbox = %id, error, "can't update the labels of sandbox {id}: {error}");
+            }
         }
     }
 }
 
-/// Whether the runtime knows anything of the pod that the endpoint does not.
-fn news(sandbox: &Sandbox, endpoint: &Endpoint) -> bool {
+/// Whether the endpoint lacks something that the runtime says about the pod.
+fn is_outdated(endpoint: &Endpoint, sandbox: &Sandbox) -> bool {
     let lacks = |have: &BTreeMap<String, String>, want: &BTreeMap<String, String>| {
         want.iter().any(|(k, v)| have.get(k) != Some(v))
     };

@@ -88,7 +88,7 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
         Netns::Own => format!("/proc/{}/ns/net", state.pid),
     };
     if stopping {
-        let all = DetachRequest { sandbox_id: state.id, interface: String::new(), issued_at };
+        let all = DetachRequest { sandbox_id: state.id, issued_at, ..DetachRequest::default() };
         return netd(args)?.detach(&all).map(drop);
     }
     let requests = requests(state, wishes, &args.network, path, issued_at);
@@ -135,8 +135,8 @@ fn attach(netd: &mut Netd, requests: Vec<AttachRequest>) -> Result<(), HookError
     for (done, request) in requests.into_iter().enumerate() {
         let undo = DetachRequest {
             sandbox_id: request.sandbox_id.clone(),
-            interface: String::new(),
             issued_at: request.issued_at,
+            ..DetachRequest::default()
         };
         let Err(error) = netd.attach(&request) else { continue };
         // A refused attach made nothing; of any other failure it is not known.

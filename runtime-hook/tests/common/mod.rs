@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
+    collections::HashMap,
     io::Write as _,
     path::{Path, PathBuf},
     pin::Pin,
@@ -18,7 +19,8 @@ use netd_api::v1::{
 };
 use tokio::{net::UnixListener, sync::oneshot};
 use tokio_stream::{Stream, wrappers::UnixListenerStream};
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Code, Request, Response, Status, async_trait};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// What the hook asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,9 @@ pub enum Asked {
     Attach(AttachRequest),
     Detach(DetachRequest),
     Check(CheckRequest),
+    Join(JoinRequest),
+    Leave(LeaveRequest),
+    Publish(PublishRequest),
     Synchronize(SynchronizeRequest),
     Annotate(AnnotateRequest),
     Status,
@@ -47,6 +52,8 @@ pub struct Script {
     pub starting: bool,
     /// No bridge, as with the routed driver.
     pub routed: bool,
+    /// TCP ports of the host that another endpoint holds.
+    pub busy_ports: Vec<u32>,
 }
 
 #[derive(Clone)]
@@ -103,6 +110,14 @@ pub fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) 
     }
 }
 
+/// netd's refusal of a busy port, with a message that names nothing.
+fn host_port_taken(port: u32) -> Status {
+    let pairs = [("host_port", port.to_string()), ("protocol", "tcp".to_owned())];
+    let metadata: HashMap<_, _> = pairs.map(|(k, v)| (k.to_owned(), v)).into();
+    let details = ErrorDetails::with_error_info("HOST_PORT_TAKEN", "netd", metadata);
+    Status::with_error_details(Code::AlreadyExists, "it is taken", details)
+}
+
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[async_trait]
@@ -116,25 +131,29 @@ impl EndpointService for Fake {
         Err(Status::unimplemented("create_endpoint"))
     }
 
-    async fn join(
-        &self,
-        _: Request<netd_api::v1::JoinRequest>,
-    ) -> Result<Response<netd_api::v1::JoinResponse>, Status> {
-        Err(Status::unimplemented("join"))
+    async fn join(&self, r: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Join(r.clone())).await?;
+        let endpoint = self.endpoint(&r.endpoint_id, "eth0", None);
+        Ok(Response::new(JoinResponse { endpoint }))
     }
 
-    async fn leave(
-        &self,
-        _: Request<netd_api::v1::LeaveRequest>,
-    ) -> Result<Response<netd_api::v1::LeaveResponse>, Status> {
-        Err(Status::unimplemented("leave"))
+    async fn leave(&self, r: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        self.note(Asked::Leave(r.into_inner())).await?;
+        Ok(Response::new(LeaveResponse {}))
     }
 
     async fn publish(
         &self,
-        _: Request<netd_api::v1::PublishRequest>,
-    ) -> Result<Response<netd_api::v1::PublishResponse>, Status> {
-        Err(Status::unimplemented("publish"))
+        r: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Publish(r.clone())).await?;
+        let busy = |p: &&PortMapping| self.script.busy_ports.contains(&p.host_port);
+        match r.port_mappings.iter().find(busy) {
+            Some(mapping) => Err(host_port_taken(mapping.host_port)),
+            None => Ok(Response::new(PublishResponse { endpoint: None })),
+        }
     }
 
     async fn attach(&self, r: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {

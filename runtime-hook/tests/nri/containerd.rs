@@ -1,5 +1,5 @@
-//! Plays containerd's side of NRI. Its framing is written apart from the hook's,
-//! so that a mistake in one does not hide in the other.
+//! A fake containerd: the runtime's side of NRI. Its framing is independent of the hook's, so
+//! that no mistake in one hides in the other.
 
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Listens where plugins dial.
+/// The socket that plugins connect to.
 pub struct Listener {
     listener: UnixListener,
     pub path: PathBuf,
@@ -29,12 +29,12 @@ impl Listener {
         Self { listener: UnixListener::bind(&path).unwrap(), path, _dir: dir }
     }
 
-    pub async fn accept(&self) -> Peer {
-        Peer::on(limit(self.listener.accept()).await.unwrap().0)
+    pub async fn accept(&self) -> PluginConnection {
+        PluginConnection::on(limit(self.listener.accept()).await.unwrap().0)
     }
 
     /// A plugin that is registered, configured and synchronized with no pods.
-    pub async fn ready(&self) -> Peer {
+    pub async fn ready(&self) -> PluginConnection {
         let mut peer = self.accept().await;
         peer.register().await;
         peer.configure(2000).await;
@@ -48,7 +48,7 @@ pub async fn limit<F: Future>(future: F) -> F::Output {
 }
 
 /// One plugin's connection.
-pub struct Peer {
+pub struct PluginConnection {
     pub stream: UnixStream,
     served: VecDeque<u8>,
     called: VecDeque<u8>,
@@ -73,7 +73,7 @@ pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Ve
     message(stream, 1, &request.encode_to_vec())
 }
 
-impl Peer {
+impl PluginConnection {
     pub fn on(stream: UnixStream) -> Self {
         Self { stream, served: VecDeque::new(), called: VecDeque::new(), next: 1 }
     }

@@ -1,4 +1,4 @@
-//! What becomes of pods.
+//! Events of pods.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::{
-    containerd::{Listener, Peer, REMOVE, RUN, STOP, Style, pod, without_namespaces},
+    containerd::{Listener, PluginConnection, REMOVE, RUN, STOP, Style, pod, without_namespaces},
     netd::FakeNetd,
     start,
 };
 
 const STYLES: [Style; 2] = [Style::StateChange, Style::Calls];
 
-async fn refused(peer: &mut Peer, pod: &PodSandbox, words: &[&str]) -> i32 {
+async fn refused(peer: &mut PluginConnection, pod: &PodSandbox, words: &[&str]) -> i32 {
     let status = peer.event(Style::Calls, RUN, pod).await.unwrap_err();
     for word in words {
         assert!(status.message.contains(word), "{word} is not in: {}", status.message);

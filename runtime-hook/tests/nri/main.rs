@@ -1,4 +1,4 @@
-//! The NRI front against a played containerd and a played netd.
+//! The NRI front between a fake containerd and a fake netd.
 #![allow(clippy::unwrap_used)]
 
 mod containerd;

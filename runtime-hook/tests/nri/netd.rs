@@ -1,4 +1,4 @@
-//! Plays netd.
+//! A fake netd.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use runtime_hook::nri::netd::Netd;
 use tonic::Status;
 
 #[derive(Default)]
-pub struct State {
+pub struct FakeState {
     pub endpoints: BTreeMap<(String, String), Endpoint>,
     pub attached: Vec<AttachRequest>,
     pub detached: Vec<DetachRequest>,
@@ -31,15 +31,15 @@ pub struct State {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeNetd(Arc<Mutex<State>>);
+pub struct FakeNetd(Arc<Mutex<FakeState>>);
 
 impl FakeNetd {
-    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    pub fn state(&self) -> std::sync::MutexGuard<'_, FakeState> {
         self.0.lock().unwrap()
     }
 
-    /// For what happens in the background.
-    pub async fn wait_until(&self, reached: impl Fn(&State) -> bool) {
+    /// Waits for what happens in the background.
+    pub async fn wait_until(&self, reached: impl Fn(&FakeState) -> bool) {
         let poll = async {
             while !reached(&self.state()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,7 +10,9 @@ use runtime_hook::nri::{
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    containerd::{Listener, Peer, RUN, Style, encode_event, frame, message, named, pod, request},
+    containerd::{
+        Listener, PluginConnection, RUN, Style, encode_event, frame, message, named, pod, request,
+    },
     netd::FakeNetd,
     start,
 };
@@ -155,7 +157,7 @@ async fn a_plugin_that_the_runtime_started_serves_the_socket_it_was_given_and_th
         Options { fd: Some(theirs.into_raw_fd()), idx: "15".into(), ..Options::default() };
     let netd = FakeNetd::default();
     let front = tokio::spawn(nri::run_with(options, Arc::new(netd.clone())));
-    let mut peer = Peer::on(tokio::net::UnixStream::from_std(ours).unwrap());
+    let mut peer = PluginConnection::on(tokio::net::UnixStream::from_std(ours).unwrap());
     assert_eq!(peer.register().await.plugin_idx, "15");
     assert_eq!(peer.configure(2000).await.events, 7);
     drop(peer);

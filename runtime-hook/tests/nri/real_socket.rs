@@ -28,9 +28,9 @@ use crate::{
 };
 
 struct Service(FakeNetd);
-type Answer<T> = Result<Response<T>, Status>;
+type GrpcResult<T> = Result<Response<T>, Status>;
 
-fn not_used<T>() -> Answer<T> {
+fn not_used<T>() -> GrpcResult<T> {
     Err(Status::unimplemented("the NRI front does not call this"))
 }
 
@@ -66,11 +66,11 @@ impl EndpointService for Service {
         Err(Status::unimplemented("publish"))
     }
 
-    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+    async fn attach(&self, request: Request<AttachRequest>) -> GrpcResult<AttachResponse> {
         let endpoint = Some(self.0.attach(request.into_inner()).await?);
         Ok(Response::new(AttachResponse { endpoint }))
     }
-    async fn detach(&self, request: Request<DetachRequest>) -> Answer<DetachResponse> {
+    async fn detach(&self, request: Request<DetachRequest>) -> GrpcResult<DetachResponse> {
         let removed = self.0.detach(request.into_inner()).await?;
         Ok(Response::new(DetachResponse { removed }))
     }
@@ -78,23 +78,26 @@ impl EndpointService for Service {
     async fn list_endpoints(
         &self,
         request: Request<ListEndpointsRequest>,
-    ) -> Answer<ListEndpointsResponse> {
+    ) -> GrpcResult<ListEndpointsResponse> {
         let from: usize = request.into_inner().page_token.parse().unwrap_or(0);
         let all: Vec<Endpoint> = self.0.endpoints().await?;
         let next = if from + 2 < all.len() { (from + 2).to_string() } else { String::new() };
         let endpoints = all.into_iter().skip(from).take(2).collect();
         Ok(Response::new(ListEndpointsResponse { endpoints, next_page_token: next, revision: 1 }))
     }
-    async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {
+    async fn check(&self, _: Request<CheckRequest>) -> GrpcResult<CheckResponse> {
         not_used()
     }
-    async fn get_endpoint(&self, _: Request<GetEndpointRequest>) -> Answer<GetEndpointResponse> {
+    async fn get_endpoint(
+        &self,
+        _: Request<GetEndpointRequest>,
+    ) -> GrpcResult<GetEndpointResponse> {
         not_used()
     }
     async fn watch_endpoints(
         &self,
         _: Request<WatchEndpointsRequest>,
-    ) -> Answer<Self::WatchEndpointsStream> {
+    ) -> GrpcResult<Self::WatchEndpointsStream> {
         not_used()
     }
 }
@@ -104,10 +107,10 @@ impl SandboxService for Service {
     async fn synchronize(
         &self,
         request: Request<SynchronizeRequest>,
-    ) -> Answer<SynchronizeResponse> {
+    ) -> GrpcResult<SynchronizeResponse> {
         Ok(Response::new(self.0.synchronize(request.into_inner()).await?))
     }
-    async fn annotate(&self, request: Request<AnnotateRequest>) -> Answer<AnnotateResponse> {
+    async fn annotate(&self, request: Request<AnnotateRequest>) -> GrpcResult<AnnotateResponse> {
         let sandbox = request.into_inner().sandbox.unwrap_or_default();
         let endpoints = self.0.annotate(sandbox).await?;
         Ok(Response::new(AnnotateResponse { endpoints }))

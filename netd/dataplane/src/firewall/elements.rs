@@ -8,7 +8,7 @@ use std::{
 
 use super::FirewallState;
 use crate::DataplaneError;
-use netd_domain::{IfName, Mac, PortMapping, Protocol, Wiring, WiringDriver};
+use netd_domain::{HostPort, IfName, Mac, PortMapping, Protocol, Wiring, WiringDriver};
 
 /// nftables families (uapi/linux/netfilter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +115,7 @@ pub(super) fn text(parts: &[Part]) -> String {
             Part::Mac(mac) => write!(out, "{mac}"),
             Part::Ip(ip) => write!(out, "{ip}"),
             Part::Raw(ip) => write!(out, "0x{:032x}", u128::from(*ip)),
-            Part::Protocol(protocol) => write!(out, "{}", word(*protocol)),
+            Part::Protocol(protocol) => write!(out, "{protocol}"),
             Part::Port(port) => write!(out, "{port}"),
         };
     }
@@ -131,27 +131,17 @@ pub(super) fn number(protocol: Protocol) -> u8 {
     }
 }
 
-fn word(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
 impl Element {
-    /// `80/tcp`, `192.0.2.1:80/tcp`, `[2001:db8::1]:80/tcp`; `None` for what is no port.
-    pub(super) fn port_name(&self) -> Option<String> {
-        match self.key.as_slice() {
-            [Part::Protocol(p), Part::Port(port)] => Some(format!("{port}/{}", word(*p))),
-            [Part::Ip(IpAddr::V4(ip)), Part::Protocol(p), Part::Port(port)] => {
-                Some(format!("{ip}:{port}/{}", word(*p)))
+    /// The host port that the element maps; `None` for elements of other sets.
+    pub(super) fn host_port(&self) -> Option<HostPort> {
+        let (ip, protocol, port) = match *self.key.as_slice() {
+            [Part::Protocol(protocol), Part::Port(port)] => (None, protocol, port),
+            [Part::Ip(ip), Part::Protocol(protocol), Part::Port(port)] => {
+                (Some(ip), protocol, port)
             }
-            [Part::Ip(IpAddr::V6(ip)), Part::Protocol(p), Part::Port(port)] => {
-                Some(format!("[{ip}]:{port}/{}", word(*p)))
-            }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(HostPort { port, protocol, ip })
     }
 
     /// For errors.
@@ -237,8 +227,8 @@ pub(super) fn of_state(state: &FirewallState) -> Result<Byset, DataplaneError> {
         let set = all.entry(element.set).or_default();
         if let Some(earlier) = set.get(&bytes(&element.key))
             && earlier.data != element.data
+            && let Some(port) = element.host_port()
         {
-            let port = element.port_name().unwrap_or_default();
             return Err(DataplaneError::PortTaken { port });
         }
         set.insert(bytes(&element.key), element);

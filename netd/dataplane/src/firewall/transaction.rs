@@ -23,7 +23,7 @@ pub(super) fn add(socket: &mut Socket, elements: &[Element]) -> Result<(), Datap
     let element = elements.get(index);
     // A key that is there with other data: EBUSY or EEXIST, by the kernel's version.
     if matches!(refusal.errno, libc::EBUSY | libc::EEXIST)
-        && let Some(port) = element.and_then(Element::port_name)
+        && let Some(port) = element.and_then(Element::host_port)
     {
         return Err(DataplaneError::PortTaken { port });
     }

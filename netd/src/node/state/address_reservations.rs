@@ -9,10 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::node_state::{Inner, NodeState};
-use crate::node::{
-    error::{Error, Result},
-    ports::shown,
-};
+use crate::node::error::{Error, Result};
 use netd_domain::{AttachSpec, Driver, Endpoint, EndpointKey, Invalid, NetworkName};
 
 /// A reserved address.
@@ -78,7 +75,7 @@ impl NodeState {
         let Err((port, holder)) = taken else { return Ok(()) };
         // They were free a moment ago, under the same lock.
         drop(inner.ports.take(&old.key, &old.wiring.port_mappings));
-        Err(Error::PortTaken { port: shown(&port), holder })
+        Err(Error::PortTaken { port, holder })
     }
 
     /// The network that has this subnet, or address, in one of its pools.

@@ -3,7 +3,6 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use super::node_state::{KernelStatus, NodeState};
-use crate::node::ports::shown;
 use netd_domain::ipam::NetworkAllocator;
 use netd_domain::{Endpoint, NetworkName, Phase, Tombstone};
 
@@ -56,7 +55,7 @@ impl NodeState {
             let wanted = endpoint.phase == Phase::Attached;
             let ports = if wanted { endpoint.wiring.port_mappings.as_slice() } else { &[] };
             if let Err((port, holder)) = inner.ports.take(&endpoint.key, ports) {
-                tracing::warn!(endpoint = %endpoint.key, port = shown(&port), %holder,
+                tracing::warn!(endpoint = %endpoint.key, %port, %holder,
                     "two endpoints hold one host port");
             }
             let work = match endpoint.phase {

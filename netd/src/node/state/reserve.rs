@@ -6,7 +6,6 @@ use super::node_state::{Inner, KernelStatus, NetworkState, NodeState};
 use crate::node::{
     clock::now_unix,
     error::{Error, Result},
-    ports::shown,
 };
 use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned};
 
@@ -43,7 +42,7 @@ impl Inner {
         }
         self.ports
             .take(&spec.key, &spec.port_mappings)
-            .map_err(|(port, holder)| Error::PortTaken { port: shown(&port), holder })?;
+            .map_err(|(port, holder)| Error::PortTaken { port, holder })?;
         let leased =
             if site == Placement::Unplaced { self.take_reserved(spec) } else { Vec::new() };
         let assigned = self.allocate(spec);

@@ -181,6 +181,7 @@ fn del(
         sandbox_id: attachment.container_id,
         interface: attachment.ifname,
         issued_at,
+        ..DetachRequest::default()
     };
     match netd(&config)?.detach(&request) {
         Err(HookError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),

@@ -29,7 +29,7 @@ fn a_host_port_is_protocol_and_port_and_leads_to_address_and_port() {
     assert_eq!(bytes(&ports[0].key), [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
     assert_eq!(bytes(&ports[0].data), [10, 88, 0, 5, 0, 80, 0, 0]);
     assert_eq!(bytes(&ports[1].data).len(), 20);
-    assert_eq!(ports[0].port_name().unwrap(), "8080/tcp");
+    assert_eq!(ports[0].host_port().unwrap().to_string(), "8080/tcp");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_mapping_of_one_host_address_is_of_its_family_only_and_0000_means_all_of_ipv
     ];
     let named: Vec<_> = elements::of_endpoint(&wiring)
         .iter()
-        .filter_map(|e| Some(format!("{} {}", e.set.name, e.port_name()?)))
+        .filter_map(|e| Some(format!("{} {}", e.set.name, e.host_port()?)))
         .collect();
     assert_eq!(named, ["bound4 192.0.2.1:53/udp", "ports6 54/udp", "ports4 55/udp"]);
 }

@@ -43,5 +43,5 @@ fn two_endpoints_with_one_host_port_are_refused_by_the_ports_name() {
     other.port_mappings = state.endpoints[0].port_mappings.clone();
     state.endpoints.push(std::sync::Arc::new(other));
     let error = text::ruleset(&FirewallSettings::default(), &state).unwrap_err();
-    assert!(matches!(error, DataplaneError::PortTaken { port } if port == "8080/tcp"));
+    assert!(matches!(error, DataplaneError::PortTaken { port } if port.to_string() == "8080/tcp"));
 }

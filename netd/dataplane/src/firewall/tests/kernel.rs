@@ -104,7 +104,7 @@ fn a_host_port_that_is_taken_is_named_and_its_holder_keeps_it() {
         firewall.replace(&state).unwrap();
         let error = firewall.add_endpoint(&other).unwrap_err();
         let taken =
-            matches!(&error, DataplaneError::PortTaken { port } if port == "192.0.2.1:80/tcp");
+            matches!(&error, DataplaneError::PortTaken { port } if port.to_string() == "192.0.2.1:80/tcp");
         assert!(taken, "{error}");
         assert!(firewall.intact(&state).unwrap(), "half of it was added");
         firewall.remove_endpoint(&other).unwrap();
