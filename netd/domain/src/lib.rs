@@ -3,6 +3,7 @@
 //! Knows no tokio, tonic, netlink or store; everything here is tested without root.
 
 pub mod attach;
+pub mod backoff;
 pub mod endpoint;
 pub mod error;
 pub mod host_port;
@@ -15,6 +16,7 @@ pub mod stored;
 pub mod wiring;
 
 pub use attach::AttachSpec;
+pub use backoff::Backoff;
 pub use endpoint::{
     Bandwidth, Dns, Endpoint, Moved, Phase, PodIdentity, PortMapping, Protocol, Stage, Tombstone,
 };

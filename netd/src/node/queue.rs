@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use netd_domain::{EndpointKey, NetworkName};
+use netd_domain::{Backoff, EndpointKey, NetworkName};
 
 /// Something whose kernel side may differ from what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,8 +35,8 @@ struct Due {
 
 /// Events of one change come in bursts; this long is waited for the rest.
 const COALESCE: Duration = Duration::from_millis(10);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY_DELAY);
 
 /// Targets by when they are due.
 #[derive(Debug, Default)]
@@ -58,8 +58,8 @@ impl Queue {
 
     /// It failed: look at it again, later each time.
     pub fn later(&self, target: Target, failures: u32) {
-        let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LAST_RETRY);
-        let at = Instant::now() + wait;
+        // The whole delay: what is retried is on this node alone.
+        let at = Instant::now() + RETRY_BACKOFF.delay(failures, 1.0);
         let mut due = self.due.lock();
         due.entry(target).or_insert(Due { at, failures: failures + 1 });
         drop(due);
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(ready, [(Target::Firewall, 1)]);
         queue.later(Target::Firewall, 60);
         let (_, last) = queue.take(Instant::now());
-        assert!(last.unwrap() <= Instant::now() + LAST_RETRY);
+        assert!(last.unwrap() <= Instant::now() + MAX_RETRY_DELAY);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use std::{
     os::{fd::FromRawFd as _, unix::net::UnixStream as StdStream},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
+use netd_domain::Backoff;
 use sd_notify::NotifyState;
 use tokio::net::UnixStream;
 
-mod backoff;
 pub mod codec;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -32,7 +33,6 @@ pub mod pods;
 pub mod session;
 pub mod sync;
 
-use backoff::Backoff;
 use messages::RegisterPluginRequest;
 use netd::Netd;
 use netd::UnixNetd;
@@ -41,6 +41,8 @@ use plugin::Plugin;
 use session::SessionError;
 
 use crate::service;
+
+const REDIAL_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// Why the front ended. An external plugin does not end when the runtime is unreachable.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +78,7 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
     }
     // The runtime may start after this service, so readiness does not wait for it.
     notify(NotifyState::Ready);
-    let mut backoff = Backoff::default();
+    let mut backoff = REDIAL_BACKOFF;
     let mut last_problem = String::new();
     loop {
         let mut plugin = Plugin::new(Arc::clone(&netd), options.policy.clone());
@@ -86,9 +88,9 @@ pub async fn run_with(options: Options, netd: Arc<dyn Netd>) -> Result<(), Error
             Err(e) => e.to_string(),
         };
         if plugin.synchronized() {
-            backoff = Backoff::default();
+            backoff.reset();
         }
-        let delay = backoff.next();
+        let delay = backoff.next_delay(fastrand::f64());
         // The same problem is logged once: the runtime may be stopped for a day.
         if plugin.synchronized() || problem != last_problem {
             tracing::warn!(problem, ?delay, "not connected to the runtime: {problem}; redialling");

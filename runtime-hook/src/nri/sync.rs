@@ -7,12 +7,12 @@ use std::{
 };
 
 use netd_api::v1::{Endpoint, Sandbox, SynchronizeRequest as NetdSynchronize};
+use netd_domain::Backoff;
 use prost::Message;
 use tokio::{task::JoinHandle, time::Instant};
 use tonic::Code;
 
 use super::{
-    backoff::Backoff,
     messages::{Status, SynchronizeRequest},
     netd::Netd,
     pods::{sandbox, until},
@@ -22,6 +22,7 @@ use super::{
 const MAX_SET_BYTES: usize = 64 << 20;
 /// Limit of one attempt to send netd the set.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const DELIVERY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// The parts of the set that have arrived so far.
 #[derive(Default)]
@@ -66,10 +67,11 @@ impl Delivery {
     /// collection removes no endpoint whose namespace exists.
     pub fn start(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) -> Self {
         Self(tokio::spawn(async move {
-            let mut backoff = Backoff::default();
+            let mut backoff = DELIVERY_BACKOFF;
             let mut last_problem = String::new();
             while let Err(e) = deliver(&netd, &sandboxes).await {
-                let (problem, delay) = (e.message().to_owned(), backoff.next());
+                let (problem, delay) =
+                    (e.message().to_owned(), backoff.next_delay(fastrand::f64()));
                 if problem != last_problem {
                     tracing::warn!(
                         problem,

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{backoff::Backoff, reconciler::StoreUpdate, view::Part};
+use super::{backoff::STORE_BACKOFF, reconciler::StoreUpdate, view::Part};
 use netd_store::{Store, StoreError, WatchUpdate};
 
 /// A list that takes longer is tried again.
@@ -31,7 +31,7 @@ impl Follower {
     /// when it ends, what it can tell is no longer all there is.
     pub(super) async fn run(self) {
         let mut rng = fastrand::Rng::new();
-        let mut backoff = Backoff::default();
+        let mut backoff = STORE_BACKOFF;
         while !self.news.is_closed() {
             let began = Instant::now();
             if let Err(err) = self.list_and_watch().await {
@@ -40,7 +40,7 @@ impl Follower {
             if began.elapsed() > LIVED {
                 backoff.reset();
             }
-            sleep(backoff.failed(&mut rng)).await;
+            sleep(backoff.next_delay(rng.f64())).await;
         }
     }
 

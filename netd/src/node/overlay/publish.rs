@@ -11,37 +11,35 @@ use std::{
 use super::Overlay;
 use crate::node::{core::Node, record::encode};
 use netd_cluster::{membership::OwnSubnets, published::Published};
-use netd_domain::{Endpoint, Phase};
+use netd_domain::{Backoff, Endpoint, Phase};
 use netd_store::{Change, LeaseId, StoreError, Txn, WatchUpdate, keys};
 
 /// Events of a burst of attaches are waited for this long.
 const COALESCE: Duration = Duration::from_millis(50);
 /// Changes in one transaction; etcd takes 128 unless told otherwise.
 const AT_ONCE: usize = 100;
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// What is published, by key.
 type Records = BTreeMap<String, Vec<u8>>;
 
 /// Publishes for ever.
 pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<Node>) {
-    let mut wait = FIRST_RETRY;
+    let mut backoff = RETRY_BACKOFF;
     loop {
-        match publish(&overlay, &node, &mut wait).await {
-            Ok(()) => wait = FIRST_RETRY,
+        match publish(&overlay, &node, &mut backoff).await {
+            Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::debug!(%error, "endpoints can't be published; trying again");
                 node.health.advise("overlay/endpoints", format!("not published: {error}"));
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LAST_RETRY);
+                tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
             }
         }
     }
 }
 
 /// Publishes everything, then what changes, until the node's subnets or its lease do.
-async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<(), StoreError> {
+async fn publish(overlay: &Overlay, node: &Node, backoff: &mut Backoff) -> Result<(), StoreError> {
     let changed = overlay.own_changed.notified();
     tokio::pin!(changed);
     // From here on no change is missed.
@@ -60,7 +58,7 @@ async fn publish(overlay: &Overlay, node: &Node, wait: &mut Duration) -> Result<
         let wanted = wanted(overlay, node, &own);
         update(overlay, lease, &mut there, wanted).await?;
         node.health.good("overlay/endpoints");
-        *wait = FIRST_RETRY;
+        backoff.reset();
         tokio::select! {
             () = changed.as_mut() => return Ok(()),
             next = watch.next() => match next {

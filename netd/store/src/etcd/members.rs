@@ -1,7 +1,6 @@
 //! The members of the cluster: one is talked to, another when that one fails.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -68,7 +67,7 @@ impl Members {
         Ok(Self {
             all: options.endpoints.iter().map(member).collect(),
             // Not the first one for all nodes.
-            current: AtomicUsize::new(random(options.endpoints.len())),
+            current: AtomicUsize::new(fastrand::usize(..options.endpoints.len().max(1))),
             options,
             metrics: Arc::default(),
             identity: Mutex::default(),
@@ -274,10 +273,4 @@ impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Members").field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// Any number below `below`, which nodes that start at once don't share.
-pub(super) fn random(below: usize) -> usize {
-    let random = RandomState::new().hash_one(0_u8);
-    usize::try_from(random % (below.max(1) as u64)).unwrap_or(0)
 }

@@ -12,18 +12,19 @@ use tokio::{
 
 use super::{
     error::{AttemptError, Refusal, RequestError, judge},
-    members::{Members, random},
+    members::Members,
     metrics::Rpc,
     watch_event::{WatchEvent, read},
 };
 use crate::{Revision, StoreError, Watch, WatchUpdate};
+use netd_domain::Backoff;
 
 /// Batches that wait for a slow consumer; more stay with etcd.
 const AHEAD: usize = 4;
 /// A stream that lasted this long is looked for elsewhere at once when it ends.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Between two attempts: the first, and the longest, pause.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// Between two attempts.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// The consumer's end; dropping it ends the task.
 #[derive(Debug)]
@@ -96,10 +97,10 @@ impl From<RequestError> for End {
 
 impl Follower {
     async fn run(mut self) {
-        // Attempts in a row that came to nothing.
-        let mut failed = 0;
+        let mut backoff = RETRY_BACKOFF;
+        let mut was_away = false;
         loop {
-            match self.once(failed > 0).await {
+            match self.once(was_away).await {
                 End::Closed => return,
                 End::Compacted => {
                     let _ = self.tell.send(Ok(WatchUpdate::Compacted)).await;
@@ -108,14 +109,16 @@ impl Follower {
                 // A member went away, which is nobody's concern if another is there.
                 End::Settled(why) => {
                     tracing::debug!(prefix = self.prefix, why, "a watch goes to another member");
-                    failed = 0;
+                    backoff.reset();
+                    was_away = false;
                 }
                 End::Lost(why) => {
                     let told = self.tell.send(Err(StoreError::Unavailable(why))).await;
-                    if told.is_err() || self.is_closed_within(pause(failed)).await {
+                    let delay = backoff.next_delay(fastrand::f64());
+                    if told.is_err() || self.is_closed_within(delay).await {
                         return;
                     }
-                    failed = failed.saturating_add(1);
+                    was_away = true;
                 }
             }
         }
@@ -216,26 +219,5 @@ impl Follower {
             }
         };
         timeout(pause, closed).await.is_ok()
-    }
-}
-
-/// Longer after each failure; nodes that lost etcd at once don't come back at once.
-fn pause(failed: u32) -> Duration {
-    let [first, longest] = PAUSES;
-    let whole = first.saturating_mul(1 << failed.min(10)).min(longest);
-    let part = u32::try_from(random(500)).unwrap_or(0) + 500;
-    whole * part / 1000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound() {
-        for (failed, most) in [(0, 100), (1, 200), (5, 3200), (6, 5000), (u32::MAX, 5000)] {
-            let pause = pause(failed).as_millis();
-            assert!(pause <= most && pause >= most / 2, "{failed}: {pause}");
-        }
     }
 }

@@ -4,7 +4,7 @@ use super::{Completion, Link, Reconciler, SEEN_WITHIN, Written};
 use crate::{
     Subnets, flannel,
     membership::{
-        backoff::{self, Backoff},
+        backoff::{STORE_BACKOFF, jittered},
         claims::Purpose,
         diff::Now,
         files::OwnFile,
@@ -48,7 +48,7 @@ impl Reconciler {
                 self.tell_own();
             }
             Err(problem) => {
-                self.save_at = Some(now.mono + self.save_backoff.failed(&mut self.rng));
+                self.save_at = Some(now.mono + self.save_backoff.next_delay(self.rng.f64()));
                 self.save_problem = Some(problem);
             }
         }
@@ -58,7 +58,7 @@ impl Reconciler {
         self.worked();
         self.claims.lease = Some(lease);
         self.renewed = Some(now.unix);
-        self.renew_at = Some(now.mono + backoff::jittered(self.settings.ttl / 3, &mut self.rng));
+        self.renew_at = Some(now.mono + jittered(self.settings.ttl / 3, &mut self.rng));
     }
 
     fn lease_ended(&mut self, lease: LeaseId) {
@@ -116,14 +116,14 @@ impl Reconciler {
 
     /// Who removes the node's keys again and again is not to be met at full speed.
     fn note_write(&mut self, subnets: Subnets, now: Now) {
-        let first = Written { last: now.mono, next: now.mono, backoff: Backoff::default() };
+        let first = Written { last: now.mono, next: now.mono, backoff: STORE_BACKOFF };
         let written = self.written.entry(subnets).or_insert(first);
         written.last = now.mono;
-        written.next = now.mono + written.backoff.failed(&mut self.rng);
+        written.next = now.mono + written.backoff.next_delay(self.rng.f64());
     }
 
     fn wait(&mut self, now: Now) {
-        self.not_before = Some(now.mono + self.backoff.failed(&mut self.rng));
+        self.not_before = Some(now.mono + self.backoff.next_delay(self.rng.f64()));
     }
 
     fn worked(&mut self) {

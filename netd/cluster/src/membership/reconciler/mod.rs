@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     OwnSubnets,
-    backoff::Backoff,
+    backoff::STORE_BACKOFF,
     claims::{ClaimContext, ClaimStep, Claims, NodeIdentity, Purpose},
     diff::{Now, Peers},
     files::OwnFile,
@@ -24,6 +24,7 @@ use super::{
     view::{Part, View},
 };
 use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
+use netd_domain::Backoff;
 use netd_store::{Entry, Event, LeaseId, Revision, StoreError, Txn, TxnOutcome};
 
 /// After so long without a write, a subnet's keys are written at once again.
@@ -168,12 +169,12 @@ impl Reconciler {
             remembered_owners: BTreeMap::new(),
             saved: file,
             told: vec![],
-            save_backoff: Backoff::default(),
+            save_backoff: STORE_BACKOFF,
             save_at: None,
             save_problem: None,
             awaited: BTreeMap::new(),
             not_before: None,
-            backoff: Backoff::default(),
+            backoff: STORE_BACKOFF,
             written: BTreeMap::new(),
             rested_at: None,
             renew_at: None,
