@@ -23,7 +23,11 @@ const EXTRAS: [Extra; 3] = [
             ("0", "The command did what it was asked for."),
             ("1", "It failed; the reason is on standard error."),
             ("2", "The command line is wrong."),
-            ("3", "status: netd is not ready. doctor: it found problems."),
+            (
+                "3",
+                "status: netd is not ready. doctor: it found problems. route get: the kernel \
+                 does something else than netd wants.",
+            ),
         ],
         files: &[
             ("/etc/netd/netd.toml", "The configuration. Every key is optional."),
@@ -86,11 +90,21 @@ const EXTRAS: [Extra; 3] = [
 pub(crate) fn write(program: Command, dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     // `help` has a subcommand for each subcommand, and says what the pages say.
-    let mut program = program.disable_help_subcommand(true);
+    let mut program = without_own_name(program).disable_help_subcommand(true);
     // Gives every subcommand its whole name, the flags that it inherits, and the version.
     program.build();
     let extra = EXTRAS.iter().find(|extra| extra.program == program.get_name());
     write_with_subcommands(&program, extra, dir)
+}
+
+/// The page's line NAME puts the name before the description; some have it there already.
+fn without_own_name(program: Command) -> Command {
+    let about = program.get_about().map(ToString::to_string).unwrap_or_default();
+    let own = format!("{}: ", program.get_name());
+    match about.strip_prefix(&own).map(str::to_owned) {
+        Some(rest) => program.about(rest),
+        None => program,
+    }
 }
 
 fn write_with_subcommands(command: &Command, extra: Option<&Extra>, dir: &Path) -> io::Result<()> {

@@ -45,6 +45,7 @@ fn a_page_says_what_the_help_says_and_what_only_the_manual_knows() {
     assert!(serve.contains("NETD_SOCKET_GROUP") && serve.contains("check\\-config"), "{serve}");
     let netd = page("netd.8");
     assert!(!netd.contains("netd\\-help"), "{netd}");
+    assert!(netd.contains("\nnetd \\- the node"), "{netd}");
     for section in ["\"EXIT STATUS\"", "FILES", "\"SEE ALSO\""] {
         assert!(netd.contains(&format!("\n.SH {section}\n")), "{netd}");
     }
