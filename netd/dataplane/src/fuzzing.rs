@@ -5,7 +5,9 @@ use crate::{
     endpoint::plan,
     events,
     firewall::{self, FirewallSettings},
-    netlink::{self, address, neighbour, overlay_device, overlay_entry, query, tc, wireguard},
+    netlink::{
+        self, address, neighbour, overlay_device, overlay_entry, query, route, tc, wireguard,
+    },
 };
 use netd_domain::Wiring;
 
@@ -31,10 +33,10 @@ fn read_overlay(message: &netlink::Received) {
     let _ = (
         overlay_entry::read_neighbour(body),
         overlay_entry::read_route(body),
-        overlay_entry::read_way(body),
+        route::read_answer(body),
     );
     let _ = (
-        overlay_entry::read_address(body),
+        address::read_body(body),
         overlay_device::read(message),
         overlay_device::read_counters(message),
     );

@@ -39,7 +39,7 @@ use self::{
         worker::Worker,
     },
     firewall::worker::Rules,
-    overlay::Overlay,
+    overlay::worker::Overlay,
 };
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;

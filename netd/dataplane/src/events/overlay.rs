@@ -11,10 +11,12 @@ use super::parse::{self, LinkEvent};
 use crate::{
     netlink::{
         Received,
-        overlay_entry::{self, HeldAddress, Neighbour},
+        address::{self, HeldAddress},
+        entry::OverlayEntry,
+        overlay_entry::{self, Neighbour},
         route::NETD_PROTOCOL,
     },
-    overlay::objects::{Entry, Objects, metric_of},
+    overlay::objects::{Objects, metric_of},
 };
 use netd_domain::IfName;
 
@@ -71,7 +73,7 @@ impl OverlayTable {
     }
 
     /// What was set and removed since.
-    pub(crate) fn change(&mut self, set: &[Entry], removed: &[Entry]) {
+    pub(crate) fn change(&mut self, set: &[OverlayEntry], removed: &[OverlayEntry]) {
         for entry in set {
             self.expected.objects.put(entry);
         }
@@ -105,7 +107,7 @@ impl OverlayTable {
             }
             parse::NEW_ADDRESS | parse::DEL_ADDRESS => {
                 let gone = event.kind == parse::DEL_ADDRESS;
-                let address = overlay_entry::read_address(body);
+                let address = address::read_body(body);
                 address.is_some_and(|address| self.address(&address, gone))
             }
             parse::NEW_ROUTE | parse::DEL_ROUTE if !own => self.route(event),
@@ -172,15 +174,15 @@ impl OverlayTable {
     fn neighbour(&self, neighbour: &Neighbour, gone: bool) -> bool {
         let Some(entry) = &neighbour.entry else { return false };
         let expected = match *entry {
-            Entry::Neighbour { link, ip, mac } => {
+            OverlayEntry::Neighbour { link, ip, mac } => {
                 self.expected.objects.neighbours.get(&(link, ip)).map(|expected| *expected == mac)
             }
-            Entry::Fdb { link, mac, remote } => {
+            OverlayEntry::Fdb { link, mac, remote } => {
                 let expected = self.expected.objects.fdb.get(&(link, mac));
                 // One that was replaced is said to be gone, too.
                 expected.map(|expected| *expected == remote).filter(|same| *same || !gone)
             }
-            Entry::Route(_) => None,
+            OverlayEntry::Route(_) => None,
         };
         expected.is_some_and(|same| gone || !same || !neighbour.permanent)
     }
@@ -190,25 +192,28 @@ impl OverlayTable {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{netlink::Batch, netlink::overlay_entry::HeldRoute, overlay::objects::KernelHop};
+    use crate::netlink::{
+        Batch,
+        entry::{HeldRoute, KernelHop},
+    };
 
     const DEVICE: u32 = 9;
 
-    fn route(metric: u32, protocol: u8) -> Entry {
+    fn route(metric: u32, protocol: u8) -> OverlayEntry {
         let destination: IpNet = "10.5.2.0/24".parse().unwrap();
         let metric = metric_of(destination) - metric;
         let hop = KernelHop::Link(DEVICE);
-        Entry::Route(HeldRoute { destination, metric, protocol, hop, mtu: None })
+        OverlayEntry::Route(HeldRoute { destination, metric, protocol, hop, mtu: None })
     }
 
-    fn neighbour(last: u8) -> Entry {
+    fn neighbour(last: u8) -> OverlayEntry {
         let ip = "10.5.2.0".parse().unwrap();
-        Entry::Neighbour { link: DEVICE, ip, mac: [2, 0, 0, 0, 0, last] }
+        OverlayEntry::Neighbour { link: DEVICE, ip, mac: [2, 0, 0, 0, 0, last] }
     }
 
-    fn fdb(last: u8) -> Entry {
+    fn fdb(last: u8) -> OverlayEntry {
         let remote = std::net::IpAddr::from([192, 0, 2, last]);
-        Entry::Fdb { link: DEVICE, mac: [2, 0, 0, 0, 0, 2], remote }
+        OverlayEntry::Fdb { link: DEVICE, mac: [2, 0, 0, 0, 0, 2], remote }
     }
 
     fn table() -> OverlayTable {
@@ -218,7 +223,7 @@ mod tests {
     }
 
     /// The event that says that an entry was made, or is gone.
-    fn event(entry: &Entry, gone: bool) -> Received {
+    fn event(entry: &OverlayEntry, gone: bool) -> Received {
         let mut batch = Batch::new();
         batch.route(overlay_entry::set(entry), 0);
         let mut event = crate::netlink::cut(batch.bytes(), None).remove(0);
@@ -244,7 +249,10 @@ mod tests {
         }
         let other = HeldRoute::ours("10.5.3.0/24".parse().unwrap(), 0, KernelHop::Nowhere, None);
         for gone in [false, true] {
-            assert!(!table.is_hurt(&event(&Entry::Route(other), gone), false), "another one");
+            assert!(
+                !table.is_hurt(&event(&OverlayEntry::Route(other), gone), false),
+                "another one"
+            );
         }
         assert!(!table.is_hurt(&event(&fdb(3), true), false), "was not wanted anyway");
     }

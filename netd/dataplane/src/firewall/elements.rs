@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use super::FirewallState;
+use super::settings::FirewallState;
 use crate::DataplaneError;
 use netd_domain::{HostPort, IfName, Mac, PortMapping, Protocol, Wiring, WiringDriver};
 
@@ -151,7 +151,7 @@ impl Element {
             Layer::Arp => "arp",
             Layer::Bridge => "bridge",
         };
-        format!("{{ {} }} of {layer} {} {}", text(&self.key), super::TABLE, self.set.name)
+        format!("{{ {} }} of {layer} {} {}", text(&self.key), super::settings::TABLE, self.set.name)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Other tables' chains that drop forwarded packets by default.
 
 use super::{
-    TABLE,
     attributes::{find, find_text, find_u32},
     inspect::dump,
     message::{self, GET_CHAIN},
+    settings::TABLE,
 };
 use crate::{DataplaneError, netlink::Socket};
 

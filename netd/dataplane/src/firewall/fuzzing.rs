@@ -1,10 +1,10 @@
 //! For fuzzing.
 
 use super::{
-    FirewallSettings, FirewallState,
     attributes::{each, find_text, find_u32},
     conntrack, elements, inspect,
     message::NFGENMSG,
+    settings::{FirewallSettings, FirewallState},
     text, watch,
 };
 use crate::netlink::Received;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, io};
 
 use super::{
-    TABLE,
     attributes::{each, find, find_text, find_u32},
     elements::{self, Byset, Element, Encoded, Layer},
     message::{
         self, ATTR_DATA, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, GET_CHAIN,
         GET_GENERATION, GET_RULE, GET_SET, GET_SET_ELEMENT, GET_TABLE, NFGENMSG,
     },
+    settings::TABLE,
     text::NETWORK_SETS,
 };
 use crate::{

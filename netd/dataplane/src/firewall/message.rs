@@ -1,9 +1,9 @@
 //! nf_tables messages (uapi/linux/netfilter/nf_tables.h, nfnetlink.h). Pure.
 
 use super::{
-    TABLE,
     attributes::{nest, put, put_text},
     elements::{Element, Layer, SetId, bytes},
+    settings::TABLE,
 };
 use crate::netlink::Batch;
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::OwnChanges;
+use super::own::OwnChanges;
 use crate::DataplaneError;
 
 /// Loads `ruleset` in the calling thread's network namespace, all or nothing.

@@ -3,7 +3,7 @@
 //! Isolation and masquerade look at sets of subnets, so that the number of rules does
 //! not grow with networks; `peers` holds a pair for every two subnets of one network.
 
-use super::{FirewallSettings, PORT_PREFIX};
+use super::settings::{FirewallSettings, PORT_PREFIX};
 
 /// `inet netd`'s chains.
 pub(super) fn inet(settings: &FirewallSettings) -> String {

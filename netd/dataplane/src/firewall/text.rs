@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use ipnet::IpNet;
 
 use super::{
-    FirewallSettings, FirewallState, TABLE,
     elements::{self, ENDPOINT_SETS, Element, Layer},
     rules,
+    settings::{FirewallSettings, FirewallState, TABLE},
 };
 use crate::DataplaneError;
 use netd_domain::NetworkWiring;

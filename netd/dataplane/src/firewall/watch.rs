@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    OwnChanges, TABLE,
     attributes::find_text,
     elements::Layer,
     message::{ATTR_TABLE, NEW_GENERATION, NFGENMSG, SUBSYSTEM},
+    own::OwnChanges,
+    settings::TABLE,
 };
 use crate::{
     DataplaneError,

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Firewall, FirewallSettings, FirewallState, OwnChanges};
+use super::{
+    own::OwnChanges,
+    settings::{FirewallSettings, FirewallState},
+    tables::Firewall,
+};
 use crate::{DataplaneError, Repair, RepairKind};
 use netd_domain::{IfName, NetworkWiring, Wiring};
 

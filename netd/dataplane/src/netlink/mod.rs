@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod attribute;
+pub(crate) mod entry;
 pub(crate) mod link;
 pub(crate) mod link_group;
 mod message;

@@ -1,19 +1,24 @@
 //! Routes of pods, and questions about routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+        RouteScope, RouteType,
     },
 };
 
-use super::address::family;
+use super::{
+    address::{family, unspecified},
+    attribute,
+};
 use netd_domain::Route;
 
+/// Length of `rtmsg`.
+const HEADER: usize = 12;
 /// Marks netd's own routes (`ip route` shows `proto 110`).
 pub(crate) const NETD_PROTOCOL: u8 = 110;
 
@@ -81,10 +86,7 @@ pub(crate) fn read(message: &RouteMessage) -> Option<(u32, Route)> {
             _ => {}
         }
     }
-    let any = match header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        _ => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-    };
+    let any = unspecified(header.address_family == AddressFamily::Inet);
     let destination =
         IpNet::new(destination.unwrap_or(any), header.destination_prefix_length).ok()?;
     Some((oif?, Route { destination, gateway }))
@@ -95,5 +97,67 @@ fn read_ip(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(ip) => Some((*ip).into()),
         RouteAddress::Inet6(ip) => Some((*ip).into()),
         _ => None,
+    }
+}
+
+/// Which way packets to a destination go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteAnswer {
+    pub destination: IpNet,
+    pub metric: u32,
+    pub protocol: u8,
+    pub link: Option<u32>,
+    pub gateway: Option<IpAddr>,
+    pub source: Option<IpAddr>,
+    /// Bytes; `None`: the link's.
+    pub mtu: Option<u32>,
+}
+
+/// Asks which way packets to `ip` go; `entry`: for the table's entry that says so
+/// instead of for what it comes to.
+pub(crate) fn look_up_entry(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
+    match look_up(ip) {
+        RouteNetlinkMessage::GetRoute(mut message) if entry => {
+            message.header.flags |= RouteFlags::FibMatch;
+            RouteNetlinkMessage::GetRoute(message)
+        }
+        message => message,
+    }
+}
+
+/// Reads the answer to [`look_up_entry`]; `None`: nowhere.
+pub(crate) fn read_answer(body: &[u8]) -> Option<RouteAnswer> {
+    const UNICAST: u8 = 1;
+    const LOCAL: u8 = 2;
+    let &[family, prefix, _, _, _, protocol, _, kind] = body.first_chunk::<8>()?;
+    if !matches!(kind, UNICAST | LOCAL) {
+        return None;
+    }
+    let mut to = unspecified(family == libc::AF_INET as u8);
+    let (mut metric, mut link, mut gateway, mut source, mut mtu) = (0, None, None, None, None);
+    for (kind, value) in attribute::each(body.get(HEADER..)?) {
+        match kind {
+            1 => to = attribute::ip(value)?,
+            4 => link = attribute::u32_at(value, 0),
+            5 => gateway = attribute::ip(value),
+            6 => metric = attribute::u32_at(value, 0)?,
+            7 => source = attribute::ip(value),
+            8 => mtu = attribute::find(value, 2).and_then(|mtu| attribute::u32_at(mtu, 0)),
+            _ => {}
+        }
+    }
+    let destination = IpNet::new(to, prefix).ok()?;
+    Some(RouteAnswer { destination, metric, protocol, link, gateway, source, mtu })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn junk_is_no_answer() {
+        for length in 0..60 {
+            assert_eq!(read_answer(&vec![0xff; length]), None);
+        }
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use super::{
-    Overlay,
-    objects::{Entry, Objects, object_of},
+    objects::{Objects, object_of},
     report::{OverlayReport, OverlaySubject},
+    worker::Overlay,
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
     error::{failed, refused},
-    netlink::{Batch, Refusal, overlay_entry},
+    netlink::{Batch, Refusal, entry::OverlayEntry, overlay_entry},
 };
 use netd_domain::IfName;
 
@@ -34,7 +34,7 @@ impl Overlay {
     pub(super) fn apply(
         &mut self,
         deed: Deed,
-        entries: &[Entry],
+        entries: &[OverlayEntry],
         names: &HashMap<u32, IfName>,
         report: &mut OverlayReport,
     ) -> Result<(), DataplaneError> {
@@ -62,7 +62,7 @@ impl Overlay {
 
 fn note(
     deed: Deed,
-    entry: &Entry,
+    entry: &OverlayEntry,
     result: Result<(), Refusal>,
     names: &HashMap<u32, IfName>,
     report: &mut OverlayReport,
@@ -83,18 +83,18 @@ fn is_gone(refusal: &Refusal) -> bool {
     matches!(refusal.errno, libc::ENOENT | libc::ESRCH | libc::ENODEV)
 }
 
-fn kind_of(entry: &Entry) -> RepairKind {
+fn kind_of(entry: &OverlayEntry) -> RepairKind {
     match entry {
-        Entry::Neighbour { .. } => RepairKind::Neighbour,
-        Entry::Fdb { .. } => RepairKind::Fdb,
-        Entry::Route(_) => RepairKind::Route,
+        OverlayEntry::Neighbour { .. } => RepairKind::Neighbour,
+        OverlayEntry::Fdb { .. } => RepairKind::Fdb,
+        OverlayEntry::Route(_) => RepairKind::Route,
     }
 }
 
-fn describe(deed: Deed, entry: &Entry, names: &HashMap<u32, IfName>) -> String {
+fn describe(deed: Deed, entry: &OverlayEntry, names: &HashMap<u32, IfName>) -> String {
     let link = match entry {
-        Entry::Neighbour { link, .. } | Entry::Fdb { link, .. } => Some(*link),
-        Entry::Route(route) => route.hop.link(),
+        OverlayEntry::Neighbour { link, .. } | OverlayEntry::Fdb { link, .. } => Some(*link),
+        OverlayEntry::Route(route) => route.hop.link(),
     };
     let deed = if deed == Deed::Set { "" } else { "remove the " };
     match link.and_then(|link| names.get(&link)) {
@@ -106,7 +106,7 @@ fn describe(deed: Deed, entry: &Entry, names: &HashMap<u32, IfName>) -> String {
 /// Two wishes for one key: one of them, always the same, is refused.
 pub(super) fn settle(
     wanted: &mut Objects,
-    entry: &Entry,
+    entry: &OverlayEntry,
     names: &HashMap<u32, IfName>,
     report: &mut OverlayReport,
 ) {

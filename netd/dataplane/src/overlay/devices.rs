@@ -1,10 +1,10 @@
 //! Makes the overlay's devices right.
 
 use super::{
-    Overlay,
     device::{DeviceOp, plan_device},
     held,
     report::{OverlayReport, OverlaySubject},
+    worker::Overlay,
 };
 use crate::{
     DataplaneError, Repair, RepairKind,

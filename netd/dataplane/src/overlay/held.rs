@@ -7,14 +7,16 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::InfoKind};
 
 use super::{
     device,
-    objects::{Entry, Objects, is_overlay_metric},
+    objects::{Objects, is_overlay_metric},
 };
 use crate::netlink::{
-    Batch, Received, Socket, address,
+    Batch, Received, Socket,
+    address::{self, HeldAddress},
+    entry::{BOOT_PROTOCOL, HeldRoute, OverlayEntry},
     link::{self, LinkId},
     neighbour,
     overlay_device::{self as message, HeldDevice},
-    overlay_entry::{self, BOOT_PROTOCOL, HeldAddress, HeldRoute},
+    overlay_entry,
     query::some_family,
     route::NETD_PROTOCOL,
 };
@@ -55,7 +57,7 @@ pub(super) fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Ve
 
 fn addresses_of(socket: &mut Socket, index: u32) -> io::Result<Vec<HeldAddress>> {
     let all = some_family(socket.dump(address::list(index)))?;
-    let here = all.iter().filter_map(|message| overlay_entry::read_address(message.body()));
+    let here = all.iter().filter_map(|message| address::read_body(message.body()));
     Ok(here.filter(|address| address.link == index).collect())
 }
 
@@ -63,7 +65,7 @@ fn addresses_of(socket: &mut Socket, index: u32) -> io::Result<Vec<HeldAddress>>
 pub(super) fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u32>> {
     let every = 0;
     let all = some_family(socket.dump(address::list(every)))?;
-    let mut all = all.iter().filter_map(|message| overlay_entry::read_address(message.body()));
+    let mut all = all.iter().filter_map(|message| address::read_body(message.body()));
     Ok(all.find(|address| address.net.addr() == ip).map(|address| address.link))
 }
 
@@ -93,7 +95,7 @@ pub(super) fn objects(
                 if route.protocol == BOOT_PROTOCOL {
                     foreign.push(route);
                 } else if route.protocol == NETD_PROTOCOL && is_overlay_metric(route.metric) {
-                    held.put(&Entry::Route(route));
+                    held.put(&OverlayEntry::Route(route));
                 }
             }
         }
@@ -120,12 +122,12 @@ fn neighbours(
     socket: &mut Socket,
     request: &RouteNetlinkMessage,
     index: u32,
-) -> io::Result<Vec<Entry>> {
+) -> io::Result<Vec<OverlayEntry>> {
     let all = some_family(socket.dump(request.clone()))?;
     let read = |message: &Received| overlay_entry::read_neighbour(message.body());
-    let here = |entry: &Entry| match entry {
-        Entry::Neighbour { link, .. } | Entry::Fdb { link, .. } => *link == index,
-        Entry::Route(_) => false,
+    let here = |entry: &OverlayEntry| match entry {
+        OverlayEntry::Neighbour { link, .. } | OverlayEntry::Fdb { link, .. } => *link == index,
+        OverlayEntry::Route(_) => false,
     };
     Ok(all.iter().filter_map(read).filter(here).collect())
 }

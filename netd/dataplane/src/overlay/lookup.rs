@@ -5,16 +5,16 @@ use std::{net::IpAddr, path::Path};
 use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
 
-use super::{Overlay, held};
+use super::{held, worker::Overlay};
 use crate::{
-    Dataplane, DataplaneError,
+    DataplaneError,
     error::{failed, refused},
     events::ExpectedUnderlay,
     netlink::{
         Batch,
         link::LinkId,
         overlay_device,
-        overlay_entry::{self, Way},
+        route::{self, RouteAnswer},
     },
     network::underlay,
 };
@@ -98,50 +98,8 @@ pub struct OverlayCapabilities {
     pub tun: bool,
 }
 
-impl Dataplane {
-    /// What kinds of devices the kernel can make (it loads their modules if it has to);
-    /// none is made.
-    ///
-    /// # Errors
-    /// The kernel can't be asked.
-    pub async fn overlay_capabilities(&self) -> Result<OverlayCapabilities, DataplaneError> {
-        self.overlay.call(Overlay::capabilities).await
-    }
-
-    /// Which way the kernel sends packets to `ip`; `None`: no way, or one to nowhere.
-    ///
-    /// # Errors
-    /// The kernel can't be asked.
-    pub async fn route_to(&self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
-        self.overlay.call(move |overlay| overlay.route_to(ip)).await
-    }
-
-    /// Counters of devices; those that are not there are left out.
-    ///
-    /// # Errors
-    /// The kernel can't be asked.
-    pub async fn device_counters(
-        &self,
-        names: Vec<IfName>,
-    ) -> Result<Vec<DeviceCounters>, DataplaneError> {
-        self.overlay.call(move |overlay| overlay.counters(&names)).await
-    }
-
-    /// The device that leads to the other nodes. From then on a change of it (MTU,
-    /// addresses, up, down, gone) is a [`crate::Drift::Overlay`].
-    ///
-    /// # Errors
-    /// There is none, in words.
-    pub async fn underlay_of(
-        &self,
-        choice: UnderlayChoice,
-    ) -> Result<UnderlayFound, DataplaneError> {
-        self.overlay.call(move |overlay| overlay.underlay_of(&choice)).await
-    }
-}
-
 impl Overlay {
-    fn capabilities(&mut self) -> Result<OverlayCapabilities, DataplaneError> {
+    pub(super) fn capabilities(&mut self) -> Result<OverlayCapabilities, DataplaneError> {
         // A module may have come since.
         self.kinds = None;
         let kinds = self.kinds()?;
@@ -154,19 +112,19 @@ impl Overlay {
         })
     }
 
-    fn way(&mut self, ip: IpAddr, entry: bool) -> Result<Option<Way>, DataplaneError> {
+    fn way(&mut self, ip: IpAddr, entry: bool) -> Result<Option<RouteAnswer>, DataplaneError> {
         let what = || format!("asking for the route to {ip}");
         let mut batch = Batch::new();
-        batch.route(overlay_entry::way_to(ip, entry), 0);
+        batch.route(route::look_up_entry(ip, entry), 0);
         let (results, messages) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
         match results.into_iter().next() {
             Some(Err(r)) if is_no_way(r.errno) => Ok(None),
             Some(Err(r)) => Err(refused(what(), &r)),
-            _ => Ok(messages.iter().find_map(|message| overlay_entry::read_way(message.body()))),
+            _ => Ok(messages.iter().find_map(|message| route::read_answer(message.body()))),
         }
     }
 
-    fn route_to(&mut self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
+    pub(super) fn route_to(&mut self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
         // What happens to a packet, and the table's entry that says so.
         let (Some(way), Some(entry)) = (self.way(ip, false)?, self.way(ip, true)?) else {
             return Ok(None);
@@ -186,7 +144,10 @@ impl Overlay {
         }))
     }
 
-    fn counters(&mut self, names: &[IfName]) -> Result<Vec<DeviceCounters>, DataplaneError> {
+    pub(super) fn counters(
+        &mut self,
+        names: &[IfName],
+    ) -> Result<Vec<DeviceCounters>, DataplaneError> {
         let mut found = Vec::new();
         for name in names {
             let mut batch = Batch::new();
@@ -209,7 +170,10 @@ impl Overlay {
         Ok(found)
     }
 
-    fn underlay_of(&mut self, choice: &UnderlayChoice) -> Result<UnderlayFound, DataplaneError> {
+    pub(super) fn underlay_of(
+        &mut self,
+        choice: &UnderlayChoice,
+    ) -> Result<UnderlayFound, DataplaneError> {
         let looking = || format!("looking for the device that leads to the other nodes ({choice})");
         let nothing =
             |why: &str| DataplaneError::Kernel { operation: looking(), errno: why.into() };

@@ -5,56 +5,18 @@
 //! route for a destination and a metric: those are the keys. Setting an entry replaces
 //! what its key has.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::netlink::{
+    entry::{BOOT_PROTOCOL, HeldRoute, KernelHop, OverlayEntry},
     link::read_mac,
-    overlay_entry::{BOOT_PROTOCOL, HeldRoute},
 };
 use netd_domain::{
     IfName,
     overlay::{Hop, METRIC_BASE, OverlayObject, OverlayRoute},
 };
-
-/// Where a route leads, by interface index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum KernelHop {
-    /// Nowhere, silently.
-    Nowhere,
-    /// Out of a link.
-    Link(u32),
-    /// To a next hop on a link.
-    Via { gateway: IpAddr, link: u32, onlink: bool },
-    /// Elsewhere, e.g. several ways at once. None of ours.
-    Other,
-}
-
-impl KernelHop {
-    /// The link that it leads out of.
-    pub(crate) fn link(&self) -> Option<u32> {
-        match self {
-            Self::Link(link) | Self::Via { link, .. } => Some(*link),
-            Self::Nowhere | Self::Other => None,
-        }
-    }
-}
-
-/// One object by interface index. The order only decides between two for one key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Entry {
-    /// A permanent neighbour.
-    Neighbour { link: u32, ip: IpAddr, mac: [u8; 6] },
-    /// A permanent forwarding entry.
-    Fdb { link: u32, mac: [u8; 6], remote: IpAddr },
-    /// A route of the main table.
-    Route(HeldRoute),
-}
 
 /// A set of objects by their keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,45 +29,47 @@ pub(crate) struct Objects {
 
 impl Objects {
     /// Adds an entry; what its key had before.
-    pub(crate) fn put(&mut self, entry: &Entry) -> Option<Entry> {
+    pub(crate) fn put(&mut self, entry: &OverlayEntry) -> Option<OverlayEntry> {
         match *entry {
-            Entry::Neighbour { link, ip, mac } => {
+            OverlayEntry::Neighbour { link, ip, mac } => {
                 let old = self.neighbours.insert((link, ip), mac);
-                old.map(|mac| Entry::Neighbour { link, ip, mac })
+                old.map(|mac| OverlayEntry::Neighbour { link, ip, mac })
             }
-            Entry::Fdb { link, mac, remote } => {
+            OverlayEntry::Fdb { link, mac, remote } => {
                 let old = self.fdb.insert((link, mac), remote);
-                old.map(|remote| Entry::Fdb { link, mac, remote })
+                old.map(|remote| OverlayEntry::Fdb { link, mac, remote })
             }
-            Entry::Route(route) => {
+            OverlayEntry::Route(route) => {
                 let key = (route.destination, route.metric);
                 let old = self.routes.insert(key, (route.hop, route.mtu));
-                old.map(|(hop, mtu)| Entry::Route(HeldRoute { hop, mtu, ..route }))
+                old.map(|(hop, mtu)| OverlayEntry::Route(HeldRoute { hop, mtu, ..route }))
             }
         }
     }
 
     /// Removes an entry if its key has just that; `false`: it has another one, or none.
-    pub(crate) fn take(&mut self, entry: &Entry) -> bool {
+    pub(crate) fn take(&mut self, entry: &OverlayEntry) -> bool {
         match *entry {
-            Entry::Neighbour { link, ip, mac } => take(&mut self.neighbours, (link, ip), mac),
-            Entry::Fdb { link, mac, remote } => take(&mut self.fdb, (link, mac), remote),
-            Entry::Route(HeldRoute { destination, metric, hop, mtu, .. }) => {
+            OverlayEntry::Neighbour { link, ip, mac } => {
+                take(&mut self.neighbours, (link, ip), mac)
+            }
+            OverlayEntry::Fdb { link, mac, remote } => take(&mut self.fdb, (link, mac), remote),
+            OverlayEntry::Route(HeldRoute { destination, metric, hop, mtu, .. }) => {
                 take(&mut self.routes, (destination, metric), (hop, mtu))
             }
         }
     }
 
     /// Whether the entry's key has something else.
-    pub(crate) fn holds_another(&self, entry: &Entry) -> bool {
+    pub(crate) fn holds_another(&self, entry: &OverlayEntry) -> bool {
         match entry {
-            Entry::Neighbour { link, ip, mac } => {
+            OverlayEntry::Neighbour { link, ip, mac } => {
                 self.neighbours.get(&(*link, *ip)).is_some_and(|m| m != mac)
             }
-            Entry::Fdb { link, mac, remote } => {
+            OverlayEntry::Fdb { link, mac, remote } => {
                 self.fdb.get(&(*link, *mac)).is_some_and(|r| r != remote)
             }
-            Entry::Route(route) => {
+            OverlayEntry::Route(route) => {
                 let held = self.routes.get(&(route.destination, route.metric));
                 held.is_some_and(|held| *held != (route.hop, route.mtu))
             }
@@ -136,14 +100,14 @@ pub(crate) fn is_overlay_metric(metric: u32) -> bool {
 pub(crate) fn resolve<'a>(
     object: &'a OverlayObject,
     links: &HashMap<IfName, u32>,
-) -> Result<Entry, &'a IfName> {
+) -> Result<OverlayEntry, &'a IfName> {
     let find = |name: &'a IfName| links.get(name).copied().ok_or(name);
     Ok(match object {
         OverlayObject::Neighbour { device, ip, mac } => {
-            Entry::Neighbour { link: find(device)?, ip: *ip, mac: mac.bytes() }
+            OverlayEntry::Neighbour { link: find(device)?, ip: *ip, mac: mac.bytes() }
         }
         OverlayObject::Fdb { device, mac, remote } => {
-            Entry::Fdb { link: find(device)?, mac: mac.bytes(), remote: *remote }
+            OverlayEntry::Fdb { link: find(device)?, mac: mac.bytes(), remote: *remote }
         }
         OverlayObject::Route(route) => {
             let hop = match &route.hop {
@@ -154,7 +118,12 @@ pub(crate) fn resolve<'a>(
                 Hop::Blackhole => KernelHop::Nowhere,
             };
             let destination = route.destination.trunc();
-            Entry::Route(HeldRoute::ours(destination, metric_of(destination), hop, route.mtu))
+            OverlayEntry::Route(HeldRoute::ours(
+                destination,
+                metric_of(destination),
+                hop,
+                route.mtu,
+            ))
         }
     })
 }
@@ -171,16 +140,19 @@ pub(crate) fn device_of(object: &OverlayObject) -> Option<&IfName> {
 }
 
 /// The object that an entry was made from; `None` for one that could not be ours.
-pub(crate) fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<OverlayObject> {
+pub(crate) fn object_of(
+    entry: &OverlayEntry,
+    names: &HashMap<u32, IfName>,
+) -> Option<OverlayObject> {
     let name = |link: u32| names.get(&link).cloned();
     Some(match entry {
-        Entry::Neighbour { link, ip, mac } => {
+        OverlayEntry::Neighbour { link, ip, mac } => {
             OverlayObject::Neighbour { device: name(*link)?, ip: *ip, mac: read_mac(mac)? }
         }
-        Entry::Fdb { link, mac, remote } => {
+        OverlayEntry::Fdb { link, mac, remote } => {
             OverlayObject::Fdb { device: name(*link)?, mac: read_mac(mac)?, remote: *remote }
         }
-        Entry::Route(route) => {
+        OverlayEntry::Route(route) => {
             let hop = match route.hop {
                 KernelHop::Nowhere => Hop::Blackhole,
                 KernelHop::Link(link) => Hop::Device(name(link)?),
@@ -199,8 +171,8 @@ pub(crate) fn object_of(entry: &Entry, names: &HashMap<u32, IfName>) -> Option<O
 /// (neighbour, forwarding entry, route), what is removed goes the other way round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub set: Vec<Entry>,
-    pub remove: Vec<Entry>,
+    pub set: Vec<OverlayEntry>,
+    pub remove: Vec<OverlayEntry>,
 }
 
 /// What leads from `held` to `wanted`. Everything in `held` beyond that is removed.
@@ -214,18 +186,21 @@ pub(crate) fn diff(
 ) -> Plan {
     let mut plan = Plan::default();
     let neighbour =
-        |(&(link, ip), &mac): (&(u32, IpAddr), &[u8; 6])| Entry::Neighbour { link, ip, mac };
-    let fdb =
-        |(&(link, mac), &remote): (&(u32, [u8; 6]), &IpAddr)| Entry::Fdb { link, mac, remote };
+        |(&(link, ip), &mac): (&(u32, IpAddr), &[u8; 6])| OverlayEntry::Neighbour { link, ip, mac };
+    let fdb = |(&(link, mac), &remote): (&(u32, [u8; 6]), &IpAddr)| OverlayEntry::Fdb {
+        link,
+        mac,
+        remote,
+    };
     let route = |(&(to, metric), &(hop, mtu)): (&(IpNet, u32), &(KernelHop, Option<u32>))| {
-        Entry::Route(HeldRoute::ours(to, metric, hop, mtu))
+        OverlayEntry::Route(HeldRoute::ours(to, metric, hop, mtu))
     };
     let (w, h) = (wanted, held);
     plan.set.extend(beyond(&w.neighbours, |k, v| h.neighbours.get(k) == Some(v)).map(neighbour));
     plan.set.extend(beyond(&w.fdb, |k, v| h.fdb.get(k) == Some(v)).map(fdb));
     plan.set.extend(beyond(&w.routes, |k, v| h.routes.get(k) == Some(v)).map(route));
     let shadows = foreign.iter().filter(|r| stands_before_ours(r, wanted, overlay));
-    plan.remove.extend(shadows.map(|r| Entry::Route(*r)));
+    plan.remove.extend(shadows.map(|r| OverlayEntry::Route(*r)));
     plan.remove.extend(beyond(&h.routes, |k, _| w.routes.contains_key(k)).map(route));
     plan.remove.extend(beyond(&h.fdb, |k, _| w.fdb.contains_key(k)).map(fdb));
     plan.remove.extend(beyond(&h.neighbours, |k, _| w.neighbours.contains_key(k)).map(neighbour));
@@ -262,37 +237,4 @@ pub(crate) fn stands_before_ours(route: &HeldRoute, wanted: &Objects, overlay: &
 fn is_flannels_metric(route: &HeldRoute) -> bool {
     const IPV6_DEFAULT: u32 = 1024;
     route.metric == if route.destination.addr().is_ipv4() { 0 } else { IPV6_DEFAULT }
-}
-
-impl std::fmt::Display for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mac = |mac: &[u8; 6]| {
-            let [a, b, c, d, e, g] = mac;
-            format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-        };
-        match self {
-            Self::Neighbour { link, ip, mac: m } => {
-                write!(f, "neighbour {ip} at {} on link {link}", mac(m))
-            }
-            Self::Fdb { link, mac: m, remote } => {
-                write!(f, "forwarding entry {} to {remote} on link {link}", mac(m))
-            }
-            Self::Route(route) => {
-                write!(f, "route to {}", route.destination)?;
-                match route.hop {
-                    KernelHop::Nowhere => write!(f, " (blackhole)"),
-                    KernelHop::Link(link) => write!(f, " on link {link}"),
-                    KernelHop::Via { gateway, link, .. } => {
-                        write!(f, " via {gateway} on link {link}")
-                    }
-                    KernelHop::Other => Ok(()),
-                }
-            }
-        }
-    }
-}
-
-/// The address that stands for every one of its family.
-pub(crate) fn unspecified(v4: bool) -> IpAddr {
-    if v4 { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() }
 }

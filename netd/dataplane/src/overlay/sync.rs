@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use netlink_packet_route::link::InfoKind;
 
 use super::{
-    Overlay,
     apply::{Deed, settle},
     device::queue,
     devices::is_unknown_kind,
     held,
-    objects::{Entry, Objects, device_of, diff, resolve},
+    objects::{Objects, device_of, diff, resolve},
     report::{OverlayReport, OverlaySubject},
+    worker::Overlay,
 };
 use crate::{
     DataplaneError,
@@ -19,6 +19,7 @@ use crate::{
     events::{Expectation, ExpectedDevice},
     netlink::{
         Batch,
+        entry::OverlayEntry,
         link::LinkId,
         overlay_device::{HeldDevice, probe},
     },
@@ -27,9 +28,6 @@ use netd_domain::{
     IfName,
     overlay::{DeviceKind, OverlayChange, OverlayObject, OverlayState},
 };
-
-/// Kinds of devices that the kernel knows.
-pub(super) type Kinds = Vec<InfoKind>;
 
 impl Overlay {
     /// See [`crate::Dataplane::sync_overlay`].
@@ -123,7 +121,7 @@ impl Overlay {
     }
 
     /// Kinds of devices that the kernel can make, or hold for a tunnel process.
-    pub(super) fn kinds(&mut self) -> Result<Kinds, DataplaneError> {
+    pub(super) fn kinds(&mut self) -> Result<Vec<InfoKind>, DataplaneError> {
         if let Some(kinds) = &self.kinds {
             return Ok(kinds.clone());
         }
@@ -196,7 +194,7 @@ fn wanted_objects(
 fn entries<'a>(
     objects: impl IntoIterator<Item = &'a OverlayObject>,
     links: &Links,
-    mut each: impl FnMut(&Entry),
+    mut each: impl FnMut(&OverlayEntry),
 ) -> Vec<(&'a OverlayObject, &'a IfName)> {
     let mut missing = Vec::new();
     for object in objects {

@@ -4,10 +4,10 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::objects::{
-    Entry, KernelHop, Objects, Plan, device_of, diff, is_overlay_metric, metric_of, object_of,
-    resolve, stands_before_ours,
+    Objects, Plan, device_of, diff, is_overlay_metric, metric_of, object_of, resolve,
+    stands_before_ours,
 };
-use crate::netlink::overlay_entry::HeldRoute;
+use crate::netlink::entry::{HeldRoute, KernelHop, OverlayEntry};
 use netd_domain::{
     IfName,
     overlay::{Hop, METRIC_BASE, OverlayObject, OverlayRoute},
@@ -21,22 +21,22 @@ fn route(to: &str, hop: KernelHop) -> HeldRoute {
     HeldRoute::ours(destination, metric_of(destination), hop, None)
 }
 
-fn neighbour(last: u8, mac: u8) -> Entry {
+fn neighbour(last: u8, mac: u8) -> OverlayEntry {
     let ip = IpAddr::from([10, 5, last, 0]);
-    Entry::Neighbour { link: DEVICE, ip, mac: [2, 0, 0, 0, 0, mac] }
+    OverlayEntry::Neighbour { link: DEVICE, ip, mac: [2, 0, 0, 0, 0, mac] }
 }
 
-fn fdb(mac: u8, last: u8) -> Entry {
+fn fdb(mac: u8, last: u8) -> OverlayEntry {
     let remote = IpAddr::from([192, 0, 2, last]);
-    Entry::Fdb { link: DEVICE, mac: [2, 0, 0, 0, 0, mac], remote }
+    OverlayEntry::Fdb { link: DEVICE, mac: [2, 0, 0, 0, 0, mac], remote }
 }
 
-fn peer(n: u8) -> Vec<Entry> {
+fn peer(n: u8) -> Vec<OverlayEntry> {
     let hop = KernelHop::Link(DEVICE);
-    vec![neighbour(n, n), fdb(n, n), Entry::Route(route(&format!("10.5.{n}.0/24"), hop))]
+    vec![neighbour(n, n), fdb(n, n), OverlayEntry::Route(route(&format!("10.5.{n}.0/24"), hop))]
 }
 
-fn objects(entries: &[Vec<Entry>]) -> Objects {
+fn objects(entries: &[Vec<OverlayEntry>]) -> Objects {
     let mut all = Objects::default();
     for entry in entries.iter().flatten() {
         all.put(entry);
@@ -69,10 +69,13 @@ fn what_has_the_same_key_is_replaced_and_not_removed() {
 fn a_route_with_another_metric_than_its_own_is_a_leftover() {
     let right = route("10.5.2.0/24", KernelHop::Link(DEVICE));
     let wrong = HeldRoute { metric: METRIC_BASE, ..right };
-    let wanted = objects(&[vec![Entry::Route(right)]]);
-    let held = objects(&[vec![Entry::Route(wrong)]]);
+    let wanted = objects(&[vec![OverlayEntry::Route(right)]]);
+    let held = objects(&[vec![OverlayEntry::Route(wrong)]]);
     let plan = diff(&wanted, &held, &[], &[]);
-    assert_eq!((plan.set, plan.remove), (vec![Entry::Route(right)], vec![Entry::Route(wrong)]));
+    assert_eq!(
+        (plan.set, plan.remove),
+        (vec![OverlayEntry::Route(right)], vec![OverlayEntry::Route(wrong)])
+    );
     assert!(is_overlay_metric(right.metric) && !is_overlay_metric(0) && !is_overlay_metric(1024));
 }
 
@@ -81,9 +84,9 @@ fn of_others_routes_flannels_that_would_win_are_taken_over() {
     let gateway = "192.0.2.6".parse().unwrap();
     let direct = KernelHop::Via { gateway, link: UNDERLAY, onlink: false };
     let wanted = objects(&[vec![
-        Entry::Route(route("10.5.2.0/24", KernelHop::Link(DEVICE))),
-        Entry::Route(route("10.6.0.0/24", direct)),
-        Entry::Route(route("fd00:5:2::/64", KernelHop::Link(DEVICE))),
+        OverlayEntry::Route(route("10.5.2.0/24", KernelHop::Link(DEVICE))),
+        OverlayEntry::Route(route("10.6.0.0/24", direct)),
+        OverlayEntry::Route(route("fd00:5:2::/64", KernelHop::Link(DEVICE))),
     ]]);
     let theirs = |to: &str, hop, metric, protocol| {
         let route = HeldRoute { metric, protocol, ..route(to, hop) };

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    Overlay,
     peers::{clamped, plan_peers},
     report::{OverlayReport, OverlaySubject},
+    wireguard_socket::{Request, WireguardSocket},
+    worker::Overlay,
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
@@ -20,25 +21,10 @@ use netd_domain::{
     overlay::{DeviceKind, OverlayChange, OverlayState, SecretKey, WireguardPeer},
 };
 
-/// A socket that speaks to WireGuard, and the number that it has in this kernel.
-#[derive(Debug)]
-pub(super) struct Generic {
-    socket: Socket,
-    family: u16,
-}
-
-/// A request about a peer, and what it is for.
-struct Request<'a> {
-    name: &'a IfName,
-    key: [u8; 32],
-    body: Vec<u8>,
-    remove: bool,
-}
-
 impl Overlay {
     /// `None`: this kernel has no WireGuard. Asked again each time: the module may be
     /// loaded later.
-    pub(super) fn wireguard(&mut self) -> Result<Option<&mut Generic>, DataplaneError> {
+    pub(super) fn wireguard(&mut self) -> Result<Option<&mut WireguardSocket>, DataplaneError> {
         if self.generic.is_none() {
             let what = || failed("asking whether the kernel knows wireguard");
             let mut socket = Socket::open(Family::Generic).map_err(what())?;
@@ -52,7 +38,7 @@ impl Overlay {
                 _ => {}
             }
             let family = messages.iter().find_map(wireguard::read_family);
-            self.generic = family.map(|family| Generic { socket, family });
+            self.generic = family.map(|family| WireguardSocket { socket, family });
         }
         Ok(self.generic.as_mut())
     }
@@ -136,44 +122,6 @@ impl Overlay {
         for request in requests.into_iter().filter(|request| !request.remove) {
             let subject = OverlaySubject::Peer(request.name.clone(), request.key);
             report.refused.push((subject, no_wireguard()));
-        }
-        Ok(())
-    }
-}
-
-impl Generic {
-    fn one(&mut self, body: &[u8], what: &str) -> Result<(), DataplaneError> {
-        let mut batch = Batch::new();
-        batch.raw(self.family, libc::NLM_F_ACK as u16, body);
-        match self.socket.batch(batch).map_err(failed(what))?.pop() {
-            Some(Err(refusal)) => Err(refused(what, &refusal)),
-            _ => Ok(()),
-        }
-    }
-
-    /// One request a peer: a refusal holds up no other.
-    fn send(
-        &mut self,
-        requests: &[Request<'_>],
-        report: &mut OverlayReport,
-    ) -> Result<(), DataplaneError> {
-        const AT_ONCE: usize = 128;
-        for part in requests.chunks(AT_ONCE) {
-            let mut batch = Batch::new();
-            for request in part {
-                batch.raw(self.family, libc::NLM_F_ACK as u16, &request.body);
-            }
-            let results = self.socket.batch(batch).map_err(failed("setting peers"))?;
-            for (request, result) in part.iter().zip(results) {
-                let subject = OverlaySubject::Peer(request.name.clone(), request.key);
-                let deed = if request.remove { "remove" } else { "set" };
-                let detail = format!("{deed} {subject}");
-                match result {
-                    Ok(()) => report.repairs.push(Repair { kind: RepairKind::Peer, detail }),
-                    Err(r) if request.remove && r.errno == libc::ENODEV => {}
-                    Err(r) => report.refused.push((subject, refused(detail, &r))),
-                }
-            }
         }
         Ok(())
     }

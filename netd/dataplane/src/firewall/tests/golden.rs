@@ -10,7 +10,7 @@ use crate::{
 fn the_text_of_all_tables_is_as_reviewed() {
     let got = text::ruleset(&FirewallSettings::default(), &mixed()).unwrap();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dataplane/firewall/tests/golden.nft");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/firewall/tests/golden.nft");
         std::fs::write(path, &got).unwrap();
     }
     assert_eq!(got, include_str!("golden.nft"));

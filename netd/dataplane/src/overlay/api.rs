@@ -1,0 +1,81 @@
+//! What a [`Dataplane`] does for the overlay.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{
+    lookup::{DeviceCounters, KernelRoute, OverlayCapabilities, UnderlayChoice, UnderlayFound},
+    report::OverlayReport,
+    worker::Overlay,
+};
+use crate::{Dataplane, DataplaneError};
+use netd_domain::{
+    IfName,
+    overlay::{OverlayChange, OverlayState},
+};
+
+impl Dataplane {
+    /// Reads what the kernel holds, makes true what `wanted` says, adopts what is right,
+    /// and removes what of netd's own is there beyond. From then on what somebody else
+    /// changes of it is a [`crate::Drift::Overlay`].
+    ///
+    /// # Errors
+    /// The kernel can't be asked; what it refuses is in the report.
+    pub async fn sync_overlay(
+        &self,
+        wanted: Arc<OverlayState>,
+    ) -> Result<OverlayReport, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.sync(&wanted)).await
+    }
+
+    /// Makes a change without reading what is there; what it costs does not grow with
+    /// the number of peers. Devices have to be there (see [`Dataplane::sync_overlay`]).
+    ///
+    /// # Errors
+    /// As for `sync_overlay`.
+    pub async fn change_overlay(
+        &self,
+        change: OverlayChange,
+    ) -> Result<OverlayReport, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.change(&change)).await
+    }
+
+    /// What kinds of devices the kernel can make (it loads their modules if it has to);
+    /// none is made.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn overlay_capabilities(&self) -> Result<OverlayCapabilities, DataplaneError> {
+        self.overlay.call(Overlay::capabilities).await
+    }
+
+    /// Which way the kernel sends packets to `ip`; `None`: no way, or one to nowhere.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn route_to(&self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.route_to(ip)).await
+    }
+
+    /// Counters of devices; those that are not there are left out.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn device_counters(
+        &self,
+        names: Vec<IfName>,
+    ) -> Result<Vec<DeviceCounters>, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.counters(&names)).await
+    }
+
+    /// The device that leads to the other nodes. From then on a change of it (MTU,
+    /// addresses, up, down, gone) is a [`crate::Drift::Overlay`].
+    ///
+    /// # Errors
+    /// There is none, in words.
+    pub async fn underlay_of(
+        &self,
+        choice: UnderlayChoice,
+    ) -> Result<UnderlayFound, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.underlay_of(&choice)).await
+    }
+}
