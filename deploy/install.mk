@@ -50,7 +50,7 @@ build-plugin:
 # Runs on the machine that builds, whatever processor the release is for. The debug
 # profile, because a developer and the tests have built it already.
 build-manual:
-	cd $(ROOT) && env -u CARGO_BUILD_TARGET $(CARGO) run --quiet --locked -p netd-manual -- $(BUILT)/share
+	cd $(ROOT) && env -u CARGO_BUILD_TARGET $(CARGO) run --quiet --locked -p netd-manual -- $(abspath $(BUILT))/share
 
 install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	umask 022 && $(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSCONFDIR)/netd
@@ -68,8 +68,8 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	umask 022 && $(INSTALL) -d $(dir $(DOCKER_DROP_IN)) && \
 	  $(WITH_BINDIR) $(ROOT)/deploy/docker/docker.service.d-netd.conf > $(DOCKER_DROP_IN) && \
 	  chmod 0644 $(DOCKER_DROP_IN)
-	umask 022 && cd $(BUILT)/share && for file in $$(find . -type f); do \
-	  $(INSTALL) -D -m 0644 $$file $(DESTDIR)$(DATADIR)/$$file || exit 1; \
+	umask 022 && for file in $$(cd $(BUILT)/share && find . -type f); do \
+	  $(INSTALL) -D -m 0644 $(BUILT)/share/$$file $(DESTDIR)$(DATADIR)/$$file || exit 1; \
 	done
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 	@echo "Installed. Next: $(BINDIR)/netd doctor"
