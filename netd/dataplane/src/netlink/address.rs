@@ -7,8 +7,9 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
 };
+use rtnetlink::AddressMessageBuilder;
 
-use super::attribute;
+use super::{attribute, missing};
 
 /// The family of an address.
 pub(crate) fn family(ip: IpAddr) -> AddressFamily {
@@ -31,33 +32,28 @@ pub(crate) fn remove(index: u32, net: IpNet) -> RouteNetlinkMessage {
 }
 
 fn message(index: u32, net: IpNet) -> AddressMessage {
-    let ip = net.addr();
-    let mut message = AddressMessage::default();
-    message.header.family = family(ip);
-    message.header.index = index;
-    message.header.prefix_len = net.prefix_len();
-    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
     match net {
-        // A /31 or /32 has no broadcast address (RFC 3021).
-        IpNet::V4(v4) if v4.prefix_len() < 31 => {
-            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
-        }
-        IpNet::V4(_) => {}
+        IpNet::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(v4.addr(), v4.prefix_len())
+            .build(),
         IpNet::V6(v6) => {
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(index)
+                .address(v6.addr(), v6.prefix_len())
+                .build();
             if v6.addr().is_unicast_link_local() {
                 message.header.scope = AddressScope::Link;
             }
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
         }
     }
-    message
 }
 
 /// Asks for the addresses of the link `index` (as a dump).
 pub(crate) fn list(index: u32) -> RouteNetlinkMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    RouteNetlinkMessage::GetAddress(message)
+    RouteNetlinkMessage::GetAddress(missing::addresses_of(index))
 }
 
 /// Reads an address back.

@@ -5,13 +5,12 @@ use std::os::fd::RawFd;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo, LinkMessage,
+        BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
     },
-    nsid::{NsidAttribute, NsidMessage},
 };
+use rtnetlink::{LinkBridge, LinkIfb, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use super::missing;
 use crate::endpoint::op::LinkChange;
 use netd_domain::{BridgeWiring, IfName, Mac, Wiring};
 
@@ -25,13 +24,11 @@ pub(crate) enum LinkId<'a> {
 }
 
 impl LinkId<'_> {
-    fn message(self) -> LinkMessage {
-        let mut message = LinkMessage::default();
+    fn builder(self) -> LinkMessageBuilder<LinkUnspec> {
         match self {
-            Self::Index(index) => message.header.index = index,
-            Self::Name(name) => message.attributes.push(LinkAttribute::IfName(name.into())),
+            Self::Index(index) => LinkUnspec::new_with_index(index),
+            Self::Name(name) => LinkUnspec::new_with_name(name),
         }
-        message
     }
 }
 
@@ -39,34 +36,28 @@ impl LinkId<'_> {
 /// namespace `netns`, still down (up in here is refused with ENOTCONN). One queue each:
 /// a queue a processor costs 200 us.
 pub(crate) fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteNetlinkMessage {
-    let mut peer = LinkMessage::default();
-    peer.attributes = end(&wiring.ifname, wiring.mac.bytes(), wiring.mtu);
-    peer.attributes.push(LinkAttribute::NetNsFd(netns));
-    let mut message = up(LinkMessage::default());
-    message.attributes = end(&wiring.host_ifname, wiring.host_mac.bytes(), wiring.mtu);
-    message.attributes.extend(master.map(LinkAttribute::Controller));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-    ]));
-    RouteNetlinkMessage::NewLink(message)
+    let peer = end(LinkMessageBuilder::<LinkUnspec>::new(), &wiring.ifname, wiring.mac, wiring.mtu);
+    let peer = InfoData::Veth(InfoVeth::Peer(peer.setns_by_fd(netns).build()));
+    let host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
+    let mut host = end(host, &wiring.host_ifname, wiring.host_mac, wiring.mtu).up();
+    if let Some(bridge) = master {
+        host = host.controller(bridge);
+    }
+    RouteNetlinkMessage::NewLink(host.set_info_data(peer).build())
+}
+
+fn end<T>(
+    builder: LinkMessageBuilder<T>,
+    name: &IfName,
+    mac: Mac,
+    mtu: u32,
+) -> LinkMessageBuilder<T> {
+    missing::one_queue(builder.name(name.as_str()).address(mac.bytes().to_vec()).mtu(mtu))
 }
 
 /// Gives the namespace `netns` an id in the host's, unless it has one.
 pub(crate) fn netns_id(netns: RawFd, id: i32) -> RouteNetlinkMessage {
-    let mut message = NsidMessage::default();
-    message.attributes = vec![NsidAttribute::Fd(netns.cast_unsigned()), NsidAttribute::Id(id)];
-    RouteNetlinkMessage::NewNsId(message)
-}
-
-fn end(name: &IfName, mac: [u8; 6], mtu: u32) -> Vec<LinkAttribute> {
-    vec![
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::Address(mac.to_vec()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::NumTxQueues(1),
-        LinkAttribute::NumRxQueues(1),
-    ]
+    RouteNetlinkMessage::NewNsId(missing::namespace_id(netns, id))
 }
 
 /// Changes an end of a pair; `mac` and `master` are used if the change says so.
@@ -77,109 +68,82 @@ pub(crate) fn change(
     mtu: u32,
     master: Option<u32>,
 ) -> RouteNetlinkMessage {
-    let mut message = which.message();
+    let mut builder = which.builder();
     if change.up {
-        message = up(message);
+        builder = builder.up();
     }
-    let attributes = &mut message.attributes;
     if change.mac {
-        attributes.push(LinkAttribute::Address(mac.to_vec()));
+        builder = builder.address(mac.to_vec());
     }
     if change.mtu {
-        attributes.push(LinkAttribute::Mtu(mtu));
+        builder = builder.mtu(mtu);
     }
-    if change.master {
-        attributes.extend(master.map(LinkAttribute::Controller));
+    if let Some(bridge) = master.filter(|_| change.master) {
+        builder = builder.controller(bridge);
     }
     if change.no_autoconf {
-        attributes.push(no_autoconf());
+        builder = builder.append_extra_attribute(missing::no_autoconf());
     }
     if change.hairpin {
-        attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
-        ]));
+        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        builder = builder.set_port_kind(InfoPortKind::Bridge).set_port_data(hairpin);
     }
-    // SETLINK ignores what belongs to the bridge port.
-    RouteNetlinkMessage::NewLink(message)
-}
-
-fn no_autoconf() -> LinkAttribute {
-    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
-}
-
-fn up(mut message: LinkMessage) -> LinkMessage {
-    message.header.flags |= LinkFlags::Up;
-    message.header.change_mask |= LinkFlags::Up;
-    message
+    // RTM_SETLINK ignores what belongs to the bridge port.
+    RouteNetlinkMessage::NewLink(builder.build())
 }
 
 /// Brings a link up.
 pub(crate) fn set_up(which: LinkId<'_>) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::SetLink(up(which.message()))
+    RouteNetlinkMessage::SetLink(which.builder().up().build())
 }
 
 /// Takes a link down and puts it in `group`.
 pub(crate) fn detach(which: LinkId<'_>, group: u32) -> RouteNetlinkMessage {
-    let mut message = which.message();
-    message.header.change_mask = LinkFlags::Up;
-    message.attributes.push(LinkAttribute::Group(group));
-    RouteNetlinkMessage::SetLink(message)
+    RouteNetlinkMessage::SetLink(which.builder().down().link_group(group).build())
 }
 
 /// Removes one link.
 pub(crate) fn delete(which: LinkId<'_>) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::DelLink(which.message())
+    RouteNetlinkMessage::DelLink(which.builder().build())
 }
 
 /// Removes every link of a group at once.
 pub(crate) fn delete_group(group: u32) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::Group(group));
+    let message = LinkMessageBuilder::<LinkUnspec>::new().link_group(group).build();
     RouteNetlinkMessage::DelLink(message)
 }
 
 /// Asks for one link, without its statistics.
 pub(crate) fn get(which: LinkId<'_>) -> RouteNetlinkMessage {
-    let mut message = which.message();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    RouteNetlinkMessage::GetLink(message)
+    let builder = which.builder().append_extra_attribute(missing::without_statistics());
+    RouteNetlinkMessage::GetLink(builder.build())
 }
 
 /// Asks for every link (as a dump), of one kind if given.
 pub(crate) fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let kind = kind.map(|kind| LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-    message.attributes.extend(kind);
-    RouteNetlinkMessage::GetLink(message)
+    let builder = match kind {
+        Some(kind) => LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind),
+        None => LinkMessageBuilder::<LinkUnspec>::new(),
+    };
+    let builder = builder.append_extra_attribute(missing::without_statistics());
+    RouteNetlinkMessage::GetLink(builder.build())
 }
 
-/// A bridge as ours are: fixed MAC, no STP, no snooping (without a querier it cuts
-/// off neighbour discovery), up.
+/// A bridge as netd makes it: up, with a fixed MAC, without STP and without multicast
+/// snooping (which, without a querier, cuts off neighbour discovery).
 pub(crate) fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
-    let mut message = up(LinkId::Name(wiring.name.as_str()).message());
-    message.attributes.push(LinkAttribute::Address(wiring.mac.bytes().to_vec()));
-    message.attributes.push(LinkAttribute::Mtu(mtu));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Bridge),
-        LinkInfo::Data(InfoData::Bridge(vec![
-            InfoBridge::StpState(BridgeStpState::Disabled),
-            InfoBridge::MulticastSnooping(false),
-        ])),
-    ]));
-    RouteNetlinkMessage::NewLink(message)
+    let builder = LinkBridge::new(wiring.name.as_str())
+        .address(wiring.mac.bytes().to_vec())
+        .mtu(mtu)
+        .stp_state(BridgeStpState::Disabled)
+        .mcast_snooping(false);
+    RouteNetlinkMessage::NewLink(builder.build())
 }
 
 /// The device that limits what a pod sends.
 pub(crate) fn ifb(name: &IfName, mtu: u32) -> RouteNetlinkMessage {
-    let mut message = up(LinkId::Name(name.as_str()).message());
-    message.attributes.push(LinkAttribute::Mtu(mtu));
-    message.attributes.push(LinkAttribute::NumTxQueues(1));
-    message.attributes.push(LinkAttribute::NumRxQueues(1));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
-    RouteNetlinkMessage::NewLink(message)
+    let builder = missing::one_queue(LinkIfb::new(name.as_str()).up().mtu(mtu));
+    RouteNetlinkMessage::NewLink(builder.build())
 }
 
 /// An Ethernet address, if it is one that an interface can have.

@@ -5,10 +5,12 @@
 
 pub(crate) mod address;
 pub(crate) mod attribute;
+mod dump;
 pub(crate) mod entry;
 pub(crate) mod link;
 pub(crate) mod link_group;
 mod message;
+mod missing;
 pub(crate) mod neighbour;
 pub(crate) mod overlay_device;
 pub(crate) mod overlay_entry;
@@ -16,6 +18,8 @@ pub(crate) mod query;
 pub(crate) mod route;
 mod socket;
 pub(crate) mod tc;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wireguard;
 
 #[cfg(any(test, feature = "fuzzing"))]

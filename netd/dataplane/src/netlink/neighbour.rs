@@ -5,31 +5,20 @@ use std::net::IpAddr;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::RouteType,
 };
 
-use super::{address::family, link::read_mac};
+use super::{address::family, link::read_mac, missing};
 use netd_domain::Mac;
 
 /// A permanent neighbour on the link `index`.
 pub(crate) fn add(index: u32, ip: IpAddr, mac: Mac) -> RouteNetlinkMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(ip);
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::from(ip)),
-        NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()),
-    ];
+    let message = missing::permanent_neighbour(family(ip), index, ip, mac.bytes());
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
 /// Asks for the neighbours of the link `index` (as a dump).
 pub(crate) fn list(index: u32) -> RouteNetlinkMessage {
-    let mut message = NeighbourMessage::default();
-    message.attributes.push(NeighbourAttribute::IfIndex(index));
-    RouteNetlinkMessage::GetNeighbour(message)
+    RouteNetlinkMessage::GetNeighbour(missing::neighbours_of(index))
 }
 
 /// Reads a permanent neighbour back, with the index of its link.

@@ -6,11 +6,12 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpTunnel, InfoKind, InfoVxlan,
-        LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
+        LinkAttribute, LinkFlags, LinkInfo, Stats64,
     },
 };
+use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan, LinkWireguard};
 
-use super::Received;
+use super::{Received, missing};
 use netd_domain::overlay::{DeviceKind, OverlayDevice, VxlanDevice};
 
 /// What the alias of netd's overlay devices begins with (`ip -d link` shows it): known
@@ -71,50 +72,32 @@ pub(crate) fn kind_name(kind: &DeviceKind) -> &'static str {
 
 /// Makes a device, down; `None` for one that netd doesn't make.
 pub(crate) fn create(device: &OverlayDevice, underlay: u32) -> Option<RouteNetlinkMessage> {
-    let mut message = LinkMessage::default();
-    let attributes = &mut message.attributes;
-    attributes.push(LinkAttribute::IfName(device.name.to_string()));
-    attributes.push(LinkAttribute::Mtu(device.mtu));
-    let info = match &device.kind {
-        DeviceKind::Vxlan(vxlan) => {
-            attributes.push(LinkAttribute::Address(vxlan.mac.bytes().to_vec()));
-            vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(new_vxlan(vxlan, underlay))]
-        }
+    let name = device.name.as_str();
+    let message = match &device.kind {
+        DeviceKind::Vxlan(vxlan) => new_vxlan(name, vxlan, underlay).mtu(device.mtu).build(),
         DeviceKind::Ipip { local, .. } => {
-            let data = vec![
-                InfoIpTunnel::Link(underlay),
-                InfoIpTunnel::Local(IpAddr::V4(*local)),
-                InfoIpTunnel::PMtuDisc(true),
-            ];
-            vec![LinkInfo::Kind(InfoKind::IpIp), LinkInfo::Data(InfoData::IpTunnel(data))]
+            let builder = LinkIpIp::new(name).mtu(device.mtu);
+            builder.dev(underlay).local(*local).pmtudisc(true).build()
         }
-        DeviceKind::Wireguard { .. } => vec![LinkInfo::Kind(InfoKind::Wireguard)],
+        DeviceKind::Wireguard { .. } => LinkWireguard::new(name).mtu(device.mtu).build(),
         DeviceKind::Tun => return None,
     };
-    attributes.push(LinkAttribute::LinkInfo(info));
     Some(RouteNetlinkMessage::NewLink(message))
 }
 
-/// UDP checksums as the kernel has them by default, which is what flannel's nodes send
-/// and take: on in both families. A node that sent none over IPv6 would not be heard.
-fn new_vxlan(vxlan: &VxlanDevice, underlay: u32) -> InfoData {
-    let mut data = vec![
-        InfoVxlan::Id(vxlan.vni),
-        InfoVxlan::Link(underlay),
-        local(vxlan.local),
-        InfoVxlan::Learning(vxlan.learning),
-        InfoVxlan::Port(vxlan.port),
-    ];
-    if vxlan.gbp {
-        data.push(InfoVxlan::Gbp);
-    }
-    InfoData::Vxlan(data)
+/// UDP checksums are left as the kernel has them by default, which is what flannel's nodes
+/// send and accept: on in both families. A node that sent none over IPv6 would not be heard.
+fn new_vxlan(name: &str, vxlan: &VxlanDevice, underlay: u32) -> LinkMessageBuilder<LinkVxlan> {
+    let builder = LinkVxlan::new(name, vxlan.vni).address(vxlan.mac.bytes().to_vec());
+    let builder = sent_from(builder.dev(underlay), vxlan.local);
+    let builder = builder.learning(vxlan.learning).port(vxlan.port);
+    if vxlan.gbp { builder.gbp() } else { builder }
 }
 
-fn local(ip: IpAddr) -> InfoVxlan {
+fn sent_from(builder: LinkMessageBuilder<LinkVxlan>, ip: IpAddr) -> LinkMessageBuilder<LinkVxlan> {
     match ip {
-        IpAddr::V4(v4) => InfoVxlan::Local(v4),
-        IpAddr::V6(v6) => InfoVxlan::Local6(v6),
+        IpAddr::V4(v4) => builder.local(v4),
+        IpAddr::V6(v6) => builder.local6(v6),
     }
 }
 
@@ -140,32 +123,19 @@ pub(crate) enum Setting {
 
 /// Changes the device `index`.
 pub(crate) fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    let vxlan = |data| {
-        let (kind, data) = (LinkInfo::Kind(InfoKind::Vxlan), InfoData::Vxlan(data));
-        LinkAttribute::LinkInfo(vec![kind, LinkInfo::Data(data)])
+    let link = || LinkUnspec::new_with_index(index);
+    let vxlan =
+        || LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan).index(index);
+    let message = match setting {
+        Setting::Up => link().up().build(),
+        Setting::Mtu(mtu) => link().mtu(mtu).build(),
+        Setting::Queue(packets) => link().txqueuelen(packets).build(),
+        Setting::Mac(mac) => link().address(mac.to_vec()).build(),
+        Setting::Mark => link().alias(MARK).build(),
+        Setting::NoAutoconf => link().append_extra_attribute(missing::no_autoconf()).build(),
+        Setting::Source { local, underlay } => sent_from(vxlan().dev(underlay), local).build(),
+        Setting::Learning(learning) => vxlan().learning(learning).build(),
     };
-    let attribute = match setting {
-        Setting::Up => {
-            message.header.flags |= LinkFlags::Up;
-            message.header.change_mask |= LinkFlags::Up;
-            return RouteNetlinkMessage::NewLink(message);
-        }
-        Setting::Mtu(mtu) => LinkAttribute::Mtu(mtu),
-        Setting::Queue(packets) => LinkAttribute::TxQueueLen(packets),
-        Setting::Mac(mac) => LinkAttribute::Address(mac.to_vec()),
-        Setting::Mark => LinkAttribute::IfAlias(MARK.to_owned()),
-        Setting::NoAutoconf => {
-            let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
-        }
-        Setting::Source { local: ip, underlay } => {
-            vxlan(vec![InfoVxlan::Link(underlay), local(ip)])
-        }
-        Setting::Learning(learning) => vxlan(vec![InfoVxlan::Learning(learning)]),
-    };
-    message.attributes.push(attribute);
     RouteNetlinkMessage::NewLink(message)
 }
 
@@ -173,13 +143,12 @@ pub(crate) fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
 /// it can't make that kind, with a complaint about the settings if it could.
 pub(crate) fn probe(kind: InfoKind) -> RouteNetlinkMessage {
     const NO_PROTOCOL: u8 = 99;
-    let mut info = vec![LinkInfo::Kind(kind.clone())];
-    if kind == InfoKind::IpIp {
-        let protocol = InfoIpTunnel::Protocol(NO_PROTOCOL.into());
-        info.push(LinkInfo::Data(InfoData::IpTunnel(vec![protocol])));
-    }
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::LinkInfo(info));
+    let message = if kind == InfoKind::IpIp {
+        let builder = LinkMessageBuilder::<LinkIpIp>::new_with_info_kind(kind);
+        builder.protocol(NO_PROTOCOL.into()).build()
+    } else {
+        LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).build()
+    };
     RouteNetlinkMessage::NewLink(message)
 }
 
@@ -259,9 +228,7 @@ fn read_ipip(settings: &[InfoIpTunnel]) -> HeldIpip {
 
 /// Asks for a link with its counters.
 pub(crate) fn get_with_counters(name: &str) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    RouteNetlinkMessage::GetLink(message)
+    RouteNetlinkMessage::GetLink(LinkUnspec::new_with_name(name).build())
 }
 
 /// A link's counters, if the message has them.

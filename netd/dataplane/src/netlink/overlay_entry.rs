@@ -4,12 +4,10 @@
 use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-    },
+    neighbour::NeighbourMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-        RouteProtocol, RouteScope, RouteType,
+        RouteScope, RouteType,
     },
 };
 
@@ -17,6 +15,7 @@ use super::{
     address::{family, unspecified},
     attribute,
     entry::{HeldRoute, KernelHop, OverlayEntry},
+    missing, route,
 };
 
 /// Lengths of `ndmsg` and `rtmsg`.
@@ -54,43 +53,20 @@ pub(crate) fn remove(entry: &OverlayEntry) -> RouteNetlinkMessage {
 }
 
 fn neighbour(entry: &OverlayEntry) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    let header = &mut message.header;
-    header.state = NeighbourState::Permanent;
-    header.kind = RouteType::Unicast;
-    let (link, ip, mac) = match entry {
+    match *entry {
         OverlayEntry::Neighbour { link, ip, mac } => {
-            header.family = family(*ip);
-            (*link, *ip, *mac)
+            missing::permanent_neighbour(family(ip), link, ip, mac)
         }
-        OverlayEntry::Fdb { link, mac, remote } => {
-            header.family = AddressFamily::Bridge;
-            header.flags = NeighbourFlags::Own;
-            (*link, *remote, *mac)
-        }
-        OverlayEntry::Route(_) => return message,
-    };
-    header.ifindex = link;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::from(ip)),
-        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
-    ];
-    message
+        OverlayEntry::Fdb { link, mac, remote } => missing::forwarding_entry(link, mac, remote),
+        OverlayEntry::Route(_) => NeighbourMessage::default(),
+    }
 }
 
 fn route(held: &HeldRoute) -> RouteMessage {
     let to = held.destination;
-    let mut message = RouteMessage::default();
+    let mut message = route::to(to, held.protocol);
     let header = &mut message.header;
-    header.address_family = family(to.addr());
-    header.destination_prefix_length = to.prefix_len();
-    header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = RouteProtocol::from(held.protocol);
-    header.kind = RouteType::Unicast;
     let attributes = &mut message.attributes;
-    if to.prefix_len() > 0 {
-        attributes.push(RouteAttribute::Destination(RouteAddress::from(to.addr())));
-    }
     attributes.push(RouteAttribute::Priority(held.metric));
     match held.hop {
         KernelHop::Nowhere => header.kind = RouteType::BlackHole,
@@ -115,19 +91,12 @@ fn route(held: &HeldRoute) -> RouteMessage {
 
 /// Asks for the main table's routes that `protocol` made (as a dump).
 pub(crate) fn get_routes(family: AddressFamily, protocol: u8) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.header.protocol = RouteProtocol::from(protocol);
-    message.attributes.push(RouteAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN)));
-    RouteNetlinkMessage::GetRoute(message)
+    RouteNetlinkMessage::GetRoute(missing::routes_made_by(family, protocol))
 }
 
 /// Asks for the forwarding entries of the link `index` (as a dump).
 pub(crate) fn get_fdb(index: u32) -> RouteNetlinkMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = index;
-    RouteNetlinkMessage::GetNeighbour(message)
+    RouteNetlinkMessage::GetNeighbour(missing::forwarding_entries_of(index))
 }
 
 /// Reads a permanent neighbour, or a permanent forwarding entry of a device's own (not

@@ -99,7 +99,7 @@ fn autoconf(parts: &[AfSpecUnspec]) -> bool {
 
 /// The addresses of a link.
 pub(crate) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
-    let all = socket.dump(address::list(index))?;
+    let all = some_family(socket.dump(address::list(index)))?;
     let read = |message: &Received| match message.route()? {
         RouteNetlinkMessage::NewAddress(m) if m.header.index == index => address::read(&m),
         _ => None,

@@ -1,6 +1,6 @@
 //! Routes of pods, and questions about routes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::{
@@ -10,11 +10,9 @@ use netlink_packet_route::{
         RouteScope, RouteType,
     },
 };
+use rtnetlink::RouteMessageBuilder;
 
-use super::{
-    address::{family, unspecified},
-    attribute,
-};
+use super::{address::unspecified, attribute, missing};
 use netd_domain::Route;
 
 /// Length of `rtmsg`.
@@ -22,13 +20,32 @@ const HEADER: usize = 12;
 /// Marks netd's own routes (`ip route` shows `proto 110`).
 pub(crate) const NETD_PROTOCOL: u8 = 110;
 
+/// A route of the main table that `protocol` makes.
+pub(super) fn to(destination: IpNet, protocol: u8) -> RouteMessage {
+    let protocol = RouteProtocol::from(protocol);
+    let mut message = match destination {
+        IpNet::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(protocol)
+            .destination_prefix(v4.addr(), v4.prefix_len())
+            .build(),
+        IpNet::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .protocol(protocol)
+            .destination_prefix(v6.addr(), v6.prefix_len())
+            .build(),
+    };
+    if destination.prefix_len() == 0 {
+        // Default routes have no destination.
+        message.attributes.clear();
+    }
+    message
+}
+
 /// Asks which way packets to `ip` would take.
 pub(crate) fn look_up(ip: IpAddr) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header = RouteHeader { kind: RouteType::Unspec, ..RouteHeader::default() };
-    message.header.address_family = family(ip);
-    message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
-    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(ip))];
+    // A question has none of what a route's header says, or the kernel refuses it.
+    let mut message = to(IpNet::from(ip), 0);
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.header.kind = RouteType::Unspec;
     RouteNetlinkMessage::GetRoute(message)
 }
 
@@ -40,20 +57,9 @@ pub(crate) fn is_local(answer: &RouteNetlinkMessage) -> bool {
 /// A route out of the link `index`.
 pub(crate) fn add(index: u32, route: &Route) -> RouteNetlinkMessage {
     let destination = route.destination.trunc();
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = family(destination.addr());
-    header.destination_prefix_length = destination.prefix_len();
-    header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = RouteProtocol::Other(NETD_PROTOCOL);
-    header.kind = RouteType::Unicast;
+    let mut message = to(destination, NETD_PROTOCOL);
     if route.gateway.is_none() && destination.addr().is_ipv4() {
-        header.scope = RouteScope::Link;
-    }
-    if destination.prefix_len() > 0 {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(RouteAddress::from(destination.addr())));
+        message.header.scope = RouteScope::Link;
     }
     if let Some(via) = route.gateway {
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
@@ -64,9 +70,7 @@ pub(crate) fn add(index: u32, route: &Route) -> RouteNetlinkMessage {
 
 /// Asks for the main table's routes of a family (as a dump), out of one link if given.
 pub(crate) fn list(family: AddressFamily, oif: Option<u32>) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.attributes.push(RouteAttribute::Table(u32::from(RouteHeader::RT_TABLE_MAIN)));
+    let mut message = missing::routes_of(family);
     message.attributes.extend(oif.map(RouteAttribute::Oif));
     RouteNetlinkMessage::GetRoute(message)
 }

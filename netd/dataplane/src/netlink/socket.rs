@@ -13,11 +13,13 @@ use std::{
 
 use netlink_packet_route::RouteNetlinkMessage;
 
-use super::message::{Batch, Received, Refusal, cut, flags, outcome, sequence};
+use super::{
+    dump::Dump,
+    message::{Batch, Received, Refusal, cut, outcome, sequence},
+};
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// uapi/linux/netlink.h
 const NETLINK_GET_STRICT_CHK: i32 = 12;
 /// Largest datagram that the kernel sends: dumps come in parts of at most 32 KiB,
@@ -187,18 +189,10 @@ impl Socket {
     /// Sends a dump request and gathers all of its answer.
     ///
     /// # Errors
-    /// The kernel's refusal (as an OS error), or the socket's failure. A dump that was
-    /// interrupted by a change is made again.
+    /// The kernel's refusal or failure in the midst of the dump (as an OS error), or the
+    /// socket's failure. A dump that a change interrupted is tried again.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<Received>> {
-        const TRIES: usize = 8;
-        for _ in 0..TRIES {
-            let mut batch = Batch::new();
-            batch.route(message.clone(), libc::NLM_F_DUMP as u16);
-            if let (all, true) = self.dump_once(batch)? {
-                return Ok(all);
-            }
-        }
-        Err(io::Error::other("the kernel's tables change faster than they can be read"))
+        self.dump_whole(|batch| batch.route(message.clone(), libc::NLM_F_DUMP as u16))
     }
 
     /// As [`Socket::dump`], for tables that hardly ever stand still: after some tries
@@ -208,52 +202,49 @@ impl Socket {
     /// # Errors
     /// As for `dump`.
     pub fn dump_moving(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<Received>> {
-        const TRIES: usize = 3;
+        const MAX_TRIES: usize = 3;
         let mut found = Vec::new();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let mut batch = Batch::new();
             batch.route(message.clone(), libc::NLM_F_DUMP as u16);
-            let (all, whole) = self.dump_once(batch)?;
-            if whole {
-                return Ok(all);
+            let dump = self.dump_once(batch)?;
+            if dump.consistent {
+                return Ok(dump.found);
             }
-            found.extend(all);
+            found.extend(dump.found);
         }
         Ok(found)
     }
 
-    /// As [`Socket::dump`] for an encoded request (netfilter).
+    /// As [`Socket::dump`] for an encoded request (netfilter, generic netlink).
     ///
     /// # Errors
     /// As for `dump`.
     pub fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
-        let mut batch = Batch::new();
-        batch.raw(kind, libc::NLM_F_DUMP as u16, body);
-        match self.dump_once(batch)? {
-            (all, true) => Ok(all),
-            _ => Err(io::Error::other("the kernel's tables changed while they were read")),
-        }
+        self.dump_whole(|batch| batch.raw(kind, libc::NLM_F_DUMP as u16, body))
     }
 
-    /// What was found, and whether nothing changed meanwhile.
-    fn dump_once(&mut self, mut batch: Batch) -> io::Result<(Vec<Received>, bool)> {
-        let first = self.stamp(&mut batch);
+    /// Sends the dump that `ask` adds until its answer is consistent.
+    fn dump_whole(&mut self, ask: impl Fn(&mut Batch)) -> io::Result<Vec<Received>> {
+        const MAX_TRIES: usize = 8;
+        for _ in 0..MAX_TRIES {
+            let mut batch = Batch::new();
+            ask(&mut batch);
+            let dump = self.dump_once(batch)?;
+            if dump.consistent {
+                return Ok(dump.found);
+            }
+        }
+        Err(io::Error::other("the kernel's tables change faster than they can be read"))
+    }
+
+    fn dump_once(&mut self, mut batch: Batch) -> io::Result<Dump> {
+        let mut dump = Dump::new(self.stamp(&mut batch));
         self.send(&batch.bytes)?;
-        let (mut all, mut whole) = (Vec::new(), true);
         loop {
             for message in self.receive(0)? {
-                if sequence(&message.bytes) != first {
-                    continue;
-                }
-                whole &= flags(&message.bytes) & libc::NLM_F_DUMP_INTR as u16 == 0;
-                match message.kind {
-                    NLMSG_DONE => return Ok((all, whole)),
-                    NLMSG_ERROR => {
-                        if let Err(refusal) = outcome(&message.bytes) {
-                            return Err(io::Error::from_raw_os_error(refusal.errno));
-                        }
-                    }
-                    _ => all.push(message),
+                if dump.add(message)? {
+                    return Ok(dump);
                 }
             }
         }
