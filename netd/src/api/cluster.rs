@@ -24,7 +24,7 @@ impl ClusterService for Api {
         &self,
         _: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        let view = self.node.overlay()?.cluster(&self.node).await;
+        let view = self.node.overlay()?.cluster(&*self.node).await;
         let (behind_since, behind_reason) = view.behind.unwrap_or_default();
         Ok(Response::new(v1::ListNodesResponse {
             nodes: view.nodes.into_iter().map(node).collect(),
@@ -44,7 +44,7 @@ impl ClusterService for Api {
             let shown: String = text.chars().take(64).collect();
             Error::from(Invalid::field("ip", format!("\"{shown}\" is not an IP address")))
         })?;
-        let view = self.node.overlay()?.route(&self.node, ip).await?;
+        let view = self.node.overlay()?.route(&*self.node, ip).await?;
         Ok(Response::new(route(ip, view)))
     }
 

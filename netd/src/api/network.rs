@@ -2,7 +2,6 @@
 
 use netd_api::v1::{self, network_service_server::NetworkService};
 use tonic::{Request, Response, Status};
-use tracing::Instrument as _;
 
 use super::{
     Api, convert,
@@ -26,11 +25,7 @@ impl NetworkService for Api {
             let network =
                 network_request::network(request.into_inner().network).map_err(Error::from)?;
             let name = network.name.clone();
-            let node = self.node.clone();
-            // Goes on to its end even if the caller goes away.
-            let work =
-                tokio::spawn(async move { node.create_network(network).await }.in_current_span());
-            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            self.node.create_network(network).await?;
             let network = Some(convert::network_status(&self.node.network(&name)?));
             Ok(Response::new(v1::CreateNetworkResponse { network }))
         };
@@ -61,10 +56,7 @@ impl NetworkService for Api {
         let span = peer::span(&request);
         let done = async {
             let name = name(&request.into_inner().name)?;
-            let node = self.node.clone();
-            let work =
-                tokio::spawn(async move { node.delete_network(&name).await }.in_current_span());
-            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            self.node.delete_network(&name).await?;
             Ok(Response::new(v1::DeleteNetworkResponse {}))
         };
         self.counted(Verb::DeleteNetwork, span, done).await
@@ -97,10 +89,7 @@ impl NetworkService for Api {
         let done = async {
             let text = request.into_inner().address;
             let ip = parse(&text, "an IP address").map_err(|e| Invalid::field("address", e));
-            let (ip, node) = (ip.map_err(Error::from)?, self.node.clone());
-            let work =
-                tokio::spawn(async move { node.release_address(ip).await }.in_current_span());
-            work.await.map_err(|e| Error::Internal(e.to_string()))??;
+            self.node.release_address(ip.map_err(Error::from)?).await?;
             Ok(Response::new(v1::ReleaseAddressResponse {}))
         };
         self.counted(Verb::ReleaseAddress, span, done).await

@@ -54,7 +54,7 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     let (membership, updates) = Membership::start(store.clone(), options).await?;
     let tunnel = TunnelClient::new(&settings.tunnel_socket);
     let overlay = Overlay::new(OverlayParts { settings, membership, store, tunnel, identity });
-    overlay.start(node.clone(), updates).await;
+    node.join_cluster(overlay, updates).await;
     Ok(())
 }
 

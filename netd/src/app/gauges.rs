@@ -22,7 +22,7 @@ pub async fn follow(node: Arc<Node>) {
             }
         }
         if let Ok(overlay) = node.overlay() {
-            overlay.measure(&node).await;
+            overlay.measure(&*node).await;
         }
         tokio::time::sleep(INTERVAL).await;
     }

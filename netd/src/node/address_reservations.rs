@@ -1,27 +1,27 @@
 //! Addresses reserved before their endpoint is created: a runtime's IPAM asks for them
-//! one by one, and says when it needs them no more.
+//! one by one, and releases each when it no longer needs it.
 
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use tracing::Instrument as _;
 
 use super::{
     core::Node,
     error::{Error, Result},
     record::encode,
+    run_to_end::run_to_end,
     state::{AddressOwner, AddressReservation},
 };
 use netd_domain::ipam::IpamError;
 use netd_domain::{Endpoint, EndpointKey};
 use netd_store::{Store as _, TxnOutcome};
 
-/// How often another address is tried when the store says that one is held.
-const TRIES: usize = 16;
+/// How often another address is tried when the store says that one is in use.
+const MAX_TRIES: usize = 16;
 
 impl Node {
     /// Reserves an address of `part` of a network's subnet: `wanted`, or any.
-    /// Goes on to its end even if the caller goes away.
+    /// Runs to its end even if the caller goes away.
     ///
     /// # Errors
     /// Nothing is reserved then.
@@ -31,12 +31,11 @@ impl Node {
         wanted: Option<IpAddr>,
     ) -> Result<AddressReservation> {
         let node = self.clone();
-        let work = async move { node.reserve_to_the_end(part, wanted).await };
-        let work = tokio::spawn(work.in_current_span());
-        work.await.map_err(|e| Error::Internal(format!("reserve: {e}")))?
+        let reserve = async move { node.reserve_to_end(part, wanted).await };
+        run_to_end("reserve address", reserve).await
     }
 
-    async fn reserve_to_the_end(
+    async fn reserve_to_end(
         &self,
         part: IpNet,
         wanted: Option<IpAddr>,
@@ -44,13 +43,13 @@ impl Node {
         if let Some(network) = self.state.network_of(&part) {
             self.refuse_docker0s(&network)?;
         }
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let reservation = self.state.reserve_address(part, wanted)?;
             let (network, ip) = (&reservation.network, reservation.address.addr());
             match self.store.commit(encode::reserve(network, ip)).await {
                 Ok(TxnOutcome::Committed(_)) => return Ok(reservation),
                 Ok(TxnOutcome::Conflict(_)) => {
-                    tracing::warn!(%network, %ip, "the store says that this address is held");
+                    tracing::warn!(%network, %ip, "{ip} of network {network} is in use according to the store; trying another one");
                     self.state.end_reservation(network, ip, true);
                 }
                 Err(error) => {
@@ -63,18 +62,24 @@ impl Node {
                 return Err(Error::Ipam { network: reservation.network, source });
             }
         }
-        let text = format!("{TRIES} addresses in a row are held by others in the store");
+        let text = format!("{MAX_TRIES} addresses in a row were in use according to the store");
         Err(Error::Internal(text))
     }
 
-    /// Ends the reservation of an address; an endpoint that has it keeps it until it goes.
+    /// Ends the reservation of an address. An endpoint that uses it keeps it until its detach.
     ///
     /// # Errors
-    /// The store's; the address stays reserved then, and is collected.
-    pub async fn release_address(&self, ip: IpAddr) -> Result<()> {
+    /// The store's; the address stays reserved then, until garbage collection releases it.
+    pub async fn release_address(self: &Arc<Self>, ip: IpAddr) -> Result<()> {
+        let node = self.clone();
+        run_to_end("release address", async move { node.release(ip).await }).await
+    }
+
+    /// As [`Node::release_address`], for callers that run to their end themselves.
+    pub(super) async fn release(&self, ip: IpAddr) -> Result<()> {
         let ending = self.removals.lock().await;
         match self.state.release_address(ip) {
-            AddressOwner::Nobody => Ok(()),
+            AddressOwner::None => Ok(()),
             AddressOwner::Reservation(network) => {
                 let told = self.store.commit(encode::unreserve(&network, ip)).await;
                 match told {
@@ -85,19 +90,19 @@ impl Node {
             }
             AddressOwner::Endpoint(key) => {
                 drop(ending);
-                self.end_lease(&key, ip).await
+                self.remove_reservation_of(&key, ip).await
             }
         }
     }
 
-    /// An endpoint's address is to be free when it goes.
-    async fn end_lease(&self, key: &EndpointKey, ip: IpAddr) -> Result<()> {
+    /// The address is no longer reserved: it becomes free when its endpoint is detached.
+    async fn remove_reservation_of(&self, key: &EndpointKey, ip: IpAddr) -> Result<()> {
         let _lock = self.locks.lock(key).await;
         let ending = self.removals.lock().await;
         let Some((endpoint, _)) = self.state.endpoint(key) else {
-            // It went meanwhile, and left its addresses reserved.
+            // It was detached meanwhile, and left its addresses reserved.
             drop(ending);
-            return Box::pin(self.release_address(ip)).await;
+            return Box::pin(self.release(ip)).await;
         };
         let mut next = Endpoint::clone(&endpoint);
         let Some(moved) = &mut next.moved else { return Ok(()) };

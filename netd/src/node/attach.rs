@@ -1,4 +1,4 @@
-//! Attach: choose, record, make.
+//! Attach: choose addresses and ports, record them, then make the interface.
 
 use std::{
     sync::Arc,
@@ -10,9 +10,11 @@ use tracing::Instrument as _;
 use super::{
     core::Node,
     error::{Error, Result},
+    listed::listed,
     queue::Target,
     reconcile::netns_is_gone,
     record::encode,
+    run_to_end::run_to_end,
     state::{KernelStatus, Placement},
 };
 use crate::metrics::{Step, Verb};
@@ -21,54 +23,52 @@ use netd_domain::ipam::IpamError;
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, Phase};
 use netd_store::{Store as _, TxnOutcome, keys};
 
-/// How often other addresses are tried when the store says that one is held.
-const TRIES: usize = 16;
+/// How often other addresses are tried when the store says that one is in use.
+const MAX_TRIES: usize = 16;
 
 impl Node {
-    /// Makes an endpoint, or answers the one that is there. Goes on to its end even
-    /// if the caller goes away.
+    /// Makes an endpoint, or returns the existing one. Runs to its end even if the caller
+    /// goes away.
     ///
     /// # Errors
-    /// Nothing of the endpoint is left then, but for one whose kernel work was refused:
-    /// its addresses are given back as soon as its link is gone.
+    /// Nothing of the endpoint is left then, with one exception: if the kernel refused it,
+    /// its addresses stay in use until its link is gone.
     pub async fn attach(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
         let node = self.clone();
-        let work = async move { node.attach_to_the_end(spec).await };
-        let work = tokio::spawn(work.in_current_span());
-        work.await.map_err(|e| Error::Internal(format!("attach: {e}")))?
+        run_to_end("attach", async move { node.attach_to_end(spec).await }).await
     }
 
-    async fn attach_to_the_end(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+    async fn attach_to_end(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
         let start = Instant::now();
         let _lock = self.locks.lock(&spec.key).await;
         let netns = Arc::new(Netns::open(&spec.netns_path)?);
         self.metrics.step(Verb::Attach, Step::Validate, start.elapsed());
         let validated = Instant::now();
-        if let Some(endpoint) = self.attached_before(&spec, &netns).await? {
+        if let Some(endpoint) = self.find_attached(&spec, &netns).await? {
             return Ok(endpoint);
         }
         if self.state.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.claim(&spec, Placement::In(netns.id())).await?;
+        let endpoint = self.reserve_and_record(&spec, Placement::In(netns.id())).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
-        say_attached(endpoint.clone(), start.elapsed());
+        log_attached(endpoint.clone(), start.elapsed());
         Ok(endpoint)
     }
 
-    /// The endpoint of this key, if the request means the one that is there.
-    async fn attached_before(
+    /// The existing endpoint of this key, if the request means that one.
+    async fn find_attached(
         self: &Arc<Self>,
         spec: &AttachSpec,
         netns: &Arc<Netns>,
     ) -> Result<Option<Arc<Endpoint>>> {
         let Some((endpoint, _)) = self.state.endpoint(&spec.key) else { return Ok(None) };
         if endpoint.phase == Phase::Attached && endpoint.netns == netns.id() {
-            // It may have been cut off midway by a crash, have failed since, or have been
-            // made in another namespace whose inode this one has now: nobody waits long
-            // for a repeated attach, so look.
+            // A crash may have interrupted its attach, it may have failed since, or it may
+            // have been made in an earlier namespace with the same inode number. A repeated
+            // attach is rare enough to compare with the kernel.
             self.repair_locked(&endpoint, netns.clone()).await?;
             return Ok(Some(endpoint));
         }
@@ -82,20 +82,26 @@ impl Node {
                 });
             }
             tracing::warn!(endpoint = %spec.key, netns = %endpoint.netns_path.display(),
-                "its namespace is gone and it is attached in another one: detaching the old");
+                "detaching {} first: it is attached again in another network namespace, and its own \
+                 is gone", spec.key);
             self.begin_detach(&endpoint, endpoint.issued_at).await?;
         }
-        self.wait_released(&spec.key).await?;
+        self.wait_for_release(&spec.key).await?;
         Ok(None)
     }
 
-    /// Chooses addresses and records the intent; the store decides who holds them.
-    pub(super) async fn claim(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
+    /// Chooses addresses and records the intent. The store decides whether they are free.
+    pub(super) async fn reserve_and_record(
+        &self,
+        spec: &AttachSpec,
+        site: Placement,
+    ) -> Result<Arc<Endpoint>> {
         self.refuse_docker0s(&spec.network)?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
-            // Once more: a detach of the whole sandbox looks for reservations.
+            // Checked again: a detach of the whole sandbox either finds the reservation or
+            // has left its tombstone by now.
             if self.state.is_fenced(&spec.key, spec.issued_at) {
                 return Err(Error::Detached(spec.key.clone()));
             }
@@ -113,18 +119,19 @@ impl Node {
                     };
                     let taken: Vec<_> = endpoint.ips().filter(taken).collect();
                     tracing::warn!(endpoint = %endpoint.key, addresses = ?taken,
-                        "the store says these addresses are held; taking others");
+                        "addresses {taken:?} for {} are in use according to the store; trying others",
+                        endpoint.key);
                     reservation.endpoint = None;
                     self.state.drop_reservation(&endpoint, &taken);
                 }
             }
         }
-        let text = format!("{TRIES} addresses in a row are held by others in the store");
+        let text = format!("{MAX_TRIES} addresses in a row were in use according to the store");
         Err(Error::Internal(text))
     }
 
-    /// Chooses addresses; where the node's subnets are full and the cluster has others,
-    /// from another one.
+    /// Chooses addresses. If the node's subnets are full and the cluster has others, waits
+    /// for another subnet.
     async fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         let reserved = self.state.reserve(spec, site);
         let Some(overlay) = self.overlay.get() else { return reserved };
@@ -132,14 +139,15 @@ impl Node {
             &reserved,
             Err(Error::Ipam { source: IpamError::PoolFull { .. }, .. } | Error::NoSubnet { .. })
         );
-        if full && overlay.one_more(self, &spec.network).await {
+        if full && overlay.wait_for_subnet(self, &spec.network).await {
             return self.state.reserve(spec, site);
         }
-        overlay.top_up(self, &spec.network);
+        overlay.request_spare_subnet(self, &spec.network);
         reserved
     }
 
-    /// The kernel's side. What is recorded but can't be made is detached again.
+    /// Makes the interface and the rules. An endpoint that was recorded but can't be made is
+    /// detached again.
     async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
         let wiring = Arc::new(endpoint.wiring.clone());
         match self.dataplane.attach(netns, wiring).await {
@@ -150,10 +158,10 @@ impl Node {
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(endpoint = %endpoint.key, %error, "attach failed, undoing it");
+                tracing::warn!(endpoint = %endpoint.key, %error, "attach of {} failed: {error}; undoing it", endpoint.key);
                 if let Err(undo) = self.begin_detach(endpoint, endpoint.issued_at).await {
                     tracing::error!(endpoint = %endpoint.key, error = %undo,
-                        "the failed attach is not undone yet; it is tried again");
+                        "the failed attach of {} can't be undone: {undo}; trying again", endpoint.key);
                     self.state.unwanted(&endpoint.key);
                     self.queue.later(Target::Endpoint(endpoint.key.clone()), 0);
                 }
@@ -162,9 +170,9 @@ impl Node {
         }
     }
 
-    /// Waits until the addresses of an endpoint on its way out are given back.
-    pub(super) async fn wait_released(&self, key: &EndpointKey) -> Result<()> {
-        const MOST: std::time::Duration = std::time::Duration::from_secs(5);
+    /// Waits until the addresses of an endpoint that is being removed are free.
+    pub(super) async fn wait_for_release(&self, key: &EndpointKey) -> Result<()> {
+        const RELEASE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
         let gone = async {
             loop {
                 let released = self.released.notified();
@@ -175,12 +183,12 @@ impl Node {
                 released.await;
             }
         };
-        let waited = tokio::time::timeout(MOST, gone).await;
+        let waited = tokio::time::timeout(RELEASE_TIMEOUT, gone).await;
         waited.map_err(|_| Error::StillDetaching(key.clone()))
     }
 }
 
-/// Gives a reservation back unless the store took it.
+/// Undoes a reservation when dropped, unless the store has recorded it.
 struct Reservation<'a> {
     node: &'a Node,
     endpoint: Option<Arc<Endpoint>>,
@@ -194,17 +202,14 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// In the log behind the answer, as a rule: nobody waits for the log.
-fn say_attached(endpoint: Arc<Endpoint>, took: Duration) {
+/// Logs after the caller has its answer, as a rule, so that it does not wait for the log.
+fn log_attached(endpoint: Arc<Endpoint>, took: Duration) {
     let say = async move {
         tokio::task::yield_now().await;
+        let addresses = listed(endpoint.ips());
         tracing::info!(sandbox = %endpoint.key.sandbox, endpoint = %endpoint.key,
-            network = %endpoint.network, addresses = %shown_addresses(&endpoint),
-            micros = took.as_micros() as u64, "attached");
+            network = %endpoint.network, addresses, micros = took.as_micros() as u64,
+            "attached {} {addresses} network {}", endpoint.key, endpoint.network);
     };
     tokio::spawn(say.in_current_span());
-}
-
-fn shown_addresses(endpoint: &Endpoint) -> String {
-    endpoint.ips().map(|ip| ip.to_string()).collect::<Vec<_>>().join(",")
 }

@@ -1,7 +1,8 @@
-//! The container network model's order: an endpoint first, its sandbox later.
+//! Docker's container network model: the endpoint is created first, its sandbox comes
+//! later.
 //!
-//! Who owns what: netd owns the addresses, the pair, the host's side and the rules; the
-//! runtime owns where the sandbox's side is, its name there, and the sandbox's routes.
+//! Who owns what: netd owns the addresses, the veth pair, the host's side and the rules;
+//! the runtime owns where the sandbox's side is, its name there, and the sandbox's routes.
 //! The record says how far the runtime is as far as netd has seen it ([`Stage`]). The
 //! runtime's word ends it (Leave, Detach); what nobody says is seen in the kernel: that
 //! the side has arrived, was renamed, or was taken back. netd never puts it into a
@@ -9,13 +10,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use tracing::Instrument as _;
-
 use super::{
     core::Node,
     error::{Error, Result},
+    listed::listed,
     queue::Target,
     record::encode,
+    run_to_end::run_to_end,
     state::{KernelStatus, Placement},
 };
 use netd_dataplane::{Netns, Seen};
@@ -47,13 +48,14 @@ impl EndpointRef {
 }
 
 impl Node {
-    /// Records an endpoint that is in no sandbox yet, or answers the one there is.
-    /// Goes on to its end even if the caller goes away, as everything here.
+    /// Records an endpoint that is in no sandbox yet, or returns the existing one.
+    /// Runs to its end even if the caller goes away, as everything here.
     ///
     /// # Errors
     /// Nothing of it is left then.
     pub async fn create_endpoint(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
-        self.to_the_end("create", |node| async move { node.create_locked(spec).await }).await
+        let node = self.clone();
+        run_to_end("create endpoint", async move { node.create_locked(spec).await }).await
     }
 
     /// Makes the endpoint's pair for the sandbox at `netns_path`.
@@ -65,9 +67,8 @@ impl Node {
         endpoint: impl Into<EndpointRef>,
         netns_path: PathBuf,
     ) -> Result<Arc<Endpoint>> {
-        let endpoint = endpoint.into();
-        self.to_the_end("join", |node| async move { node.join_locked(&endpoint, netns_path).await })
-            .await
+        let (node, endpoint) = (self.clone(), endpoint.into());
+        run_to_end("join", async move { node.join_locked(&endpoint, netns_path).await }).await
     }
 
     /// Leaves the pair to the runtime.
@@ -75,31 +76,31 @@ impl Node {
     /// # Errors
     /// The store's.
     pub async fn leave(self: &Arc<Self>, endpoint: impl Into<EndpointRef>) -> Result<()> {
-        let wanted = endpoint.into();
-        let leave = |node: Arc<Self>| async move {
+        let (node, wanted) = (self.clone(), endpoint.into());
+        let leave = async move {
             let _lock = node.locks.lock(&wanted.key).await;
             match node.attached(&wanted) {
-                Some(endpoint) => node.let_go(&endpoint).await,
+                Some(endpoint) => node.leave_sandbox(&endpoint).await,
                 None => Ok(()),
             }
         };
-        self.to_the_end("leave", leave).await
+        run_to_end("leave", leave).await
     }
 
     /// Replaces the endpoint's host ports.
     ///
     /// # Errors
-    /// A port is another's, or the kernel refused: the old ones are in force then.
+    /// Another endpoint has one of the ports, or the kernel refused; the old ports stay.
     pub async fn publish(
         self: &Arc<Self>,
         endpoint: impl Into<EndpointRef>,
         ports: Vec<PortMapping>,
         leads_out: bool,
     ) -> Result<Arc<Endpoint>> {
-        let wanted = endpoint.into();
-        let publish = |node: Arc<Self>| async move {
+        let (node, wanted) = (self.clone(), endpoint.into());
+        let publish = async move {
             let _lock = node.locks.lock(&wanted.key).await;
-            let endpoint = node.movable(&wanted)?;
+            let endpoint = node.find_joinable(&wanted)?;
             let mut next = Endpoint::clone(&endpoint);
             if let Some(moved) = &mut next.moved {
                 moved.leads_out = leads_out;
@@ -107,20 +108,7 @@ impl Node {
             next.wiring.port_mappings = ports;
             node.change_ports(&endpoint, next).await
         };
-        self.to_the_end("publish", publish).await
-    }
-
-    async fn to_the_end<T, F>(
-        self: &Arc<Self>,
-        what: &'static str,
-        work: impl FnOnce(Arc<Self>) -> F,
-    ) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let work = tokio::spawn(work(self.clone()).in_current_span());
-        work.await.map_err(|e| Error::Internal(format!("{what}: {e}")))?
+        run_to_end("publish", publish).await
     }
 
     /// The endpoint, unless it is missing, on its way out or another source's.
@@ -130,7 +118,7 @@ impl Node {
     }
 
     /// The endpoint, if it can join a sandbox.
-    fn movable(&self, wanted: &EndpointRef) -> Result<Arc<Endpoint>> {
+    fn find_joinable(&self, wanted: &EndpointRef) -> Result<Arc<Endpoint>> {
         let found = self.attached(wanted);
         let endpoint = found.ok_or_else(|| Error::NoEndpoint(wanted.key.clone()))?;
         if endpoint.moved.is_none() {
@@ -148,21 +136,21 @@ impl Node {
                     Some(what) => Err(Error::Different { key: spec.key, what }),
                 };
             }
-            self.wait_released(&spec.key).await?;
+            self.wait_for_release(&spec.key).await?;
         }
         if self.state.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.claim(&spec, Placement::Unplaced).await?;
+        let endpoint = self.reserve_and_record(&spec, Placement::Unplaced).await?;
         self.state.set_status(&spec.key, KernelStatus::Attached);
-        tracing::info!(endpoint = %endpoint.key, network = %endpoint.network, "created");
+        tracing::info!(endpoint = %endpoint.key, network = %endpoint.network, "created {} {} network {}", endpoint.key, listed(endpoint.ips()), endpoint.network);
         Ok(endpoint)
     }
 
     async fn join_locked(&self, wanted: &EndpointRef, path: PathBuf) -> Result<Arc<Endpoint>> {
         let key = &wanted.key;
         let _lock = self.locks.lock(key).await;
-        let endpoint = self.movable(wanted)?;
+        let endpoint = self.find_joinable(wanted)?;
         if endpoint.is_joined() && endpoint.netns_path != path && endpoint.netns_path.exists() {
             return Err(Error::WrongNetns {
                 key: key.clone(),
@@ -185,15 +173,16 @@ impl Node {
         let made = self.dataplane.hand(Arc::new(handed.wiring.clone())).await;
         self.state.set_status(key, KernelStatus::Attached);
         if let Err(error) = made {
-            self.let_go(&handed).await?;
+            self.leave_sandbox(&handed).await?;
             return Err(error.into());
         }
-        tracing::info!(endpoint = %key, netns = %handed.netns_path.display(), "joined");
+        tracing::info!(endpoint = %key, netns = %handed.netns_path.display(), "joined {key} to {}", handed.netns_path.display());
         Ok(handed)
     }
 
-    /// From here on the runtime may do with the sandbox's side what it likes.
-    async fn let_go(&self, endpoint: &Endpoint) -> Result<()> {
+    /// Records that the endpoint is in no sandbox: the runtime may do with the sandbox's
+    /// side what it likes.
+    async fn leave_sandbox(&self, endpoint: &Endpoint) -> Result<()> {
         if endpoint.moved.is_none() {
             return Err(Error::NotMoved(endpoint.key.clone()));
         }
@@ -203,12 +192,12 @@ impl Node {
         let next = at_stage(endpoint, Stage::Created, PathBuf::new());
         self.store.commit(encode::update(&next)?).await?;
         self.dataplane.forget(&next.wiring.host_ifname).await?;
-        tracing::info!(endpoint = %next.key, "left its sandbox");
+        tracing::info!(endpoint = %next.key, "{} left its sandbox", next.key);
         self.state.update(Arc::new(next), KernelStatus::Attached);
         Ok(())
     }
 
-    /// Sees where the sandbox's side is, notes it, and puts right what is netd's. The
+    /// Finds where the sandbox's side is, records it, and repairs what is netd's. The
     /// caller holds the key's lock.
     ///
     /// # Errors
@@ -237,24 +226,25 @@ impl Node {
                 Ok(next)
             }
             (Seen::Missing, Some(netns), Stage::Placed) if netns.id() == endpoint.netns => {
-                // With the pair went the routes that the runtime had set.
+                // The routes that the runtime had set vanished with the pair.
                 let mut whole = Endpoint::clone(endpoint);
                 whole.wiring.routes = routes_of_a_new_pair(moved);
                 self.repair_locked(&Arc::new(whole), netns).await?;
                 Ok(endpoint.clone())
             }
             (Seen::Outside, Some(_), Stage::Placed) => {
-                tracing::warn!(endpoint = %endpoint.key, "the runtime took it out of its sandbox");
-                self.let_go(endpoint).await?;
-                self.movable(&endpoint.key.clone().into())
+                tracing::warn!(endpoint = %endpoint.key,
+                    "the runtime took {} out of its sandbox", endpoint.key);
+                self.leave_sandbox(endpoint).await?;
+                self.find_joinable(&endpoint.key.clone().into())
             }
             (Seen::Missing, _, Stage::Handed) => {
-                // netd died before it had made it, or somebody removed it.
-                self.let_go(endpoint).await?;
-                self.movable(&endpoint.key.clone().into())
+                // netd ended before it had made the pair, or another program removed it.
+                self.leave_sandbox(endpoint).await?;
+                self.find_joinable(&endpoint.key.clone().into())
             }
             (_, _, Stage::Handed) => Err(Error::NotPlaced(endpoint.key.clone())),
-            // The namespace is gone: left to collection.
+            // The namespace is gone: garbage collection removes the endpoint.
             _ => Ok(endpoint.clone()),
         }
     }
@@ -302,13 +292,14 @@ fn at_stage(endpoint: &Endpoint, stage: Stage, netns_path: PathBuf) -> Endpoint 
     next
 }
 
-/// Without the default routes if they led through another endpoint, as far as is known.
+/// Without the default routes if another endpoint is the sandbox's gateway, as far as is
+/// known.
 fn routes_of_a_new_pair(moved: &Moved) -> Vec<netd_domain::Route> {
     let wanted = moved.routes.iter().filter(|r| moved.leads_out || r.destination.prefix_len() > 0);
     wanted.cloned().collect()
 }
 
-/// What of an endpoint that is there is not as it is asked for now.
+/// In what the existing endpoint differs from the request.
 fn difference(spec: &AttachSpec, endpoint: &Endpoint) -> Option<String> {
     if endpoint.moved.is_none() {
         return Some("a sandbox of its own".into());

@@ -19,7 +19,7 @@ use netd_dataplane::Dataplane;
 use netd_domain::NetworkName;
 use netd_store::Store;
 
-/// One node's network: everything a request or an event leads to.
+/// One node's network: what requests and events act on.
 #[derive(Debug)]
 pub struct Node {
     pub(super) config: Config,
@@ -29,29 +29,29 @@ pub struct Node {
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) queue: Queue,
-    /// Set when start is over: what is made before is no drift.
+    /// Set when the start is over: repairs before that are not drift.
     pub(super) started: AtomicBool,
-    /// Networks that were changed by request: what that takes in the kernel is no drift.
+    /// Networks that a request has changed: the repairs that follow are not drift.
     pub(super) changed: Mutex<HashSet<NetworkName>>,
-    /// Networks in whose subnets docker0 has an address: dockerd gives out theirs, too.
+    /// Networks in whose subnets docker0 has an address: dockerd assigns their addresses, too.
     pub(super) docker0: Mutex<HashMap<NetworkName, IpNet>>,
     pub(super) locks: KeyLocks,
     pub(super) network_changes: AsyncMutex<()>,
     pub(super) removals: AsyncMutex<()>,
-    /// Rung when a sandbox lost its primary endpoint and still has others.
+    /// Notified when a sandbox lost its primary endpoint and still has others.
     pub(super) orphans: Notify,
-    /// Rung when there is something to reap.
+    /// Notified when there are detached links to delete.
     pub(super) links_to_delete: Notify,
-    /// Rung after addresses were given back.
+    /// Notified after addresses became free.
     pub(super) released: Notify,
-    /// Rung after a network got other pools.
+    /// Notified after a network got other pools.
     pub(super) pools_changed: Notify,
-    /// This node's part of the cluster; not set: it has none.
+    /// This node's part of the cluster; not set if the node is not in a cluster.
     pub(super) overlay: OnceLock<Arc<Overlay>>,
 }
 
 impl Node {
-    /// Puts a node together; nothing is loaded or touched yet, see [`Node::start`].
+    /// Puts a node together. Nothing is read or changed yet, see [`Node::start`].
     pub fn new(
         config: Config,
         store: Arc<dyn Store>,

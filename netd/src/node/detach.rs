@@ -1,31 +1,30 @@
-//! Detach: record, take out of packets' reach, answer; then, behind the caller's
-//! back, out of the kernel, and only then give the addresses back.
+//! Detach: record it, detach the link so that no packet reaches the pod, answer. After
+//! the answer the link is deleted, and only then are its addresses free.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tracing::Instrument as _;
-
 use super::{
     core::Node,
-    error::{Error, Result},
+    error::Result,
     record::encode,
+    run_to_end::run_to_end,
     state::{KernelStatus, is_primary},
 };
 use crate::metrics::{Step, Verb};
 use netd_domain::{Endpoint, EndpointKey, IfName, Phase, SandboxId, Tombstone};
 use netd_store::Store as _;
 
-/// How many endpoints are given back in one transaction.
-const CHUNK: usize = 128;
-/// Between two tries to take links out of the kernel.
-const RETRY: Duration = Duration::from_millis(200);
+/// How many endpoints are released in one transaction.
+const MAX_RELEASES_PER_TXN: usize = 128;
+/// Between two tries to delete links.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Node {
-    /// Removes one endpoint of a sandbox, or all of them; how many there were.
-    /// Goes on to its end even if the caller goes away.
+    /// Removes one endpoint of a sandbox, or all of them; returns how many there were.
+    /// Runs to its end even if the caller goes away.
     ///
     /// # Errors
     /// The store or the kernel; what is recorded is completed later.
@@ -62,15 +61,15 @@ impl Node {
         source: Option<String>,
     ) -> Result<u32> {
         let node = self.clone();
-        let work = async move {
+        let detach = async move {
             let keys = match ifname {
                 Some(ifname) => vec![EndpointKey { sandbox, ifname }],
                 None => {
                     if source.is_none() {
-                        // First the fence: an attach either sees it or is in the list.
+                        // First the tombstone: an attach either sees it or is in the list.
                         let every = EndpointKey::every(sandbox.clone());
-                        let _ending = node.removals.lock().await;
-                        node.refuse_late_attaches(&every, issued_at).await?;
+                        let _removals = node.removals.lock().await;
+                        node.record_tombstone(&every, issued_at).await?;
                     }
                     let all = node.state.of_sandbox(&sandbox);
                     all.iter().map(|e| e.key.clone()).collect()
@@ -85,8 +84,7 @@ impl Node {
             }
             failed.map_or(Ok(removed), Err)
         };
-        let work = tokio::spawn(work.in_current_span());
-        work.await.map_err(|e| Error::Internal(format!("detach: {e}")))?
+        run_to_end("detach", detach).await
     }
 
     async fn detach_one(
@@ -105,7 +103,7 @@ impl Node {
         }
         let Some((endpoint, _)) = found else {
             let _ending = self.removals.lock().await;
-            self.refuse_late_attaches(key, issued_at).await?;
+            self.record_tombstone(key, issued_at).await?;
             return Ok(false);
         };
         if endpoint.phase == Phase::Detaching {
@@ -115,19 +113,20 @@ impl Node {
         self.begin_detach(&endpoint, issued_at).await?;
         self.metrics.step(Verb::Detach, Step::Total, start.elapsed());
         tracing::info!(sandbox = %key.sandbox, endpoint = %key,
-            micros = start.elapsed().as_micros() as u64, "detached");
+            micros = start.elapsed().as_micros() as u64, "detached {key}");
         Ok(true)
     }
 
-    /// Nothing is there: remember only that it is not wanted. The caller holds `removals`.
-    async fn refuse_late_attaches(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
+    /// There is no endpoint: records only that attaches issued before now are refused. The
+    /// caller holds `removals`.
+    async fn record_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
         let old = self.state.tombstone(key);
         if old.as_ref().is_some_and(|t| t.issued_at >= issued_at) {
             return Ok(());
         }
         let mut tombstone = self.state.empty_tombstone(key, issued_at);
         if let Some(old) = old {
-            // Still the last to be used again.
+            // Its addresses are still the last to be used again.
             tombstone.addresses = old.addresses;
             tombstone.network = old.network;
             tombstone.sequence = old.sequence;
@@ -137,13 +136,14 @@ impl Node {
         Ok(())
     }
 
-    /// It is on its way out already: attaches issued before this detach are refused
-    /// too, and what could not be parked is tried again. The caller holds the key's lock,
-    /// so no new link can have its name; the reaper may be done with it at any moment.
+    /// The endpoint is being removed already: attaches issued before this detach are refused
+    /// too, and a link that could not be detached is tried again. The caller holds the
+    /// key's lock, so no new link can have its name; the task that deletes links may be done
+    /// with it at any moment.
     async fn detach_again(&self, key: &EndpointKey, issued_at: u64) -> Result<()> {
         let ending = self.removals.lock().await;
-        let Some((endpoint, work)) = self.state.endpoint(key) else {
-            return self.refuse_late_attaches(key, issued_at).await;
+        let Some((endpoint, status)) = self.state.endpoint(key) else {
+            return self.record_tombstone(key, issued_at).await;
         };
         if issued_at > endpoint.issued_at {
             let mut later = Endpoint::clone(&endpoint);
@@ -152,7 +152,7 @@ impl Node {
             self.state.replace(Arc::new(later));
         }
         drop(ending);
-        if work == KernelStatus::DetachFailed {
+        if status == KernelStatus::DetachFailed {
             let parked = self.detach_link(&endpoint, false).await;
             self.links_to_delete.notify_one();
             return parked;
@@ -160,8 +160,8 @@ impl Node {
         Ok(())
     }
 
-    /// Records that the endpoint is to go, and parks its link. The caller holds the
-    /// key's lock. Addresses stay held until the link is out of the kernel.
+    /// Records that the endpoint is being removed, and detaches its link. The caller holds
+    /// the key's lock. The addresses stay in use until the link is deleted.
     pub(super) async fn begin_detach(&self, endpoint: &Endpoint, issued_at: u64) -> Result<()> {
         let mut ending = endpoint.clone();
         ending.phase = Phase::Detaching;
@@ -172,15 +172,15 @@ impl Node {
         self.health.forget(&format!("endpoint/{}", ending.key));
         let ending = Arc::new(ending);
         self.state.update(ending.clone(), KernelStatus::DetachingLink);
-        self.leave_siblings(&ending);
+        self.release_siblings(&ending);
         let parked = self.detach_link(&ending, ours).await;
         self.links_to_delete.notify_one();
         parked
     }
 
-    /// A sandbox ends with its primary endpoint, or its last: no runtime's word of
-    /// before keeps what is left of it from collection.
-    fn leave_siblings(&self, ending: &Endpoint) {
+    /// A sandbox ends with its primary endpoint, or with its last one: that a runtime listed
+    /// it before no longer keeps its other endpoints from garbage collection.
+    fn release_siblings(&self, ending: &Endpoint) {
         let sandbox = &ending.key.sandbox;
         let rest = self.state.of_sandbox(sandbox);
         let left = rest.iter().any(|e| e.phase == Phase::Attached);
@@ -192,28 +192,28 @@ impl Node {
         }
     }
 
-    /// `ours`: the link was seen to be this endpoint's. Else it is looked at first:
-    /// somebody else's device may be what kept the endpoint from being made.
+    /// `ours`: the link is known to be this endpoint's. Otherwise this is checked first: a
+    /// device of another program may be why the endpoint could not be made.
     async fn detach_link(&self, endpoint: &Endpoint, ours: bool) -> Result<()> {
         let wiring = Arc::new(endpoint.wiring.clone());
         let parked = match ours {
             true => self.dataplane.park(wiring).await,
             false => self.dataplane.park_if_ours(wiring).await,
         };
-        let work =
+        let status =
             if parked.is_ok() { KernelStatus::LinkDetached } else { KernelStatus::DetachFailed };
-        self.state.set_status(&endpoint.key, work);
+        self.state.set_status(&endpoint.key, status);
         parked.map_err(Into::into)
     }
 
-    /// Takes parked links out of the kernel and gives addresses back, for ever.
+    /// Deletes detached links and frees their addresses, until netd ends.
     pub(super) async fn delete_links_forever(self: Arc<Self>) {
         loop {
             self.links_to_delete.notified().await;
             while let Err(error) = self.delete_links_once().await {
-                // It keeps no new pod from its network.
+                // New pods can be attached nevertheless.
                 self.health.advise("reaper", format!("links can't be removed: {error}"));
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             self.health.good("reaper");
         }
@@ -222,14 +222,14 @@ impl Node {
     async fn delete_links_once(&self) -> Result<()> {
         let mut failed = None;
         let mut parked = Vec::new();
-        for (endpoint, work) in self.state.detaching() {
-            match work {
+        for (endpoint, status) in self.state.detaching() {
+            match status {
                 KernelStatus::LinkDetached => parked.push(endpoint),
                 KernelStatus::DetachFailed => match self.detach_link(&endpoint, false).await {
                     Ok(()) => parked.push(endpoint),
                     Err(error) => failed = Some(error),
                 },
-                // Its detach is at it, and rings again when done.
+                // Its detach is working on it, and notifies this task when done.
                 _ => {}
             }
         }
@@ -238,15 +238,15 @@ impl Node {
             let start = Instant::now();
             self.dataplane.reap().await?;
             self.metrics.step(Verb::Detach, Step::Kernel, start.elapsed());
-            for chunk in parked.chunks(CHUNK) {
-                self.give_back(chunk).await?;
+            for chunk in parked.chunks(MAX_RELEASES_PER_TXN) {
+                self.release_addresses(chunk).await?;
             }
             self.released.notify_waiters();
         }
         failed.map_or(Ok(()), Err)
     }
 
-    async fn give_back(&self, gone: &[Arc<Endpoint>]) -> Result<()> {
+    async fn release_addresses(&self, gone: &[Arc<Endpoint>]) -> Result<()> {
         let _ending = self.removals.lock().await;
         // Read again: a second detach may have been recorded meanwhile.
         let now = gone.iter().filter_map(|e| Some(self.state.endpoint(&e.key)?.0));

@@ -1,14 +1,15 @@
-//! Why a use case could not be done. `api/error.rs` maps each to a gRPC status.
+//! Why the node could not do what it was asked for. `api/error.rs` maps each to a gRPC
+//! status.
 
 use netd_dataplane::DataplaneError;
 use netd_domain::ipam::IpamError;
 use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, SandboxId};
 use netd_store::StoreError;
 
-/// Result of a use case.
+/// Result of what the node does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a use case could not be done.
+/// Why the node could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request's fields.
@@ -34,7 +35,7 @@ pub enum Error {
         /// How many.
         endpoints: usize,
     },
-    /// The key is taken by an endpoint in another namespace.
+    /// The endpoint of this key is in another namespace.
     #[error(
         "endpoint {key} is attached in another network namespace ({path}, inode {}), not in inode {}; detach it first",
         have.inode, asked.inode
@@ -73,7 +74,7 @@ pub enum Error {
         /// Its owner.
         other: EndpointKey,
     },
-    /// The endpoint is there, and another was asked for.
+    /// The endpoint exists, and differs from the request.
     #[error("endpoint {key} exists with {what}; delete it first")]
     Different {
         /// The endpoint.
@@ -81,13 +82,13 @@ pub enum Error {
         /// What differs.
         what: String,
     },
-    /// The endpoint was made for a sandbox right away: it can't join and leave.
+    /// The endpoint was attached to a sandbox right away: it can't join and leave.
     #[error("endpoint {0} was attached to its sandbox; only Detach ends that")]
     NotMoved(EndpointKey),
     /// The runtime has not moved the sandbox's side yet.
     #[error("endpoint {0} waits for the runtime to move it into its sandbox")]
     NotPlaced(EndpointKey),
-    /// A host port is held by another endpoint.
+    /// Another endpoint has the host port.
     #[error("host port {port} is held by endpoint {holder}")]
     PortTaken {
         /// The port.
@@ -95,7 +96,7 @@ pub enum Error {
         /// Its owner.
         holder: EndpointKey,
     },
-    /// The kernel does not hold what the record says.
+    /// The kernel differs from the record.
     #[error("endpoint {key} differs from its record: {}", differences.join("; "))]
     Differs {
         /// The endpoint.
@@ -103,7 +104,7 @@ pub enum Error {
         /// In words.
         differences: Vec<String>,
     },
-    /// No address.
+    /// The allocator gave no address.
     #[error("network \"{network}\": {source}")]
     Ipam {
         /// The network.
@@ -125,11 +126,11 @@ pub enum Error {
          configuration first ([etcd], [overlay])"
     )]
     OverlayNetwork(NetworkName),
-    /// dockerd gives out the network's addresses.
+    /// dockerd assigns the network's addresses.
     #[error("{0}")]
     Docker0(String),
-    /// Asked about a cluster that the node is no part of.
-    #[error("this node is no part of a cluster: set etcd.endpoints in its configuration")]
+    /// Asked about the cluster of a node that is not in one.
+    #[error("this node is not in a cluster: set etcd.endpoints in its configuration")]
     NoOverlay,
     /// The kernel's side.
     #[error(transparent)]
@@ -137,10 +138,10 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A page token or a revision that isn't one.
+    /// A page token or a revision that can't be used.
     #[error("{0}")]
     Compacted(String),
-    /// A fault of netd's own.
+    /// A defect of netd.
     #[error("internal error: {0}")]
     Internal(String),
 }

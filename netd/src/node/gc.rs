@@ -1,4 +1,4 @@
-//! Garbage: endpoints whose sandbox went away without a detach.
+//! Garbage collection: endpoints whose sandbox went away without a detach.
 
 use std::{
     collections::HashMap,
@@ -19,41 +19,41 @@ use netd_store::{Change, Store as _, Txn, keys};
 type Missing = HashMap<EndpointKey, Instant>;
 
 /// A runtime removes a sandbox's namespace right after the detach of its primary
-/// endpoint; so long is waited before its other endpoints are looked at, each time.
-const ORPHANS: Duration = Duration::from_millis(500);
-/// How often they are, before they are left to the usual interval.
-const ORPHAN_LOOKS: u32 = 20;
+/// endpoint. The sandbox's other endpoints are checked this often after that.
+const ORPHAN_INTERVAL: Duration = Duration::from_millis(500);
+/// How many times they are checked before the usual interval applies again.
+const MAX_ORPHAN_CHECKS: u32 = 20;
 
 impl Node {
-    /// Looks for garbage at the configured interval, for ever.
+    /// Looks for garbage at the configured interval until netd ends.
     pub(super) async fn gc_forever(self: Arc<Self>) {
         let mut missing = Missing::new();
-        let mut looks = 0u32;
+        let mut checks = 0u32;
         loop {
             let orphans = self.gc_once(&mut missing, Instant::now()).await;
             if let Err(error) = self.remove_old_tombstones().await {
-                tracing::warn!(%error, "old tombstones could not be removed");
+                tracing::warn!(%error, "old tombstones could not be removed: {error}");
             }
-            looks = if orphans { looks } else { 0 };
-            let wait = match looks {
+            checks = if orphans { checks } else { 0 };
+            let wait = match checks {
                 0 => self.config.gc.interval,
-                _ => self.config.gc.interval.min(ORPHANS),
+                _ => self.config.gc.interval.min(ORPHAN_INTERVAL),
             };
-            looks = looks.saturating_sub(1);
+            checks = checks.saturating_sub(1);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.orphans.notified() => {
-                    looks = ORPHAN_LOOKS;
-                    tokio::time::sleep(self.config.gc.interval.min(ORPHANS)).await;
+                    checks = MAX_ORPHAN_CHECKS;
+                    tokio::time::sleep(self.config.gc.interval.min(ORPHAN_INTERVAL)).await;
                 }
             }
         }
     }
 
-    /// An endpoint is garbage when its namespace is gone, no live sandbox has it, and
-    /// the grace period has passed since both became so. One whose sandbox's primary
-    /// endpoint was detached is garbage as soon as the namespace is gone. Whether there
-    /// are some that only wait for that.
+    /// An endpoint is garbage when its namespace is gone, no runtime lists its sandbox, and
+    /// the grace period has passed since. If its sandbox's primary endpoint was detached,
+    /// it is garbage as soon as the namespace is gone. Returns whether there are endpoints
+    /// that only wait for that.
     async fn gc_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();
         let mut orphans = false;
@@ -74,21 +74,21 @@ impl Node {
                 continue;
             }
             if let Err(error) = self.remove_garbage(&endpoint).await {
-                tracing::warn!(endpoint = %key, %error, "could not be collected");
+                tracing::warn!(endpoint = %key, %error, "garbage collection of {key} failed: {error}; trying again");
                 still.insert(key.clone(), since);
             }
         }
         *missing = still;
         for ip in self.state.old_reservations(None, self.config.gc.grace) {
-            tracing::warn!(%ip, "reserved and never used: free again");
-            if let Err(error) = self.release_address(ip).await {
-                tracing::warn!(%ip, %error, "could not be released");
+            tracing::warn!(%ip, "releasing {ip}: it was reserved and never used");
+            if let Err(error) = self.release(ip).await {
+                tracing::warn!(%ip, %error, "{ip} could not be released: {error}; trying again");
             }
         }
         orphans
     }
 
-    /// Detaches `endpoint`, unless another one has its key by now.
+    /// Detaches `endpoint`, unless another endpoint has its key by now.
     async fn remove_garbage(&self, endpoint: &Endpoint) -> Result<()> {
         let key = &endpoint.key;
         let _lock = self.locks.lock(key).await;
@@ -97,7 +97,7 @@ impl Node {
             return Ok(());
         }
         tracing::warn!(endpoint = %key, netns = %endpoint.netns_path.display(),
-            "its namespace is gone and nobody detached it: collecting it");
+            "removing {key}: its network namespace is gone and nobody detached it");
         self.begin_detach(&now, now_boot()).await?;
         self.metrics.collected(1);
         Ok(())
@@ -107,7 +107,7 @@ impl Node {
         const CHUNK: usize = 256;
         let ttl = i64::try_from(self.config.tombstone_ttl.as_secs()).unwrap_or(i64::MAX);
         loop {
-            // Asked for again each time: one may have been replaced by a newer one.
+            // Listed again each time: a newer tombstone may have replaced one.
             let _ending = self.removals.lock().await;
             let mut old = self.state.old_tombstones(now_unix().saturating_sub(ttl));
             old.truncate(CHUNK);

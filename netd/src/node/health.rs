@@ -1,4 +1,4 @@
-//! Which part of netd does its work, and why not.
+//! Which parts of netd work, and why the others do not.
 
 use std::collections::BTreeMap;
 
@@ -34,23 +34,23 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The part works.
+    /// Notes that the part works.
     pub fn good(&self, name: &str) {
         self.set(name, None, true);
     }
 
-    /// The part does not.
+    /// Notes that the part does not work: the node is not ready.
     pub fn bad(&self, name: &str, problem: impl std::fmt::Display) {
         self.set(name, Some(problem.to_string()), true);
     }
 
-    /// The part has a problem that keeps no other from working: shown, but the node
+    /// Notes a problem that keeps no other part from working: it is shown, but the node
     /// stays ready.
     pub fn advise(&self, name: &str, problem: impl std::fmt::Display) {
         self.set(name, Some(problem.to_string()), false);
     }
 
-    /// The part is no more.
+    /// Removes a part that no longer exists.
     pub fn forget(&self, name: &str) {
         let mut parts = self.parts.lock();
         parts.remove(name);
@@ -65,8 +65,11 @@ impl Health {
         };
         if changed {
             match &problem {
-                Some(why) => tracing::warn!(component = name, %why, "not ready"),
-                None => tracing::info!(component = name, "ready"),
+                Some(why) if blocks => {
+                    tracing::warn!(component = name, %why, "not ready: {name}: {why}");
+                }
+                Some(why) => tracing::warn!(component = name, %why, "problem: {name}: {why}"),
+                None => tracing::info!(component = name, "ready: {name}"),
             }
         }
         let since = parts.get(name).filter(|_| !changed).map_or_else(now_unix, |old| old.since);
@@ -90,7 +93,7 @@ impl Health {
         self.parts.lock().get(name).and_then(|p| p.problem.clone())
     }
 
-    /// Whether all that must work does, or what does not.
+    /// Whether every part works that the node needs to be ready.
     ///
     /// # Errors
     /// Every blocking problem, a line each.

@@ -1,4 +1,4 @@
-//! The store as the use cases see it: commits are timed, and failures show in readiness.
+//! The store as the node uses it: commits are timed, and failures show in the health.
 
 use std::{
     sync::{
@@ -17,29 +17,29 @@ use netd_store::{
     rules::Class,
 };
 
-/// A store whose commits are watched.
+/// A store whose commits are timed and whose failures are reported.
 #[derive(Debug)]
 pub struct InstrumentedStore {
     inner: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    volatile_fails: AtomicBool,
-    durable_fails: AtomicBool,
+    volatile_failed: AtomicBool,
+    durable_failed: AtomicBool,
 }
 
 impl InstrumentedStore {
-    /// Watches `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
-        let (volatile_fails, durable_fails) = Default::default();
-        Self { inner, metrics, health, volatile_fails, durable_fails }
+        let (volatile_failed, durable_failed) = Default::default();
+        Self { inner, metrics, health, volatile_failed, durable_failed }
     }
 
-    /// A node that is not ready gets no pods, and so no commits: while the last one
-    /// failed, others are made up, or nobody would see that the store works again.
+    /// Commits a probe to each store whose last commit failed. A node that is not ready gets
+    /// no pods, and so has no commits that would show that the store works again.
     pub async fn probe(&self) {
         let probes = [
-            (&self.volatile_fails, keys::PROBE_VOLATILE),
-            (&self.durable_fails, keys::PROBE_DURABLE),
+            (&self.volatile_failed, keys::PROBE_VOLATILE),
+            (&self.durable_failed, keys::PROBE_DURABLE),
         ];
         for (_, key) in probes.into_iter().filter(|(fails, _)| fails.load(Ordering::Relaxed)) {
             let put = Change::Put { key: key.to_owned(), value: vec![], lease: 0 };
@@ -52,10 +52,10 @@ impl InstrumentedStore {
         }
     }
 
-    fn judge(&self, class: Class, failure: Option<&StoreError>) {
+    fn report(&self, class: Class, failure: Option<&StoreError>) {
         let fails = match class {
-            Class::Volatile => &self.volatile_fails,
-            Class::Durable => &self.durable_fails,
+            Class::Volatile => &self.volatile_failed,
+            Class::Durable => &self.durable_failed,
         };
         match (failure, class) {
             (Some(error @ (StoreError::Unavailable(_) | StoreError::Failed { .. })), class) => {
@@ -75,7 +75,7 @@ impl InstrumentedStore {
     }
 }
 
-/// Between two looks at a store that fails.
+/// Between two probes of a store that fails.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[async_trait]
@@ -98,7 +98,7 @@ impl Store for InstrumentedStore {
         let result = self.inner.commit(txn).await;
         self.metrics.store_commit(start.elapsed());
         if let Some(class) = class {
-            self.judge(class, result.as_ref().err());
+            self.report(class, result.as_ref().err());
         }
         result
     }

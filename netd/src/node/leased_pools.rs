@@ -1,5 +1,4 @@
-//! From leases to a network's pools: what this node has of the cluster is what it gives
-//! out.
+//! The subnets that this node has of the cluster become the pools of its network.
 
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     core::Node,
     error::{Error, Result},
+    listed::listed,
     networks::clash,
     queue::Target,
     record::encode,
@@ -16,13 +16,13 @@ use netd_domain::{Network, NetworkName, network::Leased};
 use netd_store::{Change, Store as _, Txn, keys};
 
 impl Node {
-    /// Makes `subnets` the pools of a network whose pools are leased. What is in use of
-    /// a pool that goes stays in use. Nothing happens if nothing differs.
+    /// Makes `subnets` the pools of a network whose pools are leased. Addresses in use of a
+    /// pool that is removed stay in use. Nothing happens if nothing differs.
     ///
     /// # Errors
     /// [`Error::NetworkExists`] when the cluster overlaps with another network of this
     /// node: the network stays as it was.
-    pub(in crate::node) async fn lease_pools(
+    pub(super) async fn set_leased_pools(
         &self,
         name: &NetworkName,
         subnets: &[IpNet],
@@ -39,7 +39,7 @@ impl Node {
             let text = format!("network \"{name}\" as the cluster has it: {text}");
             return Err(Error::NetworkExists(text));
         }
-        tracing::info!(network = %name, pools = %listed(subnets), "the node's subnets changed");
+        tracing::info!(network = %name, pools = %listed(subnets), "network {name} now has the pools {}", listed(subnets));
         for gone in state.network.pools.iter().filter(|p| !subnets.contains(&p.subnet)) {
             self.metrics.remove_pool(name, gone.subnet);
         }
@@ -48,7 +48,7 @@ impl Node {
         self.store_network(&next).await?;
         self.state.put_network(Arc::new(next), wiring);
         self.changed.lock().insert(name.clone());
-        // What the kernel refuses now is tried again, and shown.
+        // What the kernel refuses now is reported, and tried again.
         if self.repair_network_locked(name).await.is_err() {
             self.queue.later(Target::Network(name.clone()), 0);
         }
@@ -59,13 +59,13 @@ impl Node {
         Ok(())
     }
 
-    /// Takes an empty pool out of a network, so that its subnet can be given back;
-    /// whether it was empty.
+    /// Removes empty pools from a network, so that their subnets can be returned to the
+    /// cluster; returns whether they were empty.
     ///
     /// # Errors
-    /// The store's: the pool is gone from memory only, and is put back with the next
-    /// news of the node's leases.
-    pub(in crate::node) async fn retire_pools(
+    /// The store's: the pools are removed from memory only, and come back with the next
+    /// update of the node's leases.
+    pub(super) async fn remove_empty_pools(
         &self,
         name: &NetworkName,
         going: &[IpNet],
@@ -96,8 +96,4 @@ impl Node {
         self.store.commit(Txn { compares: vec![], changes: vec![put] }).await?;
         Ok(())
     }
-}
-
-fn listed(subnets: &[IpNet]) -> String {
-    subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }

@@ -1,4 +1,4 @@
-//! One lock an endpoint key, made on demand and dropped when nobody holds it.
+//! One lock per endpoint key, made on demand and dropped when it is not held.
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,15 @@ pub struct KeyLocks {
     locks: Mutex<HashMap<EndpointKey, Weak<AsyncMutex<()>>>>,
 }
 
-/// How many dead entries are let stand before they are swept out.
-const SWEEP: usize = 1024;
+/// At this many entries those that are no longer held are removed.
+const SWEEP_THRESHOLD: usize = 1024;
 
 impl KeyLocks {
     /// Waits for the key's lock.
     pub async fn lock(&self, key: &EndpointKey) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock();
-            if locks.len() >= SWEEP {
+            if locks.len() >= SWEEP_THRESHOLD {
                 locks.retain(|_, lock| lock.strong_count() > 0);
             }
             match locks.get(key).and_then(Weak::upgrade) {

@@ -1,19 +1,21 @@
 //! What netd does: attach, detach, repair, garbage collection.
 //!
 //! [`Node`] owns all of it. State has one owner each:
-//! - the store: which endpoints are wanted and who holds which address (the truth);
-//! - [`NodeState`]: the same in memory, written only after the store has it,
-//!   with free addresses, host ports, and how far the kernel's side is;
+//! - the store: which endpoints are wanted and which addresses they have (the truth);
+//! - `NodeState`: the same in memory, written only after the store has it, with free
+//!   addresses, host ports, and each endpoint's status in the kernel;
 //! - the dataplane: nothing that could not be read from the kernel again.
 //!
 //! Work on one endpoint is serialised by its key's lock, work on networks by one lock
-//! for all of them, and what changes tombstones or the record of an endpoint on its way
-//! out by `removals`: the reaper has no key's lock, because an attach may hold it while
-//! it waits for the reaper. Locks are taken in this order: a key's, `removals`.
+//! for all of them (`network_changes`). `removals` serialises changes of tombstones and of
+//! the records of endpoints that are being removed: the task that deletes links takes no
+//! key's lock, because an attach may hold it while it waits for that task. Locks are taken
+//! in this order: a key's, `removals`.
 
 mod address_reservations;
 mod attach;
 mod clock;
+mod cluster;
 mod cnm;
 mod core;
 mod detach;
@@ -24,6 +26,7 @@ mod gc;
 mod health;
 mod instrumented_store;
 mod leased_pools;
+mod listed;
 mod locks;
 mod networks;
 pub mod overlay;
@@ -32,6 +35,7 @@ mod queue;
 mod read_model;
 mod reconcile;
 mod record;
+mod run_to_end;
 mod sandboxes;
 mod startup;
 mod state;

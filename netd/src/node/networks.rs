@@ -9,18 +9,26 @@ use super::{
     error::{Error, Result},
     queue::Target,
     record::encode,
+    run_to_end::run_to_end,
 };
 use netd_domain::{Network, NetworkName, NetworkWiring};
 use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
-    /// Creates a network, or finds that the same one is there.
+    /// Creates a network; nothing happens if the same one exists. Runs to its end even if the
+    /// caller goes away.
     ///
     /// # Errors
     /// [`Error::NetworkExists`] for another of that name, or with overlapping pools,
-    /// or on the same bridge, or when the bridge's name is a device of somebody else's.
+    /// or on the same bridge, or when another program has a device of the bridge's name.
     /// Nothing of it is left then.
-    pub async fn create_network(&self, network: Network) -> Result<()> {
+    pub async fn create_network(self: &Arc<Self>, network: Network) -> Result<()> {
+        let node = self.clone();
+        let create = async move { node.create_network_to_end(network).await };
+        run_to_end("create network", create).await
+    }
+
+    async fn create_network_to_end(&self, network: Network) -> Result<()> {
         let _topology = self.network_changes.lock().await;
         if let Some(state) = self.state.network(&network.name) {
             if *state.network == network {
@@ -55,7 +63,7 @@ impl Node {
             changes: vec![Change::Put { key, value: encode::json(&network)?, lease: 0 }],
         };
         if let TxnOutcome::Conflict(_) = self.store.commit(txn).await? {
-            let text = format!("network \"{name}\" is being created by someone else");
+            let text = format!("network \"{name}\" is being created by another request");
             return Err(Error::NetworkExists(text));
         }
         self.changed.lock().insert(name.clone());
@@ -65,16 +73,16 @@ impl Node {
             Err(error) => Err(error),
         };
         if let Err(error) = made {
-            self.take_back(&name).await;
+            self.undo_create(&name).await;
             return Err(error);
         }
-        tracing::info!(network = %name, "network created");
+        tracing::info!(network = %name, "created network {name}");
         Ok(())
     }
 
-    /// An address of docker0 that lies in one of `subnets`, which are, or are to be, the
-    /// network's whose wiring this is.
-    pub(super) async fn docker0_in(
+    /// An address of docker0 that lies in one of `subnets`, which belong, or are to belong, to
+    /// the network with this wiring.
+    pub(super) async fn find_docker0(
         &self,
         wiring: &NetworkWiring,
         subnets: Vec<IpNet>,
@@ -87,8 +95,8 @@ impl Node {
     }
 
     /// # Errors
-    /// [`Error::Docker0`]: dockerd gives out the network's addresses, too, and neither
-    /// asks the other.
+    /// [`Error::Docker0`]: dockerd assigns the network's addresses, too, and neither asks the
+    /// other whether one is free.
     pub(super) fn refuse_docker0s(&self, name: &NetworkName) -> Result<()> {
         match self.docker0.lock().get(name) {
             Some(taken) => Err(Error::Docker0(owned_by_docker(name, taken))),
@@ -96,22 +104,29 @@ impl Node {
         }
     }
 
-    /// Takes back a network that was recorded and can't be made. What can't be taken
-    /// back stays recorded, is shown as not ready, and is tried again.
-    async fn take_back(&self, name: &NetworkName) {
+    /// Removes a network that was recorded and can't be made. One that can't be removed
+    /// either stays recorded, is shown as not ready, and is tried again.
+    async fn undo_create(&self, name: &NetworkName) {
         if let Err(error) = self.remove(name).await {
             tracing::warn!(network = %name, %error,
-                "the network can't be made, nor taken back; trying on");
+                "network {name} can be neither made nor removed: {error}; trying again");
             self.queue.later(Target::Network(name.clone()), 0);
             self.queue.later(Target::Firewall, 0);
         }
     }
 
-    /// Deletes a network without endpoints; nothing happens when it is not there.
+    /// Deletes a network without endpoints; nothing happens if it does not exist. Runs to its
+    /// end even if the caller goes away.
     ///
     /// # Errors
     /// [`Error::NetworkInUse`], [`Error::OverlayNetwork`]; or it could not be removed, and is still there.
-    pub async fn delete_network(&self, name: &NetworkName) -> Result<()> {
+    pub async fn delete_network(self: &Arc<Self>, name: &NetworkName) -> Result<()> {
+        let (node, name) = (self.clone(), name.clone());
+        let delete = async move { node.delete_network_to_end(&name).await };
+        run_to_end("delete network", delete).await
+    }
+
+    async fn delete_network_to_end(&self, name: &NetworkName) -> Result<()> {
         let _topology = self.network_changes.lock().await;
         if self.state.network(name).is_none() {
             return Ok(());
@@ -120,17 +135,17 @@ impl Node {
             return Err(Error::OverlayNetwork(name.clone()));
         }
         self.remove(name).await?;
-        tracing::info!(network = %name, "network deleted");
+        tracing::info!(network = %name, "deleted network {name}");
         Ok(())
     }
 
-    /// Out of the kernel first, then out of the store: whatever breaks off in between,
-    /// the network is still known and can be made or deleted again. The caller holds
-    /// `topology`.
+    /// Removes the network from the kernel first, then from the store: if netd ends between
+    /// the two, the network is still known and can be made or deleted again. The caller
+    /// holds `network_changes`.
     async fn remove(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.state.network(name) else { return Ok(()) };
         for ip in self.state.old_reservations(Some(name), Duration::ZERO) {
-            self.release_address(ip).await?;
+            self.release(ip).await?;
         }
         // From here on no attach finds it.
         let endpoints = self.state.retire_network(name);
@@ -159,22 +174,22 @@ impl Node {
             self.metrics.remove_pool(name, pool.subnet);
         }
         if let Err(error) = self.repair_firewall().await {
-            tracing::warn!(network = %name, %error, "its rules are still there; trying again");
+            tracing::warn!(network = %name, %error, "the firewall rules of network {name} could not be removed: {error}; trying again");
             self.queue.later(Target::Firewall, 0);
         }
         Ok(())
     }
 }
 
-/// A subnet has one owner.
+/// The refusal of a subnet that dockerd uses: a subnet has one owner.
 pub(super) fn owned_by_docker(name: &NetworkName, taken: &IpNet) -> String {
     format!(
-        "network \"{name}\": Docker gives out the addresses of {}, as docker0 has {taken}; take the subnet away from docker0 (dockerd --bip, --bridge=none), or choose another one",
+        "network \"{name}\": Docker assigns the addresses of {}, as docker0 has {taken}; take the subnet away from docker0 (dockerd --bip, --bridge=none), or choose another one",
         taken.trunc()
     )
 }
 
-/// Why `network` can't be beside `others`, if it can't; one of its own name is no other.
+/// Why `network` can't exist beside `others`, if so. One of its own name is not counted.
 pub(super) fn clash<'a>(
     network: &Network,
     others: impl IntoIterator<Item = &'a Network>,

@@ -1,4 +1,4 @@
-//! Which endpoint holds which host port. Pure.
+//! Which endpoint has which host port. Pure.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -10,11 +10,14 @@ pub struct HostPorts {
     held: HashMap<(Protocol, u16), Vec<Holder>>,
 }
 
-/// On which address (`None`: all), and who.
+/// The address (`None`: all), and the endpoint.
 type Holder = (Option<IpAddr>, EndpointKey);
 
 impl HostPorts {
-    /// Takes all of `ports` for `owner`, or none: then the one that is held, and by whom.
+    /// Takes all of `ports` for `owner`, or none.
+    ///
+    /// # Errors
+    /// The first port that another endpoint has, and that endpoint.
     pub fn take(
         &mut self,
         owner: &EndpointKey,
@@ -32,8 +35,8 @@ impl HostPorts {
         Ok(())
     }
 
-    /// Gives back everything of `owner`'s among `ports`.
-    pub fn give_back(&mut self, owner: &EndpointKey, ports: &[PortMapping]) {
+    /// Frees those of `ports` that `owner` has.
+    pub fn release(&mut self, owner: &EndpointKey, ports: &[PortMapping]) {
         for port in ports {
             let key = (port.protocol, port.host_port);
             if let Some(slot) = self.held.get_mut(&key) {
@@ -45,7 +48,8 @@ impl HostPorts {
         }
     }
 
-    /// Who holds this port on this address, or on all, or (asked for all) on any.
+    /// Who has this port on the same address, or on all addresses; for a port on all
+    /// addresses, who has it on any.
     fn holder(&self, port: &PortMapping) -> Option<&EndpointKey> {
         let slot = self.held.get(&(port.protocol, port.host_port))?;
         let clash =
@@ -85,7 +89,7 @@ mod tests {
         let both = [port(None, 81, Protocol::Tcp), port(None, 80, Protocol::Tcp)];
         ports.take(&key("b"), &both).unwrap_err();
         ports.take(&key("c"), &both[..1]).unwrap();
-        ports.give_back(&key("a"), &both[1..]);
+        ports.release(&key("a"), &both[1..]);
         ports.take(&key("b"), &both[1..]).unwrap();
     }
 }

@@ -1,7 +1,9 @@
-//! What has to be looked at again, and when: drift is coalesced, failures back off.
+//! What has to be compared with the kernel again, and when: events are coalesced, retries
+//! back off.
 
 use std::{
     collections::HashMap,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -10,7 +12,7 @@ use tokio::sync::Notify;
 
 use netd_domain::{Backoff, EndpointKey, NetworkName};
 
-/// Something whose kernel side may differ from what is wanted.
+/// Something that may differ in the kernel from what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// One endpoint.
@@ -27,14 +29,27 @@ pub enum Target {
     Everything,
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(key) => write!(f, "endpoint {key}"),
+            Self::Network(name) => write!(f, "network {name}"),
+            Self::Firewall => f.write_str("the firewall"),
+            Self::Underlay => f.write_str("the underlay's MTU"),
+            Self::Overlay => f.write_str("the overlay"),
+            Self::Everything => f.write_str("the node"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Due {
     at: Instant,
     failures: u32,
 }
 
-/// Events of one change come in bursts; this long is waited for the rest.
-const COALESCE: Duration = Duration::from_millis(10);
+/// Events of one change come in bursts; the rest may come within this time.
+const COALESCE_DELAY: Duration = Duration::from_millis(10);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY_DELAY);
 
@@ -46,9 +61,9 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Look at it soon.
+    /// Schedules a target after an event.
     pub fn soon(&self, target: Target) {
-        let at = Instant::now() + COALESCE;
+        let at = Instant::now() + COALESCE_DELAY;
         let mut due = self.due.lock();
         let entry = due.entry(target).or_insert(Due { at, failures: 0 });
         entry.at = entry.at.min(at);
@@ -56,9 +71,9 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// It failed: look at it again, later each time.
+    /// Schedules a target that has failed `failures` times before, later each time.
     pub fn later(&self, target: Target, failures: u32) {
-        // The whole delay: what is retried is on this node alone.
+        // The whole delay: only this node retries it.
         let at = Instant::now() + RETRY_BACKOFF.delay(failures, 1.0);
         let mut due = self.due.lock();
         due.entry(target).or_insert(Due { at, failures: failures + 1 });
@@ -113,7 +128,7 @@ mod tests {
         queue.soon(Target::Firewall);
         let (ready, next) = queue.take(Instant::now());
         assert!(ready.is_empty() && next.is_some());
-        let (ready, next) = queue.take(Instant::now() + COALESCE);
+        let (ready, next) = queue.take(Instant::now() + COALESCE_DELAY);
         assert_eq!((ready, next), (vec![(Target::Firewall, 0)], None));
         queue.later(Target::Firewall, 0);
         let (_, first) = queue.take(Instant::now());
@@ -129,7 +144,7 @@ mod tests {
         let queue = Queue::default();
         queue.later(Target::Underlay, 9);
         queue.soon(Target::Underlay);
-        let (ready, _) = queue.take(Instant::now() + COALESCE);
+        let (ready, _) = queue.take(Instant::now() + COALESCE_DELAY);
         assert_eq!(ready.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! What callers are shown.
+//! What callers can read: networks, endpoints, counts.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use netd_domain::ipam::PoolUsage;
 use netd_domain::{Endpoint, EndpointKey, NetworkName};
 use netd_store::{Revision, Store, keys};
 
-/// A network and how it is.
+/// A network and its state.
 #[derive(Debug, Clone)]
 pub struct NetworkView {
     /// The network.
@@ -28,7 +28,7 @@ pub struct NetworkView {
     pub problem: Option<String>,
 }
 
-/// Narrows a list; empty fields don't.
+/// Selects endpoints; an empty field selects all.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointFilter {
     /// Network name.
@@ -42,7 +42,7 @@ pub struct EndpointFilter {
 }
 
 impl EndpointFilter {
-    fn likes(&self, endpoint: &Endpoint) -> bool {
+    fn matches(&self, endpoint: &Endpoint) -> bool {
         let same = |want: &str, have: &str| want.is_empty() || want == have;
         same(&self.network, endpoint.network.as_str())
             && same(&self.sandbox, endpoint.key.sandbox.as_str())
@@ -54,30 +54,30 @@ impl EndpointFilter {
 /// One page of endpoints, as the store has them.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// In the order of their keys as text; with how far each is, if that is known.
+    /// In the order of their keys as text; with the status of each, if it is known.
     pub endpoints: Vec<(Endpoint, Option<KernelStatus>)>,
-    /// More come after this one.
+    /// The last key of this page, if there are more.
     pub next: Option<EndpointKey>,
-    /// A watch from it sees every change of what is listed, and none before.
+    /// A watch from this revision sees every later change, and none that is in the list.
     pub revision: Revision,
 }
 
-/// A page's records are not larger together, unless one alone is; bytes. gRPC clients
-/// refuse messages above 4 MiB unless told otherwise.
-const MOST_PAGE_BYTES: usize = 2 << 20;
-/// Records between two pauses, in which other calls go on.
-const PAUSE: usize = 64;
+/// Bytes of records in a page, unless one record alone is larger. gRPC clients refuse
+/// messages above 4 MiB by default.
+const MAX_PAGE_BYTES: usize = 2 << 20;
+/// After so many records other tasks may run.
+const YIELD_EVERY: usize = 64;
 
-/// How many there are.
+/// How many networks and endpoints there are.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeCounts {
     /// Networks.
     pub networks: usize,
     /// Endpoints, whatever their state.
     pub endpoints: usize,
-    /// Of those, not made or being repaired.
+    /// Endpoints that are being made or repaired.
     pub attaching: usize,
-    /// Of those, on their way out.
+    /// Endpoints that are being removed.
     pub detaching: usize,
 }
 
@@ -101,12 +101,12 @@ impl Node {
         self.store.clone()
     }
 
-    /// Which parts work.
+    /// Which parts of the node work.
     pub fn health(&self) -> &Health {
         &self.health
     }
 
-    /// What is counted.
+    /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -135,7 +135,7 @@ impl Node {
         }
     }
 
-    /// The network that an address is of.
+    /// The network that has the address in one of its pools.
     pub fn network_of(&self, ip: std::net::IpAddr) -> Option<NetworkName> {
         self.state.network_of(&ip.into())
     }
@@ -148,8 +148,8 @@ impl Node {
         self.state.endpoint(key).ok_or_else(|| Error::NoEndpoint(key.clone()))
     }
 
-    /// A page of at most `size` endpoints after `after`. From the store and not from
-    /// memory, which follows it: so records and revision belong together.
+    /// A page of at most `size` endpoints after `after`. It is read from the store and not
+    /// from memory, so that records and revision belong together.
     ///
     /// # Errors
     /// The store's.
@@ -164,34 +164,34 @@ impl Node {
         let mut page = Page { endpoints: Vec::new(), next: None, revision: snapshot.revision };
         let mut bytes = 0;
         for (n, entry) in snapshot.entries.iter().filter(|e| e.key > after).enumerate() {
-            if n % PAUSE == PAUSE - 1 {
+            if n % YIELD_EVERY == YIELD_EVERY - 1 {
                 tokio::task::yield_now().await;
             }
             // Unreadable records are reported at start.
             let Ok(endpoint) = decode::endpoint(entry) else { continue };
-            if !filter.likes(&endpoint) {
+            if !filter.matches(&endpoint) {
                 continue;
             }
             bytes += entry.value.len();
-            let full = page.endpoints.len() >= size || bytes > MOST_PAGE_BYTES;
+            let full = page.endpoints.len() >= size || bytes > MAX_PAGE_BYTES;
             if let Some((last, _)) = page.endpoints.last().filter(|_| full) {
                 page.next = Some(last.key.clone());
                 break;
             }
             let held = self.state.endpoint(&endpoint.key);
-            let work = held.filter(|(e, _)| e.sequence == endpoint.sequence).map(|(_, w)| w);
-            page.endpoints.push((endpoint, work));
+            let status = held.filter(|(e, _)| e.sequence == endpoint.sequence).map(|(_, w)| w);
+            page.endpoints.push((endpoint, status));
         }
         Ok(page)
     }
 
-    /// How many there are of what.
+    /// Counts networks and endpoints.
     pub fn counts(&self) -> NodeCounts {
         let mut counts =
             NodeCounts { networks: self.state.networks().len(), ..NodeCounts::default() };
-        for (_, work) in self.state.endpoints() {
+        for (_, status) in self.state.endpoints() {
             counts.endpoints += 1;
-            match work {
+            match status {
                 KernelStatus::Reserved
                 | KernelStatus::Attaching
                 | KernelStatus::Failed(_)

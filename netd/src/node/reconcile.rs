@@ -1,5 +1,5 @@
-//! The level-triggered loop: whatever may differ is read from the kernel, compared
-//! with what is wanted, and mended. Start-up, drift and retries all take this way.
+//! The level-triggered loop: whatever may differ is read from the kernel, compared with
+//! what is wanted, and repaired. The start, drift and retries all go this way.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,12 +18,12 @@ use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stag
 use netd_store::Store as _;
 
 impl Node {
-    /// Turns the kernel's events into targets, for ever.
+    /// Turns the kernel's events into targets, until netd ends.
     pub(super) async fn follow_drift(self: Arc<Self>, mut drift: UnboundedReceiver<Drift>) {
         while let Some(event) = drift.recv().await {
             match event {
                 Drift::Endpoint(host) => {
-                    if let Some(key) = self.state.by_host(&host) {
+                    if let Some(key) = self.state.key_by_host_ifname(&host) {
                         self.queue.soon(Target::Endpoint(key));
                     }
                 }
@@ -54,14 +54,15 @@ impl Node {
         }
     }
 
-    /// Mends what is due, for ever. One that hangs or fails holds up no other.
+    /// Repairs targets when they are due, until netd ends. One that hangs or fails does not
+    /// delay the others.
     pub(super) async fn reconcile_forever(self: Arc<Self>) {
         /// The kernel works on one change at a time anyway (rtnl).
-        const AT_ONCE: usize = 16;
+        const MAX_REPAIRS: usize = 16;
         let mut running = JoinSet::new();
         loop {
             for (target, failures) in self.queue.next().await {
-                while running.len() >= AT_ONCE {
+                while running.len() >= MAX_REPAIRS {
                     running.join_next().await;
                 }
                 let node = self.clone();
@@ -81,18 +82,20 @@ impl Node {
             Target::Everything => self.repair_everything().await,
         };
         if let Err(Error::NotPlaced(_)) = result {
-            // Its carrier says when; this is for the case that nobody heard.
+            // The link's carrier comes up when the runtime is done. This retry is for the
+            // case that its event was lost.
             self.queue.later(target, failures);
         } else if let Err(error) = result {
-            tracing::warn!(?target, failures, %error, "could not be put right; trying again");
+            tracing::warn!(?target, failures, %error,
+                "{target} could not be repaired: {error}; trying again");
             self.queue.later(target, failures);
         }
     }
 
-    /// What could not be done is shown by the overlay itself, and tried again.
+    /// The overlay itself reports what it could not do; here it is only tried again.
     async fn repair_overlay(self: &Arc<Self>, failures: u32) -> Result<()> {
         if let Ok(overlay) = self.overlay()
-            && !overlay.repair(self).await
+            && !overlay.reconcile(&**self).await
         {
             self.queue.later(Target::Overlay, failures);
         }
@@ -112,27 +115,27 @@ impl Node {
         Ok(())
     }
 
-    /// Puts one endpoint right. One whose namespace is gone is left to collection.
+    /// Repairs one endpoint. One whose namespace is gone is left to garbage collection.
     async fn repair_endpoint(&self, key: &EndpointKey) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.state.endpoint(key) else { return Ok(()) };
+        let Some((endpoint, status)) = self.state.endpoint(key) else { return Ok(()) };
         if endpoint.phase != Phase::Attached {
             return Ok(());
         }
-        if work == KernelStatus::Unwanted {
+        if status == KernelStatus::Unwanted {
             return self.begin_detach(&endpoint, endpoint.issued_at).await;
         }
         if endpoint.moved.is_some() {
             return self.locate(&endpoint).await.map(drop);
         }
         let Some(netns) = own_netns(&endpoint) else {
-            tracing::debug!(endpoint = %key, "its namespace is gone");
+            tracing::debug!(endpoint = %key, "the network namespace of {key} is gone");
             return Ok(());
         };
         self.repair_locked(&endpoint, netns).await.map(|_| ())
     }
 
-    /// Compares and mends; the caller holds the key's lock.
+    /// Compares the endpoint with the kernel and repairs it. The caller holds the key's lock.
     pub(super) async fn repair_locked(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -150,7 +153,7 @@ impl Node {
                 Ok(repairs)
             }
             Err(error) => {
-                // A namespace that went away meanwhile is no fault of this endpoint's.
+                // That its namespace went away meanwhile is not a problem of the endpoint.
                 if own_netns(endpoint).is_some() {
                     self.state.set_status(&endpoint.key, KernelStatus::Failed(error.to_string()));
                     self.health.advise(&component, &error);
@@ -166,10 +169,10 @@ impl Node {
         for repair in repairs {
             let (kind, detail) = (repair.kind.name(), &repair.detail);
             if drift {
-                tracing::warn!(object = %what, kind, detail, "put back");
+                tracing::warn!(object = %what, kind, detail, "put back the {kind} of {what}: {detail}");
                 self.metrics.drift_repaired(kind, 1);
             } else {
-                tracing::info!(object = %what, kind, detail, "made");
+                tracing::info!(object = %what, kind, detail, "made the {kind} of {what}: {detail}");
             }
         }
     }
@@ -181,11 +184,11 @@ impl Node {
         self.repair_network_locked(name).await
     }
 
-    /// As [`Node::repair_network`]; the caller holds `topology`.
+    /// As [`Node::repair_network`]; the caller holds `network_changes`.
     pub(super) async fn repair_network_locked(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.state.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
-        self.look_at_docker(name, state.wiring.clone()).await?;
+        self.check_docker0(name, state.wiring.clone()).await?;
         match self.dataplane.ensure_network(state.wiring).await {
             Ok(repairs) => {
                 self.health.good(&component);
@@ -201,7 +204,7 @@ impl Node {
                 }
                 Ok(())
             }
-            // The node is there for the networks of its configuration.
+            // Without a network of its configuration the node is not ready.
             Err(error) if self.config.networks.iter().any(|n| n.name == *name) => {
                 self.health.bad(&component, &error);
                 Err(error.into())
@@ -215,7 +218,7 @@ impl Node {
 
     /// A subnet that docker0 has since the network was created: its pods go on, new ones
     /// are refused, and the status says what is wrong.
-    async fn look_at_docker(&self, name: &NetworkName, wiring: Arc<NetworkWiring>) -> Result<()> {
+    async fn check_docker0(&self, name: &NetworkName, wiring: Arc<NetworkWiring>) -> Result<()> {
         let component = format!("docker0/{name}");
         match self.dataplane.owned_by_docker(wiring).await? {
             Some(taken) => {
@@ -262,7 +265,7 @@ impl Node {
                 let mtu = state.network.effective_mtu(underlay);
                 if state.wiring.mtu != mtu {
                     tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
-                        "the MTU changed");
+                        "network {name}: MTU changed from {} to {mtu}", state.wiring.mtu);
                     let wiring = Arc::new(state.network.wiring(mtu));
                     self.state.put_network(state.network.clone(), wiring);
                     self.changed.lock().insert(name.clone());
@@ -281,16 +284,17 @@ impl Node {
 
     async fn change_mtu(&self, key: &EndpointKey, mtu: u32) -> Result<()> {
         let _lock = self.locks.lock(key).await;
-        let Some((endpoint, work)) = self.state.endpoint(key) else { return Ok(()) };
+        let Some((endpoint, status)) = self.state.endpoint(key) else { return Ok(()) };
         if endpoint.phase != Phase::Attached || endpoint.wiring.mtu == mtu {
             return Ok(());
         }
         let mut changed = Endpoint::clone(&endpoint);
         changed.wiring.mtu = mtu;
         self.store.commit(encode::update(&changed)?).await?;
-        // What the kernel has is right no more, and nobody else's doing.
-        let work = if work == KernelStatus::Attached { KernelStatus::Attaching } else { work };
-        self.state.update(Arc::new(changed), work);
+        // The kernel now differs from the record, and that is not drift.
+        let status =
+            if status == KernelStatus::Attached { KernelStatus::Attaching } else { status };
+        self.state.update(Arc::new(changed), status);
         self.queue.soon(Target::Endpoint(key.clone()));
         Ok(())
     }
@@ -328,20 +332,20 @@ impl Node {
     }
 }
 
-/// The endpoint's namespace, if it is still the one it was attached in.
+/// The endpoint's namespace, if it is still the one that it was attached in.
 pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
     match Netns::open(&endpoint.netns_path) {
         Ok(netns) if netns.id() == endpoint.netns => Some(Arc::new(netns)),
         Ok(_) | Err(DataplaneError::NetnsGone { .. } | DataplaneError::NotANetns { .. }) => None,
         Err(error) => {
-            tracing::warn!(endpoint = %endpoint.key, %error, "its namespace can't be opened");
+            tracing::warn!(endpoint = %endpoint.key, %error, "the network namespace of {} can't be opened: {error}", endpoint.key);
             None
         }
     }
 }
 
-/// Whether the namespace is gone for certain: nothing is at its path, or another one.
-/// That it can't be looked at (out of descriptors, no permission) is not enough.
+/// Whether the namespace is certainly gone: its path does not exist, or is another
+/// namespace. An error (out of descriptors, no permission) does not prove that.
 pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
     use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
     let handed = match endpoint.moved.as_ref().map(|moved| moved.stage) {
@@ -349,7 +353,7 @@ pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
         stage => stage == Some(Stage::Handed),
     };
     match std::fs::metadata(&endpoint.netns_path) {
-        // Which namespace that is to be is not known yet.
+        // The runtime has not moved the link yet, so the namespace is not known.
         Ok(_) if handed => false,
         Ok(m) => m.dev() != endpoint.netns.dev || m.ino() != endpoint.netns.inode,
         Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),

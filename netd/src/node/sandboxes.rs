@@ -1,17 +1,16 @@
-//! What runtimes say of their sandboxes.
+//! What runtimes report about their sandboxes.
 
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
-use tracing::Instrument as _;
-
 use super::{
     clock::now_boot,
     core::Node,
     error::{Error, Result},
     record::encode,
+    run_to_end::run_to_end,
 };
 use netd_domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
 use netd_store::Store as _;
@@ -29,7 +28,7 @@ pub struct SandboxInfo {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What became of a synchronisation.
+/// The result of a synchronisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Synchronized {
     /// Endpoints whose sandbox is in the set.
@@ -40,11 +39,12 @@ pub struct Synchronized {
     pub removed: u32,
 }
 
-/// Sources are few; a runaway caller must not fill the memory.
-const MOST_SOURCES: usize = 16;
+/// There are few runtimes; a faulty caller must not fill the memory.
+const MAX_SOURCES: usize = 16;
 
 impl Node {
-    /// Takes note of the whole set that `source` knows.
+    /// Replaces the set of sandboxes that `source` lists. If the set is authoritative, the
+    /// endpoints that this source made for other sandboxes are removed.
     ///
     /// # Errors
     /// A removal that failed; it is completed later.
@@ -72,13 +72,13 @@ impl Node {
         if authoritative {
             for endpoint in unknown {
                 let EndpointKey { sandbox, ifname } = endpoint.key.clone();
-                tracing::info!(endpoint = %endpoint.key, source, "the runtime disowns it: removing");
+                tracing::info!(endpoint = %endpoint.key, source, "removing {}: {source} does not list its sandbox", endpoint.key);
                 counts.removed += self.detach(sandbox, Some(ifname), now_boot()).await?;
             }
             return Ok(counts);
         }
-        if !self.state.set_source(source, sandboxes, MOST_SOURCES) {
-            let text = format!("\"{source}\": more than {MOST_SOURCES} sources");
+        if !self.state.set_source(source, sandboxes, MAX_SOURCES) {
+            let text = format!("\"{source}\": more than {MAX_SOURCES} sources");
             return Err(netd_domain::Invalid::field("source", text).into());
         }
         let nobody = |e: &&Arc<Endpoint>| !self.state.is_known(&e.key.sandbox);
@@ -87,18 +87,16 @@ impl Node {
     }
 
     /// Adds what a runtime learned after the attach to every endpoint of a sandbox.
-    /// Goes on to its end even if the caller goes away: memory follows the store.
+    /// Runs to its end even if the caller goes away.
     ///
     /// # Errors
     /// [`Error::NoSandbox`] when it has no endpoint.
     pub async fn annotate(self: &Arc<Self>, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
         let node = self.clone();
-        let work = async move { node.annotate_to_the_end(info).await };
-        let work = tokio::spawn(work.in_current_span());
-        work.await.map_err(|e| Error::Internal(format!("annotate: {e}")))?
+        run_to_end("annotate", async move { node.annotate_to_end(info).await }).await
     }
 
-    async fn annotate_to_the_end(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
+    async fn annotate_to_end(&self, info: SandboxInfo) -> Result<Vec<Arc<Endpoint>>> {
         let keys: Vec<EndpointKey> =
             self.state.of_sandbox(&info.id).iter().map(|e| e.key.clone()).collect();
         let mut changed = Vec::new();

@@ -1,4 +1,4 @@
-//! Start: read the store, adopt what the kernel holds, complete what was cut off.
+//! Start: read the store, adopt what is in the kernel, complete what was interrupted.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,21 +19,21 @@ use netd_dataplane::Drift;
 use netd_domain::{IfName, Network};
 use netd_store::{Change, Store as _, Txn, keys};
 
-/// What was found at start.
+/// What was found at the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Startup {
     /// Endpoints read from the store.
     pub endpoints: usize,
-    /// Of those, on their way out.
+    /// Of those, being removed.
     pub detaching: usize,
-    /// Records that can't be read: named in the log, left as they are.
+    /// Records that can't be read: they are named in the log and left as they are.
     pub quarantined: usize,
     /// Links of netd's without a record, removed.
     pub strays: usize,
 }
 
-/// A configured network whose pools are leased begins with the leases that it had: they
-/// are in force until the cluster's store says else, which may be out of reach.
+/// A configured network whose pools are leased starts with the leases that it had. They are
+/// in force until etcd says otherwise, and etcd may be out of reach now.
 fn with_leases_of(wanted: &Network, stored: &[Network]) -> Network {
     let before = stored.iter().find(|n| n.name == wanted.name);
     let Some(leased) = before.and_then(|n| n.leased.clone()).filter(|_| wanted.leased.is_some())
@@ -46,8 +46,9 @@ fn with_leases_of(wanted: &Network, stored: &[Network]) -> Network {
 
 impl Node {
     /// Loads the store, makes the networks and rules, adopts or completes every
-    /// endpoint, removes strays, and starts the loops. Trouble with one network or
-    /// endpoint is noted in [`super::health::Health`] and tried again; it stops nothing else.
+    /// endpoint, removes stray links, and starts the loops. A problem of one network or
+    /// endpoint is noted in [`super::health::Health`] and tried again; it does not stop the
+    /// rest.
     ///
     /// # Errors
     /// The store can't be read.
@@ -56,7 +57,7 @@ impl Node {
         let mut refused = RefusedRecords::default();
         let networks = self.load_networks(&mut refused).await?;
         for network in networks {
-            self.place(network).await;
+            self.add_network(network).await;
         }
         self.load_endpoints(&mut startup, &mut refused).await?;
         for state in self.state.networks() {
@@ -86,7 +87,7 @@ impl Node {
         Ok(startup)
     }
 
-    /// Stored networks, with the configuration's put in where they may be.
+    /// Stored networks, updated by the configuration's where these are acceptable.
     async fn load_networks(&self, refused: &mut RefusedRecords) -> Result<Vec<Network>> {
         let mut stored = Vec::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {
@@ -117,8 +118,8 @@ impl Node {
         Ok(networks)
     }
 
-    /// The configured networks that can be beside the stored ones. One that can't leaves
-    /// its stored self in place, which may be in another one's way in turn.
+    /// The configured networks that can exist beside the stored ones. If one is refused, its
+    /// stored version stays, which may in turn clash with another configured one.
     fn acceptable(&self, stored: &[Network]) -> Vec<&Network> {
         let mut wanted: Vec<&Network> = self.config.networks.iter().collect();
         loop {
@@ -129,20 +130,20 @@ impl Node {
                 .enumerate()
                 .find_map(|(i, network)| Some((i, clash(network, staying.iter().copied())?)));
             let Some((i, text)) = refused else { return wanted };
-            self.not_taken(wanted.remove(i), stored, &text);
+            self.report_refused(wanted.remove(i), stored, &text);
         }
     }
 
-    /// A configured network that can't be beside a stored one. The stored ones have the
-    /// endpoints, so they go on as they are.
-    fn not_taken(&self, wanted: &Network, stored: &[Network], clash: &str) {
+    /// Reports a configured network that clashes with a stored one. The stored ones have
+    /// endpoints, so they stay as they are.
+    fn report_refused(&self, wanted: &Network, stored: &[Network], clash: &str) {
         let text = format!(
             "as configured, {clash}, which is stored; change the configuration, or delete the \
              other network (`netd network delete`) and start netd again"
         );
         let name = &wanted.name;
         if stored.iter().any(|n| n.name == *name) {
-            // A name of its own: the network itself works.
+            // Another name than the network's, which works as it is stored.
             self.health.advise(&format!("configuration/{name}"), text);
         } else {
             self.health.bad(&format!("network/{name}"), text);
@@ -156,10 +157,10 @@ impl Node {
         }
     }
 
-    /// Registers a network whatever else happens; its wiring is made afterwards.
-    async fn place(&self, network: Network) {
+    /// Adds a network to the state, even if it can't be made in the kernel later.
+    async fn add_network(&self, network: Network) {
         let underlay = self.dataplane.underlay_mtu().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the underlay's MTU can't be read; taking 1500");
+            tracing::warn!(%error, "the underlay's MTU can't be read: {error}; using 1500");
             1500
         });
         let wiring = Arc::new(network.wiring(network.effective_mtu(underlay)));
@@ -193,11 +194,11 @@ impl Node {
                 .split_once('/')
                 .and_then(|(network, ip)| Some((network.parse().ok()?, ip.parse().ok()?)));
             match parsed {
-                Some(held) => {
+                Some(used) => {
                     if entry.value == encode::RESERVED {
-                        loaded.reserved.push(held.clone());
+                        loaded.reserved.push(used.clone());
                     }
-                    loaded.held.push(held);
+                    loaded.used_addresses.push(used);
                 }
                 None => self.quarantine(refused, &entry.key, "not an address"),
             }
@@ -209,21 +210,25 @@ impl Node {
         Ok(())
     }
 
-    /// A refused record changes nothing: what it may hold stays held.
+    /// Reports a refused record. It stays in the store, and its addresses stay in use.
     fn quarantine(&self, refused: &mut RefusedRecords, key: &str, error: &str) {
-        tracing::error!(key, error, "record refused; left as it is, what it holds stays held");
+        tracing::error!(
+            key,
+            error,
+            "refused record {key}: {error}; it is left as it is, and its addresses stay in use"
+        );
         refused.records += 1;
         let text = format!("{} refused records, e.g. {key}: {error}", refused.records);
         self.health.advise("records", text);
     }
 
     async fn adopt_endpoints(&self) {
-        for (endpoint, work) in self.state.endpoints() {
+        for (endpoint, status) in self.state.endpoints() {
             if endpoint.moved.is_some() {
                 self.queue.soon(Target::Endpoint(endpoint.key.clone()));
-            } else if work == KernelStatus::Attaching {
+            } else if status == KernelStatus::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
-                    tracing::warn!(endpoint = %endpoint.key, "its namespace is gone");
+                    tracing::warn!(endpoint = %endpoint.key, "the network namespace of {} is gone", endpoint.key);
                     continue;
                 };
                 let _lock = self.locks.lock(&endpoint.key).await;
@@ -234,14 +239,13 @@ impl Node {
         }
     }
 
-    /// Removes links of netd's that no record knows: an attach that was cut off and
-    /// rolled back, or a record lost with a reboot of something else's making.
-    /// Links of refused records are left alone.
+    /// Removes netd's links that no record mentions: an attach was interrupted and rolled
+    /// back, or its record was lost. Links of refused records are left alone.
     async fn remove_strays(&self, refused: &RefusedRecords) -> usize {
         let links = match self.dataplane.host_links().await {
             Ok(links) => links,
             Err(error) => {
-                tracing::warn!(%error, "the host's links can't be listed");
+                tracing::warn!(%error, "the host's links can't be listed: {error}");
                 return 0;
             }
         };
@@ -252,16 +256,17 @@ impl Node {
         for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {
                 Ok(()) => {
-                    tracing::warn!(link = %link.ifname, "no record knows this link: removed");
+                    tracing::warn!(link = %link.ifname, "removed link {}: no record mentions it", link.ifname);
                     removed += 1;
                 }
-                Err(error) => tracing::warn!(link = %link.ifname, %error, "stray link"),
+                Err(error) => tracing::warn!(link = %link.ifname, %error,
+                    "link {}, which no record mentions, can't be removed: {error}", link.ifname),
             }
         }
         if links.iter().any(|l| l.parked)
             && let Err(error) = self.dataplane.reap().await
         {
-            tracing::warn!(%error, "links parked by an earlier netd are still there");
+            tracing::warn!(%error, "links that an earlier netd detached can't be removed: {error}");
         }
         removed
     }

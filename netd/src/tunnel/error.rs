@@ -1,4 +1,4 @@
-//! Statuses of netd-tunnel's become typed errors.
+//! Maps netd-tunnel's gRPC statuses to typed errors.
 
 use std::path::{Path, PathBuf};
 
@@ -17,51 +17,52 @@ pub struct FieldViolation {
 /// Why netd-tunnel did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TunnelError {
-    /// It does not run, or not there.
+    /// netd-tunnel does not run, or listens elsewhere.
     #[error("netd-tunnel can't be reached at {socket}: {reason}; is netd-tunnel.service running?")]
     Unreachable {
-        /// Where it was looked for.
+        /// The path of its socket.
         socket: PathBuf,
-        /// The system's word.
+        /// The system's error.
         reason: String,
     },
-    /// It runs, but does not answer.
+    /// netd-tunnel did not answer in time.
     #[error("netd-tunnel at {socket} did not answer in time")]
     Deadline {
-        /// Where it listens.
+        /// The path of its socket.
         socket: PathBuf,
     },
-    /// Values are wrong.
+    /// A value of the request is invalid.
     #[error("netd-tunnel refused: {message}")]
     Invalid {
-        /// All of them in words.
+        /// All violations, as text.
         message: String,
-        /// Each.
+        /// The violations one by one.
         violations: Vec<FieldViolation>,
     },
-    /// The device has no tunnel: it is to be configured first.
+    /// The device has no tunnel; it has to be configured first.
     #[error("netd-tunnel: {message}")]
     NoTunnel {
-        /// Says which.
+        /// Names the device or address.
         message: String,
     },
-    /// The device or a listen address is somebody else's, or not this node's.
+    /// Another program has the device or a listen address, or the address is not this
+    /// node's.
     #[error("netd-tunnel: {message}")]
     Taken {
-        /// Says which.
+        /// Names the device or address.
         message: String,
     },
-    /// The system refused, or a fault of netd-tunnel's.
+    /// The system refused, or netd-tunnel has a defect.
     #[error("netd-tunnel failed ({code:?}): {message}")]
     Failed {
-        /// gRPC's.
+        /// The gRPC status code.
         code: Code,
-        /// In words.
+        /// The status's message.
         message: String,
     },
 }
 
-/// Whether a status is the connection's, not an answer.
+/// Whether the status comes from a broken connection rather than from netd-tunnel.
 pub(super) fn is_broken(status: &Status) -> bool {
     let transport = std::error::Error::source(status).is_some();
     matches!(status.code(), Code::Unavailable) || (transport && status.code() != Code::Ok)

@@ -1,9 +1,12 @@
-//! Domain values become messages.
+//! Encodes domain values as messages of netd-tunnel's API.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use netd_api::tunnel::v1 as pb;
 
-use super::{FieldViolation, PeerChange, Tunnel, TunnelError, TunnelKind, TunnelPeerName};
+use super::{
+    error::{FieldViolation, TunnelError},
+    types::{PeerChange, Tunnel, TunnelKind, TunnelPeerName},
+};
 use netd_domain::{IfName, overlay::TunnelPeer};
 
 pub(super) fn tunnel(tunnel: &Tunnel) -> pb::Tunnel {

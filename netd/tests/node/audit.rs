@@ -1,4 +1,4 @@
-//! What memory, store and kernel hold agrees, and nothing is left over.
+//! Memory, store and kernel agree, and nothing is left over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ fn host_names(text: &str) -> BTreeSet<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
-/// To be called when nothing is under way.
+/// To be called while no request is running.
 pub fn audit(bed: &Bed, netd: &Process) -> Vec<Endpoint> {
     netd.settle();
     let list = |prefix| netd.run(async { netd.node.store().list(prefix).await }).unwrap().entries;

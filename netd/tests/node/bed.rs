@@ -74,7 +74,7 @@ impl Process {
         }
     }
 
-    /// Waits until what is on its way out is gone.
+    /// Waits until endpoints that are being removed are gone.
     pub fn settle(&self) {
         self.until("everything is given back", |node| node.counts().detaching == 0);
     }
@@ -139,7 +139,7 @@ unsafe_short_grace = true
             let options = EmbeddedOptions::of_this_boot(dir.join("state"), dir.join("run"));
             match EmbeddedStore::open(options.unwrap()) {
                 Ok(store) => return store,
-                // A killed one's last commit may still be under way.
+                // The last commit of a killed netd may still be running.
                 Err(e) if Instant::now() > end => panic!("{e}"),
                 Err(_) => pause(Duration::from_millis(5)),
             }

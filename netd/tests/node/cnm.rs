@@ -115,7 +115,7 @@ fn reserved_addresses_are_taken_over_given_back_and_collected() {
         ..created(name, &["10.99.0.4"])
     };
     drop(netd);
-    // The hold outlives a crash, and so does what became of it.
+    // The reservation outlives a crash, and so does the endpoint that used it.
     let netd = bed.start();
     create(&netd, small("one")).unwrap();
     assert!(create(&netd, small("two")).is_err(), "it has one owner");

@@ -1,4 +1,4 @@
-//! The use cases on the embedded store and the real kernel, in network namespaces of
+//! The node on the embedded store and the real kernel, in network namespaces of
 //! their own, with a store that fails when told to, and a netd that is killed. Needs root.
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ mod damaged;
 mod faults;
 mod garbage;
 mod lists;
+mod logs;
 mod model;
 mod networks;
 mod order;

@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// Requests are under way, of which nobody knows how far they got.
+    /// Kills netd while requests are running: any of them may have succeeded.
     fn kill_at_work(&mut self) {
         for _ in 0..3 {
             let spec = self.attach();

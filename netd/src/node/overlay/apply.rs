@@ -1,18 +1,21 @@
-//! What is wanted becomes what the kernel and the tunnel process hold.
+//! Applies what is wanted to the kernel and to the tunnel process.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use super::{Overlay, State, command, malloc_trim};
-use crate::node::core::Node;
+use super::{
+    command,
+    core::{ClusterModel, Overlay},
+    local_node::LocalNode,
+    malloc_trim,
+};
 use netd_cluster::{backend::Command, desired::Delta};
 use netd_dataplane::{OverlayReport, OverlaySubject, Repair};
 use netd_domain::overlay::{OverlayChange, OverlayState};
 
 impl Overlay {
-    /// Whatever may differ is compared as a whole and put right; this node's facts are
-    /// read again first, since an address or a device may have changed.
-    /// Whether all is as it has to be then.
-    pub(in crate::node) async fn repair(&self, node: &Arc<Node>) -> bool {
+    /// Full sync: reads this node's addresses and devices again, since they may have changed,
+    /// then dumps, compares and applies everything. Returns whether all is as wanted.
+    pub(in crate::node) async fn reconcile(&self, node: &dyn LocalNode) -> bool {
         let mut state = self.state.lock().await;
         if self.facts_changed(node, &mut state).await || state.withheld {
             self.rebuild(node, &mut state).await
@@ -21,49 +24,50 @@ impl Overlay {
         }
     }
 
-    async fn facts_changed(&self, node: &Node, state: &mut State) -> bool {
+    async fn facts_changed(&self, node: &dyn LocalNode, state: &mut ClusterModel) -> bool {
         let Some(cluster) = state.cluster.clone() else { return false };
         let before = state.desired.as_ref().map(|desired| desired.local().clone());
         match self.local(node, state, &cluster).await {
             Ok(local) => before.is_none_or(|before| before != local),
-            // Worked out anew, it says why.
+            // The rebuild reports the reason.
             Err(_) => true,
         }
     }
 
-    /// Compares the whole with what is there; whether it is as it has to be then.
-    pub(super) async fn compare(&self, node: &Arc<Node>, state: &mut State) -> bool {
+    /// Compares everything with the kernel and applies the difference; returns whether all
+    /// is as wanted.
+    pub(super) async fn compare(&self, node: &dyn LocalNode, state: &mut ClusterModel) -> bool {
         let Some(desired) = &state.desired else { return true };
-        // Before all peers are known, what is beyond them may be one of them.
+        // Until all peers are known, an unknown object may belong to one of them.
         let wanted = Arc::new(OverlayState { partial: !state.complete, ..desired.state() });
-        // The tunnels first: they make devices that the rest needs.
+        // The tunnels come first: they make devices that the rest needs.
         state.tunnel_problem = self.all_tunnels(desired, state.complete).await.err();
         let drift = state.settled;
         let (begun, objects) = (Instant::now(), wanted.objects.len());
-        let synced = node.dataplane.sync_overlay(wanted).await;
+        let synced = node.dataplane().sync_overlay(wanted).await;
         malloc_trim::trim_later(objects);
-        node.metrics.overlay_synced(begun.elapsed());
+        node.metrics().overlay_synced(begun.elapsed());
         match synced {
             Ok(report) => {
                 count(node, &report.repairs, drift);
                 state.refused.clear();
-                let right = self.judge(node, state, report);
+                let right = self.report(node, state, report);
                 self.post_startup(node, state).await;
                 state.settled = true;
                 right
             }
             Err(error) => {
-                node.health.bad("overlay", &error);
+                node.health().bad("overlay", &error);
                 false
             }
         }
     }
 
-    /// Makes a change where the rest is as it was; whether that could be done.
+    /// Applies a change without comparing the rest; returns whether it succeeded.
     pub(super) async fn apply(
         &self,
-        node: &Arc<Node>,
-        state: &mut State,
+        node: &dyn LocalNode,
+        state: &mut ClusterModel,
         deltas: Vec<Delta>,
     ) -> bool {
         let mut change = OverlayChange::default();
@@ -75,8 +79,8 @@ impl Overlay {
             }
             for command in &delta.commands {
                 if let Err(why) = command::run(command).await {
-                    tracing::warn!(%why, "a command of the extension backend failed");
-                    node.health.advise("overlay/command", why);
+                    tracing::warn!(%why, "a command of the extension backend failed: {why}");
+                    node.health().advise("overlay/command", why);
                 }
                 state.commanded.insert(command.clone());
             }
@@ -86,54 +90,56 @@ impl Overlay {
             state.refused.remove(&OverlaySubject::Object(object.clone()));
         }
         if change == OverlayChange::default() {
-            return self.judge(node, state, OverlayReport::default());
+            return self.report(node, state, OverlayReport::default());
         }
-        match node.dataplane.change_overlay(change).await {
-            Ok(report) => self.judge(node, state, report),
+        match node.dataplane().change_overlay(change).await {
+            Ok(report) => self.report(node, state, report),
             Err(error) => {
-                node.health.bad("overlay", &error);
+                node.health().bad("overlay", &error);
                 false
             }
         }
     }
 
-    /// Shows what could not be done; whether all could.
-    fn judge(&self, node: &Node, state: &mut State, report: OverlayReport) -> bool {
-        for (subject, error) in report.refused {
+    /// Reports what the kernel and the tunnels refused; returns whether that is nothing.
+    fn report(&self, node: &dyn LocalNode, state: &mut ClusterModel, done: OverlayReport) -> bool {
+        for (subject, error) in done.refused {
             state.refused.insert(subject, error.to_string());
         }
-        // Without its device nothing else can be: that is what has to be said.
+        // Everything else needs its device, so a device's problem is the one to report.
         let is_device = |what: &OverlaySubject| matches!(what, OverlaySubject::Device(_));
         let first = state.refused.iter().max_by_key(|(what, _)| is_device(what));
         let first = first.map(|(_, why)| why.clone());
         let count = state.refused.len();
         let (desired, failed) = self.programmed(state);
-        node.metrics.set_overlay_peers(desired, failed);
+        node.metrics().set_overlay_peers(desired, failed);
         let problem = match (&state.tunnel_problem, first) {
             (Some(why), _) => format!("netd-tunnel: {why}"),
             (None, Some(first)) if count > 1 => format!("{first}, and {} more", count - 1),
             (None, Some(first)) => first,
             (None, None) => {
-                node.health.good("overlay");
+                node.health().good("overlay");
                 return true;
             }
         };
-        node.health.bad("overlay", problem);
+        node.health().bad("overlay", problem);
         false
     }
 
-    /// Runs the extension backend's second command once this node has its subnet, then
-    /// those about peers that were there before; later ones come with their leases.
-    async fn post_startup(&self, node: &Node, state: &mut State) {
+    /// Runs the extension backend's second command once this node has its subnet, then the
+    /// commands of the peers known before. Those of later peers run with their leases.
+    async fn post_startup(&self, node: &dyn LocalNode, state: &mut ClusterModel) {
         let Some(desired) = &state.desired else { return };
         let line = desired.local_plan().post_startup.clone();
         let commands: HashSet<Command> = desired.commands().cloned().collect();
         let started = std::mem::replace(&mut state.post_started, true);
         if let Some(line) = line.filter(|_| !started) {
             match command::run(&line).await {
-                Ok(output) => tracing::info!(%output, "PostStartupCommand"),
+                Ok(output) => {
+                    tracing::info!(%output, "PostStartupCommand of the extension backend printed: {output}")
+                }
                 Err(why) => {
-                    node.health.advise("overlay/command", format!("PostStartupCommand: {why}"));
+                    node.health().advise("overlay/command", format!("PostStartupCommand: {why}"));
                 }
             }
         }
@@ -143,27 +149,34 @@ impl Overlay {
                 continue;
             }
             if let Err(why) = command::run(&command).await {
-                node.health.advise("overlay/command", why);
+                node.health().advise("overlay/command", why);
             }
             state.commanded.insert(command);
         }
     }
 }
 
-/// Counts what was done; what netd itself changed is no drift.
-fn count(node: &Node, repairs: &[Repair], drift: bool) {
-    /// Of many only their number is logged.
-    const MOST: usize = 20;
-    if repairs.len() <= MOST {
-        return node.count(&"overlay", repairs, drift);
+/// Logs and counts repairs; those that follow from netd's own changes are not drift.
+fn count(node: &dyn LocalNode, repairs: &[Repair], drift: bool) {
+    /// Of more repairs only the number is logged.
+    const MAX_LOGGED: usize = 20;
+    if repairs.len() <= MAX_LOGGED {
+        return node.count_repairs(repairs, drift);
     }
-    tracing::info!(object = "overlay", count = repairs.len(), drift, "made");
+    let verb = if drift { "put back" } else { "made" };
+    tracing::info!(
+        object = "overlay",
+        count = repairs.len(),
+        drift,
+        "{verb} {} objects of the overlay",
+        repairs.len()
+    );
     for repair in repairs.iter().filter(|_| drift) {
-        node.metrics.drift_repaired(repair.kind.name(), 1);
+        node.metrics().drift_repaired(repair.kind.name(), 1);
     }
 }
 
-/// Puts a later change after an earlier one.
+/// Adds a later change to an earlier one.
 fn join(first: &mut OverlayChange, then: OverlayChange) {
     first.add.retain(|object| !then.remove.contains(object));
     first.remove.retain(|object| !then.add.contains(object));

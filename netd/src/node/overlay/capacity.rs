@@ -1,4 +1,4 @@
-//! Another subnet when the ones there are get full, and back with it when it is empty.
+//! Asks the cluster for another subnet when this node's get full, and returns empty ones.
 
 use std::{
     collections::HashMap,
@@ -8,63 +8,71 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Overlay;
-use crate::node::core::Node;
+use super::{core::Overlay, local_node::LocalNode};
+use crate::node::listed::listed;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::NetworkName;
 use netd_domain::ipam::PoolUsage;
 
 /// How long an attach waits for another subnet.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SUBNET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Less than this many free addresses, or a sixteenth of all, and another subnet is
-/// taken before it is needed.
-const RESERVE: u64 = 8;
+/// With fewer free addresses, or a sixteenth of all, another subnet is requested before it
+/// is needed.
+const SPARE_ADDRESSES: u64 = 8;
 
 impl Overlay {
-    /// Takes another subnet if this network's are nearly full; doesn't wait for it.
-    pub(in crate::node) fn top_up(&self, node: &Node, name: &NetworkName) {
+    /// Asks for another subnet if this network's are nearly full; does not wait for it.
+    pub(in crate::node) fn request_spare_subnet(&self, node: &dyn LocalNode, name: &NetworkName) {
         if *name == self.settings.network
             && self.settings.pod_cidr.is_empty()
-            && is_low(&node.state.usage(name))
+            && is_low(&node.pool_usage(name))
         {
-            // Fixed ones were excluded.
+            // It fails only for fixed subnets, which are excluded above.
             let _ = self.membership.more();
         }
     }
 
-    /// Takes another subnet and waits until it can be used; whether there is one.
-    pub(in crate::node) async fn one_more(&self, node: &Node, name: &NetworkName) -> bool {
+    /// Asks for another subnet and waits until it can be used; returns whether it came.
+    pub(in crate::node) async fn wait_for_subnet(
+        &self,
+        node: &dyn LocalNode,
+        name: &NetworkName,
+    ) -> bool {
         if *name != self.settings.network || !self.settings.pod_cidr.is_empty() {
             return false;
         }
-        let pools = || node.state.network(name).map_or(0, |n| n.network.pools.len());
+        let pools = || node.network(name).map_or(0, |n| n.network.pools.len());
         let before = pools();
         if self.membership.more().is_err() {
             return false;
         }
         let grown = async {
             loop {
-                let changed = node.pools_changed.notified();
+                let changed = node.pools_changed().notified();
                 if pools() > before {
                     return;
                 }
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, grown).await.is_ok()
+        tokio::time::timeout(SUBNET_TIMEOUT, grown).await.is_ok()
     }
 
-    /// Gives back subnets that have been empty for long, the last one never.
-    async fn give_back(&self, node: &Node, empty: &mut HashMap<Subnets, Instant>) {
+    /// Returns subnets to the cluster that have been empty for long, but never the last one.
+    async fn return_empty_subnets(
+        &self,
+        node: &dyn LocalNode,
+        empty: &mut HashMap<Subnets, Instant>,
+    ) {
         let (mut own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
             self.state.lock().await.own.iter().cloned().partition(|own| own.fits);
-        self.give_back_unfit(node, &unfit).await;
-        // The newest goes first; the last one stays.
+        self.return_unfit_subnets(node, &unfit).await;
+        // The newest is returned first.
         own.sort_by_key(|own| std::cmp::Reverse(own.since));
         let own: Vec<Subnets> = own.iter().map(|own| own.subnets).collect();
         let name = &self.settings.network;
-        let usage = node.state.usage(name);
+        let usage = node.pool_usage(name);
         let is_empty = |subnets: &Subnets| subnets.iter().all(|net| used(&usage, net) == Some(0));
         empty.retain(|subnets, _| own.contains(subnets) && is_empty(subnets));
         for subnets in own.iter().filter(|s| is_empty(s)) {
@@ -75,33 +83,37 @@ impl Overlay {
             if since.elapsed() < self.settings.keep_empty || rest.is_empty() || is_low(&rest) {
                 continue;
             }
-            match node.retire_pools(name, &going).await {
+            match node.remove_pools(name, &going).await {
                 Ok(true) => {
-                    tracing::info!(subnets = ?going, "empty for long: given back");
+                    tracing::info!(subnets = ?going,
+                        "returned {} to the cluster: no pod used it for {:?}",
+                        listed(&going), since.elapsed());
                     self.membership.give_back(vec![*subnets]);
                     empty.remove(subnets);
-                    // One at a time: what is free now is another question.
+                    // One at a time: the free addresses have to be counted again.
                     return;
                 }
                 Ok(false) => {
                     empty.remove(subnets);
                 }
-                Err(error) => tracing::warn!(%error, "an empty subnet can't be given back yet"),
+                Err(error) => tracing::warn!(subnets = ?going, %error,
+                    "the empty subnet {} can't be returned to the cluster yet: {error}",
+                    listed(&going)),
             }
         }
     }
 
-    /// Subnets of an earlier configuration go when the last pod that has an address of
-    /// theirs is gone, docker0 too, and another one is there.
-    async fn give_back_unfit(&self, node: &Node, unfit: &[OwnSubnets]) {
-        let network = node.state.network(&self.settings.network).map(|state| state.network);
+    /// Returns subnets of an earlier configuration when neither a pod nor docker0 has an
+    /// address of them, and the node has another subnet.
+    async fn return_unfit_subnets(&self, node: &dyn LocalNode, unfit: &[OwnSubnets]) {
+        let network = node.network(&self.settings.network).map(|state| state.network);
         let leased = network.as_ref().and_then(|network| network.leased.as_ref());
         let docker0 = leased.is_some_and(|leased| !leased.docker0.is_empty());
         let other = docker0 || network.as_ref().is_some_and(|network| !network.pools.is_empty());
         if unfit.is_empty() || !other {
             return;
         }
-        let held: Vec<_> = node.state.endpoints().iter().flat_map(|(e, _)| e.ips()).collect();
+        let held: Vec<_> = node.endpoints().iter().flat_map(|e| e.ips()).collect();
         let unused = |own: &&OwnSubnets| {
             !held.iter().any(|ip| own.subnets.iter().any(|net| net.contains(ip)))
         };
@@ -112,20 +124,22 @@ impl Overlay {
             }
         }
         if !going.is_empty() {
-            tracing::info!(subnets = ?going, "outside of the cluster's configuration: given back");
+            let all: Vec<IpNet> = going.iter().flat_map(Subnets::iter).collect();
+            tracing::info!(subnets = ?going,
+                "returned {}, which are outside of the cluster's configuration", listed(&all));
             self.membership.give_back(going);
         }
     }
 }
 
-/// Looks for subnets to give back, for ever; a matter of minutes.
-pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<Node>) {
+/// Looks for subnets to return until netd ends, several times in `keep_empty`.
+pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<dyn LocalNode>) {
     let interval = (overlay.settings.keep_empty / 4)
         .clamp(Duration::from_millis(250), Duration::from_secs(30));
     let mut empty = HashMap::new();
     loop {
         tokio::time::sleep(interval).await;
-        overlay.give_back(&node, &mut empty).await;
+        overlay.return_empty_subnets(&*node, &mut empty).await;
     }
 }
 
@@ -140,7 +154,7 @@ fn is_low(usage: &[PoolUsage]) -> bool {
         let (size, used) = usage.iter().filter(of).fold((0u64, 0u64), |(size, used), pool| {
             (size.saturating_add(pool.size), used.saturating_add(pool.used))
         });
-        size > 0 && size - used.min(size) <= RESERVE.min(size / 16)
+        size > 0 && size - used.min(size) <= SPARE_ADDRESSES.min(size / 16)
     })
 }
 

@@ -1,5 +1,5 @@
 //! Runs the operator's commands of the extension backend: the only programs that netd
-//! starts for the overlay, and never while something waits for the kernel.
+//! starts for the overlay.
 
 use std::{process::Stdio, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio::{io::AsyncWriteExt as _, process};
 
 use netd_cluster::backend::Command;
 
-/// A command that takes longer is ended.
-const MOST: Duration = Duration::from_secs(30);
+/// A command that takes longer is killed.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of output that are kept.
-const MOST_OUTPUT: usize = 64 << 10;
+const MAX_OUTPUT: usize = 64 << 10;
 
-/// Runs a command to its end; its standard output and error, trimmed.
+/// Runs a command to its end; returns its standard output and error, trimmed.
 ///
 /// # Errors
 /// In words: it can't be started, failed, or took too long.
@@ -32,16 +32,18 @@ pub(super) async fn run(command: &Command) -> Result<String, String> {
         .spawn()
         .map_err(|e| failed(format!("can't be started: {e}")))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It need not read what it is told.
+        // The command need not read its input.
         let _ = stdin.write_all(command.stdin.as_bytes()).await;
     }
-    let output = tokio::time::timeout(MOST, child.wait_with_output())
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output())
         .await
-        .map_err(|_| failed(format!("took longer than {} s and was ended", MOST.as_secs())))?
+        .map_err(|_| {
+            failed(format!("took longer than {} s and was killed", COMMAND_TIMEOUT.as_secs()))
+        })?
         .map_err(|e| failed(e.to_string()))?;
     let mut bytes = output.stdout;
     bytes.extend_from_slice(&output.stderr);
-    bytes.truncate(MOST_OUTPUT);
+    bytes.truncate(MAX_OUTPUT);
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
     if output.status.success() {
         return Ok(text);

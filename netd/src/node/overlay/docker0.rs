@@ -3,63 +3,63 @@
 //! Who owns which state then:
 //! - the membership: that the node has its subnets, docker0's among them;
 //! - the network's record ([`Leased::docker0`]): which of them is docker0's, for as long as
-//!   the node has it. It is no pool: netd gives out no address of it, and no bridge of
-//!   netd's has one;
-//! - netd: all around it, as of the other subnets: routes and tunnels, rules, masquerading,
-//!   and `subnet.env`, which names docker0's subnet;
-//! - dockerd: docker0 and its address, as `netd docker-opts` tells it from `subnet.env`,
-//!   and which container has which address.
+//!   the node has it. It is not a pool: netd assigns no address of it, neither to pods nor to
+//!   its bridges;
+//! - netd: routes, tunnels, rules and masquerading, as for the other subnets, and
+//!   `subnet.env`, which names docker0's subnet;
+//! - dockerd: docker0 and its address, which `netd docker-opts` reads from `subnet.env`, and
+//!   which container has which address.
 //!
-//! Pods get another subnet when the first of them comes, as they do when one is full. A
-//! subnet that pods have stays theirs: docker0 gets one that none of them uses.
+//! The first pod makes the node ask for another subnet, as it does when one is full. A subnet
+//! that pods use stays theirs: docker0 gets one that no pod uses.
 //!
-//! Without the key all subnets are the pods'. One of which docker0 has an address
-//! nevertheless, left over from flannel's days or from the key, is no pool before
-//! docker0 lets it go.
+//! Without the key all subnets are for pods. If docker0 has an address of one nevertheless,
+//! left over from flannel or from the key, that subnet becomes a pool only after docker0 has
+//! lost the address.
 //!
 //! [`Leased::docker0`]: netd_domain::network::Leased::docker0
 
 use ipnet::IpNet;
 
-use super::Overlay;
-use crate::node::core::Node;
+use super::{core::Overlay, local_node::LocalNode};
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::{Network, network::overlap};
 
-/// The node's subnets by who gives out their addresses.
+/// The node's subnets, by who assigns their addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Shares {
     pub docker0: Option<Subnets>,
     pub pods: Vec<Subnets>,
     /// The one that `subnet.env` names.
     pub subnet_env: Option<Subnets>,
-    /// Nothing waits for somebody to let go of a subnet.
-    pub whole: bool,
+    /// Whether neither pods nor docker0 wait for a subnet.
+    pub complete: bool,
 }
 
 impl Overlay {
-    /// Shares out the node's subnets, the oldest first.
-    pub(super) async fn share(&self, node: &Node, own: &[Subnets]) -> Shares {
-        let docker0 = if self.settings.docker0 { self.docker0s(node, own).await } else { None };
+    /// Divides the node's subnets, the oldest first.
+    pub(super) async fn share(&self, node: &dyn LocalNode, own: &[Subnets]) -> Shares {
+        let docker0 =
+            if self.settings.docker0 { self.docker0_subnet(node, own).await } else { None };
         let waits = self.settings.docker0 && docker0.is_none();
         let pods: Vec<_> = own.iter().copied().filter(|s| Some(*s) != docker0).collect();
-        let (pods, taken) = self.without_taken(node, pods).await;
+        let (pods, taken) = self.without_subnets_of_docker0(node, pods).await;
         if let Some(taken) = taken {
-            node.health.advise("overlay/docker0", self.held_by_docker0(&taken));
+            node.health().advise("overlay/docker0", self.held_by_docker0(&taken));
         } else if waits {
-            node.health.advise("overlay/docker0", self.waiting());
+            node.health().advise("overlay/docker0", self.why_waiting());
         } else {
-            node.health.forget("overlay/docker0");
+            node.health().forget("overlay/docker0");
         }
         let subnet_env = if self.settings.docker0 { docker0 } else { own.first().copied() };
-        Shares { docker0, pods, subnet_env, whole: taken.is_none() && !waits }
+        Shares { docker0, pods, subnet_env, complete: taken.is_none() && !waits }
     }
 
     /// docker0's subnet; asks for one more if pods have them all.
-    async fn docker0s(&self, node: &Node, own: &[Subnets]) -> Option<Subnets> {
+    async fn docker0_subnet(&self, node: &dyn LocalNode, own: &[Subnets]) -> Option<Subnets> {
         let name = &self.settings.network;
-        let network = node.state.network(name)?.network;
-        let is_unused = |net: IpNet| node.state.is_unused(name, net);
+        let network = node.network(name)?.network;
+        let is_unused = |net: IpNet| node.is_unused(name, net);
         if let Some(chosen) = choose(&network, own, is_unused) {
             return Some(chosen);
         }
@@ -69,19 +69,19 @@ impl Overlay {
                 return Some(*subnets);
             }
         }
-        // Fixed ones are said by `waiting`.
+        // It fails only for fixed subnets; `why_waiting` reports them.
         let _ = self.membership.more();
         None
     }
 
-    /// Those without an address of docker0's, or of which pods have addresses already; and
-    /// that address.
-    async fn without_taken(
+    /// Those of which docker0 has no address or pods have addresses already; and docker0's
+    /// address.
+    async fn without_subnets_of_docker0(
         &self,
-        node: &Node,
+        node: &dyn LocalNode,
         pods: Vec<Subnets>,
     ) -> (Vec<Subnets>, Option<IpNet>) {
-        let Some(state) = node.state.network(&self.settings.network) else {
+        let Some(state) = node.network(&self.settings.network) else {
             return (pods, None);
         };
         let all = pods.iter().flat_map(Subnets::iter).collect();
@@ -93,7 +93,7 @@ impl Overlay {
             let nets: Vec<IpNet> = subnets.iter().collect();
             let is_pool = state.network.pools.iter().any(|p| nets.contains(&p.subnet));
             let is_docker0s = nets.iter().any(|net| overlap(net, &taken));
-            // A pool that pods use stays one: no address of it is given out meanwhile.
+            // A pool that pods use stays a pool, but no further address of it is assigned.
             if !is_docker0s || (is_pool && !self.is_retired(node, &nets).await) {
                 left.push(subnets);
             }
@@ -101,14 +101,14 @@ impl Overlay {
         (left, Some(taken))
     }
 
-    async fn is_retired(&self, node: &Node, pools: &[IpNet]) -> bool {
-        // What the store did not take is tried again with the next look.
-        matches!(node.retire_pools(&self.settings.network, pools).await, Ok(true))
+    async fn is_retired(&self, node: &dyn LocalNode, pools: &[IpNet]) -> bool {
+        // If the store failed, it is tried again with the next comparison.
+        matches!(node.remove_pools(&self.settings.network, pools).await, Ok(true))
     }
 
-    /// Whether docker0 still has an address of subnets that could be given back.
-    pub(super) async fn docker0_uses(&self, node: &Node, own: &OwnSubnets) -> bool {
-        let Some(state) = node.state.network(&self.settings.network) else { return false };
+    /// Whether docker0 still has an address of subnets that could be returned.
+    pub(super) async fn docker0_uses(&self, node: &dyn LocalNode, own: &OwnSubnets) -> bool {
+        let Some(state) = node.network(&self.settings.network) else { return false };
         let found = node.docker0_in(&state.wiring, own.subnets.iter().collect()).await;
         !matches!(found, Ok(None))
     }
@@ -122,7 +122,7 @@ impl Overlay {
         )
     }
 
-    fn waiting(&self) -> String {
+    fn why_waiting(&self) -> String {
         let repair = match self.settings.pod_cidr.is_empty() {
             true => "another one is asked for",
             false => "take away those pods, or overlay.pod_cidr, which allows no other one",
@@ -135,8 +135,8 @@ impl Overlay {
     }
 }
 
-/// The one that was chosen before, else the oldest that is no pool and of which no pod has
-/// an address from when it was one.
+/// The subnet that was chosen before, else the oldest one that is not a pool and of which no
+/// pod has an address from an earlier time as a pool.
 fn choose(
     network: &Network,
     own: &[Subnets],

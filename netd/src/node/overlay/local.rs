@@ -1,13 +1,16 @@
-//! This node's facts: its underlay, its addresses, its subnets.
+//! What backends need to know of this node: its underlay, its addresses, its subnets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Overlay, State, command};
-use crate::node::core::Node;
+use super::{
+    command,
+    core::{ClusterModel, Overlay},
+    local_node::LocalNode,
+};
 use netd_cluster::{ClusterConfig, Local, Underlay, backend};
 use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 
-/// Why this node can't be part of the overlay; names the setting that mends it.
+/// Why this node can't be part of the overlay; names the setting to change.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LocalError {
     /// The underlay's device.
@@ -25,15 +28,15 @@ impl Overlay {
     /// Reads what backends need to know of this node.
     pub(super) async fn local(
         &self,
-        node: &Node,
-        state: &mut State,
+        node: &dyn LocalNode,
+        state: &mut ClusterModel,
         cluster: &ClusterConfig,
     ) -> Result<Local, LocalError> {
-        let found = node.dataplane.underlay_of(self.choice(node)).await?;
+        let found = node.dataplane().underlay_of(self.choice(node)).await?;
         let (first_v4, first_v6) = addresses(&found);
-        let capabilities = node.dataplane.overlay_capabilities().await?;
+        let capabilities = node.dataplane().overlay_capabilities().await?;
         let extension_data = self.pre_startup(state, cluster).await?;
-        // The oldest first, whatever their numbers: it is the one that others are told.
+        // The oldest first, whatever their numbers: it is the one that is published.
         let mut fitting: Vec<_> = state.own.iter().filter(|own| own.fits).collect();
         fitting.sort_by_key(|own| own.since);
         Ok(Local {
@@ -49,22 +52,22 @@ impl Overlay {
         })
     }
 
-    fn choice(&self, node: &Node) -> UnderlayChoice {
+    fn choice(&self, node: &dyn LocalNode) -> UnderlayChoice {
         let public = self.settings.public_ip.map(IpAddr::V4);
         let public = public.or(self.settings.public_ipv6.map(IpAddr::V6));
-        match (&node.config.underlay, self.settings.can_reach, public) {
+        match (&node.config().underlay, self.settings.can_reach, public) {
             (Some(name), _, _) => UnderlayChoice::Name(name.clone()),
             (None, Some(ip), _) => UnderlayChoice::Reaches(ip),
-            // The device that has the address; another one if it is a router's in front.
+            // The device that has the address; a router in front of this node may have it.
             (None, None, Some(ip)) => UnderlayChoice::Address(ip),
             (None, None, None) => UnderlayChoice::DefaultRoute,
         }
     }
 
-    /// Runs the extension backend's first command, once for as long as it stays the same.
+    /// Runs the extension backend's first command, again only after it has changed.
     async fn pre_startup(
         &self,
-        state: &mut State,
+        state: &mut ClusterModel,
         cluster: &ClusterConfig,
     ) -> Result<Option<String>, LocalError> {
         let Some(command) = backend::pre_startup(&cluster.backend) else {

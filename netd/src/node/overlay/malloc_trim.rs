@@ -1,27 +1,27 @@
-//! Memory that a large comparison leaves behind.
+//! Returns the memory of a large comparison to the system.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-/// From so many objects on it is worth it.
-const LARGE: usize = 2000;
-/// What follows on a start (the memory on disk, the watch) is over by then.
-const LATER: Duration = Duration::from_secs(2);
+/// Comparisons of fewer objects are too small to matter.
+const MIN_OBJECTS: usize = 2000;
+/// The work that follows a start (writing the state file, the watch) is over by then.
+const TRIM_DELAY: Duration = Duration::from_secs(2);
 
 /// Comparing a large overlay with the kernel takes some 10 MB for a moment, which glibc
-/// would keep for as long as netd runs: gives them back a little later, once for many
+/// would keep for as long as netd runs. This returns them a little later, once for many
 /// comparisons in a row.
 pub(super) fn trim_later(objects: usize) {
-    static WAITS: AtomicBool = AtomicBool::new(false);
-    if objects < LARGE || WAITS.swap(true, Ordering::Relaxed) {
+    static PENDING: AtomicBool = AtomicBool::new(false);
+    if objects < MIN_OBJECTS || PENDING.swap(true, Ordering::Relaxed) {
         return;
     }
     tokio::spawn(async {
-        tokio::time::sleep(LATER).await;
-        WAITS.store(false, Ordering::Relaxed);
-        // Takes some milliseconds. That it could not be done, nobody has to know.
+        tokio::time::sleep(TRIM_DELAY).await;
+        PENDING.store(false, Ordering::Relaxed);
+        // It takes some milliseconds. A failure is harmless.
         drop(tokio::task::spawn_blocking(trim).await);
     });
 }
@@ -32,6 +32,6 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Others give it back by themselves, or can't be asked to.
+/// Other allocators return memory by themselves, or can't be asked to.
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}

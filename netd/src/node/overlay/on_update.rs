@@ -1,9 +1,13 @@
-//! News of the cluster: what is wanted changes, and the difference is programmed.
+//! Updates of the cluster: what is wanted changes, and the difference is applied.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use super::{Overlay, Peer, State, local::LocalError, subnet_file};
-use crate::node::{core::Node, queue::Target};
+use super::{
+    core::{ClusterModel, Overlay, PeerLease},
+    local::LocalError,
+    local_node::LocalNode,
+    subnet_file,
+};
 use netd_cluster::{
     Local, Subnets,
     backend::PeerProblem,
@@ -12,19 +16,19 @@ use netd_cluster::{
 };
 use netd_domain::network::Leased;
 
-/// What a batch of news amounts to.
+/// What a batch of updates requires.
 #[derive(Debug, Default)]
 struct Consequence {
-    /// This node's facts changed: everything is worked out anew.
+    /// This node changed: everything is computed again.
     rebuild: bool,
-    /// Everything is known now: what is beyond it can be removed.
+    /// All peers are known now: unknown objects can be removed.
     whole: bool,
     deltas: Vec<Delta>,
 }
 
 impl Overlay {
-    /// Takes news in and acts on it.
-    pub(super) async fn on_update(&self, node: &Arc<Node>, news: Vec<Update>) {
+    /// Notes a batch of updates and acts on it.
+    pub(super) async fn on_update(&self, node: &dyn LocalNode, news: Vec<Update>) {
         let heard = Instant::now();
         let mut state = self.state.lock().await;
         let mut then = Consequence::default();
@@ -38,45 +42,54 @@ impl Overlay {
             self.compare(node, &mut state).await
         } else if !then.deltas.is_empty() && state.complete {
             let right = self.apply(node, &mut state, then.deltas).await;
-            node.metrics.overlay_converged(heard.elapsed());
+            node.metrics().overlay_converged(heard.elapsed());
             right
         } else {
             true
         };
         if !right {
-            node.queue.later(Target::Overlay, 0);
+            node.retry_overlay();
         }
     }
 
-    fn note(&self, node: &Node, state: &mut State, update: Update, then: &mut Consequence) {
+    fn note(
+        &self,
+        node: &dyn LocalNode,
+        state: &mut ClusterModel,
+        update: Update,
+        then: &mut Consequence,
+    ) {
         match update {
             Update::Config(cluster) => {
-                node.health.good("overlay/config");
+                node.health().good("overlay/config");
                 then.rebuild |= state.cluster.as_ref() != Some(&cluster);
                 state.cluster = Some(cluster);
             }
             Update::ConfigProblem(why) if state.cluster.is_some() => {
-                node.health.advise("overlay/config", format!("{why}; the one before is in force"));
+                node.health()
+                    .advise("overlay/config", format!("{why}; the one before is in force"));
             }
-            Update::ConfigProblem(why) => node.health.bad("overlay/config", why),
+            Update::ConfigProblem(why) => node.health().bad("overlay/config", why),
             Update::Own(own) => {
                 if !own.is_empty() {
-                    node.health.good("overlay/subnet");
+                    node.health().good("overlay/subnet");
                 }
                 then.rebuild |= state.own != own;
                 state.own = own;
                 self.own_changed.notify_waiters();
             }
-            Update::NoSubnet(why) if state.own.is_empty() => node.health.bad("overlay/subnet", why),
-            Update::NoSubnet(why) => node.health.advise("overlay/subnet", why),
+            Update::NoSubnet(why) if state.own.is_empty() => {
+                node.health().bad("overlay/subnet", why)
+            }
+            Update::NoSubnet(why) => node.health().advise("overlay/subnet", why),
             Update::Lost(subnets) => {
                 let listed: Vec<_> = subnets.iter().map(|net| net.to_string()).collect();
                 let text = format!(
-                    "{} went to another node: pods with addresses of it reach nobody outside \
+                    "{} went to another node: pods with addresses of it reach nothing outside \
                      of this node; delete them",
                     listed.join(", ")
                 );
-                node.health.advise("overlay/lost", text);
+                node.health().advise("overlay/lost", text);
             }
             Update::Peers(updates) => {
                 for update in oldest_first(updates) {
@@ -84,7 +97,7 @@ impl Overlay {
                 }
             }
             Update::Synced => {
-                node.health.good("etcd");
+                node.health().good("etcd");
                 then.whole |= !state.complete;
                 state.complete = true;
             }
@@ -93,22 +106,22 @@ impl Overlay {
                     std::time::UNIX_EPOCH + std::time::Duration::from_secs(since),
                 );
                 let text = format!("behind since {since}: {why}; what was known is in force");
-                node.health.advise("etcd", text);
-                // Started without it: what is remembered has to do.
+                node.health().advise("etcd", text);
+                // netd started without etcd: what it remembers has to do.
                 then.whole |= !state.complete;
             }
-            Update::CaughtUp => node.health.good("etcd"),
+            Update::CaughtUp => node.health().good("etcd"),
         }
     }
 
-    fn note_peer(&self, state: &mut State, update: PeerUpdate, then: &mut Consequence) {
+    fn note_peer(&self, state: &mut ClusterModel, update: PeerUpdate, then: &mut Consequence) {
         match update {
             PeerUpdate::Set { key, lease, created, since, .. } => {
                 state.unreadable.remove(&key);
                 if let Some(desired) = state.desired.as_mut() {
                     then.deltas.push(desired.set(&key, lease.clone()));
                 }
-                state.peers.insert(key, Peer { lease, created, since });
+                state.peers.insert(key, PeerLease { lease, created, since });
             }
             PeerUpdate::Removed { key } => {
                 state.unreadable.remove(&key);
@@ -126,8 +139,9 @@ impl Overlay {
         }
     }
 
-    /// Works everything out anew from this node's facts, and makes it so; whether it is.
-    pub(super) async fn rebuild(&self, node: &Arc<Node>, state: &mut State) -> bool {
+    /// Computes everything again from this node's addresses, devices and subnets, and applies
+    /// it; returns whether all is as wanted.
+    pub(super) async fn rebuild(&self, node: &dyn LocalNode, state: &mut ClusterModel) -> bool {
         let Some(cluster) = state.cluster.clone() else { return true };
         let local = match self.local(node, state, &cluster).await {
             Ok(local) => local,
@@ -141,7 +155,7 @@ impl Overlay {
             Ok(desired) => desired,
             Err(problem) => return self.cannot(node, &LocalError::Backend(problem)),
         };
-        // Peers and this node's lease key have to know what it is like now.
+        // The lease has to say what this node is like now.
         self.membership.announce(desired.announce());
         if local.subnets.is_empty() {
             return true;
@@ -153,9 +167,9 @@ impl Overlay {
         self.compare(node, state).await && !state.withheld
     }
 
-    /// The node's subnets become its network's pools, but for docker0's, and are subnet_env to
-    /// others on the node; whether that is done.
-    async fn publish_pools(&self, node: &Arc<Node>, local: &Local, mtu: u32) -> bool {
+    /// Makes the node's subnets the pools of its network, except for docker0's, and writes
+    /// `subnet.env`; returns whether all of that succeeded.
+    async fn publish_pools(&self, node: &dyn LocalNode, local: &Local, mtu: u32) -> bool {
         let name = &self.settings.network;
         let shares = self.share(node, &local.subnets).await;
         let leased = Leased {
@@ -164,52 +178,52 @@ impl Overlay {
             docker0: shares.docker0.iter().flat_map(Subnets::iter).collect(),
         };
         let subnets: Vec<_> = shares.pods.iter().flat_map(Subnets::iter).collect();
-        let given = node.lease_pools(name, &subnets, leased).await;
+        let given = node.set_pools(name, &subnets, leased).await;
         match &given {
-            Ok(()) => node.health.good("overlay/pools"),
-            Err(error) => node.health.bad("overlay/pools", error),
+            Ok(()) => node.health().good("overlay/pools"),
+            Err(error) => node.health().bad("overlay/pools", error),
         }
-        let done = given.is_ok() && shares.whole;
+        let done = given.is_ok() && shares.complete;
         let Some(path) = &self.settings.subnet_file else { return done };
         let Some(subnet_env) = shares.subnet_env else {
-            // docker0 waits for a subnet: it must not be subnet_env that of the pods meanwhile.
+            // docker0 waits for a subnet: the file must not name one of the pods' meanwhile.
             if self.settings.docker0
                 && let Err(why) = subnet_file::remove(path)
             {
-                node.health.advise("overlay/subnet-file", why);
+                node.health().advise("overlay/subnet-file", why);
             }
             return done;
         };
-        let masquerade = node.state.network(name).is_some_and(|n| n.network.masquerade);
+        let masquerade = node.network(name).is_some_and(|n| n.network.masquerade);
         match subnet_file::write(path, &subnet_file::contents(local, subnet_env, mtu, masquerade)) {
-            Ok(()) => node.health.good("overlay/subnet-file"),
-            Err(why) => node.health.advise("overlay/subnet-file", why),
+            Ok(()) => node.health().good("overlay/subnet-file"),
+            Err(why) => node.health().advise("overlay/subnet-file", why),
         }
         done
     }
 
-    fn cannot(&self, node: &Node, error: &LocalError) -> bool {
-        node.health.bad("overlay", error);
+    fn cannot(&self, node: &dyn LocalNode, error: &LocalError) -> bool {
+        node.health().bad("overlay", error);
         false
     }
 
-    /// Peers that can't be routed to for what their leases say: shown; nothing that this
-    /// node could repair.
-    pub(super) fn show_peers(&self, node: &Node, state: &State) {
+    /// Reports peers that can't be reached because of what their leases say, which this node
+    /// can't change.
+    pub(super) fn show_peers(&self, node: &dyn LocalNode, state: &ClusterModel) {
         let Some(desired) = &state.desired else { return };
         let mut problems = desired.problems();
         let Some((key, first)) = problems.next() else {
-            return node.health.forget("overlay/leases");
+            return node.health().forget("overlay/leases");
         };
         let more = problems.count();
         let rest =
             if more > 0 { format!(", and {more} more: `netd node list`") } else { String::new() };
-        node.health.advise("overlay/leases", format!("{key}: {first}{rest}"));
+        node.health().advise("overlay/leases", format!("{key}: {first}{rest}"));
     }
 }
 
-/// What follows from all that is known.
-fn first(local: Local, state: &State) -> Result<Desired, PeerProblem> {
+/// Computes what is wanted from all that is known.
+fn first(local: Local, state: &ClusterModel) -> Result<Desired, PeerProblem> {
     let mut desired = Desired::new(local)?;
     let mut peers: Vec<_> = state.peers.iter().collect();
     peers.sort_by_key(|(_, peer)| peer.created);
@@ -222,10 +236,10 @@ fn first(local: Local, state: &State) -> Result<Desired, PeerProblem> {
     Ok(desired)
 }
 
-/// Of leases that contradict each other the older one counts, on every node; those that
-/// come later are newer.
+/// Sorts updates so that of two leases that clash the older one is in force, as on every
+/// node.
 fn oldest_first(mut updates: Vec<PeerUpdate>) -> Vec<PeerUpdate> {
-    // What goes makes room first.
+    // Removed leases make room first.
     updates.sort_by_key(|update| match update {
         PeerUpdate::Removed { .. } => 0,
         PeerUpdate::Set { created, .. } => *created,

@@ -1,6 +1,6 @@
 //! Tells the cluster which pod has which address: every endpoint of the leased network
-//! under netd's own prefix, bound to the node's lease. Behind the attach path's back: what
-//! attach recorded on this node is followed, and put into etcd many at a time.
+//! under netd's own prefix, bound to the node's lease. An attach does not wait for it: this
+//! task follows what attaches recorded on this node, and writes many at a time to etcd.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,30 +8,30 @@ use std::{
     time::Duration,
 };
 
-use super::Overlay;
-use crate::node::{core::Node, record::encode};
+use super::{core::Overlay, local_node::LocalNode};
+use crate::node::record::encode;
 use netd_cluster::{membership::OwnSubnets, published::Published};
 use netd_domain::{Backoff, Endpoint, Phase};
 use netd_store::{Change, LeaseId, StoreError, Txn, WatchUpdate, keys};
 
-/// Events of a burst of attaches are waited for this long.
-const COALESCE: Duration = Duration::from_millis(50);
-/// Changes in one transaction; etcd takes 128 unless told otherwise.
-const AT_ONCE: usize = 100;
+/// A burst of attaches may bring more events within this time.
+const COALESCE_DELAY: Duration = Duration::from_millis(50);
+/// Changes in one transaction; etcd's default limit is 128.
+const MAX_CHANGES_PER_TXN: usize = 100;
 const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// What is published, by key.
 type Records = BTreeMap<String, Vec<u8>>;
 
-/// Publishes for ever.
-pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<Node>) {
+/// Publishes until netd ends.
+pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<dyn LocalNode>) {
     let mut backoff = RETRY_BACKOFF;
     loop {
-        match publish(&overlay, &node, &mut backoff).await {
+        match publish(&overlay, &*node, &mut backoff).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
-                tracing::debug!(%error, "endpoints can't be published; trying again");
-                node.health.advise("overlay/endpoints", format!("not published: {error}"));
+                tracing::debug!(%error, "endpoints can't be published to etcd: {error}");
+                node.health().advise("overlay/endpoints", format!("not published: {error}"));
                 tokio::time::sleep(backoff.next_delay(fastrand::f64())).await;
             }
         }
@@ -39,35 +39,39 @@ pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<Node>) {
 }
 
 /// Publishes everything, then what changes, until the node's subnets or its lease do.
-async fn publish(overlay: &Overlay, node: &Node, backoff: &mut Backoff) -> Result<(), StoreError> {
+async fn publish(
+    overlay: &Overlay,
+    node: &dyn LocalNode,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
     let changed = overlay.own_changed.notified();
     tokio::pin!(changed);
-    // From here on no change is missed.
+    // No change is missed from here on.
     changed.as_mut().enable();
     let own = overlay.state.lock().await.own.clone();
     let (Some(lease), false) = (overlay.membership.status().lease, own.is_empty()) else {
-        // A lease may come without the subnets changing.
+        // A lease may come without a change of the subnets.
         let _ = tokio::time::timeout(Duration::from_secs(5), changed).await;
         return Ok(());
     };
     let store = node.store();
     let revision = store.list(keys::PROBE_VOLATILE).await?.revision;
     let mut watch = store.watch(keys::ENDPOINTS, revision).await?;
-    let mut there = listed(overlay, &own, lease).await?;
+    let mut published = listed(overlay, &own, lease).await?;
     loop {
         let wanted = wanted(overlay, node, &own);
-        update(overlay, lease, &mut there, wanted).await?;
-        node.health.good("overlay/endpoints");
+        update(overlay, lease, &mut published, wanted).await?;
+        node.health().good("overlay/endpoints");
         backoff.reset();
         tokio::select! {
             () = changed.as_mut() => return Ok(()),
             next = watch.next() => match next {
-                Some(Ok(WatchUpdate::Changes { .. })) => tokio::time::sleep(COALESCE).await,
+                Some(Ok(WatchUpdate::Changes { .. })) => tokio::time::sleep(COALESCE_DELAY).await,
                 Some(Ok(WatchUpdate::Compacted)) | None => return Ok(()),
                 Some(Err(error)) => return Err(error),
             },
         }
-        // With the lease went what was bound to it.
+        // etcd removed what was bound to the lease together with it.
         if overlay.membership.status().lease != Some(lease) {
             return Ok(());
         }
@@ -84,7 +88,7 @@ async fn listed(
     for own in own {
         let range = overlay.keys().endpoints_of(&own.key);
         for entry in overlay.store.list(&range).await?.entries {
-            // One that is bound to an earlier lease would end with it.
+            // A key that is bound to an earlier lease would expire with that lease.
             let value = if entry.lease == lease { entry.value } else { vec![] };
             all.insert(entry.key, value);
         }
@@ -93,10 +97,10 @@ async fn listed(
 }
 
 /// What is to be published of this node's subnets.
-fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
+fn wanted(overlay: &Overlay, node: &dyn LocalNode, own: &[OwnSubnets]) -> Records {
     let keys = overlay.keys();
     let mut all = Records::new();
-    for (endpoint, _) in node.state.endpoints() {
+    for endpoint in node.endpoints() {
         if endpoint.phase != Phase::Attached || endpoint.network != overlay.settings.network {
             continue;
         }
@@ -111,26 +115,26 @@ fn wanted(overlay: &Overlay, node: &Node, own: &[OwnSubnets]) -> Records {
     all
 }
 
-fn record(node: &Node, endpoint: &Endpoint) -> crate::node::Result<Vec<u8>> {
-    encode::json(&Published::of(&node.config.node, endpoint))
+fn record(node: &dyn LocalNode, endpoint: &Endpoint) -> crate::node::error::Result<Vec<u8>> {
+    encode::json(&Published::of(&node.config().node, endpoint))
 }
 
 /// Puts the difference into etcd.
 async fn update(
     overlay: &Overlay,
     lease: LeaseId,
-    there: &mut Records,
+    published: &mut Records,
     wanted: Records,
 ) -> Result<(), StoreError> {
-    let puts = wanted.iter().filter(|(key, value)| there.get(*key) != Some(*value));
+    let puts = wanted.iter().filter(|(key, value)| published.get(*key) != Some(*value));
     let mut changes: Vec<Change> = puts
         .map(|(key, value)| Change::Put { key: key.clone(), value: value.clone(), lease })
         .collect();
-    let gone: BTreeSet<_> = there.keys().filter(|key| !wanted.contains_key(*key)).collect();
+    let gone: BTreeSet<_> = published.keys().filter(|key| !wanted.contains_key(*key)).collect();
     changes.extend(gone.into_iter().map(|key| Change::Delete { key: key.clone() }));
-    for part in changes.chunks(AT_ONCE) {
+    for part in changes.chunks(MAX_CHANGES_PER_TXN) {
         overlay.store.commit(Txn { compares: vec![], changes: part.to_vec() }).await?;
     }
-    *there = wanted;
+    *published = wanted;
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! What callers are shown of the cluster.
+//! What callers can read about the cluster: nodes, routes, counters.
 
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Overlay, State};
-use crate::metrics::DeviceTraffic;
-use crate::node::{
-    core::Node,
-    error::{Error, Result},
+use super::{
+    core::{ClusterModel, Overlay},
+    local_node::LocalNode,
 };
+use crate::metrics::DeviceTraffic;
+use crate::node::{clock::now_unix, error::Result};
 use netd_cluster::{
     LeaseAttrs, Subnets,
     desired::{Desired, PeerState},
@@ -22,26 +22,26 @@ use netd_domain::overlay::{Hop, OverlayObject};
 /// A lease and whether this node can reach it.
 #[derive(Debug, Clone)]
 pub struct NodeView {
-    /// What is leased.
+    /// The leased subnets.
     pub subnets: Subnets,
-    /// The netd node's name; empty: flannel's.
+    /// The node's name; empty for a node that runs flannel.
     pub node: String,
-    /// How it is reached.
+    /// How the node is reached.
     pub attrs: LeaseAttrs,
-    /// This node's own.
+    /// Whether it is this node's own lease.
     pub local: bool,
-    /// A key that is bound to no lease.
+    /// Whether the key is not bound to a lease, so that it never expires.
     pub reservation: bool,
-    /// Seconds since the Unix epoch; 0: not known.
+    /// When it was first seen, seconds since the Unix epoch; 0: not known.
     pub since: i64,
-    /// `None`: the kernel holds what leads there.
+    /// Why the node can't be reached; `None`: the kernel has what leads there.
     pub problem: Option<String>,
 }
 
 /// The cluster as this node knows it.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterView {
-    /// By subnet.
+    /// Sorted by subnet.
     pub nodes: Vec<NodeView>,
     /// Since when etcd is out of reach (seconds since the Unix epoch), and why.
     pub behind: Option<(u64, String)>,
@@ -54,35 +54,25 @@ pub struct ClusterView {
 /// The way to an address.
 #[derive(Debug, Clone, Default)]
 pub struct RouteView {
-    /// The lease that it is in.
+    /// The lease that contains the address.
     pub node: Option<NodeView>,
     /// The pod that has it, or why that is not known.
     pub endpoint: Option<Result<Published, String>>,
-    /// What netd wants.
+    /// The device that netd wants packets to leave by; empty: not known.
     pub device: String,
-    /// See `device`; empty: none.
+    /// The next hop that netd wants; empty: none.
     pub next_hop: String,
     /// Bytes; 0: not known.
     pub mtu: u32,
-    /// What the kernel does.
+    /// The kernel's own answer.
     pub kernel: Option<KernelRoute>,
-    /// `None`: the kernel does what netd wants.
+    /// In what the kernel's answer differs; `None`: it does not.
     pub difference: Option<String>,
-}
-
-impl Node {
-    /// The node's part of the cluster.
-    ///
-    /// # Errors
-    /// [`Error::NoOverlay`].
-    pub fn overlay(&self) -> Result<&Arc<Overlay>> {
-        self.overlay.get().ok_or(Error::NoOverlay)
-    }
 }
 
 impl Overlay {
     /// Every node that is known.
-    pub async fn cluster(&self, node: &Node) -> ClusterView {
+    pub async fn cluster(&self, node: &dyn LocalNode) -> ClusterView {
         let owners = self.membership.list().await.owners;
         let state = self.state.lock().await;
         let own = state.own.iter().map(|own| self.own_view(node, &state, own));
@@ -112,18 +102,18 @@ impl Overlay {
 
     fn own_view(
         &self,
-        node: &Node,
-        state: &State,
+        node: &dyn LocalNode,
+        state: &ClusterModel,
         own: &netd_cluster::membership::OwnSubnets,
     ) -> NodeView {
         NodeView {
             subnets: own.subnets,
-            node: node.config.node.clone(),
+            node: node.config().node.clone(),
             attrs: state.desired.as_ref().map(|d| d.announce()).unwrap_or_default(),
             local: true,
             reservation: own.reservation,
             since: i64::try_from(own.since).unwrap_or(0),
-            problem: node.health.problem("overlay"),
+            problem: node.health().problem("overlay"),
         }
     }
 
@@ -131,10 +121,10 @@ impl Overlay {
     ///
     /// # Errors
     /// The kernel can't be asked.
-    pub async fn route(&self, node: &Node, ip: IpAddr) -> Result<RouteView> {
+    pub async fn route(&self, node: &dyn LocalNode, ip: IpAddr) -> Result<RouteView> {
         let mut view = RouteView::default();
         let cluster = self.cluster(node).await;
-        // Of leases that overlap the one in force counts.
+        // Of leases that overlap the one in force is meant.
         let holds = |n: &NodeView| {
             let length = n.subnets.iter().find(|net| net.contains(&ip))?.prefix_len();
             Some((n.local, n.problem.is_none(), length))
@@ -148,7 +138,7 @@ impl Overlay {
                 self.remote_way(ip, &mut view).await;
             }
         }
-        view.kernel = node.dataplane.route_to(ip).await?;
+        view.kernel = node.dataplane().route_to(ip).await?;
         view.difference = difference(&view);
         Ok(view)
     }
@@ -166,10 +156,10 @@ impl Overlay {
         }
     }
 
-    fn local_way(&self, node: &Node, ip: IpAddr, view: &mut RouteView) {
-        let endpoints = node.state.endpoints();
-        let found = endpoints.iter().find(|(e, _)| e.ips().any(|own| own == ip));
-        let Some((endpoint, _)) = found else { return };
+    fn local_way(&self, node: &dyn LocalNode, ip: IpAddr, view: &mut RouteView) {
+        let endpoints = node.endpoints();
+        let found = endpoints.iter().find(|e| e.ips().any(|own| own == ip));
+        let Some(endpoint) = found else { return };
         view.mtu = endpoint.wiring.mtu;
         view.device = match &endpoint.wiring.driver {
             netd_domain::WiringDriver::Bridge(bridge) => bridge.to_string(),
@@ -198,7 +188,7 @@ impl Overlay {
     }
 }
 
-/// A key that has never said anything that can be read.
+/// A key whose value could never be read.
 fn unreadable(key: &str, why: &str) -> NodeView {
     let nothing = Subnets { v4: None, v6: None };
     NodeView {
@@ -213,13 +203,13 @@ fn unreadable(key: &str, why: &str) -> NodeView {
 }
 
 /// Why a peer's subnets can't be reached; `None`: they can.
-fn problem(state: &State, key: &str) -> Option<String> {
+fn problem(state: &ClusterModel, key: &str) -> Option<String> {
     let Some(desired) = &state.desired else {
         return Some("waiting for a subnet of its own".into());
     };
     if let Some(why) = state.unreadable.get(key) {
         return Some(format!(
-            "its key can't be read any more, the lease before it is in force: {why}"
+            "its key can no longer be read, the lease before it is in force: {why}"
         ));
     }
     if let Some(PeerState::Problem(problem)) = desired.peer(key).map(|peer| peer.state) {
@@ -240,7 +230,7 @@ fn objects_for(desired: &Desired, ip: IpAddr) -> Vec<OverlayObject> {
     plan.objects.into_iter().chain(desired.local_plan().objects.iter().cloned()).collect()
 }
 
-/// What the kernel does otherwise than netd wants.
+/// In what the kernel's answer differs from what netd wants.
 fn difference(view: &RouteView) -> Option<String> {
     let node = view.node.as_ref()?;
     if let Some(problem) = node.problem.as_ref().filter(|_| !node.local) {
@@ -261,12 +251,12 @@ fn difference(view: &RouteView) -> Option<String> {
 }
 
 impl Overlay {
-    /// Reads what the kernel counts of the overlay's devices, and how far behind the
-    /// node is.
-    pub async fn measure(&self, node: &Node) {
+    /// Updates the metrics that are read rather than counted: the overlay devices' counters,
+    /// the tunnels' losses, and for how long etcd has been out of reach.
+    pub async fn measure(&self, node: &dyn LocalNode) {
         let behind = self.membership.status().behind;
-        let now = u64::try_from(crate::node::now_unix()).unwrap_or(0);
-        node.metrics
+        let now = u64::try_from(now_unix()).unwrap_or(0);
+        node.metrics()
             .set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
         let (backend, names, tunnelled) = {
             let state = self.state.lock().await;
@@ -277,22 +267,24 @@ impl Overlay {
             (state.cluster.as_ref().map_or("", |c| c.backend.name()), names, tunnelled)
         };
         let losses = if tunnelled { self.losses().await } else { Vec::new() };
-        node.metrics.elsewhere().set_tunnels(losses);
-        match node.dataplane.device_counters(names).await {
+        node.metrics().elsewhere().set_tunnels(losses);
+        match node.dataplane().device_counters(names).await {
             Ok(counters) => {
                 let traffic = counters.into_iter().map(|c| DeviceTraffic {
                     device: c.device.to_string(),
                     bytes: [c.received_bytes, c.sent_bytes],
                     packets: [c.received_packets, c.sent_packets],
                 });
-                node.metrics.elsewhere().set_devices(backend, traffic.collect());
+                node.metrics().elsewhere().set_devices(backend, traffic.collect());
             }
-            Err(error) => tracing::debug!(%error, "the overlay's devices can't be read"),
+            Err(error) => {
+                tracing::debug!(%error, "the counters of the overlay's devices can't be read: {error}")
+            }
         }
     }
 
     /// How many peers there are to be reached, and how many of them can't be.
-    pub(super) fn programmed(&self, state: &State) -> (usize, usize) {
+    pub(super) fn programmed(&self, state: &ClusterModel) -> (usize, usize) {
         let failing = match (state.refused.is_empty(), &state.tunnel_problem) {
             (true, None) => state.desired.as_ref().map_or(0, |d| d.problems().count()),
             _ => state.peers.keys().filter(|key| problem(state, key).is_some()).count(),

@@ -7,7 +7,7 @@ use netd_cluster::{
     flannel::subnet_env::{Half, SubnetEnv},
 };
 
-/// What it says of one of this node's subnets, from this node's facts.
+/// The file's contents for one of this node's subnets.
 pub(super) fn contents(local: &Local, subnets: Subnets, mtu: u32, masquerade: bool) -> String {
     let v4 = local.cluster.v4.zip(subnets.v4);
     let v6 = local.cluster.v6.zip(subnets.v6);
@@ -20,11 +20,11 @@ pub(super) fn contents(local: &Local, subnets: Subnets, mtu: u32, masquerade: bo
     env.render()
 }
 
-/// Writes it by rename, so that nobody reads half of it; nothing is written when it says
-/// the same already.
+/// Writes the file by rename, so that no reader sees half of it. It is not written if it has
+/// these contents already.
 ///
 /// # Errors
-/// The system's, with the path.
+/// The system's error, with the path.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -35,15 +35,15 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     let beside = path.with_extension("env.netd");
     let mut file = std::fs::File::create(&beside).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    // For everybody, whatever the service's umask is.
+    // Readable by all users, whatever the service's umask is.
     file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
 }
 
-/// Removes it, if it is there.
+/// Removes the file, if it exists.
 ///
 /// # Errors
-/// The system's, with the path.
+/// The system's error, with the path.
 pub(super) fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

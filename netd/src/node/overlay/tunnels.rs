@@ -1,6 +1,6 @@
-//! What the tunnel process holds.
+//! Tunnels and their peers in netd-tunnel.
 
-use super::Overlay;
+use super::core::Overlay;
 use crate::metrics::TunnelLosses;
 use crate::tunnel::{PeerChange, Tunnel, TunnelKind, TunnelPeerName};
 use netd_cluster::{
@@ -13,11 +13,11 @@ use netd_domain::{
 };
 
 impl Overlay {
-    /// Makes every tunnel with all its peers, and ends those that are wanted no more.
-    /// What is right already is not disturbed.
+    /// Makes every tunnel with all its peers, and removes the others. What is as wanted
+    /// already is not disturbed.
     ///
     /// # Errors
-    /// In words.
+    /// netd-tunnel's error, as text.
     pub(super) async fn all_tunnels(
         &self,
         desired: &Desired,
@@ -30,15 +30,15 @@ impl Overlay {
             self.tunnel.configure(&tunnel).await.map_err(|e| e.to_string())?;
             let here = |peer: &TunnelPeer| peer.device() == &device.name;
             let set = desired.tunnels().filter(here).collect();
-            // Before all peers are known, what is beyond them may be one of them.
+            // Until all peers are known, netd-tunnel may rightly have others.
             let change = PeerChange { replace_all: complete, set, remove: vec![] };
             self.tunnel.update_peers(&device.name, &change).await.map_err(|e| e.to_string())?;
         }
         Ok(())
     }
 
-    /// Ends tunnels of an earlier configuration. Where none is wanted, nobody need be
-    /// there to be asked.
+    /// Removes tunnels of an earlier configuration. If no tunnel is wanted, netd-tunnel need
+    /// not run.
     async fn end_others(&self, wanted: &[TunnelDevice]) -> Result<(), String> {
         let there = match self.tunnel.status().await {
             Ok(status) => status.tunnels,
@@ -48,18 +48,18 @@ impl Overlay {
         let names = there.into_iter().filter_map(|t| t.tunnel).map(|t| t.device);
         for name in names.filter(|name| !wanted.iter().any(|d| d.name.as_str() == name)) {
             let Ok(name) = name.parse::<IfName>() else { continue };
-            tracing::info!(device = %name, "this tunnel is wanted no more");
+            tracing::info!(device = %name, "removing tunnel {name}: the cluster's backend does not use it");
             self.tunnel.remove(&name).await.map_err(|e| e.to_string())?;
         }
         Ok(())
     }
 
-    /// What netd-tunnel did not pass on; nothing while it does not answer.
+    /// How many packets netd-tunnel did not pass on; empty while it does not answer.
     pub(super) async fn losses(&self) -> Vec<TunnelLosses> {
         let status = match self.tunnel.status().await {
             Ok(status) => status,
             Err(error) => {
-                tracing::debug!(%error, "netd-tunnel's counters can't be read");
+                tracing::debug!(%error, "netd-tunnel's counters can't be read: {error}");
                 return Vec::new();
             }
         };
@@ -72,10 +72,10 @@ impl Overlay {
         losses.collect()
     }
 
-    /// Makes a change of peers; of each tunnel in one call.
+    /// Applies a change of peers, with one call for each tunnel.
     ///
     /// # Errors
-    /// In words.
+    /// netd-tunnel's error, as text.
     pub(super) async fn change_tunnels(
         &self,
         desired: &Desired,

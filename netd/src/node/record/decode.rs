@@ -1,5 +1,5 @@
-//! Records read back: decoded, compared with the key they stand under, checked. What
-//! fails is refused as a whole: half a record is acted upon by nobody.
+//! Reads records: they are decoded, compared with their key, and checked. A record that
+//! fails is refused as a whole.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, String> {
     serde_json::from_slice(&entry.value).map_err(|e| e.to_string())
 }
 
-/// What stands under another's key would be two records of one thing.
+/// A record under another one's key would be a second record of the same thing.
 fn same_key(entry: &Entry, own: &str) -> Result<(), String> {
     if entry.key == own { Ok(()) } else { Err(format!("is a record of {own}")) }
 }
@@ -49,12 +49,13 @@ pub fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
     Ok(tombstone)
 }
 
-/// The device on the host that an endpoint's record is about, whatever the record says.
+/// The host interface of the endpoint whose record has this key, whatever the record says.
 pub fn device(key: &str) -> Option<IfName> {
     keys::endpoint_of(key).map(|key| key.host_ifname())
 }
 
-/// The networks that can be on one node, the first ones first; the others, with why.
+/// The networks that can exist on one node, of two that clash the first one; and the others,
+/// each with the reason.
 pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, String)>) {
     let (mut kept, mut refused): (Vec<Network>, Vec<_>) = (Vec::new(), Vec::new());
     for network in networks {
@@ -66,12 +67,12 @@ pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, S
     (kept, refused)
 }
 
-/// What was refused at start.
+/// Records that were refused at the start.
 #[derive(Debug, Default)]
 pub struct RefusedRecords {
     /// How many records.
     pub records: usize,
-    /// Devices of endpoints among them: no strays.
+    /// Host interfaces of endpoints among them: they are not stray links.
     pub devices: HashSet<IfName>,
 }
 

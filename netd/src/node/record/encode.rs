@@ -1,4 +1,4 @@
-//! Records as stored: JSON, so that a person can read them at 3 a.m.
+//! Writes records: JSON, so that a person can read them.
 
 use std::net::IpAddr;
 
@@ -13,21 +13,21 @@ pub fn json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
 }
 
-/// The value of an address that is reserved; no endpoint's key is like it.
+/// The value of an address that is reserved. It can't be mistaken for an endpoint's key.
 pub const RESERVED: &[u8] = b"reserved";
 
 fn leased(endpoint: &Endpoint) -> &[IpAddr] {
     endpoint.moved.as_ref().map(|moved| moved.leased.as_slice()).unwrap_or_default()
 }
 
-/// An address is reserved; it must be free.
+/// Reserves an address; the commit conflicts if it is in use.
 pub fn reserve(network: &NetworkName, ip: IpAddr) -> Txn {
     let key = keys::address(network, ip);
     let compares = vec![Compare::Absent(key.clone())];
     Txn { compares, changes: vec![put(key, RESERVED.to_vec())] }
 }
 
-/// A reserved address is free again.
+/// Frees a reserved address.
 pub fn unreserve(network: &NetworkName, ip: IpAddr) -> Txn {
     let changes = vec![Change::Delete { key: keys::address(network, ip) }];
     Txn { compares: vec![], changes }
@@ -37,13 +37,13 @@ fn put(key: String, value: Vec<u8>) -> Change {
     Change::Put { key, value, lease: 0 }
 }
 
-/// The intent to attach: the record and its addresses, which must be free.
+/// Records the intent to attach, and its addresses; the commit conflicts if one is in use.
 pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
     let mut txn = Txn::default();
     let owner = endpoint.key.to_string();
     for ip in endpoint.ips() {
         let key = keys::address(&endpoint.network, ip);
-        // A reserved one is there already.
+        // A reserved address has a key already.
         if !leased(endpoint).contains(&ip) {
             txn.compares.push(Compare::Absent(key.clone()));
         }
@@ -54,13 +54,13 @@ pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
     Ok(txn)
 }
 
-/// A changed record of an endpoint that holds its addresses already.
+/// Replaces the record of an endpoint that has its addresses already.
 pub fn update(endpoint: &Endpoint) -> Result<Txn> {
     let changes = vec![put(keys::endpoint(&endpoint.key), json(endpoint)?)];
     Ok(Txn { compares: vec![], changes })
 }
 
-/// The end of endpoints whose links are gone: their addresses are free.
+/// Removes endpoints whose links are deleted, and frees their addresses.
 pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
     let mut txn = Txn::default();
     for (endpoint, tombstone) in ended {
@@ -77,7 +77,7 @@ pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
     Ok(txn)
 }
 
-/// A detach of something that is not there.
+/// Records a detach that found no endpoint.
 pub fn tombstone(tombstone: &Tombstone) -> Result<Txn> {
     let changes = vec![put(keys::tombstone(&tombstone.key), json(tombstone)?)];
     Ok(Txn { compares: vec![], changes })

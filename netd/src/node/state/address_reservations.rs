@@ -1,5 +1,5 @@
-//! Addresses that are reserved for endpoints still to be created, and host ports that
-//! change hands.
+//! Addresses reserved for endpoints that are still to be created, and changes of host
+//! ports.
 
 use std::{
     net::IpAddr,
@@ -21,19 +21,19 @@ pub struct AddressReservation {
     pub address: IpNet,
 }
 
-/// What a release of an address is about.
+/// Who has an address that is to be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressOwner {
     /// It is not reserved, and no endpoint has it.
-    Nobody,
-    /// It was reserved until now; the store has to be told.
+    None,
+    /// It was reserved until now; the store still has the reservation.
     Reservation(NetworkName),
     /// An endpoint has it.
     Endpoint(EndpointKey),
 }
 
 impl Inner {
-    /// Frees what is reserved of the addresses that are asked for; those.
+    /// Frees those of the requested addresses that are reserved, and returns them.
     pub(super) fn take_reserved(&mut self, spec: &AttachSpec) -> Vec<IpAddr> {
         let mut taken = Vec::new();
         for ip in &spec.addresses {
@@ -64,16 +64,16 @@ impl Inner {
 }
 
 impl NodeState {
-    /// Takes the host ports of `next` in the place of `old`'s; all or nothing.
+    /// Replaces the host ports of `old` by those of `next`; all or nothing.
     ///
     /// # Errors
     /// [`Error::PortTaken`].
     pub fn change_ports(&self, old: &Endpoint, next: &Endpoint) -> Result<()> {
         let mut inner = self.inner.lock();
-        inner.ports.give_back(&old.key, &old.wiring.port_mappings);
+        inner.ports.release(&old.key, &old.wiring.port_mappings);
         let taken = inner.ports.take(&next.key, &next.wiring.port_mappings);
         let Err((port, holder)) = taken else { return Ok(()) };
-        // They were free a moment ago, under the same lock.
+        // They were taken by this endpoint a moment ago, under the same lock.
         drop(inner.ports.take(&old.key, &old.wiring.port_mappings));
         Err(Error::PortTaken { port, holder })
     }
@@ -112,8 +112,8 @@ impl NodeState {
         Ok(AddressReservation { network, address: address.unwrap_or_else(|| given.ip.into()) })
     }
 
-    /// Ends a hold that the store does not have (any more). `taken`: the store says that
-    /// somebody else has the address.
+    /// Ends a reservation that the store does not have, or no longer has. `taken`: according
+    /// to the store the address is in use.
     pub fn end_reservation(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
         let mut inner = self.inner.lock();
         inner.reservations.remove(&(network.clone(), ip));
@@ -122,33 +122,34 @@ impl NodeState {
         }
     }
 
-    /// Whose an address is. One that is reserved is so no more for anybody who asks; it
-    /// stays in use until [`NodeState::end_reservation`].
+    /// Who has an address. If it is reserved, the reservation is removed here, so that only
+    /// one caller gets it; the address stays in use until [`NodeState::end_reservation`].
     pub fn release_address(&self, ip: IpAddr) -> AddressOwner {
         let mut inner = self.inner.lock();
-        let Some(network) = inner.network_of(&ip.into()) else { return AddressOwner::Nobody };
+        let Some(network) = inner.network_of(&ip.into()) else { return AddressOwner::None };
         if inner.reservations.remove(&(network.clone(), ip)).is_some() {
             return AddressOwner::Reservation(network);
         }
         let mut all = inner.endpoints.values().map(|held| &held.endpoint);
         match all.find(|e| e.network == network && e.ips().any(|own| own == ip)) {
             Some(endpoint) => AddressOwner::Endpoint(endpoint.key.clone()),
-            None => AddressOwner::Nobody,
+            None => AddressOwner::None,
         }
     }
 
-    /// Reserves again what [`NodeState::release_address`] gave up and the store still has.
+    /// Restores a reservation that [`NodeState::release_address`] removed and the store still
+    /// has.
     pub fn restore_reservation(&self, network: &NetworkName, ip: IpAddr) {
         self.inner.lock().reservations.insert((network.clone(), ip), Instant::now());
     }
 
-    /// Addresses that have been reserved for `grace` and longer; of one network, all.
+    /// Addresses that have been reserved for `grace` or longer; all of `network`, if given.
     pub fn old_reservations(&self, network: Option<&NetworkName>, grace: Duration) -> Vec<IpAddr> {
         let inner = self.inner.lock();
-        let holds = inner.reservations.iter().filter(|((of, _), since)| match network {
+        let reservations = inner.reservations.iter().filter(|((of, _), since)| match network {
             Some(name) => name == of,
             None => since.elapsed() >= grace,
         });
-        holds.map(|((_, ip), _)| *ip).collect()
+        reservations.map(|((_, ip), _)| *ip).collect()
     }
 }

@@ -6,21 +6,21 @@ use super::node_state::{KernelStatus, NodeState};
 use netd_domain::ipam::NetworkAllocator;
 use netd_domain::{Endpoint, NetworkName, Phase, Tombstone};
 
-/// What the registry is rebuilt from.
+/// What the state is rebuilt from.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// Decoded endpoint records.
     pub endpoints: Vec<Endpoint>,
     /// Decoded tombstones.
     pub tombstones: Vec<Tombstone>,
-    /// Every address that the store says is held, by network.
-    pub held: Vec<(NetworkName, IpAddr)>,
+    /// Every address that is in use according to the store, by network.
+    pub used_addresses: Vec<(NetworkName, IpAddr)>,
     /// Of those, the ones that are reserved.
     pub reserved: Vec<(NetworkName, IpAddr)>,
 }
 
 impl NodeState {
-    /// Takes over what the store holds. `networks` are all known by now.
+    /// Takes over what the store has. All networks have been added before.
     pub fn load(&self, loaded: Loaded) {
         let mut inner = self.inner.lock();
         let newest = loaded.endpoints.iter().map(|e| e.sequence);
@@ -31,7 +31,7 @@ impl NodeState {
         let names: Vec<_> = inner.networks.keys().cloned().collect();
         for name in names {
             let Some(state) = inner.networks.get(&name).cloned() else { continue };
-            // One whose network was refused may have an address of any other.
+            // An endpoint whose network was refused may have an address of any other.
             let homeless = |e: &Endpoint| !inner.networks.contains_key(&e.network);
             let here = |e: &&Endpoint| e.network == name || homeless(e);
             let here = loaded.endpoints.iter().filter(here);
@@ -42,8 +42,8 @@ impl NodeState {
                 .filter_map(|v4| last.iter().flat_map(|e| e.ips()).find(|ip| ip.is_ipv4() == *v4))
                 .collect();
             let used = here.flat_map(Endpoint::ips);
-            let used =
-                used.chain(loaded.held.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
+            let used = used
+                .chain(loaded.used_addresses.iter().filter(|(n, _)| *n == name).map(|(_, ip)| *ip));
             let given_back = freed.iter().filter(|t| t.network.as_ref() == Some(&name));
             let given_back = given_back.flat_map(|t| t.addresses.iter().copied());
             let pools = &state.network.pools;
@@ -51,18 +51,18 @@ impl NodeState {
             inner.allocators.insert(name, allocator);
         }
         for endpoint in loaded.endpoints {
-            // Rules are made for what is wanted only: what is on its way out has no ports.
+            // An endpoint that is being removed has no rules, and so no ports.
             let wanted = endpoint.phase == Phase::Attached;
             let ports = if wanted { endpoint.wiring.port_mappings.as_slice() } else { &[] };
             if let Err((port, holder)) = inner.ports.take(&endpoint.key, ports) {
                 tracing::warn!(endpoint = %endpoint.key, %port, %holder,
-                    "two endpoints hold one host port");
+                    "host port {port} of {} also belongs to {holder}", endpoint.key);
             }
-            let work = match endpoint.phase {
+            let status = match endpoint.phase {
                 Phase::Attached => KernelStatus::Attaching,
                 Phase::Detaching => KernelStatus::DetachFailed,
             };
-            inner.insert(Arc::new(endpoint), work);
+            inner.insert(Arc::new(endpoint), status);
         }
         let now = Instant::now();
         inner.reservations.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));

@@ -1,4 +1,5 @@
-//! The node's state in memory: written after the store has it, rebuilt from it at start.
+//! The node's state in memory: written after the store has it, and rebuilt from the store
+//! at start.
 
 mod address_reservations;
 mod load;

@@ -29,7 +29,7 @@ impl NodeState {
         inner.networks.insert(name, NetworkState { network, wiring });
     }
 
-    /// Removes a network that has no endpoint; how many it has.
+    /// Removes a network if it has no endpoint; returns how many it has.
     pub fn retire_network(&self, name: &NetworkName) -> usize {
         let mut inner = self.inner.lock();
         let endpoints = inner.endpoints.values().filter(|h| h.endpoint.network == *name).count();
@@ -40,8 +40,8 @@ impl NodeState {
         endpoints
     }
 
-    /// Replaces a network by one that lacks some of its pools, if no address of those is
-    /// in use; whether it was done. Nothing is done if no pool goes.
+    /// Replaces a network by one without some of its pools, if no address of those is in use;
+    /// returns whether it did. Nothing is done if no pool is removed.
     pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
         let mut inner = self.inner.lock();
         let name = network.name.clone();
@@ -59,8 +59,7 @@ impl NodeState {
         true
     }
 
-    /// Whether no endpoint of a network has an address in `subnet`, be it a pool or not
-    /// any more.
+    /// Whether no endpoint of a network has an address in `subnet`, which is or was a pool.
     pub fn is_unused(&self, name: &NetworkName, subnet: IpNet) -> bool {
         let inner = self.inner.lock();
         inner.allocators.get(name).is_none_or(|allocator| allocator.is_empty(subnet))

@@ -1,4 +1,4 @@
-//! The node's state in memory: written after the store has it, rebuilt from it at start.
+//! Networks, endpoints, and what is in use: see [`NodeState`].
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,24 +17,24 @@ use netd_domain::{
     Tombstone, stored::LAST_SEQUENCE,
 };
 
-/// How far the kernel's side of an endpoint is.
+/// The status of an endpoint in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelStatus {
-    /// Chosen; the store does not have it yet, and nothing may be made of it.
+    /// Its addresses are chosen. The store does not have it yet, so nothing may be made.
     Reserved,
-    /// Being made or repaired.
+    /// It is being made or repaired.
     Attaching,
-    /// The kernel matches, as far as is known.
+    /// The kernel matches the record, as far as is known.
     Attached,
     /// It could not be made; it is tried again.
     Failed(String),
-    /// Its attach failed and the store could not be told: it is to be detached.
+    /// Its attach failed, and that could not be recorded: it has to be detached.
     Unwanted,
-    /// On its way out of packets' reach.
+    /// Its link is being detached, so that packets no longer reach the pod.
     DetachingLink,
-    /// Out of packets' reach, not yet out of the kernel.
+    /// Its link is detached and not deleted yet.
     LinkDetached,
-    /// DetachingLink failed; it is tried again.
+    /// Its link could not be detached; it is tried again.
     DetachFailed,
 }
 
@@ -43,14 +43,14 @@ pub enum KernelStatus {
 pub struct NetworkState {
     /// As configured.
     pub network: Arc<Network>,
-    /// With the MTU in force.
+    /// As made in the kernel, with the MTU in force.
     pub wiring: Arc<NetworkWiring>,
 }
 
 #[derive(Debug)]
 pub(super) struct EndpointEntry {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) work: KernelStatus,
+    pub(super) status: KernelStatus,
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub(super) struct Inner {
     pub(super) networks: BTreeMap<NetworkName, NetworkState>,
     pub(super) allocators: HashMap<NetworkName, NetworkAllocator>,
     pub(super) endpoints: BTreeMap<EndpointKey, EndpointEntry>,
-    pub(super) by_host: HashMap<IfName, EndpointKey>,
+    pub(super) key_by_host_ifname: HashMap<IfName, EndpointKey>,
     pub(super) detaching: HashSet<EndpointKey>,
     pub(super) ports: HostPorts,
     /// Addresses that a runtime reserved and no endpoint uses; since when.
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     pub(super) sequence: u64,
 }
 
-/// See the module's text. Locks are held for map operations only, never over an await.
+/// What the node knows. The lock is held for map operations only, never over an await.
 #[derive(Debug, Default)]
 pub struct NodeState {
     pub(super) inner: Mutex<Inner>,
@@ -76,7 +76,7 @@ pub struct NodeState {
 
 impl Inner {
     pub(super) fn next_sequence(&mut self) -> u64 {
-        // Only a damaged record brings it to the end; then releases lose their order.
+        // Only a damaged record makes it reach the end; releases lose their order then.
         self.sequence = (self.sequence + 1).min(LAST_SEQUENCE);
         self.sequence
     }
@@ -84,22 +84,22 @@ impl Inner {
     pub(super) fn forget(&mut self, endpoint: &Endpoint) {
         self.endpoints.remove(&endpoint.key);
         self.detaching.remove(&endpoint.key);
-        self.by_host.remove(&endpoint.wiring.host_ifname);
-        self.ports.give_back(&endpoint.key, &endpoint.wiring.port_mappings);
+        self.key_by_host_ifname.remove(&endpoint.wiring.host_ifname);
+        self.ports.release(&endpoint.key, &endpoint.wiring.port_mappings);
     }
 
-    pub(super) fn insert(&mut self, endpoint: Arc<Endpoint>, work: KernelStatus) {
-        self.by_host.insert(endpoint.wiring.host_ifname.clone(), endpoint.key.clone());
+    pub(super) fn insert(&mut self, endpoint: Arc<Endpoint>, status: KernelStatus) {
+        self.key_by_host_ifname.insert(endpoint.wiring.host_ifname.clone(), endpoint.key.clone());
         if endpoint.phase == Phase::Detaching {
             self.detaching.insert(endpoint.key.clone());
         }
-        self.endpoints.insert(endpoint.key.clone(), EndpointEntry { endpoint, work });
+        self.endpoints.insert(endpoint.key.clone(), EndpointEntry { endpoint, status });
     }
 }
 
 impl NodeState {
     /// Undoes [`NodeState::reserve`]; addresses in `keep` stay in use (the store says so),
-    /// and those that the runtime reserved are again.
+    /// and those that the runtime had reserved are reserved again.
     pub fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
         let mut inner = self.inner.lock();
         inner.forget(endpoint);
@@ -113,15 +113,15 @@ impl NodeState {
         }
     }
 
-    /// One endpoint and how far it is.
+    /// One endpoint and its status.
     pub fn endpoint(&self, key: &EndpointKey) -> Option<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
-        inner.endpoints.get(key).map(|h| (h.endpoint.clone(), h.work.clone()))
+        inner.endpoints.get(key).map(|h| (h.endpoint.clone(), h.status.clone()))
     }
 
     /// The endpoint whose host side has this name.
-    pub fn by_host(&self, ifname: &IfName) -> Option<EndpointKey> {
-        self.inner.lock().by_host.get(ifname).cloned()
+    pub fn key_by_host_ifname(&self, ifname: &IfName) -> Option<EndpointKey> {
+        self.inner.lock().key_by_host_ifname.get(ifname).cloned()
     }
 
     /// Every endpoint of a sandbox.
@@ -130,63 +130,63 @@ impl NodeState {
         // Keys are ordered by sandbox first: start at its least possible interface name.
         let from = "!".parse().map(|ifname| EndpointKey { sandbox: sandbox.clone(), ifname });
         let Ok(from) = from else { return Vec::new() };
-        let held = inner.endpoints.range(from..).map(|(_, h)| &h.endpoint);
-        held.take_while(|e| e.key.sandbox == *sandbox).cloned().collect()
+        let entries = inner.endpoints.range(from..).map(|(_, h)| &h.endpoint);
+        entries.take_while(|e| e.key.sandbox == *sandbox).cloned().collect()
     }
 
     /// Every endpoint.
     pub fn endpoints(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
-        inner.endpoints.values().map(|h| (h.endpoint.clone(), h.work.clone())).collect()
+        inner.endpoints.values().map(|h| (h.endpoint.clone(), h.status.clone())).collect()
     }
 
     /// Those being removed.
     pub fn detaching(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
-        let held = inner.detaching.iter().filter_map(|key| inner.endpoints.get(key));
-        held.map(|h| (h.endpoint.clone(), h.work.clone())).collect()
+        let entries = inner.detaching.iter().filter_map(|key| inner.endpoints.get(key));
+        entries.map(|h| (h.endpoint.clone(), h.status.clone())).collect()
     }
 
-    /// Replaces a record after the store has it.
-    pub fn update(&self, endpoint: Arc<Endpoint>, work: KernelStatus) {
-        self.inner.lock().insert(endpoint, work);
+    /// Replaces a record and its status after the store has the record.
+    pub fn update(&self, endpoint: Arc<Endpoint>, status: KernelStatus) {
+        self.inner.lock().insert(endpoint, status);
     }
 
-    /// Replaces a record after the store has it; how far it is stays as it is by now.
+    /// Replaces a record after the store has it; the status stays as it is.
     pub fn replace(&self, endpoint: Arc<Endpoint>) {
-        if let Some(held) = self.inner.lock().endpoints.get_mut(&endpoint.key) {
-            held.endpoint = endpoint;
+        if let Some(entry) = self.inner.lock().endpoints.get_mut(&endpoint.key) {
+            entry.endpoint = endpoint;
         }
     }
 
-    /// Notes how far an endpoint is.
-    pub fn set_status(&self, key: &EndpointKey, work: KernelStatus) {
+    /// Sets an endpoint's status.
+    pub fn set_status(&self, key: &EndpointKey, status: KernelStatus) {
         let mut inner = self.inner.lock();
-        let Some(held) = inner.endpoints.get_mut(key) else { return };
-        let endpoint = held.endpoint.clone();
-        held.work = work.clone();
-        if work == KernelStatus::LinkDetached {
-            // Its rules are gone; only the link and the addresses are still there.
-            inner.ports.give_back(key, &endpoint.wiring.port_mappings);
+        let Some(entry) = inner.endpoints.get_mut(key) else { return };
+        let endpoint = entry.endpoint.clone();
+        entry.status = status.clone();
+        if status == KernelStatus::LinkDetached {
+            // Its rules are gone; only the link and the addresses remain.
+            inner.ports.release(key, &endpoint.wiring.port_mappings);
         }
     }
 
-    /// Its attach failed. If the store could not be told, it has to be told again.
+    /// Notes that the attach failed and that this could not be recorded.
     pub fn unwanted(&self, key: &EndpointKey) {
         let mut inner = self.inner.lock();
-        let held = inner.endpoints.get_mut(key);
-        if let Some(held) = held.filter(|h| h.endpoint.phase == Phase::Attached) {
-            held.work = KernelStatus::Unwanted;
+        let entry = inner.endpoints.get_mut(key);
+        if let Some(entry) = entry.filter(|h| h.endpoint.phase == Phase::Attached) {
+            entry.status = KernelStatus::Unwanted;
         }
     }
 
-    /// What the firewall has to hold: endpoints that are attached or may be. Asked for
-    /// on the firewall's thread, and what is only reserved is left out: it may never be.
+    /// What the firewall needs rules for. It is read on the firewall's thread. Endpoints that
+    /// are only reserved are left out: they may never be attached.
     pub fn firewall(&self) -> FirewallState {
         let inner = self.inner.lock();
         let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
-        let held = inner.endpoints.values().filter(|h| h.work != KernelStatus::Reserved);
-        let wanted = held.map(|h| &h.endpoint).filter(|e| e.phase == Phase::Attached);
+        let entries = inner.endpoints.values().filter(|h| h.status != KernelStatus::Reserved);
+        let wanted = entries.map(|h| &h.endpoint).filter(|e| e.phase == Phase::Attached);
         let endpoints = wanted.map(|e| Arc::new(e.wiring.clone())).collect();
         FirewallState { networks, endpoints }
     }

@@ -1,4 +1,4 @@
-//! Choosing what an endpoint gets.
+//! Chooses the addresses, ports and names that an endpoint gets.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,12 +9,12 @@ use crate::node::{
 };
 use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned};
 
-/// Where an endpoint that is reserved is to be.
+/// Where a reserved endpoint will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// In this namespace.
     In(NetnsId),
-    /// In no sandbox yet: a runtime will move it there.
+    /// In no sandbox yet: a runtime will move it into one.
     Unplaced,
 }
 
@@ -28,7 +28,7 @@ impl Placement {
 }
 
 impl Inner {
-    /// Chooses addresses, host ports and the host name; all or nothing.
+    /// Chooses addresses, host ports and the host's interface name; all or nothing.
     pub(super) fn reserve(&mut self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
@@ -37,7 +37,8 @@ impl Inner {
             return Err(Error::NoSubnet { network: spec.network.clone(), why });
         }
         let host = spec.key.host_ifname();
-        if let Some(other) = self.by_host.get(&host).filter(|other| **other != spec.key) {
+        if let Some(other) = self.key_by_host_ifname.get(&host).filter(|other| **other != spec.key)
+        {
             return Err(Error::HostNameTaken { ifname: host.to_string(), other: other.clone() });
         }
         self.ports
@@ -48,7 +49,7 @@ impl Inner {
         let assigned = self.allocate(spec);
         let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
         let mut endpoint = endpoint.inspect_err(|_| {
-            self.ports.give_back(&spec.key, &spec.port_mappings);
+            self.ports.release(&spec.key, &spec.port_mappings);
             self.restore_reservations(&spec.network, &leased);
         })?;
         if site == Placement::Unplaced {
@@ -72,7 +73,7 @@ impl Inner {
         Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
     }
 
-    /// The record; gives the addresses back when the request does not fit the network.
+    /// Makes the record; frees the addresses if the request does not fit the network.
     fn assemble(
         &mut self,
         spec: &AttachSpec,
@@ -113,10 +114,11 @@ impl Inner {
 }
 
 impl NodeState {
-    /// Chooses everything for an attach and holds it; see [`NodeState::drop_reservation`].
+    /// Chooses everything for an attach, which is in use from then on; undone by
+    /// [`NodeState::drop_reservation`].
     ///
     /// # Errors
-    /// No network, no address, a host port or name that is held.
+    /// No network, no address, or another endpoint has a host port or the interface name.
     pub fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         self.inner.lock().reserve(spec, site)
     }
@@ -127,7 +129,7 @@ fn no_subnet(network: &Network) -> String {
     let docker0 = network.leased.iter().flat_map(|leased| &leased.docker0);
     let docker0: Vec<_> = docker0.map(ToString::to_string).collect();
     if docker0.is_empty() {
-        return "its lease is waited for, or docker0 has an address of its subnet; `netd status` \
+        return "it waits for its lease, or docker0 has an address of its subnet; `netd status` \
                 says which"
             .into();
     }

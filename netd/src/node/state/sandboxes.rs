@@ -1,4 +1,4 @@
-//! Which sandboxes runtimes say there are.
+//! Which sandboxes the runtimes list.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use super::node_state::NodeState;
 use netd_domain::{Endpoint, Phase, SandboxId, ids::DEFAULT_IFNAME};
 
 impl NodeState {
-    /// The set of sandboxes that `source` knows; false if there are `most` others already.
+    /// Sets the sandboxes that `source` lists; false if there are `most` other sources.
     pub fn set_source(&self, source: &str, sandboxes: HashSet<SandboxId>, most: usize) -> bool {
         let sources = &mut self.inner.lock().sources;
         let room = sources.contains_key(source) || sources.len() < most;
@@ -16,20 +16,19 @@ impl NodeState {
         room
     }
 
-    /// Whether any source knows the sandbox.
+    /// Whether any source lists the sandbox.
     pub fn is_known(&self, sandbox: &SandboxId) -> bool {
         self.inner.lock().sources.values().any(|set| set.contains(sandbox))
     }
 
-    /// No source knows the sandbox any more, whatever it said before.
+    /// Removes the sandbox from every source's list.
     pub fn forget_sandbox(&self, sandbox: &SandboxId) {
         for set in self.inner.lock().sources.values_mut() {
             set.remove(sandbox);
         }
     }
 
-    /// Whether something of the sandbox was detached, and what is left of it are
-    /// additional endpoints only.
+    /// Whether the sandbox's primary endpoint was detached and others are left.
     pub fn primary_is_gone(&self, sandbox: &SandboxId) -> bool {
         let rest = self.of_sandbox(sandbox);
         if rest.iter().any(|e| e.phase == Phase::Attached && is_primary(e)) {
@@ -40,8 +39,8 @@ impl NodeState {
     }
 }
 
-/// Whether a sandbox ends with this endpoint: the interface that runtimes ask for, or
-/// the one that leads out.
+/// Whether a sandbox ends with this endpoint: it is the interface that runtimes ask for, or
+/// has the default route.
 pub fn is_primary(endpoint: &Endpoint) -> bool {
     let leads_out = endpoint.wiring.routes.iter().any(|r| r.destination.prefix_len() == 0);
     endpoint.key.ifname.as_str() == DEFAULT_IFNAME || leads_out

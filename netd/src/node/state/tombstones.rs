@@ -1,12 +1,12 @@
-//! What is left of endpoints that were detached: so that a late attach is refused, and
-//! that addresses are used again in the order in which they were given back.
+//! What is left of detached endpoints, so that a late attach is refused, and addresses are
+//! used again in the order in which they became free.
 
 use super::node_state::NodeState;
 use crate::node::clock::now_unix;
 use netd_domain::{Endpoint, EndpointKey, Tombstone};
 
 impl NodeState {
-    /// What is to be left of `endpoint`.
+    /// The tombstone of `endpoint`.
     pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
         Tombstone {
             key: endpoint.key.clone(),
@@ -18,7 +18,7 @@ impl NodeState {
         }
     }
 
-    /// What is to be left of a detach of nothing.
+    /// The tombstone of a detach that found no endpoint.
     pub fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
         Tombstone {
             key: key.clone(),
@@ -30,13 +30,13 @@ impl NodeState {
         }
     }
 
-    /// The link is gone and the store knows: the addresses are free.
+    /// Frees the addresses after the link is deleted and the store has the tombstone.
     pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
         self.drop_reservation(endpoint, &[]);
         self.add_tombstone(tombstone);
     }
 
-    /// Keeps a tombstone.
+    /// Adds or replaces a tombstone.
     pub fn add_tombstone(&self, tombstone: Tombstone) {
         self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
     }

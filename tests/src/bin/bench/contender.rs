@@ -149,7 +149,7 @@ impl Contender {
 /// Median of what netd itself says its last attaches took, in milliseconds.
 pub fn inside(daemon: &Daemon, last: usize) -> Option<f64> {
     let logged = daemon.logged();
-    let attached = logged.lines().rev().filter(|line| line.contains("\"attached\""));
+    let attached = logged.lines().rev().filter(|line| line.contains("\"attached "));
     let micros = attached.filter_map(|line| {
         serde_json::from_str::<Value>(line).ok()?.get("micros").and_then(Value::as_u64)
     });

@@ -1,0 +1,106 @@
+//! [`Overlay`]: what it owns, and how it is put together.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use crate::config;
+use crate::tunnel::TunnelClient;
+use netd_cluster::{
+    ClusterConfig, Identity, Lease,
+    backend::Command,
+    desired::Desired,
+    membership::{Membership, OwnSubnets},
+};
+use netd_dataplane::OverlaySubject;
+use netd_store::{Revision, Store, keys::ClusterKeys};
+
+/// One node's part of the cluster.
+#[derive(Debug)]
+pub struct Overlay {
+    pub(super) settings: config::Overlay,
+    pub(super) membership: Arc<Membership>,
+    /// The cluster's store.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tunnel: TunnelClient,
+    pub(super) identity: Identity,
+    pub(super) state: AsyncMutex<ClusterModel>,
+    /// Notified when the node has other subnets than before.
+    pub(super) own_changed: Notify,
+}
+
+/// What is needed to make an [`Overlay`].
+#[derive(Debug)]
+pub struct OverlayParts {
+    /// As configured.
+    pub settings: config::Overlay,
+    /// The membership, already started.
+    pub membership: Arc<Membership>,
+    /// The cluster's store.
+    pub store: Arc<dyn Store>,
+    /// The client of netd-tunnel.
+    pub tunnel: TunnelClient,
+    /// The node's keys, which it keeps over restarts.
+    pub identity: Identity,
+}
+
+/// A peer's lease, with its age.
+#[derive(Debug, Clone)]
+pub(super) struct PeerLease {
+    pub(super) lease: Arc<Lease>,
+    /// Of two leases that clash the older one is in force, on every node.
+    pub(super) created: Revision,
+    /// When this node first saw it, seconds since the Unix epoch.
+    pub(super) since: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ClusterModel {
+    pub(super) cluster: Option<Arc<ClusterConfig>>,
+    pub(super) own: Vec<OwnSubnets>,
+    pub(super) peers: BTreeMap<String, PeerLease>,
+    /// Keys that can't be read, and why; the last readable lease of each is in `peers`.
+    pub(super) unreadable: BTreeMap<String, String>,
+    /// `None`: too little is known to apply anything.
+    pub(super) desired: Option<Desired>,
+    /// Whether all peers are known: unknown objects in the kernel are leftovers then.
+    pub(super) complete: bool,
+    /// Whether everything was applied since this node's addresses, devices or subnets
+    /// changed: what is missing later is drift.
+    pub(super) settled: bool,
+    /// Not all of the node's subnets could become pools of its network: it is tried again.
+    pub(super) withheld: bool,
+    /// What the kernel refused last, with its error.
+    pub(super) refused: HashMap<OverlaySubject, String>,
+    /// Why the tunnels differ from what is wanted.
+    pub(super) tunnel_problem: Option<String>,
+    /// The extension backend's first command, and its output.
+    pub(super) extension: Option<(String, String)>,
+    /// Whether the extension backend's second command was run.
+    pub(super) post_started: bool,
+    /// The extension backend's commands for peers that were run.
+    pub(super) commanded: HashSet<Command>,
+}
+
+impl Overlay {
+    /// Puts an overlay together. Nothing is done yet, see [`Overlay::start`].
+    pub fn new(parts: OverlayParts) -> Arc<Self> {
+        let OverlayParts { settings, membership, store, tunnel, identity } = parts;
+        Arc::new(Self {
+            settings,
+            membership,
+            store,
+            tunnel,
+            identity,
+            state: AsyncMutex::default(),
+            own_changed: Notify::new(),
+        })
+    }
+
+    pub(super) fn keys(&self) -> ClusterKeys {
+        ClusterKeys::new(&self.settings.etcd.prefix, &self.settings.etcd.netd_prefix)
+    }
+}

@@ -1,0 +1,41 @@
+//! Starts to follow the cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{capacity, core::Overlay, local_node::LocalNode, publish};
+use netd_cluster::membership::Update;
+
+impl Overlay {
+    /// Follows the cluster's updates until netd ends. The first update brings the leases that
+    /// were known before the restart. They are in force when this returns, unless the update
+    /// takes longer than a second, so that pods that are attached next get the same subnet and
+    /// MTU as before.
+    pub async fn start(
+        self: Arc<Self>,
+        node: Arc<dyn LocalNode>,
+        mut updates: mpsc::Receiver<Update>,
+    ) {
+        const FIRST_UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+        node.health().bad("overlay", "waiting for the cluster's configuration and a subnet");
+        let first = tokio::time::timeout(FIRST_UPDATE_TIMEOUT, batch(&mut updates)).await;
+        if let Ok(Some(first)) = first {
+            self.on_update(&*node, first).await;
+        }
+        tokio::spawn(publish::run(self.clone(), node.clone()));
+        tokio::spawn(capacity::run(self.clone(), node.clone()));
+        tokio::spawn(async move {
+            while let Some(news) = batch(&mut updates).await {
+                self.on_update(&*node, news).await;
+            }
+        });
+    }
+}
+
+/// All updates that have arrived, at least one; `None` after the last.
+async fn batch(updates: &mut mpsc::Receiver<Update>) -> Option<Vec<Update>> {
+    const MAX_UPDATES: usize = 1024;
+    let mut all = Vec::new();
+    (updates.recv_many(&mut all, MAX_UPDATES).await > 0).then_some(all)
+}
