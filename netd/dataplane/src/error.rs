@@ -1,4 +1,4 @@
-//! Why the kernel's side could not be made.
+//! Errors of the dataplane.
 
 use std::{fmt, io, path::PathBuf};
 

@@ -14,7 +14,7 @@ use crate::{
 };
 use netd_domain::{IfName, NetworkWiring};
 
-/// What a setting has to be.
+/// A kernel setting and the value that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     path: PathBuf,
@@ -62,7 +62,7 @@ pub(crate) fn of_overlay_device(name: &IfName) -> Vec<Setting> {
     vec![of("disable_ipv6", "0"), of("accept_ra", "0")]
 }
 
-/// Whether a setting is as it has to be.
+/// Whether a setting has its value.
 pub(crate) fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
     match fs::read_to_string(&setting.path) {
         Ok(text) => Ok(text.trim() == setting.value),
@@ -70,7 +70,7 @@ pub(crate) fn holds(setting: &Setting) -> Result<bool, DataplaneError> {
     }
 }
 
-/// Sets what is not as it has to be.
+/// Sets those that have another value.
 pub(crate) fn ensure(settings: &[Setting]) -> Result<Vec<Repair>, DataplaneError> {
     let mut repairs = Vec::new();
     for setting in settings {

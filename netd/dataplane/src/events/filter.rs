@@ -1,5 +1,5 @@
-//! Which events the kernel need not even queue. It copies an event for each listener
-//! while it holds the rtnl lock, and an attach makes some forty.
+//! BPF programs that drop events before the kernel queues them. The kernel copies every
+//! event for each listener while it holds the rtnl lock, and an attach causes some forty.
 
 use super::parse::{
     DEL_ADDRESS, DEL_LINK, DEL_NEIGHBOUR, DEL_ROUTE, NEW_ADDRESS, NEW_LINK, NEW_NEIGHBOUR,

@@ -1,15 +1,17 @@
-//! Ids of the sandboxes' namespaces in the host's: the newest sandbox has the lowest.
+//! Ids of the sandboxes' namespaces in the host's, given so that the newest is the lowest.
 //!
-//! With each event of a sandbox the kernel looks for its id among all of them, from the
-//! lowest on (`peernet2id` in net/core/net_namespace.c). Itself it gives the lowest free
-//! one, so that the sandbox which is being attached, whose events are most of all, comes
-//! last: with 1,000 of them a sixth of an attach. So ours count down.
+//! This is here for speed alone. For each event in a sandbox the kernel searches the
+//! namespace's id among all ids, from the lowest up (`peernet2id` in
+//! net/core/net_namespace.c). By itself the kernel gives out the lowest free id, so a new
+//! sandbox has the highest one and is found last, although it is being attached and causes
+//! most of the events. With 1,000 sandboxes that search was a sixth of an attach. So netd
+//! asks for ids that count down from a high number.
 
-/// Where they begin.
+/// The first id.
 const FIRST: i32 = 1 << 30;
-/// Where they end: those below are somebody else's.
+/// The last id. Other programs may use those below.
 const LAST: i32 = 1 << 29;
-/// Among fewer sandboxes the search is shorter than the request.
+/// With fewer sandboxes the search takes less time than asking for an id.
 const MANY: usize = 64;
 
 /// The id to ask for next.
@@ -25,15 +27,15 @@ impl Default for Ids {
 }
 
 impl Ids {
-    /// What the namespace of a new sandbox should be called with `sandboxes` there already;
-    /// `None`: let the kernel choose. Only a wish: it may have an id, or the id be taken.
+    /// The id to ask for, for a new sandbox beside `sandboxes` others; `None`: let the kernel
+    /// choose. The kernel may refuse: the namespace may have an id, or the id may be taken.
     pub(super) fn wish(&mut self, sandboxes: usize) -> Option<i32> {
         let wished = (sandboxes >= MANY && self.next >= LAST).then_some(self.next)?;
         self.next -= 1;
         Some(wished)
     }
 
-    /// A sandbox has this id, maybe since before this process.
+    /// Notes that a sandbox has this id, which an earlier process may have asked for.
     pub(super) fn seen(&mut self, id: i32) {
         if (LAST..=self.next).contains(&id) {
             self.next = id - 1;
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_do_not_matter() {
+    fn ids_of_other_programs_do_not_matter() {
         let mut ids = Ids::default();
         for id in [0, 17, LAST - 1, -1, FIRST + 1] {
             ids.seen(id);

@@ -1,8 +1,8 @@
-//! Hears what somebody else changes, on the host and in the sandboxes.
+//! Notices what other programs change, on the host and in the sandboxes.
 //!
-//! One netlink socket listens to every namespace that has an id in the host's: those
-//! at the other end of our veths do. Nothing is polled and nothing is missed: when the
-//! kernel had to drop events, that is a [`Drift::Everything`].
+//! One netlink socket receives the events of every namespace that has an id in the host's,
+//! as namespaces at the other end of our veths have. Nothing is polled. When the kernel
+//! had to drop events, that is reported as a [`Drift::Everything`].
 
 mod filter;
 mod ids;
@@ -37,8 +37,8 @@ const EVERYWHERE: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// Groups to hear on the host only: settings of both families; links that come up and
 /// new addresses, which matter of the underlay and of the overlay's devices only.
 const ON_THE_HOST: [u32; 5] = [24, 25, 1, 5, 9];
-/// How long events gather after some were heard, milliseconds. An attach makes them in
-/// bursts, and to wake up for each would take its processor away from it.
+/// How long events gather after the first, milliseconds. An attach causes them in bursts,
+/// and a thread that wakes up for each would take the processor from the attach.
 const GATHER: u8 = 5;
 /// Room for events that are not read yet, bytes.
 const BUFFER: i32 = 16 << 20;
@@ -59,9 +59,9 @@ struct Listener {
     drift: UnboundedSender<Drift>,
 }
 
-/// Starts to listen on a thread of its own. Whatever happens after this returns is heard.
-/// What the socket with port `quiet` causes is not heard: it makes ten thousand changes at
-/// a time.
+/// Starts to listen on a thread of its own. Everything that happens after this returns is
+/// noticed, except what the socket with port `quiet` causes: it makes ten thousand changes
+/// at a time.
 pub(crate) fn listen(
     shared: Arc<SharedContext>,
     quiet: u32,
@@ -141,7 +141,11 @@ impl Listener {
             match self.wait(end) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(e) => return tracing::error!("events of the kernel are heard no more: {e}"),
+                Err(e) => {
+                    return tracing::error!(
+                        "the netlink event listener has stopped, changes by other programs go unnoticed: {e}"
+                    );
+                }
             }
             if self.drift.is_closed() {
                 return;
@@ -150,7 +154,11 @@ impl Listener {
             match self.firewall.try_next() {
                 Ok(None) => {}
                 Ok(Some(_)) => self.tell(Drift::Firewall),
-                Err(e) => return tracing::error!("changes of nftables are heard no more: {e}"),
+                Err(e) => {
+                    return tracing::error!(
+                        "the nftables event listener has stopped, changes by other programs go unnoticed: {e}"
+                    );
+                }
             }
             if gather(end) {
                 return;
@@ -217,7 +225,7 @@ impl Listener {
     }
 }
 
-/// Lets events gather; whether it is over meanwhile.
+/// Lets events gather; `true`: the listener was dropped meanwhile.
 fn gather(end: &io::PipeReader) -> bool {
     // An error only means a shorter wait.
     poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], GATHER).is_ok_and(|ready| ready > 0)

@@ -1,7 +1,7 @@
 //! Which events mean that something of the overlay may be lost. Pure.
 //!
 //! Forwarding entries' events don't say who caused them, and IPv6 addresses' neither: an
-//! event is judged by what it says, against what has to be there.
+//! event is judged by what it says, against what was made.
 
 use std::collections::{HashMap, HashSet};
 
@@ -78,11 +78,11 @@ impl OverlayTable {
             self.expected.objects.put(entry);
         }
         for entry in removed {
-            self.expected.objects.take(entry);
+            self.expected.objects.remove_exact(entry);
         }
     }
 
-    /// What has to be there.
+    /// What was made.
     pub(crate) fn objects(&self) -> &Objects {
         &self.expected.objects
     }
@@ -142,7 +142,7 @@ impl OverlayTable {
         gone || link.went_down() || !same
     }
 
-    /// Gone though it has to be there, or there though it has not.
+    /// A wanted entry is gone, or an unwanted one appeared.
     fn address(&self, address: &HeldAddress, gone: bool) -> bool {
         let index = address.link;
         if let Some(device) = self.expected.devices.get(&index) {

@@ -86,7 +86,7 @@ pub(super) fn address_link(body: &[u8]) -> Option<u32> {
     attribute::u32_at(body, 4)
 }
 
-/// The label of an IPv4 address: its device's name, unless somebody gave it another.
+/// The label of an IPv4 address: its device's name, unless it was given another one.
 pub(super) fn address_label(body: &[u8]) -> Option<String> {
     const HEADER: usize = 8;
     const LABEL: u16 = 3;

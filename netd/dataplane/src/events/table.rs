@@ -33,7 +33,8 @@ pub(crate) struct Expected {
     pub bridge: Option<u32>,
     /// Routed: where the host routes lead to.
     pub addresses: Vec<IpAddr>,
-    /// A runtime is to move the sandbox's end: look when the host's end gets its carrier.
+    /// A runtime moves the sandbox's end. When the host's end gets its carrier, look whether
+    /// it has.
     pub awaited: bool,
 }
 

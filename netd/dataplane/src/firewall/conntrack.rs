@@ -1,6 +1,6 @@
-//! UDP flows that would go on past a change of host ports: conntrack decides where a
-//! flow goes at its first packet, and a UDP client that goes on sending never makes a
-//! new one. TCP does: its stale connections are left to end by themselves.
+//! Ends UDP flows that a change of host ports made stale. conntrack decides where a flow
+//! goes at its first packet, and a UDP client that keeps sending never starts a new flow.
+//! TCP clients do, so stale TCP connections end by themselves.
 
 use std::net::IpAddr;
 
@@ -47,8 +47,8 @@ pub(super) fn forget_flows_to(socket: &mut Socket, wiring: &Wiring) {
     forget(socket, wiring, |flow, pod| flow.answers == pod && flow.to.0 != pod);
 }
 
-/// A failure is logged and no more: new flows go where they should, and a kernel
-/// without ctnetlink has no way to end the old ones.
+/// A failure is only logged: new flows go where they should, and a kernel without
+/// ctnetlink has no way to end the old ones.
 fn forget(socket: &mut Socket, wiring: &Wiring, stale: impl Fn(&Flow, IpAddr) -> bool) {
     for mapping in wiring.port_mappings.iter().filter(|m| m.protocol == Protocol::Udp) {
         for pod in wiring.addresses.iter().map(|a| a.address.addr()) {

@@ -1,5 +1,5 @@
 //! What the last [`super::Firewall::replace`] left in the kernel, remembered over a
-//! restart of netd: tables that nobody touched since are adopted, not made anew.
+//! restart of netd: tables that have not changed since are adopted instead of replaced.
 
 use std::{fs, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! Which changes are our own.
+//! Tells netd's own changes of the tables from those of other programs.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// again, but hardly by another `nft` within that time.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// Netlink ports of our socket and of the `nft` processes that we ran of late (a
+/// Netlink ports of our socket and of the `nft` processes that we ran recently (a
 /// process's first netlink socket has its process id as port). Clones share their content.
 #[derive(Debug, Clone)]
 pub struct OwnChanges {

@@ -6,8 +6,8 @@ use netd_domain::{NetworkWiring, Wiring};
 
 /// Name of the tables.
 pub const TABLE: &str = "netd";
-/// First bytes of the host side's name of every endpoint. A device of such a name
-/// that has no elements can send nothing, whoever made it.
+/// How the names of endpoints' host sides begin. A device with such a name and without
+/// elements can send nothing, whichever program made it.
 pub const PORT_PREFIX: &str = "nd";
 
 /// What the rules depend on besides networks and endpoints.
@@ -21,7 +21,7 @@ pub struct FirewallSettings {
     pub kube_proxy_mark: u32,
     /// The `nft` program, 1.0.6 or later; run by [`Firewall::replace`] only.
     pub nft: PathBuf,
-    /// Where to remember over a restart what was made; `None`: tables are made anew.
+    /// File that remembers the tables over a restart; `None`: a restart replaces them.
     pub memory: Option<PathBuf>,
 }
 
@@ -31,7 +31,7 @@ impl Default for FirewallSettings {
     }
 }
 
-/// All that the tables have to hold.
+/// Everything that the tables hold.
 #[derive(Debug, Clone, Default)]
 pub struct FirewallState {
     /// This node's networks; their subnets don't overlap.

@@ -43,7 +43,7 @@ impl Firewall {
         Ok(Self { settings, socket, own, applied, destroys: true })
     }
 
-    /// Makes all tables anew, in one transaction: packets see the old rules or the new,
+    /// Replaces all tables in one transaction: a packet sees the old rules or the new ones,
     /// and connections stay. Runs `nft`; costs tens of milliseconds with 1,000 endpoints.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Firewall {
             let before = inspect::generation(&mut self.socket)?;
             nft::load(&self.settings.nft, &ruleset, &self.own)?;
             let fingerprint = inspect::fingerprint(&mut self.socket)?;
-            // Our transaction is one generation. With more of them somebody may have
-            // changed the tables before their picture was taken.
+            // Our transaction is one generation. If there were more, another program
+            // may have changed the tables before we read them back.
             let ours = inspect::generation(&mut self.socket)? == before.wrapping_add(1);
             if ours || attempt == TRIES {
                 self.applied = fingerprint.map(|picture| Applied::new(&base, &picture));
@@ -72,9 +72,9 @@ impl Firewall {
         Ok(())
     }
 
-    /// Puts an endpoint's elements in, all or none, in about 10 us. To be called before
-    /// the link carries traffic: without them its host side lets nothing through.
-    /// Elements that are there already are fine.
+    /// Adds an endpoint's elements, all or none, in about 10 us. Call it before the link
+    /// carries traffic: without them its host side lets nothing through. Elements that
+    /// exist already are fine.
     ///
     /// # Errors
     /// `PortTaken` when another endpoint holds a host port; `Kernel` otherwise, with
@@ -84,8 +84,8 @@ impl Firewall {
         transaction::add(&mut self.socket, &elements)
     }
 
-    /// Takes an endpoint's elements out. Those that are missing, or host ports that
-    /// another endpoint holds by now, are left alone.
+    /// Removes an endpoint's elements, but not host ports that another endpoint holds by
+    /// now. Missing elements are fine.
     ///
     /// # Errors
     /// `Kernel`: what it refused.
@@ -103,8 +103,8 @@ impl Firewall {
     /// [`Firewall::add_endpoint`] (`attached`) those that began before the ports led
     /// to it, after [`Firewall::remove_endpoint`] those that still lead to it.
     ///
-    /// To be called behind the caller's back: the kernel looks through its whole
-    /// connection table, 8 ms for each UDP host port and family when it is of the
+    /// Call it when nobody waits for it: the kernel looks through its whole connection
+    /// table, 8 ms for each UDP host port and family when it is of the
     /// usual size. Does nothing for an endpoint without UDP host ports.
     pub fn end_stale_udp_flows(&mut self, wiring: &Wiring, attached: bool) {
         if attached {
@@ -155,7 +155,7 @@ impl Firewall {
     }
 }
 
-/// Everything of ours that a network namespace holds, gone. For uninstalling.
+/// Removes netd's tables from the network namespace, for uninstalling.
 ///
 /// # Errors
 /// As for [`Firewall::replace`].

@@ -40,7 +40,7 @@ pub(super) fn base(
     ruleset(settings, &FirewallState { networks, endpoints: Vec::new() })
 }
 
-/// Everything, in one transaction: tables that are there are deleted first.
+/// All tables in one transaction, which deletes the existing ones first.
 ///
 /// # Errors
 /// `PortTaken` when two endpoints want one host port.
@@ -71,7 +71,7 @@ pub(super) fn ruleset(
     Ok(out)
 }
 
-/// Deletes the tables, whether they are there or not.
+/// Deletes the tables, whether they exist or not.
 pub(super) fn removal() -> String {
     let mut out = String::new();
     for (_, family) in FAMILIES {

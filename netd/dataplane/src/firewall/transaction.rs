@@ -9,7 +9,7 @@ use crate::{
     netlink::{Refusal, Socket},
 };
 
-/// `NLM_F_CREATE`; without `NLM_F_EXCL` an element that is there is fine.
+/// `NLM_F_CREATE`; without `NLM_F_EXCL` an existing element is fine.
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 
 /// Adds all of `elements`.
@@ -21,7 +21,7 @@ pub(super) fn add(socket: &mut Socket, elements: &[Element]) -> Result<(), Datap
         elements.iter().map(|e| (NEW_SET_ELEMENT, CREATE, message::of_element(e, true))).collect();
     let Some((index, refusal)) = send(socket, &changes)? else { return Ok(()) };
     let element = elements.get(index);
-    // A key that is there with other data: EBUSY or EEXIST, by the kernel's version.
+    // The key exists with other data: EBUSY or EEXIST, by the kernel's version.
     if matches!(refusal.errno, libc::EBUSY | libc::EEXIST)
         && let Some(port) = element.and_then(Element::host_port)
     {
@@ -30,7 +30,7 @@ pub(super) fn add(socket: &mut Socket, elements: &[Element]) -> Result<(), Datap
     Err(refused("adding", element, &refusal))
 }
 
-/// Removes those of `elements` that are there.
+/// Removes those of `elements` that exist.
 ///
 /// # Errors
 /// What the kernel said. A missing table is no error.

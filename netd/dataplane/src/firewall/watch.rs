@@ -1,4 +1,4 @@
-//! Hears when somebody else changes our tables.
+//! Notices when another program changes netd's tables.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ use crate::{
 
 /// `NFNLGRP_NFTABLES`
 const GROUP: u32 = 7;
-/// Room for what a large `nft -f` of somebody else's makes at once, bytes.
+/// Receive buffer, bytes: enough for the events of another program's large `nft -f`.
 const BUFFER: i32 = 8 << 20;
 
 /// Why the tables should be looked at ([`super::Firewall::intact`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// Somebody else added, changed or deleted something in our tables.
+    /// Another program added, changed or deleted something in netd's tables.
     Changed,
     /// Events were lost; anything may have happened.
     Lost,
@@ -51,7 +51,7 @@ impl Watcher {
         Ok(Self { socket, own })
     }
 
-    /// Waits until somebody else changes our tables.
+    /// Waits until another program changes netd's tables.
     ///
     /// # Errors
     /// The socket's; opening another watcher is all that helps.

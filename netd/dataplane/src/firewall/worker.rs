@@ -1,4 +1,5 @@
-//! The firewall's thread: its state, so that it can be compared and made again whole.
+//! What the firewall's thread works with: the tables, and what they have to hold, so that
+//! the thread can compare the two and replace the tables.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -41,7 +42,7 @@ impl Rules {
         }
         self.networks = state.networks;
         self.endpoints = state.endpoints.into_iter().map(|w| (w.host_ifname.clone(), w)).collect();
-        let detail = "make the nftables tables anew".to_owned();
+        let detail = "replace the nftables tables".to_owned();
         Ok(if same { Vec::new() } else { vec![Repair { kind: RepairKind::Firewall, detail }] })
     }
 
@@ -59,7 +60,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether the kernel holds what was asked for, no more and no less.
+    /// Whether the kernel holds exactly what was asked for.
     pub(crate) fn intact(&mut self) -> Result<bool, DataplaneError> {
         let state = FirewallState {
             networks: self.networks.clone(),

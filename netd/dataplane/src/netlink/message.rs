@@ -1,4 +1,5 @@
-//! Netlink messages as bytes: requests put together, answers taken apart. Pure.
+//! Netlink messages as bytes: requests are collected in a [`Batch`], answers are split
+//! into [`Received`] messages. Pure.
 
 use std::io;
 
@@ -12,7 +13,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 
-/// What the kernel said of a request it refused.
+/// Why the kernel refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}", io::Error::from_raw_os_error(*errno), detail(text))]
 pub struct Refusal {
@@ -39,12 +40,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Nothing to send yet.
+    /// An empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A netfilter transaction, whose first request opens it; nothing to send yet.
+    /// An empty netfilter transaction: its first request has to open it, and the kernel
+    /// carries out all of it or nothing.
     pub fn transaction() -> Self {
         Self { whole: true, ..Self::default() }
     }
@@ -59,7 +61,7 @@ impl Batch {
         self.offsets.is_empty()
     }
 
-    /// What is sent.
+    /// The bytes that go out.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -78,8 +80,8 @@ impl Batch {
         self.acked.push(true);
     }
 
-    /// Of the requests before the last, the kernel is to acknowledge only those that it
-    /// refuses: an acknowledgement costs as much as a small request.
+    /// Asks for no acknowledgement of all requests but the last; the kernel still reports
+    /// those that it refuses. An acknowledgement costs as much as a small request.
     pub fn quieten(&mut self) {
         let last = self.offsets.len().saturating_sub(1);
         for (offset, acked) in self.offsets.iter().zip(&mut self.acked).take(last) {
@@ -105,12 +107,12 @@ impl Batch {
     }
 }
 
-/// One message of the kernel's.
+/// One message from the kernel.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// Message type.
     pub kind: u16,
-    /// Who caused it: a socket's [`Socket::port`], 0: the kernel itself.
+    /// Port of the socket that caused it; 0: the kernel itself did.
     pub port: u32,
     /// Namespace id of the sender as seen from the socket's namespace; `None`: the same.
     pub nsid: Option<i32>,
@@ -124,7 +126,7 @@ impl Received {
         self.bytes.get(HEADER..).unwrap_or_default()
     }
 
-    /// Decodes an rtnetlink message; `None` for what the crate can't read.
+    /// Decodes an rtnetlink message; `None`: netlink-packet-route can't read it.
     pub fn route(&self) -> Option<RouteNetlinkMessage> {
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.bytes).ok()?.payload {
             NetlinkPayload::InnerMessage(inner) => Some(inner),

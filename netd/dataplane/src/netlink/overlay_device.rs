@@ -14,11 +14,11 @@ use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan, LinkWiregua
 use super::{Received, missing};
 use netd_domain::overlay::{DeviceKind, OverlayDevice, VxlanDevice};
 
-/// What the alias of netd's overlay devices begins with (`ip -d link` shows it): known
-/// by it, they are removed when they are wanted no more.
+/// How the alias of netd's overlay devices begins (`ip -d link` shows it). netd removes
+/// a device with this mark once the overlay does not need it.
 pub(crate) const MARK: &str = "netd overlay";
 
-/// A device as it is.
+/// A device as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HeldDevice {
     pub index: u32,
@@ -30,7 +30,7 @@ pub(crate) struct HeldDevice {
     /// Packets that may wait in it.
     pub queue: u32,
     pub mac: Option<[u8; 6]>,
-    /// Netd's mark is on it.
+    /// Its alias begins with [`MARK`].
     pub marked: bool,
     /// The kernel makes no IPv6 address by itself (or IPv6 is off).
     pub no_autoconf: bool,
@@ -48,7 +48,7 @@ pub(crate) struct HeldVxlan {
     pub underlay: u32,
     pub gbp: bool,
     pub learning: bool,
-    /// Its entries don't matter: routes say where packets go.
+    /// External mode: routes say where packets go, and forwarding entries have no effect.
     pub metadata: bool,
 }
 

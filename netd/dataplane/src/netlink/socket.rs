@@ -27,8 +27,8 @@ const NETLINK_GET_STRICT_CHK: i32 = 12;
 const RECEIVE: usize = 64 << 10;
 
 thread_local! {
-    /// What is received, until it is cut into messages: one for all of a thread's sockets,
-    /// for some live only as long as an attach.
+    /// Room for one datagram, until it is split into messages. All sockets of a thread share
+    /// it, because some sockets live only as long as an attach.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -92,7 +92,8 @@ impl Socket {
         Ok(Self { fd, port: 0, sequence: 0 })
     }
 
-    /// This socket's port id, 0: not known. What it causes carries it in [`Received::port`].
+    /// This socket's port id; 0: not known. Events that it causes carry it in
+    /// [`Received::port`].
     pub fn port(&self) -> u32 {
         self.port
     }
@@ -111,8 +112,9 @@ impl Socket {
         Ok(())
     }
 
-    /// Joins multicast groups; `everywhere` also hears every namespace that has an id
-    /// in this one (the sandboxes of our veths do), see [`Received::nsid`].
+    /// Joins multicast groups. With `everywhere` the socket also receives events of every
+    /// namespace that has an id in this one, as sandboxes with our veths have (see
+    /// [`Received::nsid`]).
     ///
     /// # Errors
     /// The system's.
@@ -126,8 +128,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Lets only those messages in that the classic BPF `program` passes; it sees each
-    /// from its header on.
+    /// Drops messages that the classic BPF `program` does not pass, before they are queued.
+    /// Its offsets begin at the netlink header.
     ///
     /// # Errors
     /// The system's.
@@ -145,7 +147,7 @@ impl Socket {
     /// asks for one, in order (a request that doesn't gives `Ok` unless it was refused).
     ///
     /// # Errors
-    /// The socket's own failure: nothing is known of the requests then.
+    /// The socket's own failure; whether the requests were carried out is unknown then.
     pub fn batch(&mut self, batch: Batch) -> io::Result<Vec<Result<(), Refusal>>> {
         let (results, _) = self.exchange(batch)?;
         Ok(results)
@@ -195,9 +197,9 @@ impl Socket {
         self.dump_whole(|batch| batch.route(message.clone(), libc::NLM_F_DUMP as u16))
     }
 
-    /// As [`Socket::dump`], for tables that hardly ever stand still: after some tries
-    /// it gives what all of them found, the newest last, some of it several times over.
-    /// What was there all the time is among it.
+    /// As [`Socket::dump`], for tables that change all the time: after some tries it returns
+    /// what all of them found, the newest last, with duplicates. What existed during all
+    /// of the tries is among it.
     ///
     /// # Errors
     /// As for `dump`.
@@ -253,7 +255,7 @@ impl Socket {
     /// Waits for messages of the groups subscribed to.
     ///
     /// # Errors
-    /// `ENOBUFS`: messages were lost, everything has to be read again.
+    /// `ENOBUFS`: the kernel dropped messages; read everything again.
     pub fn events(&mut self) -> io::Result<Vec<Received>> {
         self.receive(0)
     }

@@ -1,6 +1,7 @@
-//! Queueing: token buckets, and the way from a pod through an intermediate device.
+//! Traffic control: token buckets that limit rates, and the redirection of what a pod
+//! sends through its ifb device.
 //!
-//! Encoded by hand: the packet crate has no token bucket. Layouts are those of
+//! Encoded by hand: netlink-packet-route has no token bucket. Layouts are those of
 //! uapi/linux/pkt_sched.h, pkt_cls.h and tc_act/tc_mirred.h.
 
 use super::{
@@ -86,15 +87,15 @@ fn ticks(shape: Shape) -> u32 {
     (ns / u128::from(TICK_NS)).clamp(1, u128::from(u32::MAX)) as u32
 }
 
-/// The hook for what comes in by the link `index`.
+/// The ingress qdisc of the link `index`, to which filters are attached.
 pub(crate) fn hook(batch: &mut Batch, index: u32) {
     let mut body = header(index, HOOK, INGRESS, 0);
     put(&mut body, KIND, b"ingress\0");
     batch.raw(RTM_NEWQDISC, create(), &body);
 }
 
-/// Leads all that comes in by the link `index` out of the link `to`: a u32 filter that
-/// matches everything (matchall is not in every kernel) and a mirred action.
+/// Redirects everything that the link `index` receives to the link `to`: a u32 filter that
+/// matches everything (matchall is not in every kernel) with a mirred action.
 pub(crate) fn redirect(batch: &mut Batch, index: u32, to: u32) {
     const STOLEN: u32 = 4;
     const EGRESS_REDIRECT: u32 = 1;
@@ -121,7 +122,8 @@ pub(crate) fn redirect(batch: &mut Batch, index: u32, to: u32) {
     batch.raw(RTM_NEWTFILTER, create(), &body);
 }
 
-/// The answer to a get is a notification, which the asker gets only with ECHO.
+/// The kernel answers these requests with a notification, which reaches the sender only
+/// with NLM_F_ECHO.
 const GET: u16 = (libc::NLM_F_ACK | libc::NLM_F_ECHO) as u16;
 
 /// Asks for the root of the link `index`.

@@ -24,10 +24,10 @@ use netd_domain::{IfName, overlay::WireguardPeer};
 pub(crate) const CONTROLLER: u16 = 16;
 /// Length of `genlmsghdr`.
 const HEADER: usize = 4;
-/// What the kernel says for "none".
+/// The kernel's value for "no key".
 const NO_KEY: [u8; 32] = [0; 32];
 
-/// A device as it is.
+/// A device as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HeldTunnel {
     pub private_key: Option<[u8; 32]>,
@@ -35,7 +35,7 @@ pub(crate) struct HeldTunnel {
     pub peers: HashMap<[u8; 32], HeldPeer>,
 }
 
-/// A peer as it is.
+/// A peer as the kernel has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HeldPeer {
     pub endpoint: Option<SocketAddr>,
@@ -67,8 +67,8 @@ pub(crate) fn get_family() -> Vec<u8> {
     body(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] })
 }
 
-/// Reads the number from the controller's answer; nothing else of it, for the crate's
-/// reader of its policies panics at one that is cut off.
+/// Reads the number from the controller's answer, and only that: netlink-packet-generic
+/// panics when it decodes a policy that is cut off.
 pub(crate) fn read_family(message: &Received) -> Option<u16> {
     const FAMILY_ID: u16 = 1;
     let attributes = message.body().get(HEADER..)?;
@@ -87,7 +87,7 @@ pub(crate) fn set_device(name: &IfName, private_key: [u8; 32], port: u16) -> Vec
     request(WireguardCmd::SetDevice, name, settings)
 }
 
-/// Sets a peer whole, but leaves its endpoint if told so.
+/// Sets everything of a peer; with `keep_endpoint` all but its endpoint.
 pub(crate) fn set_peer(name: &IfName, peer: &WireguardPeer, keep_endpoint: bool) -> Vec<u8> {
     let preshared = peer.preshared_key.as_ref().map_or(NO_KEY, |key| key.0);
     let mut attributes = vec![

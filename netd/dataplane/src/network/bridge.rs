@@ -54,7 +54,7 @@ fn observe_network(
     kernel: &mut Context,
     bridge: &BridgeWiring,
 ) -> Result<ActualNetwork, DataplaneError> {
-    let what = || failed(format!("{}: reading what is there", bridge.name));
+    let what = || failed(format!("{}: reading the bridge", bridge.name));
     let socket = &mut kernel.socket;
     let device = query::link(socket, LinkId::Name(bridge.name.as_str())).map_err(what())?;
     let addresses = match &device {
@@ -131,7 +131,7 @@ pub(crate) fn owned_by_docker(
     kernel: &mut Context,
     network: &NetworkWiring,
 ) -> Result<Option<IpNet>, DataplaneError> {
-    let what = || failed(format!("{DOCKER0}: reading what is there"));
+    let what = || failed(format!("{DOCKER0}: reading its addresses"));
     let socket = &mut kernel.socket;
     let Some(link) = query::link(socket, LinkId::Name(DOCKER0)).map_err(what())? else {
         return Ok(None);

@@ -15,8 +15,8 @@ use netd_domain::{
 
 impl Dataplane {
     /// Reads what the kernel holds, makes true what `wanted` says, adopts what is right,
-    /// and removes what of netd's own is there beyond. From then on what somebody else
-    /// changes of it is a [`crate::Drift::Overlay`].
+    /// and removes everything else that is netd's. From then on a change by another program
+    /// is a [`crate::Drift::Overlay`].
     ///
     /// # Errors
     /// The kernel can't be asked; what it refuses is in the report.
@@ -27,8 +27,8 @@ impl Dataplane {
         self.overlay.call(move |overlay| overlay.sync(&wanted)).await
     }
 
-    /// Makes a change without reading what is there; what it costs does not grow with
-    /// the number of peers. Devices have to be there (see [`Dataplane::sync_overlay`]).
+    /// Makes a change without reading the kernel's tables, so its cost does not grow with
+    /// the number of peers. The devices have to exist (see [`Dataplane::sync_overlay`]).
     ///
     /// # Errors
     /// As for `sync_overlay`.
@@ -56,7 +56,7 @@ impl Dataplane {
         self.overlay.call(move |overlay| overlay.route_to(ip)).await
     }
 
-    /// Counters of devices; those that are not there are left out.
+    /// Counters of devices; missing devices are left out.
     ///
     /// # Errors
     /// The kernel can't be asked.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
 
-use super::{held, worker::Overlay};
+use super::{dump, worker::Overlay};
 use crate::{
     DataplaneError,
     error::{failed, refused},
@@ -112,7 +112,11 @@ impl Overlay {
         })
     }
 
-    fn way(&mut self, ip: IpAddr, entry: bool) -> Result<Option<RouteAnswer>, DataplaneError> {
+    fn ask_route(
+        &mut self,
+        ip: IpAddr,
+        entry: bool,
+    ) -> Result<Option<RouteAnswer>, DataplaneError> {
         let what = || format!("asking for the route to {ip}");
         let mut batch = Batch::new();
         batch.route(route::look_up_entry(ip, entry), 0);
@@ -126,11 +130,12 @@ impl Overlay {
 
     pub(super) fn route_to(&mut self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
         // What happens to a packet, and the table's entry that says so.
-        let (Some(way), Some(entry)) = (self.way(ip, false)?, self.way(ip, true)?) else {
+        let (Some(way), Some(entry)) = (self.ask_route(ip, false)?, self.ask_route(ip, true)?)
+        else {
             return Ok(None);
         };
         let Some(index) = way.link else { return Ok(None) };
-        let link = held::link(&mut self.kernel.socket, LinkId::Index(index))
+        let link = dump::link(&mut self.kernel.socket, LinkId::Index(index))
             .map_err(failed(format!("asking for the route to {ip}")))?;
         Ok(link.map(|link| KernelRoute {
             destination: entry.destination,
@@ -179,23 +184,25 @@ impl Overlay {
             |why: &str| DataplaneError::Kernel { operation: looking(), errno: why.into() };
         let socket = &mut self.kernel.socket;
         let found = match choice {
-            UnderlayChoice::Name(name) => held::link(socket, LinkId::Name(name.as_str())),
+            UnderlayChoice::Name(name) => dump::link(socket, LinkId::Name(name.as_str())),
             UnderlayChoice::DefaultRoute => match underlay::find(socket, None) {
-                Ok(Some(link)) => held::link(socket, LinkId::Index(link.index)),
+                Ok(Some(link)) => dump::link(socket, LinkId::Index(link.index)),
                 Ok(None) => return Err(nothing("there is no default route; name the device")),
                 Err(e) => Err(e),
             },
-            UnderlayChoice::Address(ip) => match held::link_with(socket, *ip) {
-                Ok(Some(index)) => held::link(socket, LinkId::Index(index)),
+            UnderlayChoice::Address(ip) => match dump::link_with(socket, *ip) {
+                Ok(Some(index)) => dump::link(socket, LinkId::Index(index)),
                 other => other.map(|_| None),
             },
-            UnderlayChoice::Reaches(ip) => match self.way(*ip, false)?.and_then(|way| way.link) {
-                Some(index) => held::link(&mut self.kernel.socket, LinkId::Index(index)),
-                None => Ok(None),
-            },
+            UnderlayChoice::Reaches(ip) => {
+                match self.ask_route(*ip, false)?.and_then(|way| way.link) {
+                    Some(index) => dump::link(&mut self.kernel.socket, LinkId::Index(index)),
+                    None => Ok(None),
+                }
+            }
         };
         let link = found.map_err(failed(looking()))?.ok_or_else(|| nothing("there is none"))?;
-        let addresses = held::usable_addresses(&mut self.kernel.socket, link.index)
+        let addresses = dump::usable_addresses(&mut self.kernel.socket, link.index)
             .map_err(failed(looking()))?;
         let device = link
             .name

@@ -1,11 +1,11 @@
 //! The overlay's devices, routes, neighbours and forwarding entries.
 //!
-//! `device.rs`, `objects.rs` and `peers.rs` decide and are pure; `held.rs` reads what the kernel
-//! holds; `devices.rs`, `apply.rs` and `wireguard.rs` carry it out; `sync.rs` is the
-//! whole of it. It is done on a thread of its own: ten thousand routes delay an attach
-//! by no more than the kernel's own lock does.
+//! `device_plan.rs`, `objects.rs` and `peers.rs` decide and are pure; `dump.rs` reads what the
+//! kernel has; `device_apply.rs`, `entry_apply.rs` and `wireguard.rs` carry it out; `sync.rs` does
+//! all of it in order. It runs on a thread of its own, so ten thousand routes delay an attach
+//! only by the time that the kernel holds its lock.
 //!
-//! What is netd's own, and so removed when it is wanted no more:
+//! What is netd's own, and removed once the overlay does not need it:
 //! - devices whose alias says so (`netlink::overlay_device::MARK`), and whatever permanent
 //!   neighbours and forwarding entries are on them,
 //! - routes of netd's protocol with a metric of the overlay's range, wherever they lead.
@@ -14,10 +14,10 @@
 //! routes would win over netd's, see `objects::stands_before_ours`.
 
 mod api;
-mod apply;
-mod device;
-mod devices;
-mod held;
+mod device_apply;
+mod device_plan;
+mod dump;
+mod entry_apply;
 mod lookup;
 pub(crate) mod objects;
 mod peers;

@@ -48,7 +48,7 @@ impl Objects {
     }
 
     /// Removes an entry if its key has just that; `false`: it has another one, or none.
-    pub(crate) fn take(&mut self, entry: &OverlayEntry) -> bool {
+    pub(crate) fn remove_exact(&mut self, entry: &OverlayEntry) -> bool {
         match *entry {
             OverlayEntry::Neighbour { link, ip, mac } => {
                 take(&mut self.neighbours, (link, ip), mac)
@@ -214,7 +214,7 @@ fn beyond<'a, K, V>(
     map.iter().filter(move |(key, value)| !known(key, value))
 }
 
-/// Whether somebody else's route is one that flannel left, and that would win over ours:
+/// Whether another program's route is one that flannel left and that would win over ours:
 /// flannel's have protocol `boot` and metric 0. One to a destination of ours over an
 /// overlay device, or one that leads just where ours does (host-gw), is taken over: it
 /// goes once ours is there, so nothing is interrupted. Any other is its owner's business.

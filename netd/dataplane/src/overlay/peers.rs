@@ -1,4 +1,4 @@
-//! What leads from a WireGuard device's peers that are there to those that have to be.
+//! Compares a WireGuard device's peers with the wanted ones.
 //! Pure.
 
 use std::collections::{BTreeMap, HashMap};

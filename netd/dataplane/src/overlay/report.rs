@@ -14,7 +14,7 @@ pub struct OverlayReport {
     /// One for each thing that was not as it had to be, and now is. After a start or a
     /// change of many peers there are as many: don't log each.
     pub repairs: Vec<Repair>,
-    /// What the kernel refused, one by one. The rest is as it has to be.
+    /// What the kernel refused, one by one. Everything else is as wanted.
     pub refused: Vec<(OverlaySubject, DataplaneError)>,
 }
 
@@ -27,7 +27,7 @@ pub enum OverlaySubject {
     Object(OverlayObject),
     /// A WireGuard peer, by device and public key.
     Peer(IfName, [u8; 32]),
-    /// Something that is wanted no more, in words.
+    /// Something that should be gone, in words.
     Leftover(String),
 }
 

@@ -1,14 +1,14 @@
-//! From what is wanted and what is there to what is done.
+//! Full sync: dump, diff, apply.
 
 use std::collections::{HashMap, HashSet};
 
 use netlink_packet_route::link::InfoKind;
 
 use super::{
-    apply::{Deed, settle},
-    device::queue,
-    devices::is_unknown_kind,
-    held,
+    device_apply::is_unknown_kind,
+    device_plan::queue,
+    dump,
+    entry_apply::{EntryOp, refuse_duplicate},
     objects::{Objects, device_of, diff, resolve},
     report::{OverlayReport, OverlaySubject},
     worker::Overlay,
@@ -67,12 +67,12 @@ impl Overlay {
         // Not under the lock, which attaches need: it may be large.
         drop(before);
         let reading = failed("reading the overlay's routes");
-        let (held, foreign) = held::objects(&mut self.kernel.socket, &devices).map_err(reading)?;
+        let (held, foreign) = dump::objects(&mut self.kernel.socket, &devices).map_err(reading)?;
         let overlay: Vec<u32> = devices.iter().map(|device| device.index).collect();
         let plan = diff(&objects, &held, &foreign, &overlay);
-        self.apply(Deed::Set, &plan.set, &links.names, &mut report)?;
+        self.apply(EntryOp::Set, &plan.set, &links.names, &mut report)?;
         if !wanted.partial {
-            self.apply(Deed::Remove, &plan.remove, &links.names, &mut report)?;
+            self.apply(EntryOp::Remove, &plan.remove, &links.names, &mut report)?;
         }
         Ok(report)
     }
@@ -87,7 +87,7 @@ impl Overlay {
         self.find_links(&mut links, change.add.iter().chain(&change.remove))?;
         let mut added = Objects::default();
         let add = entries(&change.add, &links, |entry| {
-            settle(&mut added, entry, &links.names, &mut report)
+            refuse_duplicate(&mut added, entry, &links.names, &mut report)
         });
         for (object, device) in add {
             report.refused.push(no_device(object, device));
@@ -105,16 +105,16 @@ impl Overlay {
         }
         // Before the routes: over a device without the peer they would lead nowhere.
         self.change_wireguard(change, &mut report)?;
-        self.apply(Deed::Set, &plan.set, &links.names, &mut report)?;
-        self.apply(Deed::Remove, &remove, &links.names, &mut report)?;
+        self.apply(EntryOp::Set, &plan.set, &links.names, &mut report)?;
+        self.apply(EntryOp::Remove, &remove, &links.names, &mut report)?;
         Ok(report)
     }
 
-    /// Devices of netd's that are wanted no more.
+    /// netd's devices that the overlay does not need any longer.
     fn strays(&mut self, wanted: &OverlayState) -> Result<Vec<HeldDevice>, DataplaneError> {
         let kinds = self.kinds()?;
         let names: HashSet<&str> = wanted.devices.iter().map(|d| d.name.as_str()).collect();
-        let mut found = held::marked(&mut self.kernel.socket, &kinds)
+        let mut found = dump::marked(&mut self.kernel.socket, &kinds)
             .map_err(failed("looking for the overlay's devices"))?;
         found.retain(|device| !names.contains(device.name.as_str()));
         Ok(found)
@@ -153,7 +153,7 @@ impl Overlay {
             if links.indexes.contains_key(name) || !asked.insert(name) {
                 continue;
             }
-            let found = held::link(&mut self.kernel.socket, LinkId::Name(name.as_str()))
+            let found = dump::link(&mut self.kernel.socket, LinkId::Name(name.as_str()))
                 .map_err(failed(format!("looking for {name}")))?;
             if let Some(link) = found {
                 links.add(name.clone(), link.index);
@@ -183,7 +183,8 @@ fn wanted_objects(
     report: &mut OverlayReport,
 ) -> Objects {
     let mut objects = Objects::default();
-    let missing = entries(wanted, links, |entry| settle(&mut objects, entry, &links.names, report));
+    let missing =
+        entries(wanted, links, |entry| refuse_duplicate(&mut objects, entry, &links.names, report));
     for (object, device) in missing {
         report.refused.push(no_device(object, device));
     }

@@ -48,8 +48,8 @@ impl WireguardSocket {
             let results = self.socket.batch(batch).map_err(failed("setting peers"))?;
             for (request, result) in part.iter().zip(results) {
                 let subject = OverlaySubject::Peer(request.name.clone(), request.key);
-                let deed = if request.remove { "remove" } else { "set" };
-                let detail = format!("{deed} {subject}");
+                let verb = if request.remove { "remove" } else { "set" };
+                let detail = format!("{verb} {subject}");
                 match result {
                     Ok(()) => report.repairs.push(Repair { kind: RepairKind::Peer, detail }),
                     Err(r) if request.remove && r.errno == libc::ENODEV => {}

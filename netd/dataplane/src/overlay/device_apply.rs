@@ -1,8 +1,8 @@
 //! Makes the overlay's devices right.
 
 use super::{
-    device::{DeviceOp, plan_device},
-    held,
+    device_plan::{DeviceOp, plan_device},
+    dump,
     report::{OverlayReport, OverlaySubject},
     worker::Overlay,
 };
@@ -35,16 +35,16 @@ impl Overlay {
     ) -> Option<HeldDevice> {
         for _ in 0..ROUNDS {
             match self.ensure_once(wanted, report) {
-                Ok(Outcome::Right(device)) => return Some(device),
-                Ok(Outcome::Changed) => {}
-                Ok(Outcome::Refused) => break,
+                Ok(Ensured::Right(device)) => return Some(device),
+                Ok(Ensured::Changed) => {}
+                Ok(Ensured::Refused) => break,
                 Err(e) => {
                     report.refused.push((OverlaySubject::Device(wanted.name.clone()), e));
                     break;
                 }
             }
         }
-        let there = held::link(&mut self.kernel.socket, LinkId::Name(wanted.name.as_str()));
+        let there = dump::link(&mut self.kernel.socket, LinkId::Name(wanted.name.as_str()));
         there.ok().flatten().filter(|device| device.kind == kind_name(&wanted.kind))
     }
 
@@ -52,26 +52,26 @@ impl Overlay {
         &mut self,
         wanted: &OverlayDevice,
         report: &mut OverlayReport,
-    ) -> Result<Outcome, DataplaneError> {
+    ) -> Result<Ensured, DataplaneError> {
         let name = &wanted.name;
-        let reading = || failed(format!("{name}: reading what is there"));
+        let reading = || failed(format!("{name}: reading the device"));
         let underlay = self.underlay_index(wanted)?;
         let socket = &mut self.kernel.socket;
-        let held = held::device(socket, name.as_str()).map_err(reading())?;
+        let held = dump::device(socket, name.as_str()).map_err(reading())?;
         let ops = plan_device(wanted, &held, underlay)?;
-        let mut outcome = Outcome::Changed;
+        let mut outcome = Ensured::Changed;
         let sysctls = match &held.device {
             Some(_) => self.ensure_settings(wanted, report),
             None => Ok(false),
         };
         match (sysctls, &held.device) {
             (Ok(false), Some(device)) if ops.is_empty() => {
-                return Ok(Outcome::Right(device.clone()));
+                return Ok(Ensured::Right(device.clone()));
             }
             (Ok(_), _) => {}
             (Err(e), _) => {
                 report.refused.push((OverlaySubject::Device(name.clone()), e));
-                outcome = Outcome::Refused;
+                outcome = Ensured::Refused;
             }
         }
         // Entries go with their device, and with its MAC: that is no drift.
@@ -82,7 +82,7 @@ impl Overlay {
                 Ok(()) => report.repairs.push(op.repair(name)),
                 Err(e) => {
                     report.refused.push((OverlaySubject::Device(name.clone()), e));
-                    outcome = Outcome::Refused;
+                    outcome = Ensured::Refused;
                 }
             }
         }
@@ -112,7 +112,7 @@ impl Overlay {
             DeviceKind::Wireguard { .. } | DeviceKind::Tun => return Ok(0),
         };
         let operation = || format!("{}: looking for {underlay}, which it sends by", device.name);
-        let found = held::link(&mut self.kernel.socket, LinkId::Name(underlay.as_str()))
+        let found = dump::link(&mut self.kernel.socket, LinkId::Name(underlay.as_str()))
             .map_err(failed(operation()))?;
         found.map(|link| link.index).ok_or_else(|| DataplaneError::Kernel {
             operation: operation(),
@@ -130,7 +130,7 @@ impl Overlay {
         let what = || format!("{name}: {op}");
         let index = match op {
             DeviceOp::Create => 0,
-            _ => match held::link(&mut self.kernel.socket, LinkId::Name(name))
+            _ => match dump::link(&mut self.kernel.socket, LinkId::Name(name))
                 .map_err(failed(what()))?
             {
                 Some(device) => device.index,
@@ -171,7 +171,7 @@ impl Overlay {
         }
     }
 
-    /// Removes a device of ours that is wanted no more.
+    /// Removes one of netd's devices that the overlay does not need any longer.
     pub(super) fn remove_device(&mut self, device: &HeldDevice, report: &mut OverlayReport) {
         let what = format!("{}: remove the device: nothing wants it any more", device.name);
         let result = self.kernel.one(|b| b.route(link::delete(LinkId::Index(device.index)), 0));
@@ -190,7 +190,7 @@ impl Overlay {
     }
 }
 
-enum Outcome {
+enum Ensured {
     Right(HeldDevice),
     Changed,
     Refused,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::InfoKind};
 
 use super::{
-    device,
+    device_plan,
     objects::{Objects, is_overlay_metric},
 };
 use crate::netlink::{
@@ -34,13 +34,13 @@ pub(super) fn link(socket: &mut Socket, which: LinkId<'_>) -> io::Result<Option<
 }
 
 /// The device with this name, and its addresses.
-pub(super) fn device(socket: &mut Socket, name: &str) -> io::Result<device::Held> {
+pub(super) fn device(socket: &mut Socket, name: &str) -> io::Result<device_plan::ActualDevice> {
     let device = link(socket, LinkId::Name(name))?;
     let addresses = match &device {
         Some(device) => addresses(socket, device.index)?,
         None => Vec::new(),
     };
-    Ok(device::Held { device, addresses })
+    Ok(device_plan::ActualDevice { device, addresses })
 }
 
 /// A link's addresses but link-local ones.
@@ -81,7 +81,7 @@ pub(super) fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<
 }
 
 /// The overlay's objects: routes with netd's mark wherever they lead, and the permanent
-/// neighbours and forwarding entries of the overlay's devices, whoever made them.
+/// neighbours and forwarding entries of the overlay's devices, whichever program made them.
 /// Beside them the routes that flannel may have made.
 pub(super) fn objects(
     socket: &mut Socket,

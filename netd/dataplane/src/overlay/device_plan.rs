@@ -1,4 +1,4 @@
-//! What leads from an overlay device that is there to the one that has to be. Pure.
+//! Plans the steps from an overlay device as it is to the wanted one. Pure.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,9 +13,9 @@ use netd_domain::{
     overlay::{DeviceKind, OverlayDevice, VxlanDevice},
 };
 
-/// What is there under a device's name.
+/// The device that has the name, if any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct ActualDevice {
     /// `None`: nothing.
     pub device: Option<HeldDevice>,
     /// Its addresses but link-local ones.
@@ -48,14 +48,14 @@ impl DeviceOp {
     }
 }
 
-/// The steps to take; nothing: it is as it has to be. After `Create` plan again: the
-/// kernel adds to what it was asked for.
+/// The steps to take; none: the device is as wanted. Plan again after `Create`: the kernel
+/// adds settings and addresses of its own.
 ///
 /// # Errors
 /// `InterfaceExists` when a device of another kind that netd did not make has the name.
 pub(super) fn plan_device(
     wanted: &OverlayDevice,
-    held: &Held,
+    held: &ActualDevice,
     underlay: u32,
 ) -> Result<Vec<DeviceOp>, DataplaneError> {
     let Some(device) = &held.device else { return Ok(vec![DeviceOp::Create]) };
@@ -156,7 +156,7 @@ fn settings(wanted: &OverlayDevice, held: &HeldDevice, underlay: u32) -> Vec<Set
 impl fmt::Display for DeviceOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Remove(why) => write!(f, "remove it to make it anew: {why}"),
+            Self::Remove(why) => write!(f, "remove it to replace it: {why}"),
             Self::Create => f.write_str("make the device"),
             Self::Set(Setting::Up) => f.write_str("bring it up"),
             Self::Set(Setting::Mtu(mtu)) => write!(f, "set the MTU to {mtu}"),
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    fn held() -> Held {
+    fn held() -> ActualDevice {
         let vxlan = HeldVxlan {
             vni: 1,
             port: 8472,
@@ -215,7 +215,7 @@ mod tests {
             vxlan: Some(vxlan),
             ipip: None,
         };
-        Held { device: Some(device), addresses: wanted().addresses }
+        ActualDevice { device: Some(device), addresses: wanted().addresses }
     }
 
     fn after(change: impl FnOnce(&mut HeldDevice)) -> Vec<DeviceOp> {
@@ -231,7 +231,10 @@ mod tests {
     #[test]
     fn what_is_right_is_left_and_what_is_missing_is_made() {
         assert_eq!(after(|_| {}), []);
-        assert_eq!(plan_device(&wanted(), &Held::default(), 7).unwrap(), [DeviceOp::Create]);
+        assert_eq!(
+            plan_device(&wanted(), &ActualDevice::default(), 7).unwrap(),
+            [DeviceOp::Create]
+        );
     }
 
     #[test]
@@ -267,14 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_changed_is_made_anew() {
-        let anew = |ops: Vec<DeviceOp>| matches!(ops[..], [DeviceOp::Remove(_), DeviceOp::Create]);
-        assert!(anew(after(|d| vxlan(d).vni = 2)));
-        assert!(anew(after(|d| vxlan(d).port = 4789)));
-        assert!(anew(after(|d| vxlan(d).gbp = true)));
-        assert!(anew(after(|d| vxlan(d).metadata = true)));
-        assert!(anew(after(|d| vxlan(d).local = Some("2001:db8::1".parse().unwrap()))));
-        assert!(anew(after(|d| d.kind = "ipip".into())), "ours by its mark");
+    fn what_can_not_be_changed_is_replaced() {
+        let replaced =
+            |ops: Vec<DeviceOp>| matches!(ops[..], [DeviceOp::Remove(_), DeviceOp::Create]);
+        assert!(replaced(after(|d| vxlan(d).vni = 2)));
+        assert!(replaced(after(|d| vxlan(d).port = 4789)));
+        assert!(replaced(after(|d| vxlan(d).gbp = true)));
+        assert!(replaced(after(|d| vxlan(d).metadata = true)));
+        assert!(replaced(after(|d| vxlan(d).local = Some("2001:db8::1".parse().unwrap()))));
+        assert!(replaced(after(|d| d.kind = "ipip".into())), "ours by its mark");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 512;
 
 /// What is done with entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum EntryOp {
     /// Made, in the place of what their keys have.
     Set,
     /// Removed; missing ones are fine.
@@ -27,13 +27,13 @@ pub(super) enum Deed {
 }
 
 impl Overlay {
-    /// Does the deed to every entry; a refusal holds up no other.
+    /// Sets or removes every entry; a refused one does not stop the others.
     ///
     /// # Errors
     /// The socket's.
     pub(super) fn apply(
         &mut self,
-        deed: Deed,
+        op: EntryOp,
         entries: &[OverlayEntry],
         names: &HashMap<u32, IfName>,
         report: &mut OverlayReport,
@@ -41,11 +41,11 @@ impl Overlay {
         for part in entries.chunks(AT_ONCE) {
             let mut batch = Batch::new();
             for entry in part {
-                let (message, flags) = match deed {
-                    Deed::Set => {
+                let (message, flags) = match op {
+                    EntryOp::Set => {
                         (overlay_entry::set(entry), libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
                     }
-                    Deed::Remove => (overlay_entry::remove(entry), 0),
+                    EntryOp::Remove => (overlay_entry::remove(entry), 0),
                 };
                 batch.route(message, flags as u16);
             }
@@ -53,7 +53,7 @@ impl Overlay {
             let results = self.kernel.socket.batch(batch);
             let results = results.map_err(failed("changing the overlay's routes"))?;
             for (entry, result) in part.iter().zip(results) {
-                note(deed, entry, result, names, report);
+                note(op, entry, result, names, report);
             }
         }
         Ok(())
@@ -61,20 +61,20 @@ impl Overlay {
 }
 
 fn note(
-    deed: Deed,
+    op: EntryOp,
     entry: &OverlayEntry,
     result: Result<(), Refusal>,
     names: &HashMap<u32, IfName>,
     report: &mut OverlayReport,
 ) {
-    let text = || describe(deed, entry, names);
+    let text = || describe(op, entry, names);
     let Err(refusal) = result else {
         return report.repairs.push(Repair { kind: kind_of(entry), detail: text() });
     };
-    if deed == Deed::Remove && is_gone(&refusal) {
+    if op == EntryOp::Remove && is_gone(&refusal) {
         return;
     }
-    let object = object_of(entry, names).filter(|_| deed == Deed::Set);
+    let object = object_of(entry, names).filter(|_| op == EntryOp::Set);
     let subject = object.map_or_else(|| OverlaySubject::Leftover(text()), OverlaySubject::Object);
     report.refused.push((subject, refused(text(), &refusal)));
 }
@@ -91,20 +91,21 @@ fn kind_of(entry: &OverlayEntry) -> RepairKind {
     }
 }
 
-fn describe(deed: Deed, entry: &OverlayEntry, names: &HashMap<u32, IfName>) -> String {
+fn describe(op: EntryOp, entry: &OverlayEntry, names: &HashMap<u32, IfName>) -> String {
     let link = match entry {
         OverlayEntry::Neighbour { link, .. } | OverlayEntry::Fdb { link, .. } => Some(*link),
         OverlayEntry::Route(route) => route.hop.link(),
     };
-    let deed = if deed == Deed::Set { "" } else { "remove the " };
+    let op = if op == EntryOp::Set { "" } else { "remove the " };
     match link.and_then(|link| names.get(&link)) {
-        Some(name) => format!("{name}: {deed}{entry}"),
-        None => format!("{deed}{entry}"),
+        Some(name) => format!("{name}: {op}{entry}"),
+        None => format!("{op}{entry}"),
     }
 }
 
-/// Two wishes for one key: one of them, always the same, is refused.
-pub(super) fn settle(
+/// Adds a wanted entry. If another one has the same key, the greater of the two is refused,
+/// whichever came first.
+pub(super) fn refuse_duplicate(
     wanted: &mut Objects,
     entry: &OverlayEntry,
     names: &HashMap<u32, IfName>,
@@ -114,7 +115,7 @@ pub(super) fn settle(
     let (keep, lose) = if before <= *entry { (&before, entry) } else { (entry, &before) };
     wanted.put(keep);
     let Some(object) = object_of(lose, names) else { return };
-    let errno = format!("another peer claims the same: {}", describe(Deed::Set, keep, names));
-    let error = DataplaneError::Kernel { operation: describe(Deed::Set, lose, names), errno };
+    let errno = format!("another peer claims the same: {}", describe(EntryOp::Set, keep, names));
+    let error = DataplaneError::Kernel { operation: describe(EntryOp::Set, lose, names), errno };
     report.refused.push((OverlaySubject::Object(object), error));
 }
