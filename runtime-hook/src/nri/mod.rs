@@ -28,17 +28,17 @@ pub mod messages;
 pub mod netd;
 pub mod networks;
 mod options;
-pub mod plugin;
-pub mod pods;
-pub mod session;
-pub mod sync;
+mod plugin;
+mod pods;
+mod session;
+mod sync;
 
 use messages::RegisterPluginRequest;
 use netd::Netd;
 use netd::UnixNetd;
 pub use options::{OptionError, Options, Policy, preinstalled};
 use plugin::Plugin;
-use session::SessionError;
+pub use session::SessionError;
 
 use crate::service;
 

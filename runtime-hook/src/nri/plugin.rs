@@ -24,15 +24,15 @@ const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The reply to one request.
 #[derive(Debug)]
-pub struct PluginReply {
+pub(super) struct PluginReply {
     /// The encoded response, or the error.
-    pub result: Result<Vec<u8>, Status>,
+    pub(super) result: Result<Vec<u8>, Status>,
     /// Whether the connection must be closed after the reply.
-    pub close: bool,
+    pub(super) close: bool,
 }
 
 /// The state of one connection.
-pub struct Plugin {
+pub(super) struct Plugin {
     netd: Arc<dyn Netd>,
     policy: Policy,
     timeout: Duration,
@@ -44,18 +44,18 @@ type Result<T, E = Status> = std::result::Result<T, E>;
 
 impl Plugin {
     /// The state at the start of a connection.
-    pub fn new(netd: Arc<dyn Netd>, policy: Policy) -> Self {
+    pub(super) fn new(netd: Arc<dyn Netd>, policy: Policy) -> Self {
         let pod_set = PodSetParts::default();
         Self { netd, policy, timeout: DEFAULT_REQUEST_TIMEOUT, pod_set, delivery: None }
     }
 
     /// Whether the runtime has sent its whole set of pods. It sends events only after that.
-    pub fn synchronized(&self) -> bool {
+    pub(super) fn synchronized(&self) -> bool {
         self.delivery.is_some()
     }
 
     /// Answers a request that arrived at `arrived` before the runtime's timeout.
-    pub async fn call(&mut self, request: &Request, arrived: Instant) -> PluginReply {
+    pub(super) async fn call(&mut self, request: &Request, arrived: Instant) -> PluginReply {
         let method = request.method.as_str();
         let result = if request.service == PLUGIN_SERVICE {
             let deadlines = self.deadlines(request.timeout_nano, arrived);
@@ -183,7 +183,7 @@ fn decode<M: Message + Default>(method: &str, payload: &[u8]) -> Result<M> {
 }
 
 /// A status with code INVALID_ARGUMENT.
-pub fn invalid(message: impl Into<String>) -> Status {
+pub(super) fn invalid(message: impl Into<String>) -> Status {
     Status { code: Code::InvalidArgument as i32, message: message.into() }
 }
 

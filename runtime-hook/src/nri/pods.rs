@@ -19,7 +19,7 @@ use super::{
 use crate::{clock::boottime_ns, excerpt::excerpt};
 
 /// The annotation that says which CNI plugin creates the pod's eth0: `netd` or `other`.
-pub const PRIMARY_ANNOTATION: &str = "netd.io/primary";
+pub(super) const PRIMARY_ANNOTATION: &str = "netd.io/primary";
 
 /// How long a roll-back may continue after the runtime has its reply.
 const ROLL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,27 +28,27 @@ type Result<T, E = Status> = std::result::Result<T, E>;
 
 /// The points in time at which parts of an event's handling must end.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadlines {
+pub(super) struct Deadlines {
     /// After this no call is started or awaited; the time up to `reply` is for the roll-back.
-    pub work: Instant,
+    pub(super) work: Instant,
     /// The reply to the runtime must be sent by then.
-    pub reply: Instant,
+    pub(super) reply: Instant,
 }
 
 /// Handles one event of a pod.
-pub struct PodEvents<'a> {
+pub(super) struct PodEvents<'a> {
     /// Does the work.
-    pub netd: &'a Arc<dyn Netd>,
+    pub(super) netd: &'a Arc<dyn Netd>,
     /// Which pods may run without netd's eth0.
-    pub policy: &'a Policy,
+    pub(super) policy: &'a Policy,
     /// Until when the event must be handled.
-    pub deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
 }
 
 impl PodEvents<'_> {
     /// RunPodSandbox: the sandbox runs and no container of the pod exists yet. An error makes
     /// the runtime remove the sandbox.
-    pub async fn run(&self, pod: &PodSandbox) -> Result<()> {
+    pub(super) async fn run(&self, pod: &PodSandbox) -> Result<()> {
         let Some(netns) = pod.netns() else {
             tracing::debug!(sandbox = %pod.id, "sandbox {} uses the host network", pod.id);
             return Ok(());
@@ -80,7 +80,7 @@ impl PodEvents<'_> {
 
     /// StopPodSandbox: detaches the additional networks. eth0 is left to CNI DEL, which the
     /// runtime repeats when it fails; a failure of this event it only logs.
-    pub async fn stop(&self, pod: &PodSandbox) -> Result<()> {
+    pub(super) async fn stop(&self, pod: &PodSandbox) -> Result<()> {
         // Nothing was attached for an annotation that can't be parsed.
         let networks = additional_networks(pod).unwrap_or_default();
         let mut result = Ok(());
@@ -93,7 +93,7 @@ impl PodEvents<'_> {
     }
 
     /// RemovePodSandbox: detaches everything that the sandbox still has.
-    pub async fn remove(&self, pod: &PodSandbox) -> Result<()> {
+    pub(super) async fn remove(&self, pod: &PodSandbox) -> Result<()> {
         let call = self.netd.detach(detach(&pod.id, ""));
         let removed = until(self.deadlines.reply, "Detach of the sandbox", call).await?;
         if removed > 0 {
@@ -218,7 +218,7 @@ fn additional_networks(pod: &PodSandbox) -> Result<Vec<AdditionalNetwork>> {
 ///
 /// # Errors
 /// Those of the call; DEADLINE_EXCEEDED, which names `operation`.
-pub async fn until<T>(
+pub(super) async fn until<T>(
     deadline: Instant,
     operation: &str,
     call: impl Future<Output = Result<T>>,
@@ -251,7 +251,7 @@ fn of_the_pod(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// What the runtime says about a pod, as netd's message.
-pub fn sandbox(pod: &PodSandbox) -> Sandbox {
+pub(super) fn sandbox(pod: &PodSandbox) -> Sandbox {
     Sandbox {
         id: pod.id.clone(),
         netns_path: pod.netns().unwrap_or_default().to_owned(),

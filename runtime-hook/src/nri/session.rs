@@ -68,7 +68,7 @@ struct QueuedRequest {
 ///
 /// # Errors
 /// See [`SessionError`].
-pub async fn serve<S: AsyncRead + AsyncWrite>(
+pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
     stream: S,
     register: RegisterPluginRequest,
     plugin: &mut Plugin,

@@ -26,7 +26,7 @@ const DELIVERY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Durat
 
 /// The parts of the set that have arrived so far.
 #[derive(Default)]
-pub struct PodSetParts {
+pub(super) struct PodSetParts {
     sandboxes: Vec<Sandbox>,
     bytes: usize,
 }
@@ -36,7 +36,7 @@ impl PodSetParts {
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED when the set gets too large; all parts are dropped then.
-    pub fn add(&mut self, part: SynchronizeRequest) -> Result<Option<Vec<Sandbox>>, Status> {
+    pub(super) fn add(&mut self, part: SynchronizeRequest) -> Result<Option<Vec<Sandbox>>, Status> {
         self.bytes += part.pods.iter().map(Message::encoded_len).sum::<usize>();
         if self.bytes > MAX_SET_BYTES {
             *self = Self::default();
@@ -49,7 +49,7 @@ impl PodSetParts {
 }
 
 /// The task that sends netd a set of pods; dropping it cancels the task.
-pub struct Delivery(JoinHandle<()>);
+pub(super) struct Delivery(JoinHandle<()>);
 
 impl Drop for Delivery {
     fn drop(&mut self) {
@@ -65,7 +65,7 @@ impl Delivery {
     /// Synchronize fails, a pre-installed one for good, and pods would then run unchecked only
     /// because netd started after the runtime. An outdated set does no harm: netd's garbage
     /// collection removes no endpoint whose namespace exists.
-    pub fn start(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) -> Self {
+    pub(super) fn start(netd: Arc<dyn Netd>, sandboxes: Vec<Sandbox>) -> Self {
         Self(tokio::spawn(async move {
             let mut backoff = DELIVERY_BACKOFF;
             let mut last_problem = String::new();
