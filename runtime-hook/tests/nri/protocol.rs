@@ -44,7 +44,10 @@ async fn a_refused_registration_is_tried_again_later() {
     let mut peer = listener.accept().await;
     peer.registration().await;
     peer.answer_registration(Some(Status { code: 3, message: "no".into() })).await;
-    assert!(peer.answer().await.is_none(), "the connection is of no use any more");
+    assert!(
+        peer.answer().await.is_none(),
+        "the plugin closes a connection on which it was refused"
+    );
     listener.ready().await;
 }
 
@@ -189,7 +192,7 @@ async fn a_request_cut_at_any_byte_is_answered() {
         assert!(peer.answer().await.unwrap().1.is_ok(), "bytes cut at {at}");
     }
     for at in 0..inner.len() {
-        let noise = frame(9, b"somebody else's");
+        let noise = frame(9, b"of another stream");
         let frames = [frame(1, &inner[..at]), noise, frame(1, &inner[at..])].concat();
         peer.send(&frames).await;
         assert!(peer.answer().await.unwrap().1.is_ok(), "message cut at {at}");
@@ -250,7 +253,7 @@ async fn garbage_inside_a_message_is_answered_and_the_connection_lives_on() {
             peer = listener.ready().await;
         }
     }
-    // An event without a pod, answers and data that nobody asked for.
+    // An event without a pod, and answers and data to no request.
     let status = peer.call(PLUGIN_SERVICE, "RunPodSandbox", vec![]).await.unwrap_err();
     assert!(status.message.contains("pod.id"), "{}", status.message);
     peer.send(&frame(1, &message(53, 2, b"x"))).await;
