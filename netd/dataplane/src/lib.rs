@@ -8,6 +8,8 @@
 //! carries a plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
 //! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
 //! events have one each.
+//!
+#![doc = include_str!("../README.md")]
 
 mod device_names;
 mod endpoint;

@@ -53,8 +53,8 @@ enum Line {
 /// Passes links that went down or whose settings changed (not new ones, not those that
 /// came up, not other families'), whatever is gone, routes of the main table that are
 /// neither ours nor the kernel's own, and neighbours; nothing that the socket with port
-/// `quiet` caused. (Sockets of other namespaces may have the same port, but hardly have:
-/// the kernel draws them from two thousand million.)
+/// `quiet` caused. (A socket in another namespace could have the same port, but the kernel
+/// draws ports at random from two thousand million.)
 pub(super) fn everywhere(quiet: u32) -> Vec<libc::sock_filter> {
     use Line::{If, Load, Mark, Return};
     assemble(&[

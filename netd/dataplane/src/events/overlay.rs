@@ -1,4 +1,4 @@
-//! Which events mean that something of the overlay may be lost. Pure.
+//! Decides which events mean that something of the overlay may be lost. Pure.
 //!
 //! Forwarding entries' events don't say who caused them, and IPv6 addresses' neither: an
 //! event is judged by what it says, against what was made.
@@ -25,9 +25,9 @@ use netd_domain::IfName;
 pub(crate) struct ExpectedDevice {
     pub name: IfName,
     pub mtu: u32,
-    /// Packets that may wait in it; `None`: as it likes.
+    /// Length of its transmit queue, packets; `None`: any.
     pub queue: Option<u32>,
-    /// `None`: it has none that matters.
+    /// `None`: any.
     pub mac: Option<[u8; 6]>,
     pub addresses: Vec<IpNet>,
 }
@@ -41,17 +41,17 @@ pub(crate) struct ExpectedUnderlay {
     pub addresses: Vec<IpNet>,
 }
 
-/// What was made of the overlay, and has to stay.
+/// What was made of the overlay and has to stay.
 #[derive(Debug, Default)]
 pub(crate) struct Expectation {
     /// By index.
     pub devices: HashMap<u32, ExpectedDevice>,
-    /// Devices that are wanted and not there.
+    /// Wanted devices that do not exist.
     pub missing: HashSet<String>,
     pub objects: Objects,
 }
 
-/// What of the overlay is watched.
+/// The part of the overlay that is watched.
 #[derive(Debug, Default)]
 pub(crate) struct OverlayTable {
     expected: Expectation,
@@ -59,20 +59,19 @@ pub(crate) struct OverlayTable {
 }
 
 impl OverlayTable {
-    /// From now on changes of this matter, and of nothing else. Gives back what was
-    /// expected before.
+    /// Replaces what is watched; returns what was watched before.
     #[must_use]
     pub(crate) fn expect(&mut self, expected: Expectation) -> Expectation {
         std::mem::replace(&mut self.expected, expected)
     }
 
-    /// Until the next `expect` nothing matters: everything will be read then.
+    /// Watches nothing until the next `expect`, before which everything is read again.
     #[must_use]
     pub(crate) fn expect_nothing(&mut self) -> Expectation {
         self.expect(Expectation::default())
     }
 
-    /// What was set and removed since.
+    /// Notes entries that were set and removed since `expect`.
     pub(crate) fn change(&mut self, set: &[OverlayEntry], removed: &[OverlayEntry]) {
         for entry in set {
             self.expected.objects.put(entry);
@@ -87,7 +86,7 @@ impl OverlayTable {
         &self.expected.objects
     }
 
-    /// From now on changes of this underlay matter.
+    /// Watches this underlay from now on.
     pub(crate) fn know_underlay(&mut self, underlay: Option<ExpectedUnderlay>) {
         self.underlay = underlay;
     }

@@ -1,5 +1,5 @@
-//! Which events mean that something of ours may be lost. Pure: knows what was made, and
-//! compares events with that.
+//! Decides which events mean that something of netd's may be lost, by comparing them with
+//! what was made. Pure.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -46,7 +46,7 @@ pub(crate) struct ExpectedBridge {
     pub mtu: u32,
 }
 
-/// All that was made.
+/// Everything that was made, by interface index.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     endpoints: HashMap<u32, Expected>,
@@ -62,7 +62,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// From now on changes of this endpoint matter.
+    /// Watches this endpoint from now on.
     pub(crate) fn expect(&mut self, endpoint: Expected) {
         let old = self.names.insert(endpoint.name.clone(), endpoint.host);
         old.into_iter().for_each(|index| drop(self.forget_index(index)));
@@ -82,7 +82,7 @@ impl Table {
         self.ids.wish(self.pods.len())
     }
 
-    /// From now on they don't.
+    /// Stops to watch it.
     pub(crate) fn forget(&mut self, name: &IfName) {
         if let Some(index) = self.names.get(name).copied() {
             self.forget_index(index);
@@ -106,13 +106,13 @@ impl Table {
         Some(endpoint.name)
     }
 
-    /// From now on changes of this bridge matter.
+    /// Watches this bridge from now on.
     pub(crate) fn expect_bridge(&mut self, index: u32, bridge: ExpectedBridge) {
         self.bridges.retain(|_, old| old.name != bridge.name);
         self.bridges.insert(index, bridge);
     }
 
-    /// From now on they don't.
+    /// Stops to watch it.
     pub(crate) fn forget_bridge(&mut self, name: &IfName) {
         self.bridges.retain(|_, old| old.name != *name);
     }
@@ -258,7 +258,7 @@ impl Table {
         }
     }
 
-    /// Gone, or another one: either way ours may be lost.
+    /// The neighbour is gone or has changed; either way ours may be lost.
     fn host_neighbour(&self, neighbour: &NeighbourEvent, own: bool) -> Option<Drift> {
         let endpoint = self.endpoints.get(&neighbour.link)?;
         let ours = endpoint.addresses.contains(&neighbour.ip);

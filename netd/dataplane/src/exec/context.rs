@@ -1,4 +1,4 @@
-//! What the threads that do link work share, and how they speak of failures.
+//! What a thread that works on links has: a socket, and what all of them share.
 
 use std::{collections::HashMap, io, os::fd::AsFd, sync::Arc};
 
@@ -27,13 +27,14 @@ pub(crate) struct Context {
 pub(crate) struct SharedContext {
     /// Setup.
     pub settings: Settings,
-    /// Indexes of the networks' bridges; a guess, corrected when the kernel disagrees.
+    /// Indexes of the networks' bridges. An entry may be out of date; it is looked up again
+    /// when the kernel refuses it.
     pub bridges: Mutex<HashMap<IfName, u32>>,
     /// What was made, for the thread that listens.
     pub table: Mutex<Table>,
     /// Links on their way out.
     pub link_groups: LinkGroups,
-    /// Ports of the threads' sockets: what they cause is no drift.
+    /// Ports of the threads' sockets: changes that these cause are no drift.
     pub ports: Mutex<Vec<u32>>,
 }
 

@@ -1,4 +1,4 @@
-//! Which set and map elements an endpoint is made of. Pure.
+//! The elements of sets and maps that an endpoint needs. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

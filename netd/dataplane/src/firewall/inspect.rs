@@ -1,4 +1,4 @@
-//! What the kernel holds of our tables.
+//! Reads netd's tables back from the kernel.
 
 use std::{collections::BTreeSet, io};
 
@@ -18,8 +18,8 @@ use crate::{
 };
 use netd_domain::ids::fnv1a;
 
-/// Tables, chains, rules, sets and the networks' elements as the kernel describes them,
-/// handles included: what was deleted and made again differs.
+/// Tables, chains, rules, sets and the networks' elements as the kernel describes them. The
+/// handles are included, so an object that was deleted and made again differs.
 #[derive(Debug)]
 pub(super) struct Fingerprint(Vec<Vec<u8>>);
 
@@ -38,7 +38,7 @@ impl Fingerprint {
 /// `NFTA_SET_COUNT` and whatever comes after: changes with the elements.
 const FIRST_VOLATILE_OF_SET: u16 = 20;
 
-/// Takes the picture; `None` when a table or a set is missing.
+/// Reads the fingerprint; `None` when a table or a set is missing.
 pub(super) fn fingerprint(socket: &mut Socket) -> Result<Option<Fingerprint>, DataplaneError> {
     let mut parts = Vec::new();
     for layer in [Layer::Inet, Layer::Bridge, Layer::Arp] {
@@ -70,7 +70,7 @@ pub(super) fn fingerprint(socket: &mut Socket) -> Result<Option<Fingerprint>, Da
     Ok(Some(Fingerprint(parts)))
 }
 
-/// A description without what changes by itself.
+/// An object's description without the counters, which change by themselves.
 fn steady(what: u16, layer: Layer, attributes: &[u8]) -> Vec<u8> {
     let mut part = vec![what as u8, layer as u8];
     for (kind, value) in each(attributes) {
@@ -109,7 +109,7 @@ pub(super) fn decode(list: &[u8]) -> Vec<Encoded> {
     each(elements).map(|(_, one)| (value(one, ATTR_KEY), value(one, ATTR_DATA))).collect()
 }
 
-/// Where a map leads from the element's key; `None`: nowhere.
+/// The data that a map has for the element's key; `None`: the key is not in it.
 pub(super) fn lookup(
     socket: &mut Socket,
     element: &Element,
@@ -119,7 +119,7 @@ pub(super) fn lookup(
     Ok(answer.and_then(|list| decode(&list).pop()).map(|(_, data)| data))
 }
 
-/// The ruleset's generation: one more with each transaction, whoever makes it.
+/// The ruleset's generation, which every transaction of any program increases by one.
 pub(super) fn generation(socket: &mut Socket) -> Result<u32, DataplaneError> {
     /// `NFTA_GEN_ID`
     const ID: u16 = 1;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::inspect::Fingerprint;
 use netd_domain::ids::fnv1a;
 
-/// Both hashes are of this boot's handles: after a reboot they match nothing.
+/// Both hashes contain handles of this boot, so after a reboot they match nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Applied {
     /// Of the text without endpoints.

@@ -8,8 +8,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// How long the events of an ended `nft` may take to be read. Process ids are used
-/// again, but hardly by another `nft` within that time.
+/// How long the events of an `nft` that ended may take to be read. The kernel reuses process
+/// ids, but hardly for another `nft` within that time.
 const RECENT: Duration = Duration::from_secs(10);
 
 /// Netlink ports of our socket and of the `nft` processes that we ran recently (a
@@ -25,14 +25,14 @@ impl OwnChanges {
         Self { socket, processes: Arc::default() }
     }
 
-    /// A child of ours that is about to change our tables.
+    /// Notes a child process that is about to change netd's tables.
     pub(super) fn add_process(&self, id: u32) {
         let mut processes = self.processes.lock();
         processes.retain(|(_, since)| since.elapsed() < RECENT);
         processes.push_back((id, Instant::now()));
     }
 
-    /// Whether the message's originator is one of ours.
+    /// Whether netd or one of its `nft` processes caused an event with this port.
     pub fn contains(&self, port: u32) -> bool {
         port == self.socket
             || self.processes.lock().iter().any(|(p, since)| *p == port && since.elapsed() < RECENT)

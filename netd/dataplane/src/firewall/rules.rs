@@ -1,4 +1,4 @@
-//! The rules: constant but for two marks. Pure.
+//! The rules. Only two marks in them depend on the configuration. Pure.
 //!
 //! Isolation and masquerade look at sets of subnets, so that the number of rules does
 //! not grow with networks; `peers` holds a pair for every two subnets of one network.

@@ -1,4 +1,4 @@
-//! Elements in and out, one transaction each.
+//! Adds and removes elements, in one transaction each.
 
 use super::{
     elements::Element,
@@ -15,7 +15,7 @@ const CREATE: u16 = libc::NLM_F_CREATE as u16;
 /// Adds all of `elements`.
 ///
 /// # Errors
-/// `PortTaken`, or what the kernel said.
+/// `PortTaken`; `Kernel` with the refusal; `Io` when the socket fails.
 pub(super) fn add(socket: &mut Socket, elements: &[Element]) -> Result<(), DataplaneError> {
     let changes: Vec<_> =
         elements.iter().map(|e| (NEW_SET_ELEMENT, CREATE, message::of_element(e, true))).collect();
@@ -33,7 +33,7 @@ pub(super) fn add(socket: &mut Socket, elements: &[Element]) -> Result<(), Datap
 /// Removes those of `elements` that exist.
 ///
 /// # Errors
-/// What the kernel said. A missing table is no error.
+/// `Kernel` with the refusal; `Io` when the socket fails. A missing table is no error.
 pub(super) fn remove(
     socket: &mut Socket,
     elements: &[Element],
@@ -59,8 +59,8 @@ pub(super) fn remove(
     remove_by_delete(socket, elements)
 }
 
-/// For kernels that only know delete, which refuses what is missing: each element is
-/// added first, in the same transaction.
+/// For kernels before 6.3, which only have a delete that fails for a missing element: the
+/// same transaction adds each element first.
 pub(super) fn remove_by_delete(
     socket: &mut Socket,
     elements: &[Element],
@@ -79,7 +79,7 @@ pub(super) fn remove_by_delete(
     }
 }
 
-/// The first refusal and the change that it is of.
+/// The first refusal, with the index of the refused change.
 fn send(
     socket: &mut Socket,
     changes: &[(u16, u16, Vec<u8>)],

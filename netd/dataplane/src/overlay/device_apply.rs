@@ -1,4 +1,4 @@
-//! Makes the overlay's devices right.
+//! Carries out the plan for the overlay's devices.
 
 use super::{
     device_plan::{DeviceOp, plan_device},

@@ -110,13 +110,14 @@ fn fixed_vxlan(wanted: &VxlanDevice, held: &HeldVxlan) -> Option<&'static str> {
     checks.into_iter().find(|(differs, _)| *differs).map(|(_, why)| why)
 }
 
-/// Packets that may wait in a tunnel's device until its process gets to run. The kernel
-/// drops what comes beyond that, and its default, 500, is over within a few milliseconds;
-/// of 64 KiB each they are 64 MiB a queue at most, which nobody's limit counts.
+/// Transmit queue of a tunnel's device, packets. They wait there until the tunnel's process
+/// gets to run, and the kernel drops the rest: its default of 500 is full within a few
+/// milliseconds. At 64 KiB each this is 64 MiB a queue at most, which counts towards no
+/// process's memory limit.
 const TUN_QUEUE: u32 = 1000;
 
-/// How many packets may wait in a device of this kind; `None`: none ever do, or it is
-/// the kernel's business.
+/// The transmit queue that a device of this kind needs, packets; `None`: the kernel's
+/// default.
 pub(super) fn queue(kind: &DeviceKind) -> Option<u32> {
     (*kind == DeviceKind::Tun).then_some(TUN_QUEUE)
 }

@@ -1,4 +1,4 @@
-//! Reads what the kernel holds of the overlay.
+//! Reads the overlay's devices and entries from the kernel.
 
 use std::{io, net::IpAddr};
 
@@ -49,7 +49,7 @@ pub(super) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet
     Ok(all.iter().filter(|a| a.is_global()).map(|a| a.net).collect())
 }
 
-/// A link's addresses that others can count on.
+/// A link's global addresses that are neither temporary, deprecated nor being checked.
 pub(super) fn usable_addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet>> {
     let all = addresses_of(socket, index)?;
     Ok(all.iter().filter(|a| a.is_lasting()).map(|a| a.net).collect())
@@ -69,8 +69,8 @@ pub(super) fn link_with(socket: &mut Socket, ip: IpAddr) -> io::Result<Option<u3
     Ok(all.find(|address| address.net.addr() == ip).map(|address| address.link))
 }
 
-/// Every device with netd's mark, of the kinds that the kernel knows (asked for another
-/// one it would send all there are).
+/// Every device with netd's mark. `kinds`: kinds that the kernel knows; asked for an unknown
+/// one it would send every link.
 pub(super) fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<HeldDevice>> {
     let mut found = Vec::new();
     for kind in kinds {
@@ -82,7 +82,7 @@ pub(super) fn marked(socket: &mut Socket, kinds: &[InfoKind]) -> io::Result<Vec<
 
 /// The overlay's objects: routes with netd's mark wherever they lead, and the permanent
 /// neighbours and forwarding entries of the overlay's devices, whichever program made them.
-/// Beside them the routes that flannel may have made.
+/// The second value has the routes that flannel may have made.
 pub(super) fn objects(
     socket: &mut Socket,
     devices: &[HeldDevice],

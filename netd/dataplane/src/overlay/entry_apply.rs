@@ -1,4 +1,4 @@
-//! Carries entries to the kernel, some hundred a message.
+//! Sets and removes entries, some hundred in one send.
 
 use std::collections::HashMap;
 
@@ -20,9 +20,9 @@ const AT_ONCE: usize = 512;
 /// What is done with entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryOp {
-    /// Made, in the place of what their keys have.
+    /// Set, in place of the entry that has the same key.
     Set,
-    /// Removed; missing ones are fine.
+    /// Removed; a missing entry is fine.
     Remove,
 }
 

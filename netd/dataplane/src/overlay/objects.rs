@@ -1,5 +1,5 @@
-//! Neighbours, forwarding entries and routes in the kernel's terms, and what leads from
-//! those that are there to those that have to be. Pure.
+//! Compares the overlay's neighbours, forwarding entries and routes with the wanted ones.
+//! Pure.
 //!
 //! The kernel has one neighbour for an address, one forwarding entry for a MAC and one
 //! route for a destination and a metric: those are the keys. Setting an entry replaces
@@ -167,17 +167,16 @@ pub(crate) fn object_of(
     })
 }
 
-/// Steps in the order they are taken: what is set leads to where it is needed first
-/// (neighbour, forwarding entry, route), what is removed goes the other way round.
+/// Entries in the order in which they are set and removed: a route is set after the neighbour
+/// and the forwarding entry that it needs, and removed before them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub set: Vec<OverlayEntry>,
     pub remove: Vec<OverlayEntry>,
 }
 
-/// What leads from `held` to `wanted`. Everything in `held` beyond that is removed.
-/// `foreign`: others' routes, of which those that stand before one of ours are removed
-/// (see [`stands_before_ours`]).
+/// The steps from `held` to `wanted`, which remove everything else in `held`. `foreign`:
+/// routes of other programs; those that [`stands_before_ours`] names are removed as well.
 pub(crate) fn diff(
     wanted: &Objects,
     held: &Objects,
@@ -217,7 +216,7 @@ fn beyond<'a, K, V>(
 /// Whether another program's route is one that flannel left and that would win over ours:
 /// flannel's have protocol `boot` and metric 0. One to a destination of ours over an
 /// overlay device, or one that leads just where ours does (host-gw), is taken over: it
-/// goes once ours is there, so nothing is interrupted. Any other is its owner's business.
+/// is removed once ours exists, so nothing is interrupted. Other routes are left alone.
 pub(crate) fn stands_before_ours(route: &HeldRoute, wanted: &Objects, overlay: &[u32]) -> bool {
     let Some((hop, _)) = wanted.routes.get(&(route.destination, metric_of(route.destination)))
     else {

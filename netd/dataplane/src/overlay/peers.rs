@@ -8,14 +8,14 @@ use ipnet::IpNet;
 use crate::netlink::wireguard::{HeldPeer, HeldTunnel};
 use netd_domain::overlay::WireguardPeer;
 
-/// How long a handshake shows that the endpoint is right, seconds. Peers renew it every
+/// For so long after a handshake the endpoint is taken to be right, seconds. Peers renew it every
 /// two minutes; after three the session is void (WireGuard's REJECT_AFTER_TIME).
 const FRESH: i64 = 180;
 
 /// Steps for one device's peers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerPlan {
-    /// Set whole; `true`: but for the endpoint, which is where the peer was heard last.
+    /// Peers to set; `true`: all but the endpoint, which the kernel learned from packets.
     pub set: Vec<(WireguardPeer, bool)>,
     /// By public key.
     pub remove: Vec<[u8; 32]>,

@@ -43,7 +43,7 @@ impl Overlay {
         Ok(self.generic.as_mut())
     }
 
-    /// Makes the devices' keys, ports and peers right.
+    /// Sets the devices' keys, ports and peers where they differ.
     pub(super) fn sync_wireguard(&mut self, wanted: &OverlayState, report: &mut OverlayReport) {
         for device in &wanted.devices {
             let DeviceKind::Wireguard { private_key, port } = &device.kind else { continue };

@@ -1,4 +1,4 @@
-//! The socket that speaks to WireGuard.
+//! The socket for WireGuard's requests.
 
 use super::report::{OverlayReport, OverlaySubject};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 use netd_domain::IfName;
 
-/// A socket that speaks to WireGuard, and the number that it has in this kernel.
+/// A generic netlink socket, and WireGuard's family number in this kernel.
 #[derive(Debug)]
 pub(super) struct WireguardSocket {
     pub socket: Socket,
@@ -33,7 +33,7 @@ impl WireguardSocket {
         }
     }
 
-    /// One request a peer: a refusal holds up no other.
+    /// Sends one request a peer, so a refused one does not stop the others.
     pub(super) fn send(
         &mut self,
         requests: &[Request<'_>],
