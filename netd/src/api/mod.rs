@@ -6,6 +6,7 @@ mod authority;
 mod cluster;
 mod connection;
 mod convert;
+mod daemon_info;
 mod endpoint;
 mod error;
 mod error_metadata;
@@ -30,6 +31,7 @@ use tonic::{Status, service::RoutesBuilder};
 use crate::node::Node;
 #[cfg(feature = "fuzzing")]
 pub(crate) use attach_request::attach as check_attach;
+pub use daemon_info::{Capability, DaemonInfo};
 #[cfg(feature = "fuzzing")]
 pub(crate) use network_request::network as check_network;
 pub use peer::accept;
@@ -40,12 +42,10 @@ pub(crate) use sandbox::sandbox as check_sandbox;
 #[derive(Debug, Clone)]
 pub struct Api {
     pub(crate) node: Arc<Node>,
-    pub(crate) facts: Arc<node::Facts>,
+    pub(crate) info: Arc<DaemonInfo>,
     /// Becomes true when netd is to end: watches end then.
     stop: tokio::sync::watch::Receiver<bool>,
 }
-
-pub use node::{Capability, Facts};
 
 /// Full names of netd's services.
 pub const SERVICES: [&str; 5] = [
@@ -62,8 +62,12 @@ const MOST_BYTES: usize = 4 << 20;
 impl Api {
     /// The API of `node`. Watches, which have no end of their own, end when `stop`
     /// becomes true.
-    pub fn new(node: Arc<Node>, facts: Facts, stop: tokio::sync::watch::Receiver<bool>) -> Self {
-        Self { node, facts: Arc::new(facts), stop }
+    pub fn new(
+        node: Arc<Node>,
+        info: DaemonInfo,
+        stop: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        Self { node, info: Arc::new(info), stop }
     }
 
     /// Adds every service, reflection (v1 and v1alpha) among them.

@@ -1,33 +1,9 @@
-//! NodeService.
-
-use std::sync::{Arc, OnceLock};
+//! The service `netd.v1.NodeService`.
 
 use netd_api::v1::{self, node_service_server::NodeService};
 use tonic::{Request, Response, Status};
 
 use super::Api;
-
-/// Something the kernel can or can't do.
-#[derive(Debug, Clone)]
-pub struct Capability {
-    /// Its name.
-    pub name: String,
-    /// Whether the kernel can.
-    pub available: bool,
-    /// What follows.
-    pub detail: String,
-}
-
-/// What does not change while netd runs.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    /// The kernel's release.
-    pub kernel: String,
-    /// What was tried after start; empty until that is done.
-    pub capabilities: Arc<OnceLock<Vec<Capability>>>,
-    /// Seconds since the Unix epoch.
-    pub started_at: i64,
-}
 
 /// Kinds of drift, as in [`netd_dataplane::RepairKind`].
 const KINDS: [&str; 10] = [
@@ -57,14 +33,14 @@ impl NodeService for Api {
             .iter()
             .map(|kind| v1::DriftCount { kind: (*kind).to_owned(), repaired: metrics.drift(kind) });
         let capabilities =
-            self.facts.capabilities.get().into_iter().flatten().map(|c| v1::Capability {
+            self.info.capabilities.get().into_iter().flatten().map(|c| v1::Capability {
                 name: c.name.clone(),
                 available: c.available,
                 detail: c.detail.clone(),
             });
         let forwarding = match self.node.foreign_forward_drops().await {
             Ok(drops) => Some(forwarding(&drops)),
-            // Not known; the firewall's component says what is wrong.
+            // Unknown; the status of the component "firewall" says why.
             Err(_) => None,
         };
         Ok(Response::new(v1::GetStatusResponse {
@@ -79,9 +55,9 @@ impl NodeService for Api {
                 })
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: self.facts.started_at,
+            started_at: self.info.started_at,
             node: self.node.config().node.clone(),
-            kernel: self.facts.kernel.clone(),
+            kernel: self.info.kernel.clone(),
             capabilities: capabilities.chain(forwarding).collect(),
             networks: number(counts.networks),
             endpoints: number(counts.endpoints),
@@ -94,8 +70,8 @@ impl NodeService for Api {
     }
 }
 
-/// Whether pods' packets pass other people's rules as far as their policies tell. A drop
-/// in one table is final, whatever netd's table says: nothing that netd could mend.
+/// Whether the forward chains of other programs let pods' packets pass, judged by their
+/// policies. A drop in one nftables table is final, so netd's own rules can't undo it.
 fn forwarding(drops: &[String]) -> v1::Capability {
     let detail = match drops {
         [] => String::new(),

@@ -8,7 +8,7 @@
 
 use tokio::{runtime::Builder, sync::oneshot};
 
-use super::ServeError;
+use super::error::ServeError;
 
 /// Runs what `serve` makes on the thread, until it ends.
 ///

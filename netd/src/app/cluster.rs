@@ -38,7 +38,7 @@ pub enum ClusterError {
 pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
     let store = EtcdStore::open(options(&settings.etcd)?)?;
-    node.metrics().elsewhere().watch_etcd(store.metrics());
+    node.metrics().external().watch_etcd(store.metrics());
     let store: Arc<dyn Store> = store;
     let options = MembershipOptions {
         keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),

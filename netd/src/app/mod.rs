@@ -2,13 +2,13 @@
 
 mod api_thread;
 mod cluster;
+mod error;
 mod gauges;
 mod listener;
 mod notify;
 
 use std::{
     os::unix::net::UnixListener,
-    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -16,62 +16,19 @@ use std::{
 use tokio::{net::TcpListener, sync::watch};
 use tonic::service::RoutesBuilder;
 
-use crate::api::{self, Api, Capability, Facts};
+use crate::api::{self, Api, Capability, DaemonInfo};
 use crate::config::Config;
 use crate::metrics::{Metrics, serve_metrics};
 use crate::node::{self, Node};
-pub use cluster::ClusterError;
-pub use listener::ListenError;
-use netd_dataplane::{Dataplane, DataplaneError, FirewallSettings, Settings, kernel_release};
+pub use error::ServeError;
+use netd_dataplane::{Dataplane, FirewallSettings, Settings, kernel_release};
 use netd_store::{
-    Store, StoreError,
+    Store,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
 /// How long running calls may take after netd is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Why netd could not start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The socket.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The kernel's side.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// Reading the store's records.
-    #[error("start: {0}")]
-    Start(#[from] node::Error),
-    /// The metrics' listener.
-    #[error("metrics_listen {address}: {source}; choose another address, or \"off\"")]
-    Metrics {
-        /// As configured.
-        address: std::net::SocketAddr,
-        /// The system's word.
-        source: std::io::Error,
-    },
-    /// A directory.
-    #[error("{path}: {source}")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The system's word.
-        source: std::io::Error,
-    },
-    /// The cluster's settings.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// The gRPC server.
-    #[error("gRPC server: {0}")]
-    Grpc(String),
-    /// Signals.
-    #[error("signals: {0}")]
-    Signals(std::io::Error),
-}
 
 /// Runs the daemon until SIGTERM or SIGINT. Pods keep their network when it ends.
 ///
@@ -109,9 +66,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     serve_observers(&node, &metrics, stop.clone()).await?;
     let capabilities = Arc::default();
     let kernel = kernel_release().unwrap_or_else(|_| "unknown".to_owned());
-    let facts = Facts { kernel, capabilities, started_at };
-    probe_kernel(facts.capabilities.clone());
-    let api = Api::new(node.clone(), facts, stop.clone());
+    let info = DaemonInfo { kernel, capabilities, started_at };
+    probe_kernel(info.capabilities.clone());
+    let api = Api::new(node.clone(), info, stop.clone());
     let deadline = stopped(stop.clone());
     tokio::select! {
         served = api_thread::run(move || serve_api(api, node, listener, stop)) => served,
@@ -219,7 +176,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 /// Tries the kernel's features behind the start's back.
 fn probe_kernel(found: Arc<OnceLock<Vec<Capability>>>) {
     tokio::task::spawn_blocking(move || {
-        let all = crate::doctor::capabilities().into_iter();
+        let all = crate::kernel_features::capabilities().into_iter();
         let all = all.map(|(name, available, detail)| Capability {
             name: name.to_owned(),
             available,

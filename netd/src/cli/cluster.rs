@@ -7,10 +7,9 @@ use netd_api::v1::{
     GetRouteRequest, ListNodesRequest, cluster_service_client::ClusterServiceClient,
 };
 
-use super::{
-    Client, ClientArgs, EXIT_NOT_READY, Failure, Output,
-    view::cluster::{Nodes, Route},
-};
+use super::table::cluster::{Nodes, Route};
+use crate::client::{Client, ClientArgs};
+use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {

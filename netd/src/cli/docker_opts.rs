@@ -15,7 +15,8 @@ use clap::Args;
 use ipnet::IpNet;
 use netd_api::v1::{ListNetworksRequest, Network, network_service_client::NetworkServiceClient};
 
-use super::{Failure, connect, output::clean};
+use crate::client::connect;
+use crate::terminal::{Failure, printable};
 use netd_api::DEFAULT_SOCKET;
 use netd_domain::network::overlap;
 
@@ -73,7 +74,7 @@ pub(super) async fn run(args: DockerOptsArgs) -> Result<ExitCode, Failure> {
             || name.starts_with(|c: char| c.is_ascii_digit())
             || !name.bytes().all(right)
         {
-            let text = format!("{flag} {}: not a name of a variable", clean(name));
+            let text = format!("{flag} {}: not a name of a variable", printable(name));
             return Err(Failure::Other(text));
         }
     }
@@ -119,12 +120,12 @@ impl Lease {
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let (name, value) = line
                 .split_once('=')
-                .ok_or_else(|| format!("\"{}\" is not NAME=value", clean(line)))?;
+                .ok_or_else(|| format!("\"{}\" is not NAME=value", printable(line)))?;
             variables.insert(name.trim(), value.trim().trim_matches(['"', '\'']));
         }
         let wanted = |name: &str| variables.get(name).copied().filter(|value| !value.is_empty());
         let wrong = |name: &str, value: &str, right: &str| {
-            format!("{name}: \"{}\" is not {right}", clean(value))
+            format!("{name}: \"{}\" is not {right}", printable(value))
         };
         let net = |name: &str, v4: bool| match wanted(name) {
             None => Ok(None),

@@ -8,12 +8,9 @@ use netd_api::v1::{
     WatchEndpointsRequest, endpoint_service_client::EndpointServiceClient,
 };
 
-use super::{
-    Client, ClientArgs, Failure, Output,
-    output::{Format, print_json_line},
-    print,
-    view::endpoint::{Endpoint, Endpoints, Event},
-};
+use super::table::endpoint::{Endpoint, Endpoints, Event};
+use crate::client::{Client, ClientArgs};
+use crate::terminal::{Failure, Format, Output, print, print_json_line};
 
 mod attach;
 

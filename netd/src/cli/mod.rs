@@ -3,28 +3,21 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (`status`) or
 //! problems found (`doctor`).
 
-mod client;
 mod cluster;
 mod docker_opts;
 mod endpoint;
-mod failure;
 mod network;
-mod output;
 mod serve;
 mod status;
-mod view;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use client::{Client, ClientArgs};
-pub use failure::Failure;
-use output::Output;
-
-/// Done, but what was asked about is not as it should be.
-pub const EXIT_NOT_READY: u8 = 3;
+use crate::client::ClientArgs;
+use crate::terminal::{Failure, print, print_bytes, print_errors};
 
 /// netd: the node's pod network
 #[derive(Debug, Parser)]
@@ -70,7 +63,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(failure) => {
-            output::complain(&failure.lines());
+            print_errors(&failure.lines());
             ExitCode::FAILURE
         }
     }
@@ -89,11 +82,11 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Completions { shell } => {
             let mut script = vec![];
             clap_complete::generate(shell, &mut Cli::command(), "netd", &mut script);
-            output::print_bytes(&script)?;
+            print_bytes(&script)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Version => {
-            output::print(&format!("netd {}\n", env!("CARGO_PKG_VERSION")))?;
+            print(&format!("netd {}\n", env!("CARGO_PKG_VERSION")))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -104,9 +97,6 @@ fn client(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitC
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?.block_on(work)
 }
-
-pub(crate) use client::connect;
-pub(crate) use output::{Format, print, print_json, table};
 
 #[cfg(test)]
 mod tests;

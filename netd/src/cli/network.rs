@@ -8,12 +8,9 @@ use netd_api::v1::{
     network_service_client::NetworkServiceClient,
 };
 
-use super::{
-    Client, ClientArgs, Failure, Output,
-    output::{Format, print_json_line},
-    print,
-    view::network::{Network, Networks},
-};
+use super::table::network::{Network, Networks};
+use crate::client::{Client, ClientArgs};
+use crate::terminal::{Failure, Format, Output, print, print_json_line};
 
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {

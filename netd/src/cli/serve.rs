@@ -4,8 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, output};
 use crate::config::{Config, Override, load};
+use crate::terminal::{Failure, print};
 
 /// Every flag is a key of the file; what is not given here comes from there.
 #[derive(Debug, Clone, Default, Args)]
@@ -162,7 +162,7 @@ impl ConfigArgs {
 pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = args.config.load()?;
     if args.check_config {
-        output::print("ok\n")?;
+        print("ok\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     crate::logging::init(&config.log).map_err(|e| Failure::Other(e.to_string()))?;

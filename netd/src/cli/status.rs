@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use netd_api::v1::{GetStatusRequest, node_service_client::NodeServiceClient};
 
-use super::{ClientArgs, EXIT_NOT_READY, Failure, Output, view::status::Status};
+use super::table::status::Status;
+use crate::client::ClientArgs;
+use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
 pub(super) async fn run(args: ClientArgs) -> Result<ExitCode, Failure> {
     let mut node = NodeServiceClient::new(args.connect().await?);

@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::*;
+use crate::terminal::EXIT_NOT_READY;
 
 #[test]
 fn the_command_line_is_well_formed() {

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::section::closest;
+use super::suggest::closest;
 
 /// Where the log goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

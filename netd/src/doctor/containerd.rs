@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{exec::output, finding::Finding};
+use super::finding::Finding;
+use crate::exec::output;
 
 const CHECK: &str = "containerd";
 const NRI: &str = "io.containerd.nri.v1.nri";

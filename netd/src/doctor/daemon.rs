@@ -8,7 +8,8 @@ use netd_api::v1::{
 };
 
 use super::finding::Finding;
-use crate::cli::{Failure, connect};
+use crate::client::connect;
+use crate::terminal::Failure;
 
 const CHECK: &str = "netd";
 const STALE: &str = "leftovers";

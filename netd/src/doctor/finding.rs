@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::table;
+use crate::terminal::table;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -3,10 +3,8 @@
 
 use serde_json::Value;
 
-use super::{
-    exec::{ExecError, output},
-    finding::Finding,
-};
+use super::finding::Finding;
+use crate::exec::{ExecError, output};
 use netd_domain::Network;
 
 const CHECK: &str = "firewall";

@@ -1,104 +1,10 @@
-//! Whether the kernel can do what netd needs. Each feature is tried in a network
-//! namespace of a thread's own, which is gone when the thread ends.
+//! Judges which features the kernel has.
 
-use nix::sched::{CloneFlags, unshare};
-
-use super::{
-    exec::{ExecError, output},
-    finding::Finding,
-};
+use super::finding::Finding;
+use crate::exec::ExecError;
+use crate::kernel_features::{FEATURES, Feature, Tried, try_all};
 
 const CHECK: &str = "kernel";
-
-/// A feature, how to try it, and what its absence breaks.
-struct Feature {
-    name: &'static str,
-    try_it: &'static [&'static [&'static str]],
-    /// Fed to `nft -f -` after that.
-    rules: &'static str,
-    breaks: &'static str,
-    option: &'static str,
-    /// Pods have no network without it.
-    vital: bool,
-}
-
-const FEATURES: [Feature; 9] = [
-    Feature {
-        name: "veth pairs",
-        try_it: &[&["ip", "link", "add", "ndp0", "type", "veth", "peer", "name", "ndp1"]],
-        rules: "",
-        breaks: "no pod can be attached",
-        option: "CONFIG_VETH",
-        vital: true,
-    },
-    Feature {
-        name: "bridges",
-        try_it: &[&["ip", "link", "add", "ndpb", "type", "bridge"]],
-        rules: "",
-        breaks: "networks with the bridge driver",
-        option: "CONFIG_BRIDGE",
-        vital: true,
-    },
-    Feature {
-        name: "nftables, family inet",
-        try_it: &[],
-        rules: "table inet ndp {\n set s { type ipv4_addr . inet_service; }\n}\n",
-        breaks: "masquerading, host ports, isolation",
-        option: "CONFIG_NF_TABLES_INET",
-        vital: true,
-    },
-    Feature {
-        name: "nftables, family bridge",
-        try_it: &[],
-        rules: "table bridge ndp {\n chain c { type filter hook prerouting priority 0; }\n}\n",
-        breaks: "pods could send with others' addresses",
-        option: "CONFIG_NF_TABLES_BRIDGE",
-        vital: true,
-    },
-    Feature {
-        name: "nftables, NAT",
-        try_it: &[],
-        rules: "table inet ndpn {\n chain c { type nat hook postrouting priority 100; masquerade; }\n}\n",
-        breaks: "pods can't reach the outside, no host ports",
-        option: "CONFIG_NFT_NAT, CONFIG_NFT_MASQ",
-        vital: true,
-    },
-    Feature {
-        name: "nftables, fib",
-        try_it: &[],
-        rules: "table inet ndpf {\n chain c { type filter hook prerouting priority 0; fib daddr type local accept; }\n}\n",
-        breaks: "host ports on the host's own addresses",
-        option: "CONFIG_NFT_FIB_INET",
-        vital: true,
-    },
-    Feature {
-        name: "IPv6",
-        try_it: &[&["ip", "-6", "addr", "add", "fd00::1/128", "dev", "lo"]],
-        rules: "",
-        breaks: "IPv6 pools",
-        option: "CONFIG_IPV6; not ipv6.disable=1 on the kernel's command line",
-        vital: false,
-    },
-    Feature {
-        name: "traffic shaping, tbf",
-        try_it: &[&[
-            "tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "1mbit", "burst", "10kb",
-            "latency", "50ms",
-        ]],
-        rules: "",
-        breaks: "bandwidth limits to pods",
-        option: "CONFIG_NET_SCH_TBF",
-        vital: false,
-    },
-    Feature {
-        name: "traffic shaping, ingress",
-        try_it: &[&["tc", "qdisc", "add", "dev", "lo", "ingress"]],
-        rules: "",
-        breaks: "bandwidth limits from pods",
-        option: "CONFIG_NET_SCH_INGRESS",
-        vital: false,
-    },
-];
 
 pub(super) fn check() -> Vec<Finding> {
     match try_all() {
@@ -107,59 +13,13 @@ pub(super) fn check() -> Vec<Finding> {
     }
 }
 
-/// What came of trying one feature; the program that was refused, and why.
-type Tried = Result<(), (&'static str, ExecError)>;
-
-/// What came of trying each of [`FEATURES`]; or why none could be tried.
-fn try_all() -> Result<Vec<Tried>, &'static str> {
-    let tried = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok::<_, nix::Error>(FEATURES.iter().map(attempt).collect::<Vec<_>>())
-    });
-    match tried.join() {
-        Ok(results) => results.map_err(nix::Error::desc),
-        Err(_) => Err("the trying thread broke off"),
-    }
-}
-
-/// Every feature that could be tried: its name, whether it is there, and what follows.
-/// Runs `ip`, `nft` and `tc`; takes some 50 ms.
-pub fn capabilities() -> Vec<(&'static str, bool, String)> {
-    let results = try_all().unwrap_or_else(|reason| {
-        tracing::warn!(reason, "the kernel's features can't be tried");
-        vec![]
-    });
-    let shown = |(feature, result): (&Feature, &Result<(), (&str, ExecError)>)| match result {
-        Ok(()) => Some((feature.name, true, String::new())),
-        // Not known: `netd doctor` says what to install.
-        Err((_, ExecError::Missing)) => None,
-        Err((_, ExecError::Failed(why))) => {
-            let text = format!("{why}: {}; needs {}", feature.breaks, feature.option);
-            Some((feature.name, false, text))
-        }
-    };
-    FEATURES.iter().zip(&results).filter_map(shown).collect()
-}
-
 fn untried(reason: &str) -> Finding {
     Finding::warn(CHECK, format!("no network namespace to try features in: {reason}"))
         .breaks("nothing by itself: it is not known what this kernel can do")
         .mend("run netd doctor as root")
 }
 
-/// Children of this thread are in its namespace.
-fn attempt(feature: &Feature) -> Result<(), (&'static str, ExecError)> {
-    for command in feature.try_it {
-        let [program, args @ ..] = command else { continue };
-        output(program, args, "").map_err(|e| (*program, e))?;
-    }
-    match feature.rules {
-        "" => Ok(()),
-        rules => output("nft", &["-f", "-"], rules).map(drop).map_err(|e| ("nft", e)),
-    }
-}
-
-fn judge(results: &[Result<(), (&'static str, ExecError)>]) -> Vec<Finding> {
+fn judge(results: &[Tried]) -> Vec<Finding> {
     let mut found = vec![];
     let mut works = vec![];
     let mut tools: Vec<&str> = vec![];
@@ -231,15 +91,6 @@ mod tests {
         };
         assert_eq!(refused("veth pairs"), Severity::Fail);
         assert_eq!(refused("IPv6"), Severity::Warn);
-    }
-
-    #[test]
-    fn capabilities_have_a_name_each_and_a_reason_when_they_are_missing() {
-        let all = capabilities();
-        assert!(all.iter().all(|(name, there, why)| !name.is_empty() && *there == why.is_empty()));
-        if nix::unistd::geteuid().is_root() {
-            assert!(all.contains(&("veth pairs", true, String::new())), "{all:?}");
-        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod cidr;
 mod cni;
 mod containerd;
 mod daemon;
-mod exec;
 mod finding;
 mod firewall;
 mod kernel;
@@ -20,13 +19,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use crate::cli::{EXIT_NOT_READY, Failure, Format, print, print_json};
 use crate::config::{Override, Sources, load};
+use crate::terminal::{EXIT_NOT_READY, Failure, Format, print, print_json};
 use finding::{Finding, Report};
 use netd_api::DEFAULT_SOCKET;
 use netd_domain::Network;
-
-pub(crate) use kernel::capabilities;
 
 /// Arguments of `netd doctor`.
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 //! Names begin with `netd_`; times are in seconds. Recording never blocks on I/O
 //! and never fails.
 
-mod elsewhere;
+mod external;
 mod http;
 mod labels;
 
@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use elsewhere::{DeviceTraffic, Elsewhere, TunnelLosses};
+pub use external::{DeviceTraffic, ExternalCounters, TunnelLosses};
 pub use http::{Readiness, serve_metrics};
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
 pub use labels::{Step, Verb, code_name};
@@ -55,7 +55,7 @@ pub struct Metrics {
     overlay_convergence: Histogram,
     overlay_sync: Histogram,
     etcd_behind: Gauge,
-    elsewhere: Arc<Elsewhere>,
+    external: Arc<ExternalCounters>,
 }
 
 impl Default for Metrics {
@@ -82,7 +82,7 @@ impl Metrics {
             overlay_convergence: histogram(),
             overlay_sync: histogram(),
             etcd_behind: Gauge::default(),
-            elsewhere: Arc::default(),
+            external: Arc::default(),
         };
         all.register();
         all
@@ -118,7 +118,7 @@ impl Metrics {
         let text =
             "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
         r.register("etcd_behind_seconds", text, self.etcd_behind.clone());
-        r.register_collector(Box::new(elsewhere::Collected(self.elsewhere.clone())));
+        r.register_collector(Box::new(external::Collected(self.external.clone())));
     }
 
     /// One step of an operation took `time`.
@@ -216,9 +216,9 @@ impl Metrics {
         self.etcd_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// What is counted elsewhere: by etcd's client, by the kernel.
-    pub fn elsewhere(&self) -> &Elsewhere {
-        &self.elsewhere
+    /// What is counted external: by etcd's client, by the kernel.
+    pub fn external(&self) -> &ExternalCounters {
+        &self.external
     }
 
     /// Everything in OpenMetrics text format 1.0.

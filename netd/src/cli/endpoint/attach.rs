@@ -4,7 +4,7 @@
 use clap::Args;
 use netd_api::v1::{AttachRequest, Bandwidth, PodIdentity, PortMapping, Protocol};
 
-use crate::cli::ClientArgs;
+use crate::client::ClientArgs;
 
 #[derive(Debug, Args)]
 pub struct AttachArgs {

@@ -267,7 +267,7 @@ impl Overlay {
             (state.cluster.as_ref().map_or("", |c| c.backend.name()), names, tunnelled)
         };
         let losses = if tunnelled { self.losses().await } else { Vec::new() };
-        node.metrics().elsewhere().set_tunnels(losses);
+        node.metrics().external().set_tunnels(losses);
         match node.dataplane().device_counters(names).await {
             Ok(counters) => {
                 let traffic = counters.into_iter().map(|c| DeviceTraffic {
@@ -275,7 +275,7 @@ impl Overlay {
                     bytes: [c.received_bytes, c.sent_bytes],
                     packets: [c.received_packets, c.sent_packets],
                 });
-                node.metrics().elsewhere().set_devices(backend, traffic.collect());
+                node.metrics().external().set_devices(backend, traffic.collect());
             }
             Err(error) => {
                 tracing::debug!(%error, "the counters of the overlay's devices can't be read: {error}")

@@ -2,7 +2,7 @@ use netd_api::v1;
 use serde::Serialize;
 
 use super::{fields, or_dash, short};
-use crate::cli::{Output, table};
+use crate::terminal::{Output, table};
 
 /// All networks.
 #[derive(Debug, Serialize)]

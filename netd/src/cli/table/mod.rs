@@ -1,4 +1,5 @@
-//! What the API says, with stable names for programs and in tables for people.
+//! netd's answers as the commands show them: tables for people, and JSON whose field
+//! names stay the same for programs.
 
 pub(super) mod cluster;
 pub(super) mod endpoint;
@@ -36,7 +37,7 @@ fn fields(all: &[(&str, String)]) -> String {
     let present = all.iter().filter(|(_, value)| !value.is_empty());
     present
         .map(|(name, value)| {
-            format!("{:<width$} {}\n", format!("{name}:"), super::output::clean(value))
+            format!("{:<width$} {}\n", format!("{name}:"), crate::terminal::printable(value))
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use netd_api::v1;
 
 use super::{endpoint, network, status};
-use crate::cli::Output;
+use crate::terminal::Output;
 
 fn sample() -> v1::Endpoint {
     v1::Endpoint {

@@ -1,22 +1,22 @@
-//! Runs small system programs. Not in any hot path.
+//! Runs small system programs (`ip`, `nft`, `tc`) and reads what they print.
 
 use std::{
     io::{ErrorKind, Write},
     process::{Command, Stdio},
 };
 
-/// Why a program gave no answer.
+/// Why a program printed no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ExecError {
-    /// It is not installed.
+pub(crate) enum ExecError {
+    /// The program is not installed.
     Missing,
-    /// It failed; what it said.
+    /// The program failed: the first line of its standard error.
     Failed(String),
 }
 
-/// What `program` prints. Looked for in the system's directories too, which a
-/// plain user's PATH leaves out.
-pub(super) fn output(program: &str, args: &[&str], stdin: &str) -> Result<String, ExecError> {
+/// What `program` prints on standard output. It is also searched for in the system's
+/// directories (`/usr/sbin`, ...), which a plain user's PATH leaves out.
+pub(crate) fn output(program: &str, args: &[&str], stdin: &str) -> Result<String, ExecError> {
     let path = std::env::var("PATH").unwrap_or_default();
     let failed = |e: std::io::Error| match e.kind() {
         ErrorKind::NotFound => ExecError::Missing,
@@ -32,7 +32,7 @@ pub(super) fn output(program: &str, args: &[&str], stdin: &str) -> Result<String
         .spawn()
         .map_err(failed)?;
     if let Some(mut pipe) = child.stdin.take() {
-        // It may end without reading; its own word about that is in the answer.
+        // A program may end before it reads everything; its exit status says more.
         let _ = pipe.write_all(stdin.as_bytes());
     }
     let done = child.wait_with_output().map_err(failed)?;

@@ -35,13 +35,13 @@ pub struct TunnelLosses {
 
 /// Where it is counted.
 #[derive(Debug, Default)]
-pub struct Elsewhere {
+pub struct ExternalCounters {
     etcd: OnceLock<Arc<RequestMetrics>>,
     devices: Mutex<(String, Vec<DeviceTraffic>)>,
     tunnels: Mutex<Vec<TunnelLosses>>,
 }
 
-impl Elsewhere {
+impl ExternalCounters {
     /// Requests to etcd are counted here. Only the first call counts.
     pub fn watch_etcd(&self, meters: Arc<RequestMetrics>) {
         // A second store is not made.
@@ -60,9 +60,9 @@ impl Elsewhere {
     }
 }
 
-/// Shows [`Elsewhere`] to the registry.
+/// Shows [`ExternalCounters`] to the registry.
 #[derive(Debug)]
-pub(super) struct Collected(pub Arc<Elsewhere>);
+pub(super) struct Collected(pub Arc<ExternalCounters>);
 
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

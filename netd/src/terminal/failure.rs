@@ -1,29 +1,24 @@
-//! Errors as people read them: one clear line, then fields and a hint.
+//! Errors for people: one line that says what failed, then the fields and a hint.
 
 use std::{io, path::PathBuf};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::output::clean;
+use super::table::printable;
 use crate::metrics::code_name;
 use netd_domain::Invalid;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub enum Failure {
-    /// Nobody answers at the socket.
-    Unreachable {
-        /// As given.
-        socket: PathBuf,
-        /// The system's word.
-        reason: io::Error,
-    },
-    /// netd refused or failed.
+pub(crate) enum Failure {
+    /// The socket can't be connected to.
+    Unreachable { socket: PathBuf, reason: io::Error },
+    /// netd answered with an error.
     Refused(Box<Status>),
-    /// The configuration is wrong.
+    /// The configuration has errors.
     Invalid(Invalid),
-    /// Anything else, in full.
+    /// Any other failure: the whole text, without "error: ".
     Other(String),
 }
 
@@ -34,8 +29,8 @@ impl From<Status> for Failure {
 }
 
 impl Failure {
-    /// What to print.
-    pub fn lines(&self) -> Vec<String> {
+    /// The lines to print.
+    pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Unreachable { socket, reason } => unreachable(socket, reason),
             Self::Refused(status) => refused(status),
@@ -45,7 +40,7 @@ impl Failure {
                 let mut lines = vec![format!("error: {count} {plural} in the configuration")];
                 let fields = invalid.violations.iter();
                 lines.extend(
-                    fields.map(|v| format!("  {}: {}", clean(&v.field), clean(&v.problem))),
+                    fields.map(|v| format!("  {}: {}", printable(&v.field), printable(&v.problem))),
                 );
                 lines
             }
@@ -72,19 +67,23 @@ fn refused(status: &Status) -> Vec<String> {
     let info = details.error_info();
     let code = code_name(status.code());
     let kind = match info {
-        Some(info) if !info.reason.is_empty() => format!("{code}, {}", clean(&info.reason)),
+        Some(info) if !info.reason.is_empty() => format!("{code}, {}", printable(&info.reason)),
         _ => code.to_owned(),
     };
-    let mut lines = vec![format!("error: {} ({kind})", clean(status.message()))];
+    let mut lines = vec![format!("error: {} ({kind})", printable(status.message()))];
     if let Some(bad) = details.bad_request() {
         let fields = bad.field_violations.iter();
-        lines.extend(fields.map(|v| format!("  {}: {}", clean(&v.field), clean(&v.description))));
+        lines.extend(
+            fields.map(|v| format!("  {}: {}", printable(&v.field), printable(&v.description))),
+        );
     }
     if let Some(failed) = details.precondition_failure() {
         let all = failed.violations.iter();
-        lines.extend(all.map(|v| format!("  {}: {}", clean(&v.subject), clean(&v.description))));
+        lines.extend(
+            all.map(|v| format!("  {}: {}", printable(&v.subject), printable(&v.description))),
+        );
     }
-    let told = info.and_then(|i| i.metadata.get("hint")).map(|hint| clean(hint));
+    let told = info.and_then(|i| i.metadata.get("hint")).map(|hint| printable(hint));
     let hint = told.or_else(|| general_hint(status.code()).map(str::to_owned));
     lines.extend(hint.map(|h| format!("  hint: {h}")));
     lines

@@ -4,7 +4,7 @@ use netd_api::v1;
 use serde::Serialize;
 
 use super::{age, fields, or_dash, short};
-use crate::cli::{Output, table};
+use crate::terminal::{Output, table};
 
 /// All endpoints.
 #[derive(Debug, Default, Serialize)]
@@ -279,6 +279,6 @@ impl Event {
         };
         let who = format!("{} {} {} {}", e.short_id(), e.interface, e.pod_name(), e.ips());
         let line = format!("{:<8} r{} {who} {}", self.r#type, self.revision, e.state);
-        crate::cli::output::clean(&line) + "\n"
+        crate::terminal::printable(&line) + "\n"
     }
 }

@@ -4,7 +4,7 @@ use netd_api::v1;
 use serde::Serialize;
 
 use super::{age, fields};
-use crate::cli::{Output, table};
+use crate::terminal::{Output, table};
 
 /// A node's status.
 #[derive(Debug, Serialize)]

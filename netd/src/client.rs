@@ -11,32 +11,32 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::{Failure, output::Format};
 use netd_api::DEFAULT_SOCKET;
 
-/// What every client command takes.
+use crate::terminal::{Failure, Format};
+
+/// Arguments of every command that calls netd.
 #[derive(Debug, Clone, Args)]
-pub struct ClientArgs {
+pub(crate) struct ClientArgs {
     /// netd's socket
     #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
-    pub socket: PathBuf,
-    /// For people or for programs
+    pub(crate) socket: PathBuf,
+    /// A table for people or JSON for programs
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
-    /// Give up after this long
+    pub(crate) output: Format,
+    /// How long connecting and each call may take
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
-/// A connected client.
-pub type Client = Channel;
+pub(crate) type Client = Channel;
 
-/// Connects to the socket.
-pub async fn connect(socket: &Path, timeout: Duration) -> Result<Client, Failure> {
+/// Connects to netd. Connecting and each call may take `timeout`.
+pub(crate) async fn connect(socket: &Path, timeout: Duration) -> Result<Client, Failure> {
     let path = socket.to_owned();
     let unreachable =
         |reason: std::io::Error| Failure::Unreachable { socket: socket.to_owned(), reason };
-    // A first connection of our own: its error is the system's, not a transport's.
+    // This first connection shows the system's own error; tonic would wrap it.
     drop(UnixStream::connect(&path).await.map_err(unreachable)?);
     let connector = service_fn(move |_| {
         let path = path.clone();
@@ -51,7 +51,7 @@ pub async fn connect(socket: &Path, timeout: Duration) -> Result<Client, Failure
 }
 
 impl ClientArgs {
-    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         connect(&self.socket, self.timeout).await
     }
 }

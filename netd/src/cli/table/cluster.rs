@@ -4,7 +4,7 @@ use netd_api::v1;
 use serde::Serialize;
 
 use super::{age, fields, or_dash};
-use crate::cli::{Output, table};
+use crate::terminal::{Output, table};
 
 /// The cluster's nodes.
 #[derive(Debug, Serialize)]

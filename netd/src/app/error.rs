@@ -1,0 +1,50 @@
+//! Why netd ends.
+
+use std::path::PathBuf;
+
+use super::{cluster::ClusterError, listener::ListenError};
+use crate::node;
+use netd_dataplane::DataplaneError;
+use netd_store::StoreError;
+
+/// Why netd ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The API's socket could not be made or taken over.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The store could not be opened, or is damaged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel refused what netd needs at start.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The stored records could not be read, or not be made true.
+    #[error("start: {0}")]
+    Start(#[from] node::Error),
+    /// The metrics' address could not be listened on.
+    #[error("metrics_listen {address}: {source}; choose another address, or \"off\"")]
+    Metrics {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A state directory could not be made.
+    #[error("{path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The settings of the cluster are unusable.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The gRPC server failed.
+    #[error("gRPC server: {0}")]
+    Grpc(String),
+    /// SIGTERM and SIGINT could not be caught.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+}
