@@ -8,7 +8,8 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/netd.v1.rs"));
 }
 
-/// Messages, clients and servers of package `netd.tunnel.v1`: between netd and netd-tunnel.
+/// Messages, clients and servers of package `netd.tunnel.v1`, which netd and netd-tunnel
+/// speak.
 pub mod tunnel {
     /// Version 1.
     pub mod v1 {
@@ -20,7 +21,7 @@ pub mod tunnel {
 /// The encoded `FileDescriptorSet` of the API, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netd.v1.bin"));
 
-/// Where netd listens unless told otherwise.
+/// The Unix socket on which netd listens by default.
 pub const DEFAULT_SOCKET: &str = "/run/netd/netd.sock";
 
 /// The `domain` of every `google.rpc.ErrorInfo` that netd sends.
