@@ -1,4 +1,4 @@
-//! Entry points for `fuzz/`: hostile bytes in, no panic out.
+//! Entry points for `fuzz/`: no input may cause a panic.
 
 use netd_api::v1;
 use prost::Message as _;
@@ -6,19 +6,19 @@ use prost::Message as _;
 use crate::api;
 use crate::node;
 
-/// Stored records: newline-separated, each tried as every kind; what is taken is loaded
-/// into a registry as at start, and used. And the same as the journal that holds records.
+/// Stored records, one a line. Each line is decoded as every kind of record; those that
+/// decode are loaded as at start and used. The same bytes are read as a journal file too.
 pub fn records(bytes: &[u8]) {
     netd_store::embedded::fuzz_journal(bytes);
     node::fuzzing::rebuild(bytes.split(|b| *b == b'\n'));
 }
 
-/// What the kernel says on netlink sockets.
+/// Bytes that a netlink socket received.
 pub fn netlink(bytes: &[u8]) {
     netd_dataplane::fuzzing::netlink(bytes);
 }
 
-/// gRPC requests that carry the most. What passes is recorded, read back, and taken.
+/// The gRPC requests with the most fields. A valid one is recorded, read back and used.
 pub fn requests(bytes: &[u8]) {
     if let Ok(request) = v1::AttachRequest::decode(bytes)
         && let Ok(spec) = api::check_attach(request)
@@ -35,7 +35,7 @@ pub fn requests(bytes: &[u8]) {
     }
 }
 
-/// What the cluster's store says of the overlay: the configuration and leases, a line each.
+/// flannel's configuration and leases as etcd holds them, one a line.
 pub fn leases(bytes: &[u8]) {
     netd_cluster::fuzzing::leases(bytes);
 }

@@ -1,7 +1,8 @@
-//! netd: the node's pod network daemon.
+//! netd: the pod network daemon of a Kubernetes node.
 //!
-//! Direction of dependency: `api` -> `node` -> {`ipam`, `store`, `overlay`,
-//! `dataplane`} -> `domain`.
+//! `app` starts everything. `api` turns requests into calls of `node`, which owns the
+//! networks and endpoints and uses the crates `netd-store`, `netd-cluster` and
+//! `netd-dataplane`.
 
 pub mod api;
 pub mod app;

@@ -1,4 +1,4 @@
-//! Where the log goes: the journal with fields, JSON lines, or lines for people.
+//! Sets up the log: the journal with fields, JSON lines, or plain text.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -19,15 +19,15 @@ pub enum LogError {
         "log.format is \"journald\", but the journal can't be reached: {0}; use \"text\" or \"json\""
     )]
     Journal(std::io::Error),
-    /// The filter was not checked by the configuration.
+    /// The filter can't be parsed.
     #[error("log.filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Done twice in one process.
+    /// Logging was set up before in this process.
     #[error("logging is already set up")]
     Twice,
 }
 
-/// What `auto` turned out to be.
+/// The format after `auto` is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sink {
     Journal,
@@ -38,13 +38,13 @@ enum Sink {
 /// Sets up logging for the whole process.
 ///
 /// # Errors
-/// The journal was asked for and is not there, or logging is set up already.
+/// The journal was asked for and can't be reached, or logging is set up already.
 pub fn init(log: &Log) -> Result<(), LogError> {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match sink(log.format, stream.as_deref()) {
         Sink::Journal => match journal() {
             Ok(layer) => layer,
-            // Standard error is the journal's too, only without fields.
+            // Standard error leads to the journal too, only without fields.
             Err(_) if log.format == LogFormat::Auto => text(),
             Err(e) => return Err(LogError::Journal(e)),
         },

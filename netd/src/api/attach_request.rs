@@ -1,4 +1,4 @@
-//! AttachRequest -> AttachSpec: every field checked, all violations at once.
+//! Turns an AttachRequest into an AttachSpec. All wrong fields are reported at once.
 
 use std::{
     collections::BTreeMap,
@@ -15,25 +15,25 @@ use netd_domain::{
     PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,
 };
 
-/// Entries of labels, and of annotations.
-const MOST_ENTRIES: usize = 4096;
+/// Entries of labels, and of annotations, each.
+const MAX_ENTRIES: usize = 4096;
 /// Bytes of labels and annotations together; Kubernetes allows 256 KiB of annotations.
-/// Counted as they are stored, so that no record is larger than the store takes (1 MiB).
-const MOST_TEXT: usize = 512 << 10;
-const MOST_PORTS: usize = 1024;
-const MOST_DNS: usize = 64;
-/// Bytes of a DNS word; a domain name has at most 253 (RFC 1035, 2.3.4).
-const MOST_DNS_WORD: usize = 256;
-const MOST_PATH: usize = 4096;
-/// Bytes of who asks.
-pub const MOST_SOURCE: usize = 512;
-/// Bytes of any other piece of text.
-const MOST_WORD: usize = 1024;
+/// Counted as they are stored (JSON), so that a record fits into the store's limit of 1 MiB.
+const MAX_TEXT_BYTES: usize = 512 << 10;
+const MAX_PORTS: usize = 1024;
+const MAX_DNS_ENTRIES: usize = 64;
+/// Bytes of one entry of the DNS settings; a domain name has at most 253 (RFC 1035, 2.3.4).
+const MAX_DNS_ENTRY_BYTES: usize = 256;
+const MAX_PATH_BYTES: usize = 4096;
+/// Bytes of a request's `source`.
+pub const MAX_SOURCE_BYTES: usize = 512;
+/// Bytes of each field of a pod's identity.
+const MAX_IDENTITY_BYTES: usize = 1024;
 
 /// Checks a request.
 ///
 /// # Errors
-/// Every field that is wrong.
+/// All wrong fields.
 pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
     let mut bad = Invalid::new();
     let key = endpoint_key(&request.sandbox_id, &request.interface, &mut bad);
@@ -54,8 +54,8 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
         let text = format!("{} is in the future (CLOCK_BOOTTIME is {now} ns)", request.issued_at);
         bad.add("issued_at", text);
     }
-    if request.source.len() > MOST_SOURCE {
-        let text = format!("has {} bytes; at most {MOST_SOURCE}", request.source.len());
+    if request.source.len() > MAX_SOURCE_BYTES {
+        let text = format!("has {} bytes; at most {MAX_SOURCE_BYTES}", request.source.len());
         bad.add("source", text);
     }
     if request.mtu > 65535 {
@@ -80,7 +80,7 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
             issued_at: if request.issued_at == 0 { now } else { request.issued_at },
         }),
         (Err(bad), ..) => Err(bad),
-        // Each of them is `None` only with a violation recorded.
+        // Each of these is `None` only if a violation was recorded.
         (Ok(()), ..) => Err(Invalid::field("sandbox_id", "missing")),
     }
 }
@@ -104,8 +104,8 @@ pub fn netns_path(path: &str) -> Result<PathBuf, String> {
     if path.is_empty() {
         return Err("must not be empty; give the path of the sandbox's network namespace".into());
     }
-    if path.len() > MOST_PATH {
-        return Err(format!("has {} bytes; a path has at most {MOST_PATH}", path.len()));
+    if path.len() > MAX_PATH_BYTES {
+        return Err(format!("has {} bytes; a path has at most {MAX_PATH_BYTES}", path.len()));
     }
     if !plain.is_absolute() || path.contains('\0') {
         return Err(format!("{path:?} is not an absolute path, e.g. /run/netns/NAME"));
@@ -113,7 +113,8 @@ pub fn netns_path(path: &str) -> Result<PathBuf, String> {
     Ok(plain.to_owned())
 }
 
-/// Addresses with or without a prefix length; at most one a family, checked by IPAM.
+/// Addresses with or without a prefix length. IPAM checks that there is at most one of each
+/// family.
 fn addresses(texts: &[String], bad: &mut Invalid) -> Vec<IpAddr> {
     if texts.len() > 2 {
         let text = format!("{} addresses; at most one of each family", texts.len());
@@ -140,10 +141,10 @@ fn addresses(texts: &[String], bad: &mut Invalid) -> Vec<IpAddr> {
     all
 }
 
-/// Host ports: each valid, none twice.
+/// Host ports: each must be valid, and none may be given twice.
 pub fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
-    if ports.len() > MOST_PORTS {
-        bad.add("port_mappings", format!("{} entries; at most {MOST_PORTS}", ports.len()));
+    if ports.len() > MAX_PORTS {
+        bad.add("port_mappings", format!("{} entries; at most {MAX_PORTS}", ports.len()));
         return vec![];
     }
     let mut all: Vec<PortMapping> = Vec::new();
@@ -181,7 +182,7 @@ fn port_number(port: u32) -> Result<u16, String> {
         .ok_or_else(|| format!("{port} is not a port (1 to 65535)"))
 }
 
-/// `None` for every address of the host.
+/// `None`: every address of the host.
 fn host_ip(text: &str, field: &str, bad: &mut Invalid) -> Option<IpAddr> {
     if text.is_empty() {
         return None;
@@ -214,16 +215,16 @@ fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
     let lists =
         [("nameservers", &wire.nameservers), ("search", &wire.search), ("options", &wire.options)];
     for (name, list) in lists {
-        let long = |w: &String| w.len() > MOST_DNS_WORD || w.contains(char::is_control);
-        if list.len() > MOST_DNS || list.iter().any(long) {
+        let long = |w: &String| w.len() > MAX_DNS_ENTRY_BYTES || w.contains(char::is_control);
+        if list.len() > MAX_DNS_ENTRIES || list.iter().any(long) {
             let text = format!(
-                "at most {MOST_DNS} entries of {MOST_DNS_WORD} bytes, without control characters"
+                "at most {MAX_DNS_ENTRIES} entries of {MAX_DNS_ENTRY_BYTES} bytes, without control characters"
             );
             bad.add(format!("dns.{name}"), text);
         }
     }
-    if wire.domain.len() > MOST_DNS_WORD || wire.domain.contains(char::is_control) {
-        let text = format!("at most {MOST_DNS_WORD} bytes, without control characters");
+    if wire.domain.len() > MAX_DNS_ENTRY_BYTES || wire.domain.contains(char::is_control) {
+        let text = format!("at most {MAX_DNS_ENTRY_BYTES} bytes, without control characters");
         bad.add("dns.domain", text);
     }
     Dns {
@@ -237,10 +238,10 @@ fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
 /// A pod's identity.
 pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
     for (name, text) in [("namespace", &wire.namespace), ("name", &wire.name), ("uid", &wire.uid)] {
-        if text.len() > MOST_WORD {
+        if text.len() > MAX_IDENTITY_BYTES {
             bad.add(
                 format!("pod.{name}"),
-                format!("has {} bytes; at most {MOST_WORD}", text.len()),
+                format!("has {} bytes; at most {MAX_IDENTITY_BYTES}", text.len()),
             );
         }
     }
@@ -255,18 +256,18 @@ pub fn texts(
 ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let mut total = 0;
     for (name, map) in [("labels", &labels), ("annotations", &annotations)] {
-        if map.len() > MOST_ENTRIES {
-            bad.add(name, format!("{} entries; at most {MOST_ENTRIES}", map.len()));
+        if map.len() > MAX_ENTRIES {
+            bad.add(name, format!("{} entries; at most {MAX_ENTRIES}", map.len()));
         }
         total += map.iter().map(|(k, v)| stored(k) + stored(v)).sum::<usize>();
     }
-    if total > MOST_TEXT {
-        bad.add("annotations", format!("{total} bytes with the labels; at most {MOST_TEXT}"));
+    if total > MAX_TEXT_BYTES {
+        bad.add("annotations", format!("{total} bytes with the labels; at most {MAX_TEXT_BYTES}"));
     }
     (labels.into_iter().collect(), annotations.into_iter().collect())
 }
 
-/// Bytes of `text` as JSON, where a control character takes six.
+/// The length of `text` as JSON, in which a control character takes six bytes.
 fn stored(text: &str) -> usize {
     let one = |b: u8| match b {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
@@ -351,7 +352,7 @@ mod tests {
             host_ip: format!("2001:db8:1111:2222:3333:4444:5555:{n:x}"),
             ..Default::default()
         };
-        let words = vec![most("\"", MOST_DNS_WORD); MOST_DNS];
+        let words = vec![most("\"", MAX_DNS_ENTRY_BYTES); MAX_DNS_ENTRIES];
         let dns = v1::Dns {
             nameservers: words.clone(),
             search: words.clone(),
@@ -359,24 +360,24 @@ mod tests {
             domain: String::new(),
         };
         let pod = |c: &str| v1::PodIdentity {
-            namespace: most(c, MOST_WORD),
-            name: most(c, MOST_WORD),
-            uid: most(c, MOST_WORD),
+            namespace: most(c, MAX_IDENTITY_BYTES),
+            name: most(c, MAX_IDENTITY_BYTES),
+            uid: most(c, MAX_IDENTITY_BYTES),
         };
         let large = |c: &str, n: usize| v1::AttachRequest {
             annotations: [("a".to_owned(), most(c, n))].into(),
-            port_mappings: (60000..60000 + MOST_PORTS as u32).map(port).collect(),
+            port_mappings: (60000..60000 + MAX_PORTS as u32).map(port).collect(),
             pod: Some(pod(c)),
             dns: Some(dns.clone()),
-            source: most(c, MOST_SOURCE),
+            source: most(c, MAX_SOURCE_BYTES),
             ..request()
         };
-        let spec = attach(large("\u{1}", MOST_TEXT / 6 - 1)).unwrap();
+        let spec = attach(large("\u{1}", MAX_TEXT_BYTES / 6 - 1)).unwrap();
         let all = (&spec.annotations, &spec.port_mappings, &spec.pod, &spec.dns, &spec.source);
         // The ports are in the record once, the netns path and the rest are small.
-        let size = serde_json::to_vec(&all).unwrap().len() + 8 * MOST_PATH;
+        let size = serde_json::to_vec(&all).unwrap().len() + 8 * MAX_PATH_BYTES;
         assert!(size < VALUE_MOST, "{size}");
-        assert!(attach(large("\u{1}", MOST_TEXT / 6 + 1)).is_err());
+        assert!(attach(large("\u{1}", MAX_TEXT_BYTES / 6 + 1)).is_err());
     }
 
     #[test]

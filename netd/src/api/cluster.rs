@@ -1,4 +1,4 @@
-//! ClusterService.
+//! The service `netd.v1.ClusterService`.
 
 use std::net::IpAddr;
 
@@ -59,7 +59,8 @@ impl ClusterService for Api {
     }
 }
 
-/// A record that can't be read is left out, its end is not.
+/// `None` for a record that can't be decoded. Its removal is reported all the same: the key
+/// names the address.
 fn event(change: Change<Published>) -> Option<v1::WatchClusterEndpointsResponse> {
     let endpoint = match (change.kind, change.record) {
         (EventType::Synced, _) => None,

@@ -1,4 +1,4 @@
-//! Domain values -> wire messages.
+//! Turns domain values into wire messages.
 
 use netd_api::v1;
 
@@ -6,7 +6,7 @@ use crate::node::{KernelStatus, NetworkView};
 use netd_domain::attach::bridge_mac;
 use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
 
-/// An endpoint; without `work` (from the store) it is what its phase says.
+/// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
 pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
     let wiring = &endpoint.wiring;
     let (bridge, bridge_mac) = match &wiring.driver {
@@ -133,7 +133,7 @@ pub fn network(network: &Network) -> v1::Network {
     }
 }
 
-/// A network and how it is.
+/// A network and its state.
 pub fn network_status(view: &NetworkView) -> v1::NetworkStatus {
     let pools = view.pools.iter().map(|p| v1::PoolUsage {
         subnet: p.subnet.to_string(),

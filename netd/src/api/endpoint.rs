@@ -1,4 +1,4 @@
-//! EndpointService.
+//! The service `netd.v1.EndpointService`.
 
 use netd_api::v1::{self, endpoint_service_server::EndpointService};
 use tonic::{Request, Response, Status};
@@ -15,8 +15,8 @@ use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, now_boot};
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 
-const PAGE: usize = 500;
-const MOST_PAGE: usize = 5000;
+const DEFAULT_PAGE_SIZE: usize = 500;
+const MAX_PAGE_SIZE: usize = 5000;
 
 #[tonic::async_trait]
 impl EndpointService for Api {
@@ -172,8 +172,8 @@ impl EndpointService for Api {
             })?),
         };
         let size = match request.page_size as usize {
-            0 => PAGE,
-            n => n.min(MOST_PAGE),
+            0 => DEFAULT_PAGE_SIZE,
+            n => n.min(MAX_PAGE_SIZE),
         };
         let filter = EndpointFilter {
             network: request.network,
@@ -211,7 +211,7 @@ impl EndpointService for Api {
 }
 
 impl Api {
-    /// As an attach without a sandbox, in the network that is named or has the address.
+    /// An attach without a sandbox, in the named network or the one that has the address.
     fn new_endpoint(&self, request: v1::CreateEndpointRequest) -> Result<AttachSpec, Error> {
         let named = Some(request.network).filter(|name| !name.is_empty());
         let network = named.or_else(|| {
@@ -226,7 +226,7 @@ impl Api {
         };
         let spec = attach(v1::AttachRequest {
             sandbox_id: request.endpoint_id,
-            // Where that will be, Join says.
+            // Join gives the path; this one only passes the check.
             netns_path: "/".into(),
             network,
             addresses: request.addresses,
@@ -240,8 +240,8 @@ impl Api {
         spec.map(|spec| AttachSpec { netns_path: Default::default(), ..spec }).map_err(Into::into)
     }
 
-    /// Does an operation within `span`, which names the caller in the log, and counts it
-    /// by its outcome.
+    /// Runs an operation within `span`, which names the caller in the log, and counts it by
+    /// its gRPC code.
     pub(super) async fn counted<T>(
         &self,
         verb: Verb,
@@ -275,7 +275,7 @@ fn page_token(token: &str) -> Option<EndpointKey> {
     Some(EndpointKey { sandbox: sandbox.parse().ok()?, ifname: ifname.parse().ok()? })
 }
 
-/// What is known of an endpoint whose record is gone: its key.
+/// An endpoint whose record was removed: only its key is known.
 fn removed(key: &str) -> Option<v1::Endpoint> {
     let key = keys::endpoint_of(key)?;
     Some(v1::Endpoint {

@@ -1,5 +1,5 @@
-//! The gRPC edge: wire messages become validated domain values, use cases are
-//! called, errors become statuses. Nothing else.
+//! The gRPC API: checks requests and turns them into domain values, calls the node, and
+//! turns results and errors into answers.
 
 mod attach_request;
 mod authority;
@@ -43,7 +43,7 @@ pub(crate) use sandbox::sandbox as check_sandbox;
 pub struct Api {
     pub(crate) node: Arc<Node>,
     pub(crate) info: Arc<DaemonInfo>,
-    /// Becomes true when netd is to end: watches end then.
+    /// Becomes true when netd stops; watches end then.
     stop: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -56,12 +56,11 @@ pub const SERVICES: [&str; 5] = [
     netd_api::v1::node_service_server::SERVICE_NAME,
 ];
 
-/// A request holds at most this much, bytes; 10,000 labels fit.
-const MOST_BYTES: usize = 4 << 20;
+/// The maximum size of a request; it has room for 10,000 labels.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 impl Api {
-    /// The API of `node`. Watches, which have no end of their own, end when `stop`
-    /// becomes true.
+    /// The API of `node`. Watches end when `stop` becomes true.
     pub fn new(
         node: Arc<Node>,
         info: DaemonInfo,
@@ -70,18 +69,18 @@ impl Api {
         Self { node, info: Arc::new(info), stop }
     }
 
-    /// Adds every service, reflection (v1 and v1alpha) among them.
+    /// Adds every service, and reflection (v1 and v1alpha).
     ///
     /// # Errors
-    /// The descriptors built into this binary can't be read.
+    /// The file descriptors that are built into this binary can't be decoded.
     pub fn add_to(&self, routes: &mut RoutesBuilder) -> Result<(), Status> {
-        let most = MOST_BYTES;
+        let max = MAX_REQUEST_BYTES;
         routes
-            .add_service(ClusterServiceServer::new(self.clone()).max_decoding_message_size(most))
-            .add_service(NetworkServiceServer::new(self.clone()).max_decoding_message_size(most))
-            .add_service(EndpointServiceServer::new(self.clone()).max_decoding_message_size(most))
-            .add_service(SandboxServiceServer::new(self.clone()).max_decoding_message_size(most))
-            .add_service(NodeServiceServer::new(self.clone()).max_decoding_message_size(most));
+            .add_service(ClusterServiceServer::new(self.clone()).max_decoding_message_size(max))
+            .add_service(NetworkServiceServer::new(self.clone()).max_decoding_message_size(max))
+            .add_service(EndpointServiceServer::new(self.clone()).max_decoding_message_size(max))
+            .add_service(SandboxServiceServer::new(self.clone()).max_decoding_message_size(max))
+            .add_service(NodeServiceServer::new(self.clone()).max_decoding_message_size(max));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(netd_api::FILE_DESCRIPTOR_SET)

@@ -1,4 +1,4 @@
-//! NetworkService.
+//! The service `netd.v1.NetworkService`.
 
 use netd_api::v1::{self, network_service_server::NetworkService};
 use tonic::{Request, Response, Status};

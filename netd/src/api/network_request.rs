@@ -1,16 +1,16 @@
-//! CreateNetworkRequest -> Network.
+//! Turns a CreateNetworkRequest into a Network.
 
 use netd_api::v1;
 
 use netd_domain::{Driver, Invalid, Network, NetworkName, Pool, network::NetworkOptions};
 
-const MOST_POOLS: usize = 64;
-const MOST_RESERVED: usize = 256;
+const MAX_POOLS: usize = 64;
+const MAX_RESERVED: usize = 256;
 
 /// Checks a network.
 ///
 /// # Errors
-/// Every field that is wrong, as `network.pools[1].gateway`.
+/// All wrong fields, each with its path: `network.pools[1].gateway`.
 pub fn network(wire: Option<v1::Network>) -> Result<Network, Invalid> {
     let wire = wire.ok_or_else(|| Invalid::field("network", "missing"))?;
     let mut bad = Invalid::new();
@@ -48,11 +48,11 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
     if !wire.docker0.is_empty() {
         bad.add("docker0", "answered only: docker0 gets a subnet by overlay.docker0");
     }
-    if wire.pools.len() > MOST_POOLS {
-        bad.add("pools", format!("{} pools; at most {MOST_POOLS}", wire.pools.len()));
+    if wire.pools.len() > MAX_POOLS {
+        bad.add("pools", format!("{} pools; at most {MAX_POOLS}", wire.pools.len()));
     }
     let mut pools = Vec::new();
-    for (i, pool) in wire.pools.iter().take(MOST_POOLS).enumerate() {
+    for (i, pool) in wire.pools.iter().take(MAX_POOLS).enumerate() {
         match self::pool(pool) {
             Ok(pool) => pools.push(pool),
             Err(inner) => bad.nest(&format!("pools[{i}]"), inner),
@@ -78,10 +78,10 @@ fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
     let start = optional(&wire.range_start, "range_start", &mut bad);
     let end = optional(&wire.range_end, "range_end", &mut bad);
     let mut reserved = Vec::new();
-    if wire.reserved.len() > MOST_RESERVED {
-        bad.add("reserved", format!("{} entries; at most {MOST_RESERVED}", wire.reserved.len()));
+    if wire.reserved.len() > MAX_RESERVED {
+        bad.add("reserved", format!("{} entries; at most {MAX_RESERVED}", wire.reserved.len()));
     }
-    for (i, text) in wire.reserved.iter().take(MOST_RESERVED).enumerate() {
+    for (i, text) in wire.reserved.iter().take(MAX_RESERVED).enumerate() {
         let single = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
         let either = single.or_else(|_| parse(text, "an address or a CIDR"));
         reserved.extend(bad.take(&format!("reserved[{i}]"), either));
@@ -91,7 +91,7 @@ fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
     Pool::new(subnet, gateway, (start, end), reserved)
 }
 
-/// An address that may be missing.
+/// An address; `None` if the field is empty.
 pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
     if text.is_empty() {
         return None;
@@ -99,7 +99,7 @@ pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::
     bad.take(field, parse(text, "an IP address"))
 }
 
-/// Reads a text; `what` it should have been is in the error.
+/// Parses `text`; `what` says in the error what is expected.
 pub fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     let shown: String = text.chars().take(64).collect();
     text.parse().map_err(|_| format!("{shown:?} is not {what}"))

@@ -1,4 +1,4 @@
-//! SandboxService.
+//! The service `netd.v1.SandboxService`.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    attach_request::{self, MOST_SOURCE},
+    attach_request::{self, MAX_SOURCE_BYTES},
     convert, peer,
 };
 use crate::metrics::Verb;
@@ -24,8 +24,8 @@ impl SandboxService for Api {
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
-            if request.source.is_empty() || request.source.len() > MOST_SOURCE {
-                bad.add("source", format!("1 to {MOST_SOURCE} bytes, e.g. \"nri\""));
+            if request.source.is_empty() || request.source.len() > MAX_SOURCE_BYTES {
+                bad.add("source", format!("1 to {MAX_SOURCE_BYTES} bytes, e.g. \"nri\""));
             }
             let network = match request.network.as_str() {
                 "" => None,
@@ -66,10 +66,10 @@ impl SandboxService for Api {
     }
 }
 
-/// Checks what is to be known of a sandbox.
+/// Checks a sandbox's labels, annotations and identity.
 ///
 /// # Errors
-/// Every field that is wrong.
+/// All wrong fields.
 pub fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
     let wire = wire.ok_or_else(|| Invalid::field("sandbox", "missing"))?;
     let mut bad = Invalid::new();

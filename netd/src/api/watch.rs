@@ -1,4 +1,5 @@
-//! Watches: what there is, SYNCED, then changes; resumable by revision.
+//! Watches: all records that exist, a SYNCED event, then changes. A client resumes a watch
+//! after the last revision that it has seen.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -12,10 +13,10 @@ use crate::node::Error;
 use netd_domain::Invalid;
 use netd_store::{Entry, Event, Store, WatchUpdate};
 
-/// What a server stream yields.
+/// The stream of a watch's answers.
 pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// One change of a record: what happened, at which revision, the record.
+/// One change of a record.
 pub struct Change<R> {
     pub kind: EventType,
     pub revision: i64,
@@ -23,30 +24,30 @@ pub struct Change<R> {
     pub key: String,
 }
 
-/// A prefix that no record has: its list is the store's revision alone.
-const NOTHING: &str = "/netd/v1/nothing/";
+/// A prefix that no record has: listing it answers the store's revision and nothing else.
+const EMPTY_PREFIX: &str = "/netd/v1/nothing/";
 
-/// A slow reader makes netd wait for this many messages and no more; the store's
-/// history then decides whether it can go on.
-const AHEAD: usize = 256;
+/// How many messages netd keeps for a slow reader. A reader that falls further behind can
+/// continue as long as the store's history reaches back far enough.
+const MAX_BUFFERED: usize = 256;
 
-/// What is watched, and until when.
+/// The records to watch.
 pub struct Source {
     pub store: Arc<dyn Store>,
     pub prefix: String,
-    /// Becomes true when netd is to end.
+    /// Becomes true when netd stops.
     pub stop: Receiver<bool>,
 }
 
 impl super::Api {
-    /// The records under `prefix`, until netd ends.
+    /// The records under `prefix`.
     pub(super) fn watched(&self, prefix: &str) -> Source {
         Source { store: self.node.store(), prefix: prefix.to_owned(), stop: self.stop.clone() }
     }
 }
 
-/// Follows the records of `source` after `after` (0: from what there is), each
-/// change turned into a message; `None` leaves one out.
+/// Streams the changes of `source` after the revision `after`; 0: all records that exist,
+/// then changes. `message` makes an answer from a change, or `None` to skip it.
 pub fn records<R, T>(
     source: Source,
     after: i64,
@@ -56,11 +57,11 @@ where
     R: DeserializeOwned + Send + 'static,
     T: Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(MAX_BUFFERED);
     tokio::spawn(async move {
         let outgoing = Sender { sender, message };
         if let Err(status) = follow(source, after, &outgoing).await {
-            // The reader may be gone; then there is nobody to tell.
+            // This fails if the reader has disconnected, which is fine.
             let _ = outgoing.sender.send(Err(status)).await;
         }
     });
@@ -73,7 +74,7 @@ struct Sender<T, F> {
 }
 
 impl<T, F> Sender<T, F> {
-    /// False when the reader is gone.
+    /// False if the reader has disconnected.
     async fn send<R>(&self, change: Change<R>) -> bool
     where
         F: Fn(Change<R>) -> Option<T>,
@@ -91,7 +92,7 @@ where
     F: Fn(Change<R>) -> Option<T>,
 {
     if after < 0 {
-        let wrong = format!("{after} is no revision; 0 begins with what there is");
+        let wrong = format!("{after} is not a revision; 0 begins with all records that exist");
         return Err(Error::from(Invalid::field("after_revision", wrong)).into());
     }
     let Source { store, prefix, mut stop } = source;
@@ -110,10 +111,9 @@ where
             return Ok(());
         }
     }
-    // A revision of a store that was there before this one: waiting for it would lose
-    // everything until then.
-    if after > 0 && after > store.list(NOTHING).await.map_err(Error::from)?.revision {
-        let text = format!("revision {after} is still to come; list again and watch from there");
+    // The revision is of an earlier store. Waiting for it would lose all changes until then.
+    if after > 0 && after > store.list(EMPTY_PREFIX).await.map_err(Error::from)?.revision {
+        let text = format!("revision {after} is in the future; list again and watch from there");
         return Err(Error::Compacted(text).into());
     }
     let mut watch = store.watch(&prefix, from).await.map_err(Error::from)?;
@@ -121,7 +121,7 @@ where
         let next = tokio::select! {
             next = watch.next() => next,
             () = out.sender.closed() => return Ok(()),
-            // An error means that the sender is gone, and so is the runtime.
+            // An error means that the sender was dropped, which happens only with the runtime.
             _ = stop.wait_for(|stop| *stop) => None,
         };
         match next {

@@ -1,20 +1,20 @@
-//! The thread that serves the API, and nothing else.
+//! A thread that does nothing but serve the API.
 //!
-//! A call is a chain of short steps, each of which waits for the one before: on one thread
-//! they follow each other at once, where among several the next worker would have to be
-//! woken first. And what else netd does, ten thousand peers to compare, say, holds no call
-//! up. So calls must not hold each other up: what waits for the kernel's locks or for a disk
-//! is done on threads of its own, and long lists are made with pauses.
+//! A call is a chain of short steps, each of which waits for the one before. On one thread
+//! they follow each other at once; among several, each step would first have to wake a
+//! worker. Other work of netd, such as comparing ten thousand peers, does not delay calls.
+//! In return a call must not block this thread: what waits for the kernel's locks or for a
+//! disk runs on other threads, and long lists are made with pauses.
 
 use tokio::{runtime::Builder, sync::oneshot};
 
 use super::error::ServeError;
 
-/// Runs what `serve` makes on the thread, until it ends.
+/// Runs the future that `serve` returns on a new thread, until it ends.
 ///
 /// # Errors
-/// Its own; [`ServeError::Grpc`] if there can be no thread.
-pub async fn run<F>(serve: impl FnOnce() -> F + Send + 'static) -> Result<(), ServeError>
+/// The future's error, or [`ServeError::Grpc`] if the thread can't be started.
+pub(super) async fn run<F>(serve: impl FnOnce() -> F + Send + 'static) -> Result<(), ServeError>
 where
     F: Future<Output = Result<(), ServeError>> + Send + 'static,
 {
@@ -23,15 +23,15 @@ where
     let body = move || {
         let runtime = Builder::new_current_thread().enable_all().build();
         let served = match runtime {
-            // Spawned: to wake what is blocked on takes a system call, to wake a task none.
+            // Spawned, because waking a task needs no system call and waking `block_on` does.
             Ok(runtime) => runtime.block_on(async { tokio::spawn(serve()).await }),
             Err(e) => Ok(Err(failed(&e.to_string()))),
         };
         let served = served.unwrap_or_else(|e| Err(failed(&e.to_string())));
-        // Nobody waits any more when netd is ending anyway.
+        // Fails when netd is ending and no longer waits for this thread.
         let _ = ended.send(served);
     };
     let thread = std::thread::Builder::new().name("netd-api".to_owned()).spawn(body);
     thread.map_err(|e| failed(&e.to_string()))?;
-    end.await.map_err(|_| failed("it has died"))?
+    end.await.map_err(|_| failed("it has panicked"))?
 }

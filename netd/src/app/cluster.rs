@@ -1,4 +1,4 @@
-//! Puts the node's part of a cluster together.
+//! Starts the node's part of a cluster: etcd, the leases, the overlay.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -20,21 +20,21 @@ use netd_store::{
     keys::ClusterKeys,
 };
 
-/// Why the node can't be part of its cluster: what waiting would not mend.
+/// Why the node can't join its cluster; only problems that waiting does not solve.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// etcd's settings.
+    /// The settings for etcd are unusable.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file.
+    /// A file can't be read.
     #[error("{0}")]
     File(#[from] io::Error),
 }
 
-/// Starts what `config` says of the cluster, if it says anything. etcd need not be up.
+/// Starts the node's part of the cluster if one is configured. etcd may be out of reach.
 ///
 /// # Errors
-/// A certificate, the password's file or the node's identity can't be read.
+/// A certificate, the password file or the node's identity can't be read.
 pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
     let store = EtcdStore::open(options(&settings.etcd)?)?;
@@ -93,13 +93,13 @@ fn pod_cidr(settings: &config::Overlay) -> Option<Subnets> {
     (!settings.pod_cidr.is_empty()).then_some(subnets)
 }
 
-/// What flannel, or netd before, wrote of this node's subnet.
+/// This node's subnets as flannel, or an earlier netd, wrote them to its file.
 fn previous(path: &Path) -> Option<Subnets> {
     let text = fs::read_to_string(path).ok()?;
     match SubnetEnv::parse(&text) {
         Ok(env) => env.subnets(),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "can't be read; it is written anew");
+            tracing::warn!(path = %path.display(), %error, "cannot read flannel's subnet file; it will be overwritten");
             None
         }
     }

@@ -1,14 +1,14 @@
-//! Gauges that are cheaper to read now and then than to keep on every change.
+//! Gauges that are cheaper to set every few seconds than on every change.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::node::Node;
 
-/// Less than any scrape interval in use.
+/// Shorter than common scrape intervals (15 s to 60 s).
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Sets the gauges for ever.
-pub async fn follow(node: Arc<Node>) {
+/// Sets the gauges every [`INTERVAL`]; never returns.
+pub(super) async fn follow(node: Arc<Node>) {
     loop {
         let counts = node.counts();
         let attached = counts.endpoints - counts.attaching - counts.detaching;

@@ -1,4 +1,4 @@
-//! The only place where the parts are put together.
+//! Starts the daemon: builds every part from the configuration and connects them.
 
 mod api_thread;
 mod cluster;
@@ -27,18 +27,19 @@ use netd_store::{
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
-/// How long running calls may take after netd is told to stop.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long running calls may take after SIGTERM or SIGINT.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT. Pods keep their network when it ends.
 ///
 /// # Errors
-/// What can't be put right by waiting: a socket or a state directory in use, a damaged
-/// store, missing privileges. Trouble with single networks or pods is no error here.
+/// Only problems that waiting does not solve: a socket or a state directory in use, a
+/// damaged store, missing privileges. Problems of single networks or pods are reported by
+/// `netd status` and do not end netd.
 pub async fn serve(config: Config) -> Result<(), ServeError> {
     let started_at = node::now_unix();
     let stop = stop_signal()?;
-    // The lock on the store comes first: two netds must not work on one node.
+    // Opening the store takes its lock, so it comes first: two netds must not run on one node.
     let store = open_store(&config).await?;
     let listener = listener::open(&config)?;
     let metrics = Arc::new(Metrics::new());
@@ -72,8 +73,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let deadline = stopped(stop.clone());
     tokio::select! {
         served = api_thread::run(move || serve_api(api, node, listener, stop)) => served,
-        // Calls that take longer, and connections that say nothing.
-        () = async { deadline.await; tokio::time::sleep(DRAIN).await } => Ok(()),
+        // Ends calls that take longer than that, and idle connections.
+        () = async { deadline.await; tokio::time::sleep(DRAIN_TIMEOUT).await } => Ok(()),
     }
 }
 
@@ -116,21 +117,21 @@ async fn serve_api(
     let (reporter, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
     let mut ready = node.health().watch();
-    // Before anybody can ask: the reporter begins with "serving".
+    // The reporter begins with "serving", so it is corrected before the first connection.
     tell_health(&reporter, &mut ready).await;
     tokio::spawn(async move {
         while ready.changed().await.is_ok() {
             tell_health(&reporter, &mut ready).await;
         }
     });
-    // Here, so that systemd's watchdog sees it when calls are not answered any more.
+    // On the API's thread, so that systemd's watchdog notices when calls get no answer.
     let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
     let served = tonic::transport::Server::builder()
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(connections, stopped(stop.clone()))
         .await;
     if *stop.borrow() {
-        // With nothing to drain, netd could be gone before it has said that it stops.
+        // With nothing to drain, netd could end before it has told systemd that it stops.
         let _ = notifier.await;
     }
     served.map_err(|e| ServeError::Grpc(e.to_string()))
@@ -149,7 +150,7 @@ async fn tell_health(
     }
 }
 
-/// Becomes true on SIGTERM or SIGINT.
+/// A channel whose value becomes true on SIGTERM or SIGINT.
 fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
@@ -162,18 +163,18 @@ fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
         }
         tracing::info!("stopping; pods keep their network");
         sender.send_replace(true);
-        // Kept until the process ends: a dropped sender must not look like a stop.
+        // The sender must outlive every receiver: a closed channel would look like a stop.
         std::future::pending::<()>().await;
     });
     Ok(receiver)
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and so is the runtime.
+    // An error means that the sender was dropped, which happens only with the runtime.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Tries the kernel's features behind the start's back.
+/// Tries the kernel's features in the background: the start does not wait for it.
 fn probe_kernel(found: Arc<OnceLock<Vec<Capability>>>) {
     tokio::task::spawn_blocking(move || {
         let all = crate::kernel_features::capabilities().into_iter();
@@ -182,7 +183,7 @@ fn probe_kernel(found: Arc<OnceLock<Vec<Capability>>>) {
             available,
             detail,
         });
-        // Nobody else sets it.
+        // It can't be set already: only this task sets it.
         let _ = found.set(all.collect());
     });
 }

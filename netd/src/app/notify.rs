@@ -1,19 +1,19 @@
-//! What systemd is told: ready, why not, alive, stopping.
+//! Tells systemd that netd is ready, alive (watchdog) or stopping.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-/// Without a watchdog there is nothing to tell between changes.
-const IDLE: Duration = Duration::from_secs(3600);
+/// The interval of status messages when systemd has no watchdog for netd.
+const IDLE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Follows readiness until `stop`. READY is sent at once: netd answers calls from now
-/// on, also while a part of it is not ready.
-pub async fn follow(mut ready: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
+/// Reports until `stop` becomes true. READY is sent at once, because netd answers calls
+/// from now on, even while a part of it is not ready.
+pub(super) async fn follow(mut ready: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
     tell(&[NotifyState::Ready]);
-    // Half of systemd's interval, so that one late turn is not fatal.
-    let beat = sd_notify::watchdog_enabled().map_or(IDLE, |interval| interval / 2);
+    // Half of systemd's interval, so that one late message does no harm.
+    let beat = sd_notify::watchdog_enabled().map_or(IDLE_INTERVAL, |interval| interval / 2);
     loop {
         let status = match *ready.borrow_and_update() {
             true => "ready",
@@ -29,9 +29,9 @@ pub async fn follow(mut ready: watch::Receiver<bool>, mut stop: watch::Receiver<
     tell(&[NotifyState::Stopping]);
 }
 
-/// Not run by systemd: nobody to tell.
+/// Does nothing when systemd does not run netd.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "could not notify systemd");
     }
 }

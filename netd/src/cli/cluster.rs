@@ -1,4 +1,4 @@
-//! `netd node` and `netd route`
+//! The commands `netd node` and `netd route`.
 
 use std::process::ExitCode;
 
@@ -13,16 +13,16 @@ use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
-    /// List the cluster's nodes, their subnets, and whether they can be reached
+    /// List the cluster's nodes, their subnets, and whether the kernel has routes to them
     #[command(alias = "ls")]
     List(ClientArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum RouteCommand {
-    /// Show which pod and node has an address, and how packets get there
+    /// Show which node and pod have an address, and the route to it
     ///
-    /// Ends with 3 when the kernel does something else than netd wants.
+    /// The exit code is 3 when the kernel's route is not the one that netd wants.
     Get {
         /// A pod's address
         ip: std::net::IpAddr,

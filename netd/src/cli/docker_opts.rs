@@ -1,6 +1,6 @@
-//! `netd docker-opts`: dockerd's options from the node's lease, so that docker0 holds the
-//! node's subnet. Takes the arguments of flannel's `mk-docker-opts.sh` and writes what it
-//! writes, and the IPv6 options, which it does not know.
+//! The command `netd docker-opts`: makes dockerd's options from the node's lease, so that
+//! docker0 gets the node's subnet. It has the arguments and the output of flannel's
+//! `mk-docker-opts.sh`, and adds the IPv6 options, which that script does not have.
 
 use std::{
     collections::BTreeMap,
@@ -38,23 +38,23 @@ pub struct DockerOptsArgs {
         value_name = "FILE"
     )]
     docker: PathBuf,
-    /// Write each option as a variable; without -i and -c, both ways
+    /// Write each option as a variable; without -i and -c, write both forms
     #[arg(short = 'i', long)]
     individual: bool,
     /// Write all options together as one variable
     #[arg(short = 'c', long)]
     combined: bool,
-    /// No --ip-masq
+    /// Leave --ip-masq out
     #[arg(short = 'm', long)]
     no_ip_masq: bool,
     /// Name of the variable with all options
     #[arg(short = 'k', long, default_value = "DOCKER_OPTS", value_name = "NAME")]
     key: String,
-    /// Beginning of the names of the variables with one option each
+    /// Prefix of the names of the variables with one option each
     #[arg(short = 'p', long, default_value = "DOCKER_OPT_", value_name = "NAME")]
     prefix: String,
-    /// netd's socket, to ask whether a network has the subnet; nothing is asked when
-    /// netd is away
+    /// netd's socket, to ask whether a network has the subnet; not asked when netd does
+    /// not run
     #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
 }
@@ -62,7 +62,7 @@ pub struct DockerOptsArgs {
 /// One of dockerd's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Opt {
-    /// End of its variable's name.
+    /// The variable's name without the prefix.
     name: &'static str,
     text: String,
 }
@@ -78,13 +78,13 @@ pub(super) async fn run(args: DockerOptsArgs) -> Result<ExitCode, Failure> {
             return Err(Failure::Other(text));
         }
     }
-    let text = options(&args).await.inspect_err(|_| forget(&args.docker))?;
+    let text = options(&args).await.inspect_err(|_| remove_options(&args.docker))?;
     let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.docker.display()));
     replace(&args.docker, &text).map_err(about)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The options' file, if docker0 may have the lease.
+/// The text of the options' file, if docker0 may have the lease.
 async fn options(args: &DockerOptsArgs) -> Result<String, Failure> {
     let about = |e: io::Error| Failure::Other(format!("{}: {e}", args.lease.display()));
     let text = fs::read_to_string(&args.lease).map_err(about)?;
@@ -95,15 +95,16 @@ async fn options(args: &DockerOptsArgs) -> Result<String, Failure> {
     Ok(file(args, &lease.options(!args.no_ip_masq), &before))
 }
 
-/// dockerd must not start with options of before, of a subnet that is somebody else's now.
-fn forget(path: &Path) {
+/// Removes the options' file: dockerd must not start with the options of an earlier subnet,
+/// which another node or network may have by now.
+fn remove_options(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|there| there.is_file()) {
-        // The error that counts is why there are no options.
+        // The caller reports why there are no options, which matters more.
         drop(fs::remove_file(path));
     }
 }
 
-/// A lease file's variables that matter here.
+/// The variables of a lease file that are used.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lease {
     v4: Option<IpNet>,
@@ -113,8 +114,7 @@ struct Lease {
 }
 
 impl Lease {
-    /// Reads `NAME=value` lines; values may be quoted. Others than those wanted are left
-    /// alone.
+    /// Reads `NAME=value` lines; values may be quoted. Unknown names are ignored.
     fn read(text: &str) -> Result<Self, String> {
         let mut variables = BTreeMap::new();
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
@@ -158,7 +158,7 @@ impl Lease {
         }
     }
 
-    /// In the order of their variables' names, as the script has them.
+    /// Ordered by the variables' names, as in the script's output.
     fn options(&self, ip_masq: bool) -> Vec<Opt> {
         let mut all = Vec::new();
         let mut push = |name, text| all.push(Opt { name, text });
@@ -168,7 +168,7 @@ impl Lease {
         if let Some(v6) = self.v6 {
             push("FIXED_CIDR_V6", format!("--fixed-cidr-v6={}", v6.trunc()));
         }
-        // What the node hides already, Docker need not.
+        // If the node masquerades, Docker must not do it again.
         if let Some(masquerade) = self.masquerade.filter(|_| ip_masq) {
             push("IPMASQ", format!("--ip-masq={}", !masquerade));
         }
@@ -182,7 +182,7 @@ impl Lease {
     }
 }
 
-/// `before`: what the variable with all options holds already.
+/// `before`: the current value of the variable with all options; it is kept.
 fn file(args: &DockerOptsArgs, options: &[Opt], before: &str) -> String {
     let both = !args.individual && !args.combined;
     let mut text = String::new();
@@ -200,11 +200,11 @@ fn file(args: &DockerOptsArgs, options: &[Opt], before: &str) -> String {
     text
 }
 
-/// A subnet has one owner: netd gives a network's addresses to pods, Docker docker0's to
-/// containers, and neither asks the other.
+/// Fails if netd gives out the lease's addresses to pods: Docker would give the same ones to
+/// containers, because neither asks the other.
 async fn refuse_second_owner(socket: &Path, lease: &Lease) -> Result<(), Failure> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let Ok(channel) = connect(socket, PATIENCE).await else { return Ok(()) };
+    const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+    let Ok(channel) = connect(socket, CALL_TIMEOUT).await else { return Ok(()) };
     let mut client = NetworkServiceClient::new(channel);
     let networks = client.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
     let mut networks = networks.iter().filter_map(|status| status.network.as_ref());
@@ -228,7 +228,7 @@ fn refusal(network: &Network, lease: &Lease) -> Option<String> {
         if cluster.iter().any(|range| overlap(&net, range)) {
             return Some(format!(
                 "{net} is not docker0's: it is of the cluster's range of netd's network \"{}\"; \
-                 {KEY}",
+                 {LEASE_FOR_DOCKER0}",
                 network.name
             ));
         }
@@ -236,13 +236,13 @@ fn refusal(network: &Network, lease: &Lease) -> Option<String> {
     None
 }
 
-/// How docker0 gets a subnet of a node whose leases are netd's.
-const KEY: &str = "to leave a subnet of this node to docker0, set overlay.docker0 = true in netd's \
+/// How an administrator gives docker0 a subnet of a node whose leases netd holds.
+const LEASE_FOR_DOCKER0: &str = "to leave a subnet of this node to docker0, set overlay.docker0 = true in netd's \
     configuration, and see `netd status`";
 
 fn owned(network: &Network, pool: &IpNet, net: &IpNet) -> String {
     let name = &network.name;
-    let or = if network.cluster.is_empty() { "or delete it from netd" } else { KEY };
+    let or = if network.cluster.is_empty() { "or delete it from netd" } else { LEASE_FOR_DOCKER0 };
     format!(
         "{net} is netd's: its network \"{name}\" gives out {pool}, and docker0 would give out \
          the same addresses; use that network from Docker (docker network create -d netd \
@@ -251,8 +251,8 @@ fn owned(network: &Network, pool: &IpNet, net: &IpNet) -> String {
     )
 }
 
-/// Whoever reads it finds the old file or the new one. A pipe or a terminal (`/dev/stdout`)
-/// is written to: a rename would put a file in its place.
+/// Replaces a file in one step, so that a reader finds the old text or the new one. A pipe
+/// or a terminal (`/dev/stdout`) is written to: a rename would put a file in its place.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes());
@@ -266,7 +266,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = PathBuf::from(unfinished);
     let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
-        // The error that counts is the first one.
+        // The first error is reported.
         drop(fs::remove_file(&unfinished));
     }
     written

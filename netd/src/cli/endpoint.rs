@@ -1,4 +1,4 @@
-//! `netd endpoint`
+//! The command `netd endpoint`.
 
 use std::process::ExitCode;
 
@@ -44,9 +44,9 @@ pub enum EndpointCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Print the endpoints there are, then every change
+    /// Print all endpoints, then every change
     Watch {
-        /// Only what came after this revision
+        /// Only changes after this revision
         #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "REVISION")]
         after: i64,
         #[command(flatten)]

@@ -1,7 +1,7 @@
-//! The command line: `netd serve` and the clients of its socket.
+//! The command line: `netd serve`, and the commands that call a running netd.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (`status`) or
-//! problems found (`doctor`).
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (`status`), problems found
+//! (`doctor`) or the kernel's route is not netd's (`route get`).
 
 mod cluster;
 mod docker_opts;
@@ -31,7 +31,7 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Serve(Box<serve::ServeArgs>),
-    /// Show whether netd does its work, and why not
+    /// Show whether netd is ready, and if not, why
     Status(ClientArgs),
     /// List, inspect, create and delete networks
     #[command(subcommand)]
@@ -42,10 +42,10 @@ enum Command {
     /// Show the cluster's nodes
     #[command(subcommand)]
     Node(cluster::NodeCommand),
-    /// Show where a pod's address is and how packets get there
+    /// Show which node and pod have an address, and the route to it
     #[command(subcommand)]
     Route(cluster::RouteCommand),
-    /// Look for what keeps pods on this node from having a network
+    /// Find out why pods on this node get no network
     Doctor(Box<crate::doctor::DoctorArgs>),
     /// Write dockerd's options from the node's lease, so that docker0 holds its subnet
     DockerOpts(Box<docker_opts::DockerOptsArgs>),
@@ -58,7 +58,7 @@ enum Command {
     Version,
 }
 
-/// Does what the command line asks for and says what came of it.
+/// Runs the command; errors go to standard error.
 pub fn run(cli: Cli) -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,

@@ -1,4 +1,4 @@
-//! `netd network`
+//! The command `netd network`.
 
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ pub struct CreateArgs {
     /// SUBNET[,gateway=IP][,range=FIRST-LAST][,reserved=IP or SUBNET]...; repeat for more pools
     #[arg(long = "pool", required = true, value_parser = pool, value_name = "SUBNET")]
     pools: Vec<v1::Pool>,
-    /// How endpoints are wired
+    /// How pods are connected: a bridge, or a host route to each
     #[arg(long, value_enum, default_value_t = DriverArg::Bridge)]
     driver: DriverArg,
     /// The bridge's name [default: made from the network's]
@@ -52,10 +52,10 @@ pub struct CreateArgs {
     /// In bytes [default: follow the underlay]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     mtu: u32,
-    /// Let pods' own addresses be seen outside
+    /// Do not masquerade: packets to the outside keep the pod's address
     #[arg(long)]
     no_masquerade: bool,
-    /// Nothing in or out of the network
+    /// Forward nothing in or out of the network
     #[arg(long)]
     internal: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ enum DriverArg {
     Routed,
 }
 
-/// Splits a pool's description; the addresses themselves are netd's to judge.
+/// Splits a pool's description; netd checks the addresses.
 fn pool(text: &str) -> Result<v1::Pool, String> {
     let mut parts = text.split(',');
     let subnet = parts.next().unwrap_or_default().to_owned();

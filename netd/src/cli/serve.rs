@@ -1,4 +1,4 @@
-//! `netd serve`: flags and environment over the file, then the daemon.
+//! The command `netd serve`: reads the configuration and runs the daemon.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -7,7 +7,7 @@ use clap::Args;
 use crate::config::{Config, Override, load};
 use crate::terminal::{Failure, print};
 
-/// Every flag is a key of the file; what is not given here comes from there.
+/// Each flag is a key of the configuration file and replaces its value.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
     /// The configuration file [default: /etc/netd/netd.toml, which may be absent]
@@ -16,16 +16,16 @@ pub struct ConfigArgs {
     /// This node's name [default: the machine's]
     #[arg(long, env = "NETD_NODE", value_name = "NAME")]
     node: Option<String>,
-    /// Where the gRPC API listens [default: RUN_DIR/netd.sock]
+    /// The Unix socket of the gRPC API [default: RUN_DIR/netd.sock]
     #[arg(long, env = "NETD_SOCKET", value_name = "PATH")]
     socket: Option<String>,
-    /// Who besides root may use the socket: a group's name or number
+    /// The group that may use the socket besides root: name or number
     #[arg(long, env = "NETD_SOCKET_GROUP", value_name = "GROUP")]
     socket_group: Option<String>,
-    /// Holds the store [default: /var/lib/netd]
+    /// Directory of the store [default: /var/lib/netd]
     #[arg(long, env = "NETD_STATE_DIR", value_name = "DIR")]
     state_dir: Option<String>,
-    /// Holds what ends with a reboot [default: /run/netd]
+    /// Directory of files that need not survive a reboot [default: /run/netd]
     #[arg(long, env = "NETD_RUN_DIR", value_name = "DIR")]
     run_dir: Option<String>,
     /// Metrics and health over HTTP, or "off" [default: 127.0.0.1:9479]
@@ -37,16 +37,16 @@ pub struct ConfigArgs {
     /// A level, or target=level,... [default: info]
     #[arg(long, env = "NETD_LOG", value_name = "FILTER")]
     log: Option<String>,
-    /// How long an endpoint that nobody knows is kept [default: 5m]
+    /// How long an endpoint that no runtime knows is kept [default: 5m]
     #[arg(long, env = "NETD_GC_GRACE", value_name = "TIME")]
     gc_grace: Option<String>,
-    /// Time between two looks for endpoints that nobody knows [default: 1m]
+    /// Time between two searches for endpoints that no runtime knows [default: 1m]
     #[arg(long, env = "NETD_GC_INTERVAL", value_name = "TIME")]
     gc_interval: Option<String>,
-    /// Permit a grace below four minutes; for tests
+    /// Permit a gc.grace below four minutes; for tests
     #[arg(long, env = "NETD_GC_UNSAFE_SHORT_GRACE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     gc_unsafe_short_grace: Option<String>,
-    /// How long a removed endpoint is remembered [default: 10m]
+    /// How long a removed endpoint's tombstone is kept [default: 10m]
     #[arg(long, env = "NETD_TOMBSTONE_TTL", value_name = "TIME")]
     tombstone_ttl: Option<String>,
     /// Packet mark of host port traffic [default: 0x2000]
@@ -58,10 +58,10 @@ pub struct ConfigArgs {
     /// The interface whose MTU the networks follow [default: the default route's]
     #[arg(long, env = "NETD_UNDERLAY", value_name = "INTERFACE")]
     underlay: Option<String>,
-    /// etcd's URLs, with commas between them; makes the node part of a cluster
+    /// etcd's URLs, separated by commas; they make the node part of a cluster
     #[arg(long, env = "NETD_ETCD_ENDPOINTS", value_name = "URLS")]
     etcd_endpoints: Option<String>,
-    /// Where flannel's keys are in etcd [default: /coreos.com/network]
+    /// The prefix of flannel's keys in etcd [default: /coreos.com/network]
     #[arg(long, env = "NETD_ETCD_PREFIX", value_name = "PREFIX")]
     etcd_prefix: Option<String>,
     /// Authorities that sign etcd's certificates [default: the system's]
@@ -73,28 +73,28 @@ pub struct ConfigArgs {
     /// The certificate's key
     #[arg(long, env = "NETD_ETCD_KEY_FILE", value_name = "FILE")]
     etcd_key_file: Option<String>,
-    /// User of etcd
+    /// etcd's user
     #[arg(long, env = "NETD_ETCD_USERNAME", value_name = "NAME")]
     etcd_username: Option<String>,
-    /// The user's password is the first line of this file
+    /// File whose first line is the user's password
     #[arg(long, env = "NETD_ETCD_PASSWORD_FILE", value_name = "FILE")]
     etcd_password_file: Option<String>,
-    /// The address that other nodes send to [default: the underlay's first]
+    /// The IPv4 address that other nodes send to [default: the underlay's first]
     #[arg(long, env = "NETD_PUBLIC_IP", value_name = "IPV4")]
     public_ip: Option<String>,
-    /// The same of IPv6
+    /// The IPv6 address that other nodes send to
     #[arg(long, env = "NETD_PUBLIC_IPV6", value_name = "IPV6")]
     public_ipv6: Option<String>,
-    /// Subnets that this node was given, with commas between them [default: chosen]
+    /// The subnets to lease, separated by commas [default: netd chooses them]
     #[arg(long, env = "NETD_POD_CIDR", value_name = "SUBNETS")]
     pod_cidr: Option<String>,
-    /// How long the node's leases last without it [default: 24h]
+    /// How long the node's leases last when it no longer renews them [default: 24h]
     #[arg(long, env = "NETD_LEASE_TTL", value_name = "TIME")]
     lease_ttl: Option<String>,
-    /// Where flannel's environment file is written, or "off" [default: /run/flannel/subnet.env]
+    /// flannel's environment file, or "off" [default: /run/flannel/subnet.env]
     #[arg(long, env = "NETD_SUBNET_FILE", value_name = "FILE")]
     subnet_file: Option<String>,
-    /// Where netd-tunnel listens [default: RUN_DIR/tunnel.sock]
+    /// netd-tunnel's Unix socket [default: RUN_DIR/tunnel.sock]
     #[arg(long, env = "NETD_TUNNEL_SOCKET", value_name = "PATH")]
     tunnel_socket: Option<String>,
 }
@@ -104,21 +104,20 @@ pub struct ConfigArgs {
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Check the configuration, say "ok" or every error, and end
+    /// Check the configuration, print "ok" or all errors, and exit
     #[arg(long)]
     check_config: bool,
 }
 
 impl ConfigArgs {
-    /// Reads the configuration.
     pub fn load(&self) -> Result<Config, Failure> {
-        // An empty path is no path, as an empty value is no value.
+        // An empty path counts as not given, like every empty value.
         let file = self.config.as_deref().filter(|path| !path.as_os_str().is_empty());
         load(file, self.overrides()).map_err(Failure::Invalid)
     }
 
-    /// What flags and environment say. An empty value counts as not given: that is
-    /// how a unit's environment file leaves a variable out.
+    /// The values of flags and environment. An empty value counts as not given: a unit's
+    /// environment file leaves a variable out in this way.
     fn overrides(&self) -> Vec<Override> {
         let given = [
             ("node", "NODE", &self.node),

@@ -1,4 +1,4 @@
-//! `netd status`
+//! The command `netd status`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Durations as people write them: `90s`, `5m`, `1h 30m`.
+//! Durations with units: `90s`, `5m`, `1h 30m`.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -24,7 +24,7 @@ pub(super) fn duration(
     Err(format!("\"{shown}\" is not between {least} and {most}"))
 }
 
-/// A duration as it is written in the configuration.
+/// `d` in the form that the configuration uses.
 pub fn duration_text(d: Duration) -> String {
     humantime::format_duration(d).to_string()
 }

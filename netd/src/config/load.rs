@@ -1,5 +1,4 @@
-//! The one part of the configuration that touches the machine: reads the file
-//! and the host's name.
+//! Reads the configuration file and the machine's hostname.
 
 use std::{
     fs::File,
@@ -10,15 +9,15 @@ use std::{
 use super::{Config, Override, Sources};
 use netd_domain::Invalid;
 
-/// Read when no other file is named; may be absent.
+/// The file that is read when no other is named; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/netd/netd.toml";
 
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads the file that was named, or the default one, and puts `overrides` over it.
+/// Reads `file`, or [`DEFAULT_FILE`] if `None`, and applies `overrides` to it.
 ///
 /// # Errors
-/// The named file can't be read, or every wrong key of all sources.
+/// The file can't be read, or all wrong keys of all sources.
 pub fn load(file: Option<&Path>, overrides: Vec<Override>) -> Result<Config, Invalid> {
     let path = file.map_or_else(|| PathBuf::from(DEFAULT_FILE), Path::to_owned);
     let text = match read(&path) {
@@ -38,9 +37,9 @@ fn read(path: &Path) -> std::io::Result<String> {
         return Err(std::io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut text = String::new();
-    file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST_BYTES {
-        let rule = format!("larger than {MOST_BYTES} bytes");
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        let rule = format!("larger than {MAX_BYTES} bytes");
         return Err(std::io::Error::new(ErrorKind::FileTooLarge, rule));
     }
     Ok(text)

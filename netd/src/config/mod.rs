@@ -1,7 +1,7 @@
-//! netd's configuration: file, environment and flags become one checked [`Config`].
+//! netd's configuration: [`Config`] is made from the file, the environment and the flags.
 //!
-//! Everything here but [`load`] is pure. Every error of all sources is reported
-//! at once, each with the path of its key.
+//! Only [`load`] does I/O. All errors of all sources are reported at once, each with the
+//! path of its key.
 
 mod duration;
 mod load;
@@ -22,22 +22,22 @@ pub use overlay::{Etcd, Overlay};
 pub use sources::{Override, Sources};
 pub use values::{LogFormat, SocketGroup};
 
-/// Least grace before an unknown endpoint is collected: kubelet gives a sandbox
-/// four minutes to come up, and until then no runtime may list it.
+/// Minimum of `gc.grace`: kubelet gives a sandbox four minutes to start, and until then a
+/// runtime may not list it.
 pub const MIN_GRACE: Duration = Duration::from_secs(240);
 
-/// The whole configuration of one netd, checked.
+/// A whole configuration without errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// This node's name: a DNS subdomain (RFC 1123), as kubelet registers it.
     pub node: String,
-    /// Where the gRPC API listens; at most 107 bytes (`sun_path`).
+    /// The Unix socket of the gRPC API; at most 107 bytes (`sun_path`).
     pub socket: PathBuf,
-    /// Who besides root may call; `None`: root only.
+    /// The group that may call besides root; `None`: only root may.
     pub socket_group: Option<SocketGroup>,
-    /// Holds the store; lasts over reboots.
+    /// The store's directory; it survives reboots.
     pub state_dir: PathBuf,
-    /// Holds what ends with a reboot.
+    /// The directory of files that need not survive a reboot.
     pub run_dir: PathBuf,
     /// Prometheus metrics and health over HTTP; `None`: off.
     pub metrics_listen: Option<SocketAddr>,
@@ -45,7 +45,7 @@ pub struct Config {
     pub log: Log,
     /// Garbage collection.
     pub gc: Gc,
-    /// How long a removed endpoint is remembered, so that a late attach is refused.
+    /// How long the tombstone of a removed endpoint is kept, so that a late attach is refused.
     pub tombstone_ttl: Duration,
     /// Packet mark of traffic to host ports; one bit.
     pub hostport_mark: u32,
@@ -53,27 +53,27 @@ pub struct Config {
     pub kube_proxy_mark: u32,
     /// The interface whose MTU the networks follow; `None`: the default route's.
     pub underlay: Option<IfName>,
-    /// The cluster that this node is part of; `None`: it stands alone.
+    /// The cluster that this node is in; `None`: it is in none.
     pub overlay: Option<Overlay>,
-    /// Made at start if they are not there; at least one.
+    /// Created at start if they do not exist; at least one.
     pub networks: Vec<Network>,
 }
 
 /// How netd logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Where to and how.
+    /// The format and the destination.
     pub format: LogFormat,
     /// A level, or `target=level` directives with commas between them.
     pub filter: String,
 }
 
-/// When endpoints that no runtime knows are removed.
+/// Garbage collection of endpoints that no runtime knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gc {
-    /// Between "nobody knows it" and removal.
+    /// The time from when no runtime knows an endpoint to its removal.
     pub grace: Duration,
-    /// Between two looks.
+    /// The time between two searches for such endpoints.
     pub interval: Duration,
     /// Permits a grace below [`MIN_GRACE`]; for tests.
     pub unsafe_short_grace: bool,

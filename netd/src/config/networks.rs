@@ -1,4 +1,4 @@
-//! `[[network]]` and `[[network.pool]]`.
+//! The sections `[[network]]` and `[[network.pool]]`.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Value;
 
 use super::{
-    section::{Report, Section},
+    section::{Problems, Section},
     values::{boolean, mtu, named, parsed, shown, text},
 };
 use netd_domain::{
@@ -14,23 +14,23 @@ use netd_domain::{
     network::{Leased, NetworkOptions, overlap},
 };
 
-const MOST_NETWORKS: usize = 256;
-const MOST_POOLS: usize = 64;
-const MOST_RESERVED: usize = 1024;
+const MAX_NETWORKS: usize = 256;
+const MAX_POOLS: usize = 64;
+const MAX_RESERVED: usize = 1024;
 const DEFAULT_POOLS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/64"];
 
-/// Reads every network; the default one if none is configured. `leased` names the one
-/// whose pools are the node's leases; it is there in any case.
+/// Reads every network; the default network if none is configured. `leased` names the
+/// network whose pools are the node's leases; it is added if it is not configured.
 pub(super) fn read(
     root: &mut Section<'_>,
-    report: &Report,
+    report: &Problems,
     leased: Option<&NetworkName>,
 ) -> Vec<Network> {
-    let sections = root.sections("network", MOST_NETWORKS);
+    let sections = root.sections("network", MAX_NETWORKS);
     if sections.is_empty() && leased.is_none() {
         return default_network().map_err(|e| report.add("network", e)).into_iter().collect();
     }
-    // The index of a network is its place in the file, whether others could be read or not.
+    // Errors name a network by its place in the file, so networks with errors count too.
     let read: Vec<Option<Network>> =
         sections.into_iter().map(|s| network(s, report, leased)).collect();
     check_together(&read, report);
@@ -57,7 +57,7 @@ fn default_network() -> Result<Network, Invalid> {
     Network::new(name, pools, NetworkOptions { masquerade: true, ..Default::default() })
 }
 
-fn network(mut s: Section<'_>, report: &Report, leased: Option<&NetworkName>) -> Option<Network> {
+fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) -> Option<Network> {
     let name: Option<NetworkName> = s.required("name", "a network needs a name", named);
     let driver = s.get("driver", driver).unwrap_or_default();
     let bridge: Option<IfName> = s.get("bridge", named);
@@ -71,11 +71,11 @@ fn network(mut s: Section<'_>, report: &Report, leased: Option<&NetworkName>) ->
         s.bad("masquerade", "an internal network has no way out to masquerade; remove the key");
     }
     let path = s.path().to_owned();
-    let sections = s.sections("pool", MOST_POOLS);
+    let sections = s.sections("pool", MAX_POOLS);
     s.finish();
     let wanted = sections.len();
     let pools: Vec<Pool> = sections.into_iter().filter_map(|p| pool(p, report)).collect();
-    // With a pool missing, the rest would be reported under wrong indexes.
+    // If a pool has errors, checking the others would report them under wrong indexes.
     if pools.len() != wanted {
         return None;
     }
@@ -100,7 +100,7 @@ fn driver(value: &Value) -> Result<Driver, String> {
     }
 }
 
-fn pool(mut s: Section<'_>, report: &Report) -> Option<Pool> {
+fn pool(mut s: Section<'_>, report: &Problems) -> Option<Pool> {
     let subnet: Option<IpNet> = s.required("subnet", "a pool needs a subnet", |v| {
         parsed(v, "a subnet like \"10.88.0.0/16\" or \"fd00:88::/64\"")
     });
@@ -113,12 +113,11 @@ fn pool(mut s: Section<'_>, report: &Report) -> Option<Pool> {
     Pool::new(subnet?, gateway, range, reserved).map_err(|e| nest(report, &path, e)).ok()
 }
 
-/// Addresses or subnets.
 fn reserved(value: &Value) -> Result<Vec<IpNet>, String> {
     let list = match value {
-        Value::Array(list) if list.len() <= MOST_RESERVED => list,
+        Value::Array(list) if list.len() <= MAX_RESERVED => list,
         Value::Array(list) => {
-            return Err(format!("{} entries; at most {MOST_RESERVED}", list.len()));
+            return Err(format!("{} entries; at most {MAX_RESERVED}", list.len()));
         }
         other => return Err(format!("{} is not a list; write [\"10.88.0.9\"]", shown(other))),
     };
@@ -129,8 +128,8 @@ fn reserved(value: &Value) -> Result<Vec<IpNet>, String> {
     list.iter().map(one).collect()
 }
 
-/// The domain says `pools[i]`; the file says `pool`.
-fn nest(report: &Report, path: &str, found: Invalid) {
+/// Renames the domain's field `pools[i]` to the file's `pool[i]`.
+fn nest(report: &Problems, path: &str, found: Invalid) {
     for v in found.violations {
         let field = match v.field.strip_prefix("pools") {
             Some(rest) => format!("pool{rest}"),
@@ -140,8 +139,8 @@ fn nest(report: &Report, path: &str, found: Invalid) {
     }
 }
 
-/// Names, bridges and subnets must differ between networks.
-fn check_together(all: &[Option<Network>], report: &Report) {
+/// Reports names, bridges and subnets that two networks have in common.
+fn check_together(all: &[Option<Network>], report: &Problems) {
     for (i, later) in all.iter().enumerate() {
         let Some(later) = later else { continue };
         for (j, earlier) in all.iter().enumerate().take(i) {
@@ -162,7 +161,7 @@ fn bridged(network: &Network) -> bool {
     network.driver == Driver::Bridge
 }
 
-fn check_subnets(later: (usize, &Network), earlier: (usize, &Network), report: &Report) {
+fn check_subnets(later: (usize, &Network), earlier: (usize, &Network), report: &Problems) {
     for (p, mine) in later.1.pools.iter().enumerate() {
         let other = earlier.1.pools.iter().find(|o| overlap(&o.subnet, &mine.subnet));
         if let Some(other) = other {

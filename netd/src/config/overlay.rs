@@ -1,4 +1,4 @@
-//! `[etcd]` and `[overlay]`.
+//! The sections `[etcd]` and `[overlay]`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -18,35 +18,36 @@ use netd_domain::NetworkName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const MOST_ENDPOINTS: usize = 32;
+const MAX_ENDPOINTS: usize = 32;
 
-/// The cluster that this node is part of.
+/// The cluster that this node is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
-    /// Where the cluster's truth is.
+    /// The etcd that holds the cluster's leases and configuration.
     pub etcd: Etcd,
     /// The network whose pools are the node's leases.
     pub network: NetworkName,
-    /// A target whose route leads out by the underlay's device, when no device is named.
+    /// If `underlay` is not set: the underlay is the device of the route to this address.
     pub can_reach: Option<IpAddr>,
-    /// What peers send to; `None`: the underlay device's first address.
+    /// The IPv4 address that other nodes send to; `None`: the underlay's first address.
     pub public_ip: Option<Ipv4Addr>,
-    /// The same of IPv6.
+    /// The same for IPv6.
     pub public_ipv6: Option<Ipv6Addr>,
-    /// Subnets that somebody else has given to this node, at most one a family; none:
-    /// chosen from the cluster's range.
+    /// The subnets to lease, at most one of each family; empty: netd chooses them from the
+    /// cluster's range.
     pub pod_cidr: Vec<IpNet>,
-    /// How long the node's leases last without it, seconds at least.
+    /// How long the node's leases last when it no longer renews them; at least 5 s.
     pub lease_ttl: Duration,
-    /// Where flannel's environment file is written; `None`: nowhere.
+    /// flannel's environment file (`subnet.env`); `None`: it is not written.
     pub subnet_file: Option<PathBuf>,
-    /// One of the node's subnets is docker0's: dockerd gives out its addresses, netd none.
+    /// Leases one subnet for docker0: dockerd gives out its addresses, netd gives out none.
     pub docker0: bool,
-    /// Unused addresses of the node's subnets lead nowhere rather than out.
+    /// Adds blackhole routes for the node's subnets, so that packets to unused addresses are
+    /// dropped instead of leaving the node.
     pub blackhole: bool,
-    /// Where netd-tunnel listens.
+    /// netd-tunnel's Unix socket.
     pub tunnel_socket: PathBuf,
-    /// How long a subnet beyond the first is kept when nothing uses it.
+    /// How long a subnet other than the first is kept when no endpoint uses it.
     pub keep_empty: Duration,
 }
 
@@ -55,26 +56,26 @@ pub struct Overlay {
 pub struct Etcd {
     /// URLs, at least one.
     pub endpoints: Vec<String>,
-    /// flannel's keys are under here.
+    /// The prefix of flannel's keys.
     pub prefix: String,
-    /// netd's own keys are under here.
+    /// The prefix of netd's own keys.
     pub netd_prefix: String,
-    /// PEM; `None`: the system's authorities.
+    /// PEM file of the authorities that sign etcd's certificates; `None`: the system's.
     pub ca_file: Option<PathBuf>,
-    /// PEM, with `key_file`.
+    /// PEM file of this node's certificate; needs `key_file`.
     pub cert_file: Option<PathBuf>,
-    /// PEM, with `cert_file`.
+    /// PEM file of the certificate's key; needs `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// With `password_file`.
+    /// etcd's user; needs `password_file`.
     pub username: Option<String>,
-    /// Its first line is the password.
+    /// The user's password is the first line of this file.
     pub password_file: Option<PathBuf>,
-    /// Of one request.
+    /// The time limit of one request: 100 ms to 1 min.
     pub timeout: Duration,
 }
 
-/// Keys without a default: who sets one means an overlay.
-const TELLING: [&str; 6] =
+/// Keys without a default. Setting one without etcd endpoints is a mistake.
+const NEED_ENDPOINTS: [&str; 6] =
     ["ca_file", "cert_file", "username", "public_ip", "public_ipv6", "pod_cidr"];
 
 /// Reads both sections; `None` without etcd endpoints.
@@ -82,7 +83,7 @@ pub(super) fn read(root: &mut Section<'_>, run_dir: &std::path::Path) -> Option<
     let mut etcd = root.section("etcd");
     let mut overlay = root.section("overlay");
     let configured = etcd.has("endpoints");
-    if !configured && TELLING.iter().any(|key| etcd.has(key) || overlay.has(key)) {
+    if !configured && NEED_ENDPOINTS.iter().any(|key| etcd.has(key) || overlay.has(key)) {
         etcd.bad("endpoints", "needed for an overlay, e.g. [\"http://127.0.0.1:2379\"]");
     }
     let endpoints = etcd.get("endpoints", endpoints).unwrap_or_default();
@@ -172,7 +173,7 @@ fn overlay_section(s: &mut Section<'_>, etcd: Etcd, run_dir: &std::path::Path) -
     })
 }
 
-/// A list, or a text with commas (flags and environment).
+/// A list, or a string with commas (flags and environment).
 fn list(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Array(all) => all.iter().map(text).collect(),
@@ -182,8 +183,8 @@ fn list(value: &Value) -> Result<Vec<String>, String> {
 
 fn endpoints(value: &Value) -> Result<Vec<String>, String> {
     let all = list(value)?;
-    if all.is_empty() || all.len() > MOST_ENDPOINTS {
-        return Err(format!("{} URLs; 1 to {MOST_ENDPOINTS} are possible", all.len()));
+    if all.is_empty() || all.len() > MAX_ENDPOINTS {
+        return Err(format!("{} URLs; 1 to {MAX_ENDPOINTS} are possible", all.len()));
     }
     for url in &all {
         let parsed = url.parse::<http::Uri>().ok();
@@ -200,7 +201,7 @@ fn endpoints(value: &Value) -> Result<Vec<String>, String> {
     Ok(all)
 }
 
-/// A key prefix as flannel takes it: `/a/b`, without the slash at the end.
+/// A key prefix as flannel uses it: `/a/b`, without a slash at the end.
 fn prefix(value: &Value) -> Result<String, String> {
     let given = text(value)?;
     let given = given.trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! Reads TOML tables key by key, so that one wrong key hides no other.
+//! Reads TOML tables key by key, so that one wrong key does not hide another.
 
 use std::cell::RefCell;
 
@@ -7,15 +7,15 @@ use toml::{Table, Value};
 use super::{suggest::closest, values::shown};
 use netd_domain::Invalid;
 
-/// What all sections of one configuration report to.
+/// Collects the errors of all sections of one configuration.
 #[derive(Default)]
-pub(super) struct Report {
+pub(super) struct Problems {
     bad: RefCell<Invalid>,
-    /// Paths that flags or environment gave, with what to call them in an error.
+    /// Keys that were set by flags or the environment, and how errors name their source.
     origins: Vec<(String, String)>,
 }
 
-impl Report {
+impl Problems {
     pub(super) fn new(origins: Vec<(String, String)>) -> Self {
         Self { bad: RefCell::default(), origins }
     }
@@ -31,16 +31,16 @@ impl Report {
     }
 }
 
-/// One table; [`Section::finish`] reports the keys that nobody asked for.
+/// One table. [`Section::finish`] reports the keys that were not read.
 pub(super) struct Section<'a> {
     path: String,
     table: Table,
     known: Vec<&'static str>,
-    report: &'a Report,
+    report: &'a Problems,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: Table, report: &'a Report) -> Self {
+    pub(super) fn root(table: Table, report: &'a Problems) -> Self {
         Self { path: String::new(), table, known: vec![], report }
     }
 
@@ -49,22 +49,22 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Where this table is: `network[1].pool[0]`.
+    /// The path of this table: `network[1].pool[0]`.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Records a problem with a key of this table.
+    /// Reports a problem with a key of this table.
     pub(super) fn bad(&self, key: &str, problem: impl std::fmt::Display) {
         self.report.add(&self.path_of(key), problem);
     }
 
-    /// Whether the key is there, right or wrong.
+    /// Whether the table has the key, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// Takes what is under `key`; `None` when absent or wrong (and then reported).
+    /// Removes `key` and parses its value; `None` if absent, or if invalid and reported.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -75,7 +75,7 @@ impl<'a> Section<'a> {
         parse(&value).map_err(|problem| self.bad(key, problem)).ok()
     }
 
-    /// As [`Section::get`], and a key that is not there is reported with `why`.
+    /// Like [`Section::get`]; if the key is absent, `why` is reported.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -88,7 +88,7 @@ impl<'a> Section<'a> {
         self.get(key, parse)
     }
 
-    /// The table under `key`; an empty one when absent or no table.
+    /// The table under `key`; an empty one if it is absent or not a table.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let table = self.get(key, |v| match v {
             Value::Table(t) => Ok(t.clone()),
@@ -98,8 +98,8 @@ impl<'a> Section<'a> {
         Section { path, table: table.unwrap_or_default(), known: vec![], report: self.report }
     }
 
-    /// The array of tables under `key`; at most `most`.
-    pub(super) fn sections(&mut self, key: &'static str, most: usize) -> Vec<Section<'a>> {
+    /// The array of tables under `key`; more than `max` tables are an error.
+    pub(super) fn sections(&mut self, key: &'static str, max: usize) -> Vec<Section<'a>> {
         let path = self.path_of(key);
         let heading: String = path.split('.').map(|p| p.split('[').next().unwrap_or(p)).fold(
             String::new(),
@@ -108,8 +108,8 @@ impl<'a> Section<'a> {
             },
         );
         let list = self.get(key, |v| match v {
-            Value::Array(all) if all.len() > most => {
-                Err(format!("{} entries; at most {most} are possible", all.len()))
+            Value::Array(all) if all.len() > max => {
+                Err(format!("{} entries; at most {max} are possible", all.len()))
             }
             Value::Array(all) => Ok(all.clone()),
             other => Err(format!("{} is not a list of tables; write [[{heading}]]", shown(other))),
@@ -130,7 +130,7 @@ impl<'a> Section<'a> {
         found
     }
 
-    /// Reports every key that was not asked for.
+    /// Reports every key that was not read.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let closest = closest(key, &self.known);

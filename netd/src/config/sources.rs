@@ -1,4 +1,4 @@
-//! Flags, environment and file, put over one another.
+//! Combines flags and environment with the file: flags and environment win.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
     Config, Gc, Log, MIN_GRACE,
     duration::{duration, duration_text},
     networks, overlay,
-    section::{Report, Section},
+    section::{Problems, Section},
     values::{self, LogFormat, named, text},
 };
 use netd_domain::Invalid;
@@ -23,35 +23,35 @@ pub struct Override {
     pub path: &'static str,
     /// For errors: `--gc-grace or NETD_GC_GRACE`.
     pub origin: String,
-    /// The value, as it would stand between quotes in the file.
+    /// The value, as it would be between quotes in the file.
     pub value: String,
 }
 
-/// Everything a configuration is made from; reads nothing itself.
+/// Everything that a configuration is made from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// For errors; the file may be absent.
+    /// The file's path, for errors.
     pub file: PathBuf,
-    /// The file's text; empty if there is none.
+    /// The file's text; empty if there is no file.
     pub text: String,
-    /// Go before the file.
+    /// Replace what the file says.
     pub overrides: Vec<Override>,
-    /// This machine's name, for `node`.
+    /// This machine's name: the default of `node`.
     pub hostname: String,
 }
 
 impl Sources {
-    /// Puts the sources together and checks the whole.
+    /// Combines the sources and checks every key.
     ///
     /// # Errors
-    /// Every wrong key of all sources, with its path.
+    /// All wrong keys of all sources, each with its path.
     pub fn config(self) -> Result<Config, Invalid> {
         let mut table = self.table()?;
         for given in &self.overrides {
             put(&mut table, given.path, &given.value);
         }
         let named = self.overrides.iter().map(|o| (o.path.to_owned(), o.origin.clone()));
-        let report = Report::new(named.collect());
+        let report = Problems::new(named.collect());
         let config = read(Section::root(table, &report), &report, &self.hostname);
         report.into_result()?;
         config.ok_or_else(|| Invalid::field("node", "no name"))
@@ -66,8 +66,8 @@ impl Sources {
     }
 }
 
-/// Sets `a.b` to a text. Where the file has something else than a table at `a`,
-/// that is left there to be reported.
+/// Sets `a.b` to a string. If the file has something other than a table at `a`, it is left
+/// as it is; reading it will report the error.
 fn put(table: &mut Table, path: &str, value: &str) {
     let value = Value::String(value.to_owned());
     match path.split_once('.') {
@@ -83,8 +83,8 @@ fn put(table: &mut Table, path: &str, value: &str) {
     }
 }
 
-/// `None` only when something was reported.
-fn read(mut root: Section<'_>, report: &Report, hostname: &str) -> Option<Config> {
+/// `None` only if an error was reported.
+fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Config> {
     let node = node(&mut root, hostname);
     let run_dir = root.get("run_dir", values::path).unwrap_or_else(|| "/run/netd".into());
     let socket = root.get("socket", values::socket);
@@ -120,7 +120,7 @@ fn read(mut root: Section<'_>, report: &Report, hostname: &str) -> Option<Config
     })
 }
 
-/// The configured name, or the machine's in lower case as kubelet takes it.
+/// The configured name, or the machine's name in lower case, which kubelet uses.
 fn node(root: &mut Section<'_>, hostname: &str) -> Option<String> {
     if root.has("node") {
         return root.get("node", |v| values::node_name(&text(v)?));

@@ -1,4 +1,4 @@
-//! Values of single keys.
+//! Parses the values of single keys.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -7,13 +7,13 @@ use tracing_subscriber::EnvFilter;
 
 use super::suggest::closest;
 
-/// Where the log goes.
+/// The format and destination of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// The journal when standard error is connected to it, else text.
+    /// The journal if standard error is connected to it; otherwise text.
     #[default]
     Auto,
-    /// Lines for people, on standard error.
+    /// Text on standard error.
     Text,
     /// One JSON object a line, on standard error.
     Json,
@@ -21,12 +21,12 @@ pub enum LogFormat {
     Journald,
 }
 
-/// Who besides root may use the socket.
+/// The group that may use the socket besides root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketGroup {
-    /// By name; looked up when the socket is made.
+    /// A group's name; it is looked up when the socket is made.
     Name(String),
-    /// By number.
+    /// A group's number.
     Gid(u32),
 }
 
@@ -39,22 +39,22 @@ impl fmt::Display for SocketGroup {
     }
 }
 
-/// A refused value, short enough to show.
+/// A wrong value, shortened for an error.
 pub(super) fn shown(value: &Value) -> String {
-    const MOST: usize = 64;
+    const MAX_CHARS: usize = 64;
     let whole = match value {
         Value::Table(_) => "a table".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::String(s) => {
-            let cut: String = s.chars().take(MOST + 1).collect();
+            let cut: String = s.chars().take(MAX_CHARS + 1).collect();
             format!("\"{}\"", cut.escape_debug())
         }
         other => other.to_string(),
     };
-    if whole.chars().count() <= MOST + 2 {
+    if whole.chars().count() <= MAX_CHARS + 2 {
         return whole;
     }
-    format!("{}...\"", whole.chars().take(MOST).collect::<String>())
+    format!("{}...\"", whole.chars().take(MAX_CHARS).collect::<String>())
 }
 
 pub(super) fn text(value: &Value) -> Result<String, String> {
@@ -67,7 +67,7 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
     Ok(s.clone())
 }
 
-/// A text that `T` can be read from; `what` says what is expected.
+/// A string that parses as `T`; `what` says in errors what is expected.
 pub(super) fn parsed<T: FromStr>(value: &Value, what: &str) -> Result<T, String>
 where
     T::Err: fmt::Display,
@@ -76,7 +76,7 @@ where
     s.parse().map_err(|e| format!("{} is not {what} ({e})", shown(value)))
 }
 
-/// As [`parsed`], for types whose errors name the value and the rule.
+/// Like [`parsed`], for types whose errors name the value and the rule.
 pub(super) fn named<T: FromStr>(value: &Value) -> Result<T, String>
 where
     T::Err: fmt::Display,
@@ -84,7 +84,7 @@ where
     text(value)?.parse().map_err(|e: T::Err| e.to_string())
 }
 
-/// `true` or `false`; as text too, for the environment's sake.
+/// `true` or `false`; as a string too, because the environment has only strings.
 pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(b) => Ok(*b),
@@ -149,7 +149,7 @@ pub(super) fn listen(value: &Value) -> Result<Option<SocketAddr>, String> {
         .map(Some)
 }
 
-/// A packet mark of one bit, as a number or as text: `0x2000`.
+/// A packet mark of one bit, as a number or as a string: `0x2000`.
 pub(super) fn mark(value: &Value) -> Result<u32, String> {
     let number = match value {
         Value::Integer(n) => u32::try_from(*n).ok(),
@@ -193,13 +193,13 @@ pub(super) fn log_format(value: &Value) -> Result<LogFormat, String> {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A level, or directives. A lone word that is no level would be taken for a
-/// target and silence everything else: refused.
+/// A level, or directives. A single word that is not a level is an error: the filter would
+/// take it for a target and silence everything else.
 pub(super) fn log_filter(value: &Value) -> Result<String, String> {
     let filter = text(value)?;
     for word in filter.split(',').map(str::trim) {
-        let lone = !word.contains(['=', '[', '{']);
-        if lone && !LEVELS.contains(&word.to_lowercase().as_str()) {
+        let is_single = !word.contains(['=', '[', '{']);
+        if is_single && !LEVELS.contains(&word.to_lowercase().as_str()) {
             let like = closest(word, &LEVELS);
             let hint = like.map(|l| format!("did you mean \"{l}\"?"));
             let hint = hint.unwrap_or_else(|| format!("levels: {}", LEVELS.join(", ")));

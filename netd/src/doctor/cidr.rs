@@ -1,4 +1,4 @@
-//! Pools against the routes and addresses that the host has already.
+//! Checks that no pool overlaps with the host's routes and addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,9 +9,8 @@ use netd_domain::{Network, network::overlap};
 
 const CHECK: &str = "addresses";
 
-/// A route or an address of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Known {
+struct HostNet {
     net: IpNet,
     device: String,
     /// "route" or "address".
@@ -26,8 +25,7 @@ pub(super) fn check(networks: &[Network]) -> Vec<Finding> {
     judge(&known, networks)
 }
 
-/// The host's addresses.
-fn addresses() -> Vec<Known> {
+fn addresses() -> Vec<HostNet> {
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
     all.filter_map(|found| {
         let address = found.address?;
@@ -36,13 +34,13 @@ fn addresses() -> Vec<Known> {
             (_, Some(v6)) => v6.ip().into(),
             _ => return None,
         };
-        Some(Known { net: IpNet::from(ip), device: found.interface_name, kind: "address" })
+        Some(HostNet { net: IpNet::from(ip), device: found.interface_name, kind: "address" })
     })
     .collect()
 }
 
-/// `/proc/net/route`: destination and mask as the kernel's own-endian hex words.
-fn routes_v4(text: &str) -> Vec<Known> {
+/// `/proc/net/route`: destination and mask are hex words in the machine's byte order.
+fn routes_v4(text: &str) -> Vec<HostNet> {
     let line = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let word = |i: usize| {
@@ -50,24 +48,24 @@ fn routes_v4(text: &str) -> Vec<Known> {
             Some(Ipv4Addr::from(word.to_ne_bytes()))
         };
         let net = IpNet::with_netmask(word(1)?.into(), word(7)?.into()).ok()?;
-        Some(Known { net, device: (*columns.first()?).to_owned(), kind: "route" })
+        Some(HostNet { net, device: (*columns.first()?).to_owned(), kind: "route" })
     };
     text.lines().skip(1).filter_map(line).collect()
 }
 
 /// `/proc/net/ipv6_route`: destination, prefix length, ..., device.
-fn routes_v6(text: &str) -> Vec<Known> {
+fn routes_v6(text: &str) -> Vec<HostNet> {
     let line = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let ip = Ipv6Addr::from(u128::from_str_radix(columns.first()?, 16).ok()?);
         let length = u8::from_str_radix(columns.get(1)?, 16).ok()?;
         let net = IpNet::new(ip.into(), length).ok()?;
-        Some(Known { net, device: (*columns.last()?).to_owned(), kind: "route" })
+        Some(HostNet { net, device: (*columns.last()?).to_owned(), kind: "route" })
     };
     text.lines().filter_map(line).collect()
 }
 
-fn judge(known: &[Known], networks: &[Network]) -> Vec<Finding> {
+fn judge(known: &[HostNet], networks: &[Network]) -> Vec<Finding> {
     let ours = |device: &str| {
         device.starts_with("nd") || networks.iter().any(|n| n.bridge.as_str() == device)
     };
@@ -89,22 +87,22 @@ fn judge(known: &[Known], networks: &[Network]) -> Vec<Finding> {
     found
 }
 
-fn conflict(network: &Network, subnet: &IpNet, known: &Known) -> Finding {
-    let Known { net, device, kind } = known;
+fn conflict(network: &Network, subnet: &IpNet, known: &HostNet) -> Finding {
+    let HostNet { net, device, kind } = known;
     let what =
         format!("pool {subnet} of {} overlaps with the {kind} {net} on {device}", network.name);
-    let mend = "choose another subnet for the pool, or take the route or address away";
-    // A wider route loses against the pool's: only what the pool covers is cut off.
+    let fix = "choose another subnet for the pool, or remove the route or address";
+    // The pool's route is more specific than a wider one, so only the pool's part is lost.
     if net.prefix_len() < subnet.prefix_len() {
         return Finding::warn(CHECK, what)
             .breaks(format!("hosts in {subnet} behind {device} can't be reached from this node"))
-            .mend(mend);
+            .fix(fix);
     }
     Finding::fail(CHECK, what)
         .breaks(format!(
             "pods with addresses in {net} can't be reached: the host sends to {device}"
         ))
-        .mend(mend)
+        .fix(fix)
 }
 
 #[cfg(test)]
@@ -135,8 +133,8 @@ mod tests {
         assert_eq!(v6.len(), 1);
     }
 
-    fn known(net: &str, device: &str) -> Known {
-        Known { net: net.parse().unwrap(), device: device.into(), kind: "route" }
+    fn known(net: &str, device: &str) -> HostNet {
+        HostNet { net: net.parse().unwrap(), device: device.into(), kind: "route" }
     }
 
     #[test]

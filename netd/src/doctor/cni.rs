@@ -1,4 +1,4 @@
-//! CNI configurations: whether the runtime's first is netd's, and can be run.
+//! Checks the CNI configurations: the first one must be netd's, and its plugin installed.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::{containerd::CniPaths, finding::Finding};
 
 const CHECK: &str = "cni";
-/// The plugin's name in a configuration, and its file's in the plugin directory.
+/// The plugin's type in a configuration, which is also its file name in the directory of plugins.
 const PLUGIN: &str = "netd-hook";
 
 /// One file of the configuration directory.
 #[derive(Debug)]
 struct Conf {
     name: String,
-    /// Its plugins' types, or why it can't be read.
+    /// The types of its plugins, or why it can't be read.
     types: Result<Vec<String>, String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn check(paths: &CniPaths) -> Vec<Finding> {
                 .breaks(
                     "containerd can't ask netd for a pod's network: pods stay in ContainerCreating",
                 )
-                .mend(format!(
+                .fix(format!(
                     "netd-hook install; the directory must be containerd's bin_dir ({})",
                     dirs.join(", ")
                 )),
@@ -74,8 +74,8 @@ fn judge(confs: &[Conf], directory: &str, max_conf: i64) -> Vec<Finding> {
         if let Err(reason) = &conf.types {
             found.push(
                 Finding::warn(CHECK, format!("{directory}/{}: {reason}", conf.name))
-                    .breaks("containerd leaves it out, or loads no network at all")
-                    .mend("correct it or take it away"),
+                    .breaks("containerd ignores it, or loads no network at all")
+                    .fix("correct it or remove it"),
             );
         }
     }
@@ -85,7 +85,7 @@ fn judge(confs: &[Conf], directory: &str, max_conf: i64) -> Vec<Finding> {
         found.push(
             Finding::fail(CHECK, format!("no configuration in {directory} names {PLUGIN}{other}"))
                 .breaks("pods do not get their network from netd")
-                .mend(install),
+                .fix(install),
         );
         return found;
     };
@@ -95,7 +95,7 @@ fn judge(confs: &[Conf], directory: &str, max_conf: i64) -> Vec<Finding> {
         found.push(
             Finding::fail(CHECK, what)
                 .breaks("containerd takes the first in order: pods get their network from that one")
-                .mend(format!("move the others out of {directory}, and drain the node first")),
+                .fix(format!("move the others out of {directory}, and drain the node first")),
         );
     }
     let later: Vec<_> = usable.iter().skip(mine + 1).map(|c| c.name.as_str()).collect();
@@ -104,7 +104,7 @@ fn judge(confs: &[Conf], directory: &str, max_conf: i64) -> Vec<Finding> {
         found.push(
             Finding::warn(CHECK, what)
                 .breaks("pods get interfaces from several network managers")
-                .mend("set max_conf_num = 1, or take the others away"),
+                .fix("set max_conf_num = 1, or remove the others"),
         );
     }
     if found.is_empty() {

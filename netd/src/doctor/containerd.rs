@@ -1,4 +1,4 @@
-//! containerd's configuration: formats 2 (1.7) and 3 and later (2.x).
+//! Checks containerd's configuration: format 2 (containerd 1.7), 3 and later (2.x).
 
 use std::path::{Path, PathBuf};
 
@@ -9,37 +9,37 @@ use crate::exec::output;
 
 const CHECK: &str = "containerd";
 const NRI: &str = "io.containerd.nri.v1.nri";
-/// Where CNI's settings are: from containerd 2.0, and before.
+/// The plugins that have the settings for CNI: from containerd 2.0, and before.
 const CRI: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
-const MOST_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = 4 << 20;
 
-/// What is known about the containerd of this host.
+/// containerd as it is installed on this host.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct Runtime {
     file: PathBuf,
     file_exists: bool,
-    /// Merged with its imports; empty when there is no file.
+    /// Merged with its imports; empty if there is no file.
     config: Table,
-    /// Files that can't be read, with reasons.
+    /// Files that can't be read, each with the reason.
     unread: Vec<String>,
-    /// Major and minor, of the installed program.
+    /// Major and minor version of the program; `None`: it can't be run.
     version: Option<(u32, u32)>,
 }
 
-/// Where containerd looks for networks.
+/// Where containerd looks for CNI configurations and plugins.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CniPaths {
     pub conf_dir: PathBuf,
     pub bin_dirs: Vec<PathBuf>,
-    /// How many configurations it loads; 0: all.
+    /// How many configurations containerd loads; 0: all.
     pub max_conf: i64,
 }
 
-/// Asks containerd what it makes of the file: it knows its own defaults, which
-/// distributions change, and how it merges imports. Without it, the file is read here.
-pub(super) fn read(file: &Path, program: &str) -> Facts {
+/// Asks containerd for its effective configuration, because distributions change its
+/// defaults and versions merge imports differently. If it can't be run, the files are read.
+pub(super) fn read(file: &Path, program: &str) -> Runtime {
     let version = output(program, &["--version"], "").ok().and_then(|text| version(&text));
-    let mut facts = Facts { file: file.to_owned(), version, ..Default::default() };
+    let mut facts = Runtime { file: file.to_owned(), version, ..Default::default() };
     let path = file.to_string_lossy();
     facts.file_exists = file.exists();
     let asked = match facts.file_exists {
@@ -53,7 +53,7 @@ pub(super) fn read(file: &Path, program: &str) -> Facts {
     facts
 }
 
-fn read_files(facts: &mut Facts) {
+fn read_files(facts: &mut Runtime) {
     facts.config = load(&facts.file, &mut facts.unread).unwrap_or_default();
     for import in imports(&facts.config, &facts.file) {
         let part = load(&import, &mut facts.unread).unwrap_or_default();
@@ -70,11 +70,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
     })
 }
 
-/// `None` when there is no such file or it can't be used.
+/// `None` if there is no such file, or it can't be read.
 fn load(file: &Path, unread: &mut Vec<String>) -> Option<Table> {
     let length = std::fs::metadata(file).map(|m| m.len()).ok()?;
-    if length > MOST_BYTES {
-        unread.push(format!("{} is larger than {MOST_BYTES} bytes", file.display()));
+    if length > MAX_BYTES {
+        unread.push(format!("{} is larger than {MAX_BYTES} bytes", file.display()));
         return None;
     }
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
@@ -82,7 +82,7 @@ fn load(file: &Path, unread: &mut Vec<String>) -> Option<Table> {
     table.map_err(|e| unread.push(format!("{}: {e}", file.display()))).ok()
 }
 
-/// The files that `imports` names: paths, relative to the file, with `*` in the last part.
+/// The files that `imports` names: paths relative to the file, with `*` in the last part.
 fn imports(config: &Table, file: &Path) -> Vec<PathBuf> {
     let Some(Value::Array(patterns)) = config.get("imports") else { return vec![] };
     let base = file.parent().unwrap_or(Path::new("/"));
@@ -109,9 +109,9 @@ fn imports(config: &Table, file: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Puts an import over what there is. Before containerd 2.0 an import replaces the
-/// whole section of a plugin; since then sections are merged (containerd's pull
-/// request 9982).
+/// Merges an import into the configuration. Before containerd 2.0 an import replaces the
+/// whole section of a plugin; since then sections are merged (containerd's pull request
+/// 9982).
 fn merge(into: &mut Table, from: Table, deep: bool, depth: usize) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
@@ -127,7 +127,7 @@ fn merge(into: &mut Table, from: Table, deep: bool, depth: usize) {
     }
 }
 
-impl Facts {
+impl Runtime {
     fn merges_deeply(&self) -> bool {
         self.version.map_or_else(|| self.format() >= 3, |(major, _)| major >= 2)
     }
@@ -140,7 +140,7 @@ impl Facts {
         self.config.get("plugins")?.get(id)?.as_table()
     }
 
-    /// containerd's defaults where it is silent.
+    /// The settings for CNI; containerd's defaults for those that are not set.
     pub(super) fn cni(&self) -> CniPaths {
         let sections = CRI.iter().filter_map(|id| self.plugin(id)?.get("cni")?.as_table());
         let first = sections.into_iter().next();
@@ -158,7 +158,7 @@ impl Facts {
         }
     }
 
-    /// Off unless told otherwise in 1.7, on from 2.0.
+    /// By default NRI is off in 1.7 and on from 2.0.
     fn nri_enabled(&self) -> bool {
         let told = self.plugin(NRI).and_then(|nri| nri.get("disable")).and_then(Value::as_bool);
         match told {
@@ -173,13 +173,13 @@ impl Facts {
     }
 }
 
-pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+pub(super) fn judge(facts: &Runtime) -> Vec<Finding> {
     let file = facts.file.display();
     if !facts.file_exists && facts.version.is_none() {
         return vec![
             Finding::warn(CHECK, format!("neither a program containerd nor {file}"))
                 .breaks("nothing, if another runtime runs the pods: it could not be examined")
-                .mend("name them with --containerd and --containerd-config"),
+                .fix("name them with --containerd and --containerd-config"),
         ];
     }
     let mut found: Vec<_> = facts
@@ -188,7 +188,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         .map(|problem| {
             Finding::fail(CHECK, problem.clone())
                 .breaks("containerd does not start with it, or starts with other settings")
-                .mend("correct the file; containerd config dump shows what containerd makes of it")
+                .fix("correct the file; containerd config dump prints what containerd reads")
         })
         .collect();
     let disabled = facts.disabled();
@@ -197,24 +197,24 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         found.push(
             Finding::fail(CHECK, format!("{file} disables the plugin \"{name}\""))
                 .breaks("kubelet and crictl can't run pods: containerd has no CRI")
-                .mend("take it out of disabled_plugins and restart containerd"),
+                .fix("take it out of disabled_plugins and restart containerd"),
         );
     }
     if let Some((1, minor @ ..=6)) = facts.version {
         found.push(
             Finding::fail(CHECK, format!("containerd 1.{minor} is too old"))
                 .breaks("it has no NRI, and is not among the versions netd is tested with")
-                .mend("install containerd 1.7.24 or later, or 2.x"),
+                .fix("install containerd 1.7.24 or later, or 2.x"),
         );
     } else if disabled.contains(&NRI) || !facts.nri_enabled() {
         found.push(
             Finding::warn(CHECK, format!("NRI is off ({file})"))
                 .breaks("labels and annotations of pods, additional networks, waiting for the attach before containers start; pods' main network works")
-                .mend(format!("[plugins.\"{NRI}\"] disable = false, then restart containerd")),
+                .fix(format!("[plugins.\"{NRI}\"] disable = false, then restart containerd")),
         );
     }
     if !facts.file_exists {
-        found.push(Finding::ok(CHECK, format!("no {file}: containerd's defaults count")));
+        found.push(Finding::ok(CHECK, format!("no {file}: containerd uses its defaults")));
     } else if found.is_empty() {
         found.push(Finding::ok(CHECK, format!("{file} suits netd")));
     }
@@ -227,8 +227,8 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Severity;
 
-    fn facts(text: &str, version: Option<(u32, u32)>) -> Facts {
-        Facts { file_exists: true, config: text.parse().unwrap(), version, ..Default::default() }
+    fn facts(text: &str, version: Option<(u32, u32)>) -> Runtime {
+        Runtime { file_exists: true, config: text.parse().unwrap(), version, ..Default::default() }
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(judge(&facts(off, Some((2, 1))))[0].severity, Severity::Warn);
         assert_eq!(judge(&facts("version = 3", Some((2, 1))))[0].severity, Severity::Ok);
         assert_eq!(judge(&facts("", Some((1, 6))))[0].severity, Severity::Fail);
-        assert!(judge(&Facts::default())[0].what.starts_with("neither"));
+        assert!(judge(&Runtime::default())[0].what.starts_with("neither"));
     }
 
     #[test]

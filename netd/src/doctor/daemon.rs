@@ -1,4 +1,4 @@
-//! The running netd, and what it left on the host.
+//! Checks the running netd, and finds host interfaces that belong to no endpoint.
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::terminal::Failure;
 const CHECK: &str = "netd";
 const STALE: &str = "leftovers";
 
-/// What netd says of itself.
+/// What the running netd answers.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct DaemonReport {
     status: GetStatusResponse,
-    /// Names of its endpoints' interfaces on the host.
+    /// Names of the host interfaces of all endpoints.
     host_links: HashSet<String>,
 }
 
-/// Asks netd; the text says why there is no answer.
-pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<Facts, String> {
+/// Asks netd; the error says why there is no answer.
+pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport, String> {
     let asked = async {
         let channel = connect(socket, timeout).await?;
         let mut node = NodeServiceClient::new(channel.clone());
@@ -35,12 +35,12 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<Facts, Strin
             let page = endpoints.list_endpoints(request.clone()).await?.into_inner();
             host_links.extend(page.endpoints.into_iter().map(|e| e.host_interface));
             if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
-                return Ok(Facts { status, host_links });
+                return Ok(DaemonReport { status, host_links });
             }
             request.page_token = page.next_page_token;
         }
     };
-    let answer: Result<Facts, Failure> = asked.await;
+    let answer: Result<DaemonReport, Failure> = asked.await;
     answer.map_err(|failure| {
         let lines = failure.lines();
         let first = lines.first().map(String::as_str).unwrap_or_default();
@@ -48,14 +48,14 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<Facts, Strin
     })
 }
 
-pub(super) fn judge(netd: &Result<Facts, String>) -> Vec<Finding> {
+pub(super) fn judge(netd: &Result<DaemonReport, String>) -> Vec<Finding> {
     let facts = match netd {
         Ok(facts) => facts,
         Err(reason) => {
             return vec![
                 Finding::fail(CHECK, reason)
                     .breaks("pods can't be started or stopped; those that run keep their network")
-                    .mend("systemctl start netd; systemctl status netd says why it does not"),
+                    .fix("systemctl start netd; systemctl status netd says why it does not"),
             ];
         }
     };
@@ -63,27 +63,27 @@ pub(super) fn judge(netd: &Result<Facts, String>) -> Vec<Finding> {
     let mut found: Vec<_> = unready
         .map(|c| {
             let what = format!("{} is not ready: {}", c.name, c.reason);
-            let mend = "do what the reason says; netd's log has more: journalctl -u netd";
-            // A part that keeps no pod from its network doesn't make the node unready.
+            let fix = "do what the reason says; netd's log has more: journalctl -u netd";
+            // If the node is ready all the same, pods do not need this part.
             match facts.status.ready {
-                true => Finding::warn(CHECK, what).breaks("what the reason names").mend(mend),
-                false => Finding::fail(CHECK, what)
-                    .breaks("pods that need it can't be started")
-                    .mend(mend),
+                true => Finding::warn(CHECK, what).breaks("what the reason says").fix(fix),
+                false => {
+                    Finding::fail(CHECK, what).breaks("pods that need it can't be started").fix(fix)
+                }
             }
         })
         .collect();
     let lacking = facts.status.capabilities.iter().filter(|c| !c.available);
     found.extend(lacking.map(|c| {
-        Finding::warn(CHECK, format!("netd goes without {}: {}", c.name, c.detail))
-            .breaks("what needs it; the detail says what follows")
-            .mend("use a kernel that has it, if you need it")
+        Finding::warn(CHECK, format!("this kernel lacks {}: {}", c.name, c.detail))
+            .breaks("what needs it; the finding says what")
+            .fix("use a kernel that has it, if pods need it")
     }));
     if !facts.status.ready && found.is_empty() {
         found.push(
             Finding::fail(CHECK, "netd is not ready and does not say why")
                 .breaks("pods can't be started")
-                .mend("see its log: journalctl -u netd"),
+                .fix("see its log: journalctl -u netd"),
         );
     }
     if found.is_empty() {
@@ -93,30 +93,30 @@ pub(super) fn judge(netd: &Result<Facts, String>) -> Vec<Finding> {
     found
 }
 
-/// Names of the host's network devices.
 pub(super) fn host_links() -> Vec<String> {
     let all = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     all.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// `nd` and twelve hex digits: see [`netd_domain::EndpointKey::host_ifname`].
-fn is_endpoints(name: &str) -> bool {
+/// Whether it is `nd` and twelve hex digits, as [`netd_domain::EndpointKey::host_ifname`]
+/// makes them.
+fn is_host_ifname(name: &str) -> bool {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     name.strip_prefix("nd").is_some_and(|rest| rest.len() == 12 && rest.bytes().all(hex))
 }
 
-/// Devices of ours that no endpoint has. Only a running netd can say that.
-pub(super) fn stale(netd: &Result<Facts, String>, links: &[String]) -> Vec<Finding> {
+/// Devices with netd's names that no endpoint has. Only a running netd knows that.
+pub(super) fn stale(netd: &Result<DaemonReport, String>, links: &[String]) -> Vec<Finding> {
     let Ok(facts) = netd else { return vec![] };
-    let ours = links.iter().filter(|name| is_endpoints(name));
+    let ours = links.iter().filter(|name| is_host_ifname(name));
     let left: Vec<_> = ours.filter(|n| !facts.host_links.contains(*n)).cloned().collect();
     if left.is_empty() {
-        return vec![Finding::ok(STALE, "every device of netd's belongs to an endpoint")];
+        return vec![Finding::ok(STALE, "every device with a name of netd belongs to an endpoint")];
     }
     vec![
         Finding::warn(STALE, format!("no endpoint has {}", left.join(", ")))
-            .breaks("nothing at once; they take room, and netd is removing them or has lost them")
-            .mend("look again in a minute; what stays, remove: ip link del NAME"),
+            .breaks("nothing now: netd is removing them, or does not know them")
+            .fix("check again in a minute, and remove those that are left: ip link del NAME"),
     ]
 }
 
@@ -128,8 +128,8 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Severity;
 
-    fn facts(status: GetStatusResponse, links: &[&str]) -> Result<Facts, String> {
-        Ok(Facts { status, host_links: links.iter().map(|l| (*l).to_owned()).collect() })
+    fn facts(status: GetStatusResponse, links: &[&str]) -> Result<DaemonReport, String> {
+        Ok(DaemonReport { status, host_links: links.iter().map(|l| (*l).to_owned()).collect() })
     }
 
     #[test]

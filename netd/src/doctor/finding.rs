@@ -1,32 +1,31 @@
-//! What a check says.
+//! The result of a check.
 
 use serde::Serialize;
 
 use crate::terminal::table;
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// Something does not work, pods' main network does; or it may come to that.
+    /// Pods get their main network, but something else does not work or may stop working.
     Warn,
-    /// Pods do not get their network.
+    /// Pods do not get their network, or it does not work.
     Fail,
 }
 
-/// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub check: &'static str,
     pub severity: Severity,
-    /// What is so.
+    /// What was found.
     pub what: String,
     /// What does not work because of it.
     pub breaks: String,
-    /// What to do.
-    pub mend: String,
+    /// What to do. The JSON field keeps its first name.
+    #[serde(rename = "mend")]
+    pub fix: String,
 }
 
 impl Finding {
@@ -43,7 +42,7 @@ impl Finding {
     }
 
     fn new(check: &'static str, severity: Severity, what: String) -> Self {
-        Self { check, severity, what, breaks: String::new(), mend: String::new() }
+        Self { check, severity, what, breaks: String::new(), fix: String::new() }
     }
 
     pub(super) fn breaks(mut self, text: impl Into<String>) -> Self {
@@ -51,13 +50,13 @@ impl Finding {
         self
     }
 
-    pub(super) fn mend(mut self, text: impl Into<String>) -> Self {
-        self.mend = text.into();
+    pub(super) fn fix(mut self, text: impl Into<String>) -> Self {
+        self.fix = text.into();
         self
     }
 }
 
-/// All findings, the worst first in the text.
+/// All findings. The text explains the worst ones first.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     healthy: bool,
@@ -88,7 +87,7 @@ impl Report {
         bad.sort_by_key(|f| std::cmp::Reverse(f.severity));
         for f in bad {
             text.push_str(&format!("\n{}: {}\n", f.check, f.what));
-            text.push_str(&format!("  breaks: {}\n  mend:   {}\n", f.breaks, f.mend));
+            text.push_str(&format!("  breaks: {}\n  fix:    {}\n", f.breaks, f.fix));
         }
         let count = |s| self.findings.iter().filter(|f| f.severity == s).count();
         let (fails, warns) = (count(Severity::Fail), count(Severity::Warn));
@@ -96,7 +95,7 @@ impl Report {
             "\n{fails} failed, {warns} to look at, {} ok\n",
             count(Severity::Ok)
         ));
-        // One escape would let a rule's comment or a file's content speak to the terminal.
+        // Findings quote files and firewall rules, which could hold escape sequences.
         text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
     }
 }

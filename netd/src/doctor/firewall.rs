@@ -1,5 +1,5 @@
-//! Other people's rules that drop what netd lets through. In nftables a drop in
-//! any table is final: netd's own accept can't save a packet from it.
+//! Finds rules of other programs that drop pods' packets. In nftables a drop in any table
+//! is final, so netd's own rules can't undo it.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(super) fn check(networks: &[Network]) -> Vec<Finding> {
             Ok(ruleset) => judge(&ruleset, networks),
             Err(e) => vec![unread(&format!("nft's answer is no JSON: {e}"))],
         },
-        // A missing nft is the kernel check's finding.
+        // The check "kernel" reports a missing nft.
         Err(ExecError::Missing) => vec![],
         Err(ExecError::Failed(reason)) => vec![unread(&reason)],
     };
@@ -30,16 +30,16 @@ pub(super) fn check(networks: &[Network]) -> Vec<Finding> {
 fn unread(reason: &str) -> Finding {
     Finding::warn(CHECK, format!("the nftables rules can't be read: {reason}"))
         .breaks("nothing by itself: it is not known whether another firewall is in the way")
-        .mend("run netd doctor as root")
+        .fix("run netd doctor as root")
 }
 
 fn dropped(place: &str) -> Finding {
     Finding::fail(CHECK, format!("{place} drops forwarded traffic by policy"))
         .breaks("pods' traffic to and from the outside, unless a rule there accepts it: a drop in one table is final whatever netd's table says")
-        .mend("set the policy to accept, or accept traffic of the pools' subnets and netd's devices there")
+        .fix("set the policy to accept, or accept traffic of the pools' subnets and netd's devices there")
 }
 
-/// Chains of others at the forward hook whose policy is drop.
+/// Other programs' chains at the forward hook whose policy is drop.
 fn judge(ruleset: &Value, networks: &[Network]) -> Vec<Finding> {
     let objects = ruleset.get("nftables").and_then(Value::as_array);
     let objects = objects.map(Vec::as_slice).unwrap_or_default();
@@ -59,7 +59,7 @@ fn judge(ruleset: &Value, networks: &[Network]) -> Vec<Finding> {
             found.push(
                 Finding::warn(CHECK, what)
                     .breaks("nothing, if those rules accept both directions")
-                    .mend("see that both directions and all pools are accepted there"),
+                    .fix("see that both directions and all pools are accepted there"),
             );
         } else {
             found.push(dropped(&place));
@@ -68,7 +68,7 @@ fn judge(ruleset: &Value, networks: &[Network]) -> Vec<Finding> {
     found
 }
 
-/// An accepting rule that names a pool, a bridge or the endpoints' devices.
+/// Whether the rule accepts and names a pool, a bridge or the devices of endpoints.
 fn lets_pods_through(rule: &Value, networks: &[Network]) -> bool {
     let Some(body) = rule.get("expr").map(Value::to_string) else { return false };
     let named = networks.iter().any(|n| {
@@ -78,8 +78,8 @@ fn lets_pods_through(rule: &Value, networks: &[Network]) -> bool {
     body.contains("\"accept\"") && (named || body.contains("\"nd*\""))
 }
 
-/// The older iptables, which `nft` does not show. Asked only where the kernel has
-/// its table already: listing would make it.
+/// Rules of the legacy iptables, which `nft` does not show. It is run only if the kernel
+/// has its table already, because listing the rules would create the table.
 fn legacy() -> Vec<Finding> {
     let families = [
         ("/proc/net/ip_tables_names", "iptables-legacy"),

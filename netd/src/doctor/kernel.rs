@@ -16,7 +16,7 @@ pub(super) fn check() -> Vec<Finding> {
 fn untried(reason: &str) -> Finding {
     Finding::warn(CHECK, format!("no network namespace to try features in: {reason}"))
         .breaks("nothing by itself: it is not known what this kernel can do")
-        .mend("run netd doctor as root")
+        .fix("run netd doctor as root")
 }
 
 fn judge(results: &[Tried]) -> Vec<Finding> {
@@ -43,18 +43,18 @@ fn refused(feature: &Feature, reason: &str) -> Finding {
     let found = if feature.vital { Finding::fail(CHECK, what) } else { Finding::warn(CHECK, what) };
     found
         .breaks(feature.breaks)
-        .mend(format!("use a kernel with {}, or load its module", feature.option))
+        .fix(format!("use a kernel with {}, or load its module", feature.option))
 }
 
 fn missing(program: &str) -> Finding {
     if program == "nft" {
         return Finding::fail(CHECK, "the program nft is not installed")
             .breaks("netd loads its nftables table with it at start, and does not start without")
-            .mend("apt-get install nftables");
+            .fix("apt-get install nftables");
     }
     Finding::warn(CHECK, format!("the program {program} is not installed"))
         .breaks("nothing by itself: some kernel features could not be tried")
-        .mend("apt-get install iproute2")
+        .fix("apt-get install iproute2")
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
             .collect();
         let found = judge(&results);
         let fails: Vec<_> = found.iter().filter(|f| f.severity == Severity::Fail).collect();
-        assert!(fails.len() == 1 && fails[0].mend.contains("nftables"), "{found:?}");
+        assert!(fails.len() == 1 && fails[0].fix.contains("nftables"), "{found:?}");
         assert!(found.iter().any(|f| f.what.contains("program ip ")), "{found:?}");
     }
 

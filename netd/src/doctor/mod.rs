@@ -1,9 +1,9 @@
-//! `netd doctor`: what keeps pods on this node from having a network, what that
-//! breaks, and how to mend it.
+//! The command `netd doctor`: finds out why pods on this node get no network, what does not
+//! work because of it, and how to fix it.
 //!
-//! Each check is a judgement over facts (pure, tested with made-up facts) and a
-//! thin part that reads the facts. Reads only, except for the kernel's features:
-//! those are tried in a network namespace that lives as long as the trying.
+//! Each check has a part that reads the system and a pure part that judges what was read.
+//! The checks change nothing on the node; the kernel's features are tried in a network
+//! namespace of their own (see `kernel_features`).
 
 mod cidr;
 mod cni;
@@ -37,15 +37,15 @@ pub struct DoctorArgs {
     /// containerd's configuration
     #[arg(long, default_value = "/etc/containerd/config.toml", value_name = "FILE")]
     containerd_config: PathBuf,
-    /// The containerd to ask for its version
+    /// The containerd program, which is asked for its version and configuration
     #[arg(long, default_value = "containerd", value_name = "PROGRAM")]
     containerd: String,
-    /// For people or for programs
+    /// A table for people or JSON for programs
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
 }
 
-/// Makes every check and prints what was found.
+/// Makes every check and prints the findings.
 pub async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let report = examine(&args).await;
     match args.output {
@@ -72,14 +72,14 @@ async fn examine(args: &DoctorArgs) -> Report {
     Report::new(findings)
 }
 
-/// What the other checks need of the configuration.
-struct Site {
+/// What the checks need from the configuration.
+struct Checked {
     socket: PathBuf,
     networks: Vec<Network>,
 }
 
-/// The configuration, or the defaults when it is wrong: the other checks go on.
-fn configuration(args: &DoctorArgs, findings: &mut Vec<Finding>) -> Site {
+/// The configuration; the defaults if it has errors, so that the other checks can be made.
+fn configuration(args: &DoctorArgs, findings: &mut Vec<Finding>) -> Checked {
     const CHECK: &str = "configuration";
     let file = args.config.as_deref().filter(|p| !p.as_os_str().is_empty());
     let socket = args.socket.iter().filter(|s| !s.is_empty());
@@ -90,21 +90,21 @@ fn configuration(args: &DoctorArgs, findings: &mut Vec<Finding>) -> Site {
     });
     match load(file, overrides.collect()) {
         Ok(config) => {
-            findings.push(Finding::ok(CHECK, "every key is right"));
-            Site { socket: config.socket, networks: config.networks }
+            findings.push(Finding::ok(CHECK, "it has no errors"));
+            Checked { socket: config.socket, networks: config.networks }
         }
         Err(invalid) => {
             findings.extend(invalid.violations.iter().map(|v| {
                 Finding::fail(CHECK, format!("{}: {}", v.field, v.problem))
                     .breaks("netd does not start")
-                    .mend("correct it; netd serve --check-config tells when it is right")
+                    .fix("correct it; netd serve --check-config prints the errors that are left")
             }));
-            Site { socket: DEFAULT_SOCKET.into(), networks: default_networks() }
+            Checked { socket: DEFAULT_SOCKET.into(), networks: default_networks() }
         }
     }
 }
 
-/// What netd has without any configuration.
+/// The networks of a netd without any configuration.
 fn default_networks() -> Vec<Network> {
     let empty = Sources { hostname: "localhost".to_owned(), ..Default::default() };
     empty.config().map(|config| config.networks).unwrap_or_default()

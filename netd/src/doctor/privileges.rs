@@ -25,7 +25,7 @@ fn judge(effective: Option<u64>) -> Vec<Finding> {
         return vec![
             Finding::warn(CHECK, "capabilities can't be read from /proc/self/status")
                 .breaks("nothing by itself")
-                .mend("mount /proc"),
+                .fix("mount /proc"),
         ];
     };
     let missing = NEEDED.iter().filter(|(bit, ..)| held & (1 << bit) == 0);
@@ -33,7 +33,7 @@ fn judge(effective: Option<u64>) -> Vec<Finding> {
         .map(|(_, name, purpose)| {
             Finding::fail(CHECK, format!("{name} is missing"))
                 .breaks(format!("a netd with these privileges can't {purpose}"))
-                .mend("run as root; in a container or unit, grant the capability")
+                .fix("run as root; in a container or unit, grant the capability")
         })
         .collect();
     match found.is_empty() {

@@ -9,12 +9,12 @@ fn the_defaults_are_a_right_configuration() {
 fn a_report_lists_all_and_explains_what_is_wrong() {
     let report = Report::new(vec![
         Finding::ok("a", "fine"),
-        Finding::warn("b", "odd\u{1b}[2J").breaks("little").mend("look"),
-        Finding::fail("c", "bad").breaks("much").mend("do it"),
+        Finding::warn("b", "odd\u{1b}[2J").breaks("little").fix("look"),
+        Finding::fail("c", "bad").breaks("much").fix("do it"),
     ]);
     let text = report.text();
     assert!(!report.healthy());
-    assert!(text.contains("c: bad\n  breaks: much\n  mend:   do it\n"), "{text}");
+    assert!(text.contains("c: bad\n  breaks: much\n  fix:    do it\n"), "{text}");
     assert!(text.find("c: bad") < text.find("b: odd"), "worst first: {text}");
     assert!(text.ends_with("1 failed, 1 to look at, 1 ok\n") && !text.contains('\u{1b}'));
     let json = serde_json::to_value(&report).unwrap_or_default();
@@ -23,7 +23,7 @@ fn a_report_lists_all_and_explains_what_is_wrong() {
 }
 
 #[test]
-fn every_bad_finding_says_what_it_breaks_and_how_to_mend_it() {
+fn every_bad_finding_says_what_it_breaks_and_how_to_fix_it() {
     let dir = tempfile::tempdir().map(|d| d.keep()).unwrap_or_default();
     let args = DoctorArgs {
         config: Some(dir.join("absent.toml")),

@@ -1,4 +1,4 @@
-//! What others count, read when it is asked for.
+//! Counters that etcd's client, the kernel and netd-tunnel keep, read at each scrape.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,10 +11,10 @@ use prometheus_client::{
 
 use netd_store::etcd::{RequestMetrics, Rpc};
 
-/// Bytes and packets of one of the overlay's devices since it was made.
+/// Traffic of one device of the overlay since the device was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceTraffic {
-    /// The device's name.
+    /// The device.
     pub device: String,
     /// Bytes received and sent.
     pub bytes: [u64; 2],
@@ -22,18 +22,19 @@ pub struct DeviceTraffic {
     pub packets: [u64; 2],
 }
 
-/// Packets that netd-tunnel did not pass on, since it was started.
+/// Packets that netd-tunnel dropped since it was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelLosses {
     /// The tunnel's device.
     pub device: String,
-    /// From strangers, with others' addresses, garbage; for nobody. Received and sent.
+    /// Received from unknown senders, with addresses that are not the peer's, or malformed;
+    /// to be sent, but no peer has the destination. Received and sent.
     pub refused: [u64; 2],
-    /// The system did not take them. Received and sent.
+    /// Dropped by the kernel. Received and sent.
     pub dropped: [u64; 2],
 }
 
-/// Where it is counted.
+/// The sources of these counters.
 #[derive(Debug, Default)]
 pub struct ExternalCounters {
     etcd: OnceLock<Arc<RequestMetrics>>,
@@ -42,25 +43,24 @@ pub struct ExternalCounters {
 }
 
 impl ExternalCounters {
-    /// Requests to etcd are counted here. Only the first call counts.
+    /// Shows the counters of etcd's client. Only the first call has an effect.
     pub fn watch_etcd(&self, meters: Arc<RequestMetrics>) {
-        // A second store is not made.
+        // There is one client of etcd per process.
         let _ = self.etcd.set(meters);
     }
 
-    /// What the kernel counted of the overlay's devices; `backend` is the one that made
-    /// them.
+    /// Sets what the kernel counted on the overlay's devices, which `backend` made.
     pub fn set_devices(&self, backend: &str, traffic: Vec<DeviceTraffic>) {
         *self.devices.lock() = (backend.to_owned(), traffic);
     }
 
-    /// What netd-tunnel counted.
+    /// Sets what netd-tunnel counted.
     pub fn set_tunnels(&self, losses: Vec<TunnelLosses>) {
         *self.tunnels.lock() = losses;
     }
 }
 
-/// Shows [`ExternalCounters`] to the registry.
+/// Gives [`ExternalCounters`] to the registry.
 #[derive(Debug)]
 pub(super) struct Collected(pub Arc<ExternalCounters>);
 

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over plain HTTP/1.1.
 //!
-//! Bounded in connections, in time and in the size of a request's head; what a
-//! client sends beyond that ends its connection and nothing else.
+//! Connections, their time and the size of a request's head are limited. A client that
+//! exceeds a limit loses its connection; others notice nothing.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,25 +22,25 @@ use tokio::{
 
 use super::Metrics;
 
-const CONNECTIONS: usize = 32;
-const HEAD_BYTES: usize = 16 << 10;
-const HEAD_TIME: Duration = Duration::from_secs(5);
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
+const MAX_CONNECTIONS: usize = 32;
+const MAX_HEAD_BYTES: usize = 16 << 10;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Says whether netd does its work, or why not.
+/// Says whether netd is ready, or why it is not.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 type Reply = Response<Full<Bytes>>;
 
-/// Answers on `listener` until `shutdown` is done.
+/// Answers on `listener` until `shutdown` completes.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     ready: Readiness,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::pin!(shutdown);
     loop {
         // Beyond the limit, clients wait in the listener's backlog.
@@ -61,8 +61,9 @@ pub async fn serve_metrics(
                 });
             }
             Err(error) => {
-                // Out of descriptors, say: don't spin.
-                tracing::warn!(%error, "metrics: accepting a connection failed");
+                // The process may be out of file descriptors: the pause keeps this loop from
+                // using a whole processor.
+                tracing::warn!(%error, "metrics: cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -76,10 +77,10 @@ async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness) 
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(HEAD_BYTES)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
-    match timeout(CONNECTION_TIME, served).await {
+    match timeout(CONNECTION_TIMEOUT, served).await {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(%error, "metrics: bad request"),
     }

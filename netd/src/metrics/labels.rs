@@ -1,4 +1,5 @@
-//! Label sets. Values are closed sets or configured names: the number of series is bounded.
+//! Labels. Their values are fixed or come from the configuration, which bounds the number
+//! of series.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 
 use netd_domain::NetworkName;
 
-/// What was asked for.
+/// An operation of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// EndpointService.Attach
@@ -38,10 +39,10 @@ pub enum Verb {
     Annotate,
 }
 
-/// Part of an operation.
+/// A step of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The whole.
+    /// The whole operation.
     Total,
     /// Checking the request and opening the namespace.
     Validate,
@@ -56,7 +57,7 @@ pub enum Step {
 macro_rules! label {
     ($name:ident { $($variant:ident => $text:literal),* $(,)? }) => {
         impl $name {
-            /// As in metrics and the log.
+            /// The name in metrics and in the log.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }
             }

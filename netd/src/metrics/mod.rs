@@ -1,7 +1,6 @@
-//! What netd counts, and how Prometheus reads it.
+//! netd's metrics and their HTTP server for Prometheus.
 //!
-//! Names begin with `netd_`; times are in seconds. Recording never blocks on I/O
-//! and never fails.
+//! Names begin with `netd_`; times are in seconds. Recording does no I/O and can't fail.
 
 mod external;
 mod http;
@@ -25,8 +24,8 @@ use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
 pub use labels::{Step, Verb, code_name};
 use netd_domain::NetworkName;
 
-/// 50 us to about 1.6 s, each bound twice the one before: an attach takes
-/// hundreds of microseconds, a stuck one seconds.
+/// 50 us to about 1.6 s, each bound twice the one before: an attach takes hundreds of
+/// microseconds, and one that waits for a lock takes seconds.
 const BUCKETS: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025_6,
     0.051_2, 0.102_4, 0.204_8, 0.409_6, 0.819_2, 1.638_4,
@@ -38,7 +37,7 @@ fn histogram() -> Histogram {
 
 type Amount = Gauge<f64, AtomicU64>;
 
-/// All of netd's metrics; cheap to share in an `Arc`.
+/// All of netd's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -65,7 +64,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// Metrics that are all zero.
     pub fn new() -> Self {
         let mut all = Self {
             registry: Registry::with_prefix("netd"),
@@ -121,79 +120,78 @@ impl Metrics {
         r.register_collector(Box::new(external::Collected(self.external.clone())));
     }
 
-    /// One step of an operation took `time`.
+    /// Records that one step of an operation took `time`.
     pub fn step(&self, verb: Verb, step: Step, time: Duration) {
         self.steps.get_or_create(&StepLabels { verb, step }).observe(time.as_secs_f64());
     }
 
-    /// An operation ended with a gRPC code.
+    /// Counts an operation that ended with this gRPC code.
     pub fn operation(&self, verb: Verb, code: tonic::Code) {
         self.operations.get_or_create(&OperationLabels { verb, code: code.into() }).inc();
     }
 
-    /// How many endpoints are in `state`: "attaching", "attached", "detaching".
+    /// Sets how many endpoints are in `state`: "attaching", "attached", "detaching".
     pub fn set_endpoints(&self, state: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.endpoints.get_or_create(&StateLabel { state }).set(count);
     }
 
-    /// How full a pool is, in addresses.
+    /// Sets how many addresses a pool has and how many of them are used.
     pub fn set_pool(&self, network: &NetworkName, subnet: IpNet, size: u64, used: u64) {
         let labels = PoolLabels::new(network, subnet);
-        // As floats: a /64 has more addresses than an i64 can count, and is approximate anyway.
+        // Floats, because a /64 has more addresses than an i64 can count. They are rounded.
         self.pool_size.get_or_create(&labels).set(size as f64);
         self.pool_used.get_or_create(&labels).set(used as f64);
     }
 
-    /// Forgets a pool whose network was deleted.
+    /// Removes the series of a pool whose network was deleted.
     pub fn remove_pool(&self, network: &NetworkName, subnet: IpNet) {
         let labels = PoolLabels::new(network, subnet);
         self.pool_size.remove(&labels);
         self.pool_used.remove(&labels);
     }
 
-    /// `count` objects of `kind` ("link", "address", "route", "neighbour",
-    /// "firewall", "sysctl") were put back.
+    /// Counts `count` repaired kernel objects of `kind`: see `netd_dataplane::RepairKind`.
     pub fn drift_repaired(&self, kind: &'static str, count: u64) {
         self.drift.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
-    /// What was put back since netd started, by kind: for the status call.
+    /// How many kernel objects of `kind` were repaired since netd started.
     pub fn drift(&self, kind: &'static str) -> u64 {
         self.drift.get(&KindLabel { kind }).map_or(0, |c| c.get())
     }
 
-    /// Garbage collection removed `count` endpoints.
+    /// Counts `count` endpoints that garbage collection removed.
     pub fn collected(&self, count: u64) {
         self.collected.inc_by(count);
     }
 
-    /// How many endpoints were collected since netd started.
+    /// How many endpoints garbage collection removed since netd started.
     pub fn collected_total(&self) -> u64 {
         self.collected.get()
     }
 
-    /// How many links wait for removal.
+    /// Sets how many links wait for the kernel to remove them.
     pub fn set_reaper_queue(&self, length: usize) {
         self.reaper_queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    /// A commit of the store took `time`.
+    /// Records that a commit of the store took `time`.
     pub fn store_commit(&self, time: Duration) {
         self.store_commit.observe(time.as_secs_f64());
     }
 
-    /// News of peers were programmed after `time`.
+    /// Records that a change of peers was in the kernel after `time`.
     pub fn overlay_converged(&self, time: Duration) {
         self.overlay_convergence.observe(time.as_secs_f64());
     }
 
-    /// The whole overlay was compared with the kernel, and put right, in `time`.
+    /// Records that comparing the whole overlay with the kernel, repairs included, took `time`.
     pub fn overlay_synced(&self, time: Duration) {
         self.overlay_sync.observe(time.as_secs_f64());
     }
 
-    /// So many peers are to be reached, and so many of them can't be.
+    /// Sets how many peers the overlay has, and how many of them are not in the kernel.
     pub fn set_overlay_peers(&self, desired: usize, failed: usize) {
         let states = [
             ("desired", desired),
@@ -206,25 +204,25 @@ impl Metrics {
         }
     }
 
-    /// How many peers can't be reached.
+    /// How many peers are not in the kernel.
     pub fn overlay_peers_failed(&self) -> i64 {
         self.overlay_peers.get(&StateLabel { state: "failed" }).map_or(0, |gauge| gauge.get())
     }
 
-    /// For how long the cluster's store has been out of reach, seconds.
+    /// Sets for how many seconds etcd has been out of reach; 0: it is in reach.
     pub fn set_etcd_behind(&self, seconds: u64) {
         self.etcd_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// What is counted external: by etcd's client, by the kernel.
+    /// Counters that etcd's client, the kernel and netd-tunnel keep.
     pub fn external(&self) -> &ExternalCounters {
         &self.external
     }
 
-    /// Everything in OpenMetrics text format 1.0.
+    /// All metrics in OpenMetrics text format 1.0.
     pub fn exposition(&self) -> String {
         let mut text = String::new();
-        // Writing to a String can't fail.
+        // Writing to a String does not fail.
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
             Err(std::fmt::Error) => "# EOF\n".to_owned(),

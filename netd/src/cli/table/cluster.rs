@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{age, fields, or_dash};
 use crate::terminal::{Output, table};
 
-/// The cluster's nodes.
+/// Answer of `netd node list`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Nodes {
@@ -33,7 +33,7 @@ struct NodeSubnet {
     problem: String,
 }
 
-/// Where an address is.
+/// Answer of `netd route get`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Route {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{age, fields, or_dash, short};
 use crate::terminal::{Output, table};
 
-/// All endpoints.
+/// Answer of `netd endpoint list`.
 #[derive(Debug, Default, Serialize)]
 pub(in crate::cli) struct Endpoints {
     pub endpoints: Vec<Endpoint>,
@@ -185,7 +185,8 @@ impl Endpoint {
         or_dash(&self.addresses.iter().map(ip).collect::<Vec<_>>().join(","))
     }
 
-    /// As runtimes abbreviate ids; `inspect` takes the whole one, which JSON has.
+    /// The first 13 characters, as runtimes abbreviate ids. `inspect` needs the whole id,
+    /// which the JSON has.
     fn short_id(&self) -> String {
         self.sandbox_id.chars().take(13).collect()
     }

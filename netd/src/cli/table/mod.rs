@@ -26,12 +26,12 @@ fn age(unix_seconds: i64, now: SystemTime) -> String {
     }
 }
 
-/// A dash for what is not there.
+/// A dash for an empty text.
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// Lines of `name: value`, without those that are empty.
+/// One line `name: value` for each value that is not empty.
 fn fields(all: &[(&str, String)]) -> String {
     let width = all.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let present = all.iter().filter(|(_, value)| !value.is_empty());

@@ -4,7 +4,7 @@ use serde::Serialize;
 use super::{fields, or_dash, short};
 use crate::terminal::{Output, table};
 
-/// All networks.
+/// Answer of `netd network list`.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Networks {
     networks: Vec<Network>,
@@ -25,7 +25,7 @@ pub(in crate::cli) struct Network {
     problem: String,
     endpoints: u32,
     pools: Vec<Pool>,
-    /// Subnets of the node's that docker0 gives out.
+    /// Subnets of this node that docker0 gives out.
     docker0: Vec<String>,
 }
 

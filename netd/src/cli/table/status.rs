@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{age, fields};
 use crate::terminal::{Output, table};
 
-/// A node's status.
+/// Answer of `netd status`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Status {
