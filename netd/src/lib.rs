@@ -4,18 +4,18 @@
 //! networks and endpoints and uses the crates `netd-store`, `netd-cluster` and
 //! `netd-dataplane`.
 
-pub mod api;
-pub mod app;
+mod api;
+mod app;
 pub mod cli;
 mod client;
 pub mod config;
-pub mod doctor;
+mod doctor;
 mod exec;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod kernel_features;
-pub mod logging;
+mod logging;
 pub mod metrics;
 pub mod node;
 mod terminal;
