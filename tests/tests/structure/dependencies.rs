@@ -71,7 +71,7 @@ fn the_dataplane_speaks_no_grpc_and_keeps_no_store() {
 #[test]
 fn only_one_file_of_the_store_reads_grpc_codes() {
     for (place, line) in lines("netd-store") {
-        let reads_codes = place.contains("etcd/failure.rs");
+        let reads_codes = place.contains("etcd/error.rs");
         assert!(reads_codes || !has(&line, "tonic"), "{place}: {line}");
     }
 }
