@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -19,7 +22,7 @@ use crate::terminal::{Failure, Format};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ClientArgs {
     /// netd's socket
-    #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket_path(), value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// A table for people or JSON for programs
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
@@ -48,6 +51,19 @@ pub(crate) async fn connect(socket: &Path, timeout: Duration) -> Result<Client, 
         .connect_with_connector(connector)
         .await
         .map_err(|e| unreachable(std::io::Error::other(e)))
+}
+
+/// Parses a path that may be empty: an empty variable counts as not set.
+pub(crate) fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// Parses the path of netd's socket; an empty one means [`DEFAULT_SOCKET`].
+pub(crate) fn socket_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|path| match path.is_empty() {
+        true => PathBuf::from(DEFAULT_SOCKET),
+        false => PathBuf::from(path),
+    })
 }
 
 impl ClientArgs {

@@ -15,7 +15,7 @@ use clap::Args;
 use ipnet::IpNet;
 use netd_api::v1::{ListNetworksRequest, Network, network_service_client::NetworkServiceClient};
 
-use crate::client::connect;
+use crate::client::{connect, socket_path};
 use crate::terminal::{Failure, printable};
 use netd_api::DEFAULT_SOCKET;
 use netd_domain::network::overlap;
@@ -55,7 +55,7 @@ pub struct DockerOptsArgs {
     prefix: String,
     /// netd's socket, to ask whether a network has the subnet; not asked when netd does
     /// not run
-    #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    #[arg(long, env = "NETD_SOCKET", default_value = DEFAULT_SOCKET, value_parser = socket_path(), value_name = "PATH")]
     socket: PathBuf,
 }
 

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
+use crate::client::path_or_empty;
 use crate::config::{Config, Override, load};
 use crate::terminal::{Failure, print};
 
@@ -11,7 +12,7 @@ use crate::terminal::{Failure, print};
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
     /// The configuration file [default: /etc/netd/netd.toml, which may be absent]
-    #[arg(long, env = "NETD_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "NETD_CONFIG", value_parser = path_or_empty(), value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// This node's name [default: the machine's]
     #[arg(long, env = "NETD_NODE", value_name = "NAME")]

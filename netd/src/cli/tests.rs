@@ -19,6 +19,26 @@ fn the_command_line_is_well_formed() {
     Cli::command().debug_assert();
 }
 
+/// Flags and variables share their parsers; a unit's environment file leaves a variable
+/// out by an empty value.
+#[test]
+fn an_empty_path_counts_as_not_given() {
+    for args in [
+        ["netd", "serve", "--config="].as_slice(),
+        &["netd", "doctor", "--config=", "--socket="],
+        &["netd", "status", "--socket="],
+        &["netd", "docker-opts", "--socket="],
+    ] {
+        Cli::try_parse_from(args).unwrap();
+    }
+    let Command::Status(status) =
+        Cli::try_parse_from(["netd", "status", "--socket="]).unwrap().command
+    else {
+        panic!("not status");
+    };
+    assert_eq!(status.socket, PathBuf::from(netd_api::DEFAULT_SOCKET));
+}
+
 fn exit(args: &[&str]) -> Result<u8, Vec<String>> {
     let cli = Cli::try_parse_from(["netd"].iter().chain(args)).unwrap();
     match dispatch(cli.command) {

@@ -19,6 +19,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 
+use crate::client::path_or_empty;
 use crate::config::{Override, Sources, load};
 use crate::terminal::{EXIT_NOT_READY, Failure, Format, print, print_json};
 use finding::{Finding, Report};
@@ -29,7 +30,7 @@ use netd_domain::Network;
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// netd's configuration [default: /etc/netd/netd.toml]
-    #[arg(long, env = "NETD_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "NETD_CONFIG", value_parser = path_or_empty(), value_name = "FILE")]
     config: Option<PathBuf>,
     /// netd's socket [default: the configuration's]
     #[arg(long, env = "NETD_SOCKET", value_name = "PATH")]
