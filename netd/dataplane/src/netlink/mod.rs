@@ -17,6 +17,7 @@ pub(crate) mod overlay_entry;
 pub(crate) mod query;
 pub(crate) mod route;
 mod socket;
+mod socket_calls;
 pub(crate) mod tc;
 #[cfg(test)]
 mod tests;

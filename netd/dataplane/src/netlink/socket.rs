@@ -16,6 +16,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use super::{
     dump::Dump,
     message::{Batch, Received, Refusal, cut, outcome, sequence},
+    socket_calls::{bind, receive_once, set_option},
 };
 
 const NLMSG_NOOP: u16 = 1;
@@ -82,13 +83,13 @@ impl Socket {
             }
             OwnedFd::from_raw_fd(raw)
         };
-        set(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
+        set_option(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
         if family == Family::Route {
             // Dumps are filtered by what the request says instead of sent whole.
-            set(&fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)?;
+            set_option(&fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)?;
         }
         // Echoes of large requests in acknowledgements cost a copy each.
-        set(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
+        set_option(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
         Ok(Self { fd, port: 0, sequence: 0 })
     }
 
@@ -106,8 +107,8 @@ impl Socket {
         for (force, plain) in
             [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
         {
-            set(&self.fd, libc::SOL_SOCKET, force, bytes)
-                .or_else(|_| set(&self.fd, libc::SOL_SOCKET, plain, bytes))?;
+            set_option(&self.fd, libc::SOL_SOCKET, force, bytes)
+                .or_else(|_| set_option(&self.fd, libc::SOL_SOCKET, plain, bytes))?;
         }
         Ok(())
     }
@@ -120,10 +121,10 @@ impl Socket {
     /// The system's.
     pub fn subscribe(&self, groups: &[u32], everywhere: bool) -> io::Result<()> {
         for group in groups {
-            set(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, *group as i32)?;
+            set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, *group as i32)?;
         }
         if everywhere {
-            set(&self.fd, libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID, 1)?;
+            set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_LISTEN_ALL_NSID, 1)?;
         }
         Ok(())
     }
@@ -309,63 +310,5 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: `value` outlives the call and its size is given.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Binds to a port that the kernel picks, and asks which.
-fn bind(fd: &OwnedFd) -> io::Result<u32> {
-    // SAFETY: all zero is a valid sockaddr_nl; the pointers live through the calls.
-    unsafe {
-        let mut address: libc::sockaddr_nl = std::mem::zeroed();
-        address.nl_family = libc::AF_NETLINK as u16;
-        let mut size = size_of::<libc::sockaddr_nl>() as u32;
-        let pointer: *mut libc::sockaddr = (&raw mut address).cast();
-        if libc::bind(fd.as_raw_fd(), pointer, size) < 0
-            || libc::getsockname(fd.as_raw_fd(), pointer, &raw mut size) < 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(address.nl_pid)
-    }
-}
-
-fn receive_once(
-    fd: &OwnedFd,
-    buffer: &mut [u8],
-    control: &mut [u64; 8],
-    flags: i32,
-) -> io::Result<(usize, Option<i32>)> {
-    // SAFETY: every pointer is to a live buffer whose size is given; the control
-    // buffer is aligned for cmsghdr (u64).
-    unsafe {
-        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(control);
-        let length = libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags);
-        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        if message.msg_flags & libc::MSG_TRUNC != 0 {
-            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-        }
-        let mut nsid = None;
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_NETLINK
-                && (*header).cmsg_type == libc::NETLINK_LISTEN_ALL_NSID
-            {
-                nsid = Some(libc::CMSG_DATA(header).cast::<i32>().read_unaligned());
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
-        }
-        Ok((length, nsid))
     }
 }
