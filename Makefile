@@ -19,8 +19,7 @@ setup: ## packages and containerds that the tests need (idempotent)
 
 build: build-plugin ## debug build of netd, netd-hook and the demonstration
 	$(CARGO) build --workspace
-	$(if $(PLUGIN),cp --remove-destination $(CARGO_TARGET_DIR)/hook/$(PLUGIN) \
-	  $(CARGO_TARGET_DIR)/debug/)
+	cp --remove-destination $(PLUGIN) $(CARGO_TARGET_DIR)/debug/
 
 demo: setup build ## netd, a real containerd and two pods; shows who reaches whom
 	@$(CARGO) run -q -p netd-tests --bin netd-demo
@@ -31,7 +30,6 @@ demo-cluster: setup build ## three nodes on one etcd, pods everywhere, each back
 lint: ## formatting, clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(if $(PLUGIN),$(CARGO) clippy --profile hook -p netd-cni --features bare -- -D warnings)
 
 # The end-to-end tests execute netd, netd-hook and netd-cni, so build comes first.
 test: setup lint build ## everything: lint, unit tests, end-to-end tests

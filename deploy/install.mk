@@ -20,15 +20,18 @@ ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEF
 # Where cargo puts what it builds.
 CARGO_TARGET_DIR ?= $(ROOT)/target
 BUILT ?= $(CARGO_TARGET_DIR)/release
-UNITS := netd.service netd.socket netd-tunnel.service netd-hook.service netd-nri.service \
-	netd-docker.service
-
-# The CNI plugin knows this processor's way to begin; elsewhere netd-hook is the plugin.
-PLUGIN := $(if $(filter x86_64,$(shell uname -m)),netd-cni)
-PROGRAMS := netd netd-tunnel netd-hook $(PLUGIN)
+UNITS := netd.service netd.socket netd-ttrpc.socket netd-tunnel.service netd-hook.service \
+	netd-nri.service netd-docker.service
+PROGRAMS := netd netd-tunnel netd-hook netd-cni
 DOCKER_DROP_IN = $(DESTDIR)$(DATADIR)/netd/docker/docker.service.d/netd.conf
 # Prints a file of deploy/, in which the programs are in /usr/local/bin, with BINDIR.
 WITH_BINDIR = sed 's|/usr/local/bin/|$(BINDIR)/|g'
+
+# The CNI plugin is linked with musl, whose start is shorter than glibc's. Where the
+# toolchain has no such target (deploy/plugin-target.sh adds it with rustup and says so), it
+# is linked with the host's own libc, statically too, and starts slower.
+PLUGIN_TARGET ?= $(eval PLUGIN_TARGET := $(shell $(ROOT)/deploy/plugin-target.sh))$(PLUGIN_TARGET)
+PLUGIN = $(CARGO_TARGET_DIR)/$(PLUGIN_TARGET)/hook/netd-cni
 
 .PHONY: install uninstall build-release build-plugin build-manual
 
@@ -41,11 +44,11 @@ build-release: build-plugin build-manual
 	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
 	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p runtime-hook --bin netd-hook \
 	  -- $(STATIC)
-	cd $(CARGO_TARGET_DIR) && cp --remove-destination $(addprefix hook/,netd-hook $(PLUGIN)) release/
+	cp --remove-destination $(CARGO_TARGET_DIR)/hook/netd-hook $(PLUGIN) $(CARGO_TARGET_DIR)/release/
 
 build-plugin:
-	$(if $(PLUGIN),cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p netd-cni \
-	  --features bare --bin netd-cni -- $(STATIC))
+	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p netd-cni --bin netd-cni \
+	  --target $(PLUGIN_TARGET) -- $(STATIC)
 
 # Runs on the machine that builds, whatever processor the release is for. The debug
 # profile, because a developer and the tests have built it already.
@@ -73,7 +76,7 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	done
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
 	@echo "Installed. Next: $(BINDIR)/netd doctor"
-	@echo "and: systemctl enable --now netd.socket netd.service netd-hook.service"
+	@echo "and: systemctl enable --now netd.socket netd-ttrpc.socket netd.service netd-hook.service"
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))

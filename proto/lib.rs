@@ -1,6 +1,11 @@
-//! The `netd.v1` gRPC API, generated from `proto/netd/v1/*.proto`.
+//! The `netd.v1` API, generated from `proto/netd/v1/*.proto`, and how hooks call it.
 
 #![cfg_attr(not(feature = "grpc"), no_std)]
+
+extern crate alloc;
+
+pub mod hook;
+pub mod ttrpc;
 
 /// Messages, clients and servers of package `netd.v1`.
 pub mod v1 {

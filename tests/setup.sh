@@ -192,4 +192,5 @@ unpack docker-28.5 docker.io 28.5.2 forky sid
 unpack docker-28.5-cli docker-cli 28.5.2 forky sid
 # sh, nc, wget, httpd for the test image.
 unpack busybox busybox-static 1: bookworm
+say "the CNI plugin is built for $("$root/deploy/plugin-target.sh")"
 say "ready"

@@ -3,7 +3,10 @@
 use netd_api::v1;
 use prost::Message as _;
 
-use crate::api;
+use crate::api::{
+    self,
+    hook::requests::{Descriptors, Received, Requests},
+};
 use crate::node;
 
 /// Stored records, one a line. Each line is decoded as every kind of record; those that
@@ -32,6 +35,22 @@ pub fn requests(bytes: &[u8]) {
     }
     if let Ok(request) = v1::AnnotateRequest::decode(bytes) {
         let _ = api::check_sandbox(request.sandbox);
+    }
+}
+
+/// What a hook sends: the first byte says in pieces of how many bytes less one, the second
+/// with which of the first eight pieces a descriptor comes.
+pub fn hook(bytes: &[u8]) {
+    let [size, descriptors, bytes @ ..] = bytes else { return };
+    let mut received = Requests::new();
+    for (i, piece) in bytes.chunks(usize::from(*size) + 1).enumerate() {
+        let has_one = i < 8 && descriptors & (1 << i) != 0;
+        received.push(piece, if has_one { Descriptors::One(()) } else { Descriptors::None });
+        while let Ok(Some(next)) = received.next() {
+            if let Received::Call { request, .. } = next {
+                requests(&request.payload);
+            }
+        }
     }
 }
 

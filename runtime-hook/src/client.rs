@@ -1,5 +1,6 @@
 //! The gRPC client of the fronts that run as services: one connection over netd's Unix socket,
-//! and a timeout for every call.
+//! and a timeout for every call. The fronts that are executed for a
+//! call or two use [`netd_cni::rpc`].
 
 use std::{
     future::Future,

@@ -1,5 +1,5 @@
 //! The CNI plugin where `netd-hook` is called as one. Runtimes call `netd-cni`, which is
-//! the same without std; see there.
+//! the same alone.
 
 use std::{
     env::var_os,

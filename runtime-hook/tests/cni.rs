@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use common::{Asked, Netd, Script, cni, cni_with, code, exec, json};
 use netd_api::v1::Protocol;
@@ -28,6 +28,30 @@ fn add_answers_in_the_form_of_every_version() {
         assert!(output.status.success(), "{output:?}");
         assert_eq!(json(&output), golden(&format!("add-{version}.json")), "{version}");
     }
+}
+
+#[test]
+fn the_namespace_itself_is_handed_over_and_what_is_none_is_code_4() {
+    let netd = Netd::ready();
+    let config = config(&netd, "1.1.0");
+    // Wherever the runtime is, the path means what it means to the plugin.
+    let mut config_with_result = config.clone();
+    config_with_result["prevResult"] = json(&cni("ADD", &config));
+    assert!(cni("CHECK", &config_with_result).status.success());
+    assert!(cni("DEL", &config).status.success());
+    let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    assert_eq!(netd.namespaces(), [own, own]);
+    let asked = netd.asked().len();
+    for bad in ["/nonexistent", "/", "/dev/null", "/dev/tty", "/proc/self/status/x"] {
+        for command in ["ADD", "CHECK"] {
+            let output = cni_with(command, &config_with_result, &[("CNI_NETNS", bad)]);
+            assert_eq!(code(&output), 4, "{bad}");
+            let said = json(&output)["msg"].as_str().unwrap().to_owned();
+            assert!(said.contains("CNI_NETNS") && said.contains(bad), "{said}");
+        }
+        assert!(cni_with("DEL", &config, &[("CNI_NETNS", bad)]).status.success(), "{bad}");
+    }
+    assert_eq!(netd.asked().len(), asked + 5, "DEL alone asked");
 }
 
 #[test]
@@ -115,7 +139,7 @@ fn check_names_every_difference() {
     let cases = [
         ("/interfaces/2/mac", json!(mac), "interface eth0 has MAC"),
         ("/interfaces/2/mtu", json!(9000), "eth0 has MTU 1450, prevResult 9000"),
-        ("/interfaces/2/sandbox", json!("/run/netns/other"), "eth0 is in /run/netns/test"),
+        ("/interfaces/2/sandbox", json!("/run/netns/other"), "eth0 is in /proc/self/ns/net"),
         ("/interfaces/2/name", json!("eth7"), "interface eth0 is not in prevResult"),
         ("/interfaces/1/name", json!("veth7"), "interface nv0123456789ab is not in prevResult"),
         ("/interfaces/0/mac", json!(mac), "interface cni0 has MAC"),

@@ -1,6 +1,7 @@
 //! The Docker front: its HTTP with clients that behave unlike dockerd, and its calls of netd.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/grpc.rs"]
 mod common;
 
 use std::{

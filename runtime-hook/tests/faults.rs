@@ -24,12 +24,12 @@ fn config(socket: &Path) -> Value {
 #[test]
 fn an_absent_netd_is_try_again_later_but_for_status_not_available() {
     let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("none.sock");
+    let socket = dir.path().join("hook.sock");
     for (command, expected) in [("ADD", 11), ("DEL", 11), ("GC", 11), ("STATUS", 50)] {
         let output = cni(command, &config(&socket));
         assert_eq!(code(&output), expected, "{command}");
         let error = json(&output).to_string();
-        assert!(error.contains("none.sock") && error.contains("systemctl status netd"), "{error}");
+        assert!(error.contains("hook.sock") && error.contains("systemctl status netd"), "{error}");
     }
     // A socket that nobody listens on: netd died.
     drop(UnixListener::bind(&socket).unwrap());
@@ -54,12 +54,14 @@ fn a_netd_that_does_not_answer_is_given_up_in_time() {
 fn a_connection_that_breaks_or_talks_nonsense_is_reported_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     for nonsense in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0; 4096]] {
-        let socket = dir.path().join(format!("{}.sock", nonsense.len()));
+        let dir = dir.path().join(nonsense.len().to_string());
+        std::fs::create_dir(&dir).unwrap();
+        let socket = dir.join("hook.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let server = std::thread::spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
-            // Reads the preface, so that the close is no reset of unread bytes.
-            drop(peer.read(&mut [0; 24]));
+            // Reads the call, so that the close is no reset of unread bytes.
+            drop(peer.read(&mut [0; 4096]));
             drop(peer.write_all(nonsense));
         });
         let output = cni("ADD", &config(&socket));

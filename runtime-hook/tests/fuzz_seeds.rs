@@ -1,6 +1,6 @@
 //! The fuzzers' seeds, as ordinary tests: every seed of `fuzz/seeds` goes through the
 //! entry point that its fuzzer has. `NETD_WRITE_SEEDS=1` writes those that are made
-//! here anew; CNI's and netd's answers are written by hand.
+//! here again; CNI's are written by hand.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +18,7 @@ use runtime_hook::{
         },
     },
 };
+use tonic_types::StatusExt as _;
 
 fn folder(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "fuzz", "seeds", target].iter().collect()
@@ -76,11 +77,34 @@ fn frame(method: &str, payload: Vec<u8>) -> Vec<u8> {
         method: method.into(),
         payload,
         timeout_nano: 2_000_000_000,
+        ..Request::default()
     };
     let message = ttrpc::encode(1, ttrpc::REQUEST, &request.encode_to_vec());
     let mut out = Vec::new();
     mux::encode(mux::PLUGIN_CONN, &message, &mut out);
     out
+}
+
+/// The size of the pieces, less one, and netd's bytes.
+fn answers() -> [(&'static str, Vec<u8>); 5] {
+    let sent = |pieces: u8, frames: Vec<Vec<u8>>| [vec![pieces], frames.concat()].concat();
+    let answer =
+        |response: ttrpc::Response| ttrpc::encode(1, ttrpc::RESPONSE, &response.encode_to_vec());
+    let endpoint = netd_api::v1::Endpoint { sandbox_id: "s1".into(), ..Default::default() };
+    let attached = netd_api::v1::AttachResponse { endpoint: Some(endpoint) }.encode_to_vec();
+    let success = answer(ttrpc::Response { status: None, payload: attached });
+    let violation = tonic_types::ErrorDetails::with_bad_request_violation("mac", "is no good");
+    let status = tonic::Status::with_error_details(tonic::Code::InvalidArgument, "no", violation);
+    let status = ttrpc::Status::decode(status.details()).ok();
+    let refusal = answer(ttrpc::Response { status, payload: Vec::new() });
+    let too_long = vec![0x40, 0, 0, 1, 0, 0, 0, 1, ttrpc::RESPONSE, 0];
+    [
+        ("success", sent(255, vec![success.clone()])),
+        ("refusal", sent(255, vec![refusal.clone()])),
+        ("pieces", sent(0, vec![success, refusal])),
+        ("too_long", sent(255, vec![too_long])),
+        ("request", sent(3, vec![ttrpc::encode(1, ttrpc::REQUEST, b"x")])),
+    ]
 }
 
 #[test]
@@ -94,14 +118,16 @@ fn seeds_are_what_this_release_writes() {
     let state = StateChangeEvent { event: 1, pod: Some(pod()) };
     let run = PodRequest { pod: Some(pod()) };
     let all = SynchronizeRequest { pods: vec![pod(), PodSandbox::default()], more: true };
-    let seeds = [
+    let nri = [
         ("configure", frame("Configure", configure.encode_to_vec())),
         ("state_change", frame("StateChange", state.encode_to_vec())),
         ("run", frame("RunPodSandbox", run.encode_to_vec())),
         ("synchronize", frame("Synchronize", all.encode_to_vec())),
     ];
-    for (name, bytes) in seeds {
-        let path = folder("nri_frames").join(name);
+    let nri = nri.map(|(name, bytes)| ("nri_frames", name, bytes));
+    let answers = answers().map(|(name, bytes)| ("netd_answers", name, bytes));
+    for (target, name, bytes) in nri.into_iter().chain(answers) {
+        let path = folder(target).join(name);
         if std::env::var_os("NETD_WRITE_SEEDS").is_some() {
             fs::write(&path, &bytes).unwrap();
         }

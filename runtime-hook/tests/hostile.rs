@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const ENV: [(&str, &str); 4] = [
     ("CNI_COMMAND", "ADD"),
     ("CNI_CONTAINERID", "abc"),
-    ("CNI_NETNS", "/run/netns/x"),
+    ("CNI_NETNS", common::NETNS),
     ("CNI_IFNAME", "eth0"),
 ];
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{fs, process::Output};
+use std::{fs, os::unix::fs::MetadataExt as _, process::Output};
 
 use common::{Asked, Netd, Script, exec};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn own() -> Option<Value> {
 }
 
 fn creating() -> Value {
-    json!({"ociVersion": "1.2.0", "status": "creating", "pid": 42})
+    json!({"ociVersion": "1.2.0", "status": "creating", "pid": std::process::id()})
 }
 
 #[test]
@@ -41,8 +41,22 @@ fn a_starting_container_is_attached_to_its_networks_in_order() {
     let [Asked::Attach(first), Asked::Attach(second)] = &netd.asked()[..] else { panic!() };
     assert_eq!((first.network.as_str(), first.interface.as_str()), ("blue", "eth0"));
     assert_eq!((second.network.as_str(), second.interface.as_str()), ("red", "eth1"));
-    assert_eq!(first.netns_path, "/proc/42/ns/net");
+    assert_eq!(first.netns_path, format!("/proc/{}/ns/net", std::process::id()));
+    let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    assert_eq!(netd.namespaces(), [own, own]);
     assert!(!first.no_default_route && second.no_default_route && first.issued_at > 0);
+}
+
+#[test]
+fn a_container_that_is_gone_is_an_error_and_netd_is_not_asked() {
+    let netd = Netd::ready();
+    // Above the kernel's limit of process ids.
+    let state = json!({"status": "creating", "pid": 0x7fff_ffff});
+    let output = hook(&netd, &[], own(), state);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("/proc/2147483647/ns/net") && said.contains("nothing"), "{said}");
+    assert!(netd.asked().is_empty());
 }
 
 #[test]
@@ -66,7 +80,7 @@ fn annotations_choose_networks_addresses_and_ports() {
 fn the_host_s_and_a_joined_namespace_are_left_alone() {
     let netd = Netd::ready();
     let host = json!([{"type": "mount"}]);
-    let joined = json!([{"type": "network", "path": "/run/netns/pod"}]);
+    let joined = json!([{"type": "network", "path": common::NETNS}]);
     for status in ["creating", "stopped"] {
         let state = json!({"status": status, "pid": 42});
         assert!(hook(&netd, &[], Some(host.clone()), state.clone()).status.success());
@@ -77,7 +91,7 @@ fn the_host_s_and_a_joined_namespace_are_left_alone() {
     state["annotations"] = json!({"netd.io/network": "green"});
     assert!(hook(&netd, &[], Some(joined), state).status.success());
     let [Asked::Attach(asked)] = &netd.asked()[..] else { panic!() };
-    assert_eq!(asked.netns_path, "/run/netns/pod");
+    assert_eq!(asked.netns_path, common::NETNS);
 }
 
 #[test]

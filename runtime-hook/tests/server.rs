@@ -14,6 +14,8 @@ use std::{
 };
 
 use common::{Netd, code, execute, json, plugins};
+use netd_api::ttrpc::{self, Response, Status};
+use prost::Message as _;
 use serde_json::{Value, json};
 
 const ENV: [(&str, &str); 4] = [
@@ -22,22 +24,16 @@ const ENV: [(&str, &str); 4] = [
     ("CNI_NETNS", common::NETNS),
     ("CNI_IFNAME", "eth0"),
 ];
-/// `:status: 200`.
-const OK: &[u8] = b"\x88";
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// END_STREAM and END_HEADERS.
-const LAST: u8 = 0x5;
-
 type Behaviour = fn(&mut UnixStream) -> io::Result<()>;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+/// The frame of an answer to the plugin's first call.
+fn answer(status: Option<Status>, payload: &[u8]) -> Vec<u8> {
+    let response = Response { status, payload: payload.to_vec() };
+    ttrpc::encode(1, ttrpc::RESPONSE, &response.encode_to_vec())
 }
 
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |t: &str| [&[t.len() as u8], t.as_bytes()].concat();
-    [&[0][..], &text(name), &text(value)].concat()
+fn head(length: u32, stream: u32, kind: u8) -> Vec<u8> {
+    [&length.to_be_bytes()[..], &stream.to_be_bytes(), &[kind, 0]].concat()
 }
 
 fn config(socket: &Path) -> Value {
@@ -48,7 +44,7 @@ fn config(socket: &Path) -> Value {
 /// some megabytes.
 fn against(behave: Behaviour) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("netd.sock");
+    let socket = dir.path().join("hook.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let each = plugins().into_iter().map(|program| {
         let listener = listener.try_clone().unwrap();
@@ -92,7 +88,7 @@ fn late(behave: Behaviour) {
     for error in against(behave) {
         assert_eq!(error["code"], 11, "{error}");
         let text = error["msg"].as_str().unwrap();
-        assert!(text.contains("netd.sock did not answer Attach within 1s"), "{text}");
+        assert!(text.contains("hook.sock did not answer Attach within 1s"), "{text}");
     }
 }
 
@@ -105,48 +101,52 @@ fn until_closed(peer: &mut UnixStream) -> io::Result<()> {
     io::copy(peer, &mut io::sink()).map(drop)
 }
 
-fn answer(peer: &mut UnixStream, frames: &[Vec<u8>]) -> io::Result<()> {
+fn answers(peer: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
     called(peer)?;
-    peer.write_all(&[SETTINGS, &frames.concat()].concat())?;
+    peer.write_all(bytes)?;
     until_closed(peer)
 }
 
+const CLOSED: [&str; 2] = ["netd closed the connection", "was reset"];
+const NOT_TTRPC: [&str; 1] = ["its answer is not ttrpc"];
+
 #[test]
 fn it_closes() {
-    let reasons = ["netd closed the connection", "was reset"];
-    lost(|_| Ok(()), &reasons);
-    lost(|peer| peer.read_exact(&mut [0; 24]), &reasons);
+    lost(|_| Ok(()), &CLOSED);
+    lost(|peer| peer.read_exact(&mut [0; 24]), &CLOSED);
+    lost(called, &CLOSED);
+    // In the middle of a head, and of a message.
+    let mid_head: Behaviour = |peer| {
+        called(peer)?;
+        peer.write_all(&head(100, 1, ttrpc::RESPONSE)[..7])
+    };
+    lost(mid_head, &CLOSED);
     let mid_answer: Behaviour = |peer| {
         called(peer)?;
-        peer.write_all(&[SETTINGS, &frame(1, 0x4, 1, OK), &[0, 0, 100, 0]].concat())
+        peer.write_all(&[head(100, 1, ttrpc::RESPONSE), vec![0; 99]].concat())
     };
-    lost(mid_answer, &reasons);
-    let good_bye: Behaviour = |peer| {
-        called(peer)?;
-        peer.write_all(&[SETTINGS, &frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11])].concat())
-    };
-    lost(good_bye, &["netd closes the connection: ENHANCE_YOUR_CALM"]);
-    let good_bye_later: Behaviour = |peer| {
-        called(peer)?;
-        peer.write_all(&[SETTINGS, &frame(7, 0, 0, &[0x7f, 255, 255, 255, 0, 0, 0, 0])].concat())
-    };
-    lost(good_bye_later, &reasons);
+    lost(mid_answer, &CLOSED);
 }
 
 #[test]
 fn it_speaks_something_else() {
     lost(
-        |peer| {
-            called(peer)?;
-            peer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")?;
-            until_closed(peer)
-        },
-        &["its answer is not HTTP/2"],
+        |peer| answers(peer, b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+        &NOT_TTRPC,
     );
+    // As a gRPC server does.
+    lost(|peer| answers(peer, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0]), &NOT_TTRPC);
     // Also without a look at what was asked.
-    let reasons = ["its answer is not HTTP/2"];
-    lost(|peer| peer.write_all(&[0xa5; 1 << 20]), &reasons);
-    lost(|peer| peer.write_all("GET / ".repeat(200_000).as_bytes()), &reasons);
+    lost(|peer| peer.write_all(&[0xa5; 1 << 20]), &NOT_TTRPC);
+    lost(|peer| peer.write_all("GET / ".repeat(200_000).as_bytes()), &NOT_TTRPC);
+}
+
+#[test]
+fn it_answers_another_call_or_calls_itself() {
+    lost(|peer| answers(peer, &ttrpc::encode(3, ttrpc::RESPONSE, b"")), &NOT_TTRPC);
+    lost(|peer| answers(peer, &ttrpc::encode(0, ttrpc::RESPONSE, b"")), &NOT_TTRPC);
+    lost(|peer| answers(peer, &ttrpc::encode(1, ttrpc::REQUEST, b"")), &NOT_TTRPC);
+    lost(|peer| answers(peer, &ttrpc::encode(1, 3, b"")), &NOT_TTRPC);
 }
 
 #[test]
@@ -154,11 +154,31 @@ fn it_says_nothing() {
     late(until_closed);
 }
 
+/// More than the socket holds, so the call itself is never sent whole.
+#[test]
+fn it_does_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("hook.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut config = config(&socket);
+    config["runtimeConfig"] =
+        json!({"io.kubernetes.cri.pod-annotations": {"k": "v".repeat(3_000_000)}});
+    for program in plugins() {
+        let start = Instant::now();
+        let output = execute(&program, &[], &ENV, config.to_string().as_bytes());
+        assert_eq!(code(&output), 11, "{output:?}");
+        let said = json(&output)["msg"].as_str().unwrap().to_owned();
+        assert!(said.contains("did not answer Attach within 1s"), "{said}");
+        assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
+    }
+    drop(listener);
+}
+
 #[test]
 fn it_never_comes_to_an_end() {
     late(|peer| {
         called(peer)?;
-        peer.write_all(&[SETTINGS, &[0, 0x40, 0, 0, 0, 0, 0, 0, 1]].concat())?;
+        peer.write_all(&head(4 << 20, 1, ttrpc::RESPONSE))?;
         peer.set_read_timeout(Some(Duration::from_millis(5)))?;
         while !matches!(peer.read(&mut [0; 64]), Ok(0)) {
             peer.write_all(b"x")?;
@@ -167,91 +187,77 @@ fn it_never_comes_to_an_end() {
     });
     late(|peer| {
         called(peer)?;
-        let begun = [SETTINGS, &frame(1, 0, 1, OK)].concat();
-        peer.write_all(&begun)?;
-        loop {
-            peer.write_all(&frame(9, 0, 1, b"").repeat(100))?;
-        }
+        peer.write_all(&[0, 0, 0])?;
+        until_closed(peer)
     });
 }
 
 #[test]
 fn it_floods() {
-    const PINGS: usize = 1_000;
-    // It does not read the answers.
-    late(|peer| {
-        loop {
-            peer.write_all(&[SETTINGS, &frame(6, 0, 0, b"12345678").repeat(PINGS)].concat())?;
-        }
-    });
-    // It reads them.
-    late(|peer| {
-        let mut reader = peer.try_clone()?;
-        thread::spawn(move || until_closed(&mut reader));
-        loop {
-            peer.write_all(&[SETTINGS, &frame(6, 0, 0, b"12345678").repeat(PINGS)].concat())?;
-        }
-    });
-    let blocks: Behaviour = |peer| {
+    // Whole answers, the first of which counts; here it is none of this call's.
+    lost(
+        |peer| {
+            loop {
+                peer.write_all(&ttrpc::encode(3, ttrpc::RESPONSE, b"").repeat(1000))?;
+            }
+        },
+        &NOT_TTRPC,
+    );
+    let too_long: Behaviour = |peer| {
         called(peer)?;
-        peer.write_all(SETTINGS)?;
+        peer.write_all(&head((4 << 20) + 1, 1, ttrpc::RESPONSE))?;
         loop {
-            peer.write_all(&frame(1, 0x4, 1, &[0x88; 1_000]))?;
+            peer.write_all(&[0; 4096])?;
         }
     };
-    lost(blocks, &["headers have more than 65536 bytes"]);
-    let padding: Behaviour = |peer| {
+    lost(too_long, &["answer has more than 4194304 bytes"]);
+    let longest: Behaviour = |peer| {
         called(peer)?;
-        peer.write_all(&[SETTINGS, &frame(1, 0x4, 1, OK)].concat())?;
-        loop {
-            peer.write_all(&frame(0, 0x8, 1, &[&[255][..], &[0; 255]].concat()).repeat(16))?;
-        }
+        peer.write_all(&head(4 << 20, 1, ttrpc::RESPONSE))?;
+        peer.write_all(&vec![0xff; 4 << 20])?;
+        until_closed(peer)
     };
-    lost(padding, &["answer has more than 4194304 bytes"]);
+    unusable(longest, "is no ttrpc response: ");
+}
+
+fn unusable(behave: Behaviour, what: &str) {
+    for error in against(behave) {
+        assert_eq!(error["code"], 103, "{error}");
+        let text = error["msg"].as_str().unwrap();
+        let begin = format!("netd's answer is unusable: the answer to Attach {what}");
+        assert!(text.starts_with(&begin), "{text}");
+        assert!(error["details"].as_str().unwrap().contains("same version"), "{error}");
+    }
 }
 
 #[test]
 fn it_answers_what_is_no_answer() {
-    let unusable = |behave, what: &str| {
-        for error in against(behave) {
-            assert_eq!(error["code"], 103, "{error}");
-            let text = error["msg"].as_str().unwrap();
-            assert_eq!(text, format!("netd's answer is unusable: the answer to Attach {what}"));
-            assert!(error["details"].as_str().unwrap().contains("same version"), "{error}");
-        }
-    };
-    unusable(|peer| answer(peer, &[frame(1, LAST, 1, OK)]), "has no grpc-status");
     unusable(
-        |peer| {
-            let trailers = frame(1, LAST, 1, &field("grpc-status", "0"));
-            answer(peer, &[frame(1, 0x4, 1, OK), frame(0, 0, 1, b"\x01\0\0\0\x01a"), trailers])
-        },
-        "is compressed",
+        |peer| answers(peer, &ttrpc::encode(1, ttrpc::RESPONSE, &[0xff; 20])),
+        "is no ttrpc response: ",
     );
-    for error in against(|peer| answer(peer, &[frame(1, LAST, 1, &field(":status", "502"))])) {
-        assert_eq!(
-            (&error["code"], &error["msg"]),
-            (&json!(11), &json!("netd refused Attach: HTTP status 502"))
-        );
-    }
+    unusable(|peer| answers(peer, &answer(None, &[0xff; 20])), "can't be decoded: ");
+    // A success that says nothing.
+    unusable(|peer| answers(peer, &answer(None, b"")), "holds no endpoint");
+    unusable(|peer| answers(peer, &ttrpc::encode(1, ttrpc::RESPONSE, b"")), "holds no endpoint");
 }
 
 fn refusal() -> Vec<u8> {
-    let text = field("grpc-message", "the pool is full: 10.0.0.0%2F30, 100%25 %E2%82%AC");
-    frame(1, LAST, 1, &[OK, &field("grpc-status", "8"), &text].concat())
+    let text = "the pool is full: 10.0.0.0/30, 100% \u{20ac}";
+    answer(Some(Status::new(8, text)), b"")
 }
 
 #[test]
 fn a_refusal_counts_however_it_is_sent() {
     let behaviours: [Behaviour; 4] = [
-        |peer| answer(peer, &[refusal()]),
+        |peer| answers(peer, &refusal()),
         // Nobody reads what was asked.
-        |peer| peer.write_all(&[SETTINGS, &refusal()].concat()),
-        // The rest of the body is not wanted; the connection is not to be used again.
-        |peer| answer(peer, &[refusal(), frame(3, 0, 1, &[0; 4]), frame(7, 0, 0, &[0; 8])]),
+        |peer| peer.write_all(&refusal()),
+        // What follows is not wanted.
+        |peer| answers(peer, &[refusal(), vec![0xff; 100]].concat()),
         |peer| {
             called(peer)?;
-            for byte in [SETTINGS, &refusal()].concat() {
+            for byte in refusal() {
                 peer.write_all(&[byte])?;
             }
             until_closed(peer)

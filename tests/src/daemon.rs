@@ -18,7 +18,7 @@ use netd_api::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::{block_on, cri::channel, host::Host, paths, service::Service, wait};
+use crate::{block_on, cri::channel, host::Host, paths, service::Service, unit, wait};
 
 /// What goes into netd's configuration file besides its directories.
 #[derive(Debug, Clone)]
@@ -94,8 +94,18 @@ impl Daemon {
         configure(host, config)?;
         let log = host.directory().join("netd.log");
         let host_net = host.net.path().to_owned();
-        let service = spawn(&directory, &host_net, &log)?;
+        let service = spawn(&directory, &host_net, &log, &[])?;
         Ok(Self { directory, host_net, log, service })
+    }
+
+    /// Starts netd with the capabilities of `unit` in deploy/systemd and no others.
+    pub fn start_confined(host: &Host, config: &DaemonConfig, unit: &str) -> Result<Self> {
+        let mut daemon = Self::launch(host, config)?;
+        daemon.service.stop(Duration::from_secs(20))?;
+        let confined = [vec!["setpriv".to_owned()], unit::setpriv(unit)?].concat();
+        daemon.service = spawn(&daemon.directory, &daemon.host_net, &daemon.log, &confined)?;
+        daemon.wait_ready()?;
+        Ok(daemon)
     }
 
     /// Where a host's netd listens.
@@ -106,6 +116,11 @@ impl Daemon {
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.directory.join("run/netd.sock")
+    }
+
+    /// Where it listens for hooks.
+    pub fn hook_socket(&self) -> PathBuf {
+        netd_api::hook::socket_beside(&self.socket().to_string_lossy()).into()
     }
 
     /// Its process.
@@ -137,7 +152,7 @@ impl Daemon {
 
     /// Starts it again after its end, without waiting for anything.
     pub fn respawn(&mut self) -> Result<()> {
-        self.service = spawn(&self.directory, &self.host_net, &self.log)?;
+        self.service = spawn(&self.directory, &self.host_net, &self.log, &[])?;
         Ok(())
     }
 
@@ -232,11 +247,13 @@ pub fn configure(host: &Host, config: &DaemonConfig) -> Result<()> {
     Ok(fs::write(directory.join("netd.toml"), text)?)
 }
 
-fn spawn(directory: &Path, net: &Path, log: &Path) -> Result<Service> {
+/// `before`: a program and its arguments that execute netd.
+fn spawn(directory: &Path, net: &Path, log: &Path, before: &[String]) -> Result<Service> {
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", net.display()))
         .arg("--")
+        .args(before)
         .arg(paths::built("netd")?)
         .args(["serve", "--config"])
         .arg(directory.join("netd.toml"));

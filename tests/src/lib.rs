@@ -23,6 +23,7 @@ pub mod paths;
 pub mod raw_netlink;
 pub mod service;
 pub mod stack;
+pub mod unit;
 pub mod wait;
 
 pub use bed::{Bed, case};

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use netd::fuzzing;
-use netd_api::v1;
+use netd_api::{hook, ttrpc, v1};
 use netd_domain::{
     AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, Phase,
     PodIdentity, Pool, PortMapping, Protocol, Tombstone, attach::Assigned, network::NetworkOptions,
@@ -41,6 +41,11 @@ fn seeds_of_stored_records_are_taken() {
 #[test]
 fn seeds_of_grpc_requests_are_taken() {
     replay("grpc_requests", fuzzing::requests);
+}
+
+#[test]
+fn seeds_of_hook_requests_are_taken() {
+    replay("hook_requests", fuzzing::hook);
 }
 
 #[test]
@@ -199,6 +204,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         issued_at: spec.issued_at,
         source: spec.source,
         sequence,
+        path_is_foreign: false,
         moved: None,
     }
 }
@@ -296,9 +302,42 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Calls as the plugin makes them; see [`fuzzing::hook`] for the first two bytes.
+fn hook_calls() -> Vec<(&'static str, Vec<u8>)> {
+    let call = |stream, service: &str, method: &str, payload: Vec<u8>, with_netns| {
+        let (key, value) = (hook::NETNS_KEY.into(), hook::NETNS_IS_DESCRIPTOR.into());
+        let metadata = if with_netns { vec![ttrpc::KeyValue { key, value }] } else { vec![] };
+        let timeout_nano = 30_000_000_000;
+        let (service, method) = (service.into(), method.into());
+        let request = ttrpc::Request { service, method, payload, timeout_nano, metadata };
+        ttrpc::encode(stream, ttrpc::REQUEST, &request.encode_to_vec())
+    };
+    let endpoints = "netd.v1.EndpointService";
+    let attach = requests().remove(0).1;
+    let detach = v1::DetachRequest { sandbox_id: "s1".into(), ..Default::default() };
+    let attach = call(1, endpoints, "Attach", attach, true);
+    let detach = call(3, endpoints, "Detach", detach.encode_to_vec(), false);
+    let too_long = vec![0x40, 0, 0, 1, 0, 0, 0, 1, ttrpc::REQUEST, 0];
+    let sent = |size: u8, descriptors: u8, frames: &[&Vec<u8>]| {
+        frames.iter().fold(vec![size, descriptors], |all, frame| [all, frame.to_vec()].concat())
+    };
+    vec![
+        ("attach", sent(255, 1, &[&attach, &detach])),
+        ("pieces", sent(0, 1, &[&attach])),
+        ("no_descriptor", sent(255, 0, &[&attach, &detach])),
+        ("two_descriptors", sent(15, 3, &[&attach])),
+        ("too_long", sent(255, 0, &[&too_long])),
+    ]
+}
+
 #[test]
 fn seeds_are_what_this_release_writes() {
-    for (target, seeds) in [("stored_records", records()), ("grpc_requests", requests())] {
+    let all = [
+        ("stored_records", records()),
+        ("grpc_requests", requests()),
+        ("hook_requests", hook_calls()),
+    ];
+    for (target, seeds) in all {
         for (name, bytes) in seeds {
             let path = folder(target).join(name);
             if std::env::var_os("NETD_WRITE_SEEDS").is_some() {

@@ -26,7 +26,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         fs::write(&copy, text.replace("/usr/local/bin/netd", "/bin/true")).unwrap();
         units.push(copy);
     }
-    assert_eq!(units.len(), 6);
+    assert_eq!(units.len(), 7);
     let verified = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     // Complaints about other units of the machine name other files.

@@ -129,6 +129,12 @@ pub struct Endpoint {
     /// Identity of the namespace; with `netns_path`, the fence against another
     /// sandbox of the same id.
     pub netns: NetnsId,
+    /// The path did not lead netd to the namespace: a hook in PID or mount namespaces of
+    /// its own gave it, and the namespace as a descriptor. netd can't enter it again by
+    /// itself, so what is in the sandbox is put right only when the runtime asks (ADD
+    /// again, CHECK); the namespace counts as gone when the host's end of the pair is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub path_is_foreign: bool,
     /// What the kernel has to hold.
     pub wiring: Wiring,
     /// The MTU was asked for: it does not follow the network's.

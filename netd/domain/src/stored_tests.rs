@@ -61,6 +61,7 @@ fn endpoint(driver: Driver, no_default_route: bool) -> Endpoint {
         issued_at: 1,
         source: spec.source,
         sequence: 1,
+        path_is_foreign: false,
         moved: None,
     }
 }

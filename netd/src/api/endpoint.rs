@@ -7,11 +7,12 @@ use tracing::Instrument as _;
 use super::{
     Api,
     attach_request::{self, attach, endpoint_key},
-    convert, peer,
+    convert, hook,
+    transport::peer_cred,
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::{Verb, code_name};
-use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, now_boot};
+use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, SandboxNetns, now_boot};
 use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 
@@ -22,12 +23,13 @@ const MAX_PAGE_SIZE: usize = 5000;
 impl EndpointService for Api {
     async fn attach(
         &self,
-        request: Request<v1::AttachRequest>,
+        mut request: Request<v1::AttachRequest>,
     ) -> Result<Response<v1::AttachResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
+            let descriptor = hook::take_descriptor(&mut request);
             let spec = attach(request.into_inner()).map_err(Error::from)?;
-            let endpoint = self.node.attach(spec).await?;
+            let endpoint = self.node.attach_in(spec, descriptor).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::AttachResponse { endpoint }))
         };
@@ -38,7 +40,7 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -67,14 +69,16 @@ impl EndpointService for Api {
 
     async fn check(
         &self,
-        request: Request<v1::CheckRequest>,
+        mut request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
+            let descriptor = hook::take_descriptor(&mut request);
             let request = request.into_inner();
             let key = key(&request.sandbox_id, &request.interface)?;
-            let path = Some(request.netns_path.as_str()).filter(|p| !p.is_empty());
-            let endpoint = self.node.check(&key, path).await?;
+            let asked = descriptor.is_some() || !request.netns_path.is_empty();
+            let netns = SandboxNetns { path: request.netns_path.into(), descriptor };
+            let endpoint = self.node.check(&key, asked.then_some(netns)).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::CheckResponse { endpoint }))
         };
@@ -85,7 +89,7 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::CreateEndpointRequest>,
     ) -> Result<Response<v1::CreateEndpointResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let endpoint = self.node.create_endpoint(self.new_endpoint(request.into_inner())?);
             let endpoint =
@@ -99,7 +103,7 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::JoinRequest>,
     ) -> Result<Response<v1::JoinResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -119,7 +123,7 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::LeaveRequest>,
     ) -> Result<Response<v1::LeaveResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let key = key(&request.endpoint_id, "")?;
@@ -133,7 +137,7 @@ impl EndpointService for Api {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();

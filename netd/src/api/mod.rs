@@ -2,21 +2,18 @@
 //! turns results and errors into answers.
 
 mod attach_request;
-mod authority;
 mod cluster;
-mod connection;
 mod convert;
 mod daemon_info;
 mod endpoint;
 mod error;
 mod error_metadata;
+pub mod hook;
 mod network;
 mod network_request;
 mod node;
-mod outbox;
-mod peer;
 mod sandbox;
-mod socket;
+mod transport;
 mod watch;
 
 use std::sync::Arc;
@@ -34,9 +31,9 @@ pub(crate) use attach_request::attach as check_attach;
 pub use daemon_info::{Capability, DaemonInfo};
 #[cfg(feature = "fuzzing")]
 pub(crate) use network_request::network as check_network;
-pub use peer::accept;
 #[cfg(feature = "fuzzing")]
 pub(crate) use sandbox::sandbox as check_sandbox;
+pub use transport::accept;
 
 /// Serves a node's API.
 #[derive(Debug, Clone)]

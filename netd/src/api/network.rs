@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, convert,
     network_request::{self, optional, parse},
-    peer,
+    transport::peer_cred,
     watch::{self, Change, Outgoing},
 };
 use crate::metrics::Verb;
@@ -20,7 +20,7 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::CreateNetworkRequest>,
     ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let network =
                 network_request::network(request.into_inner().network).map_err(Error::from)?;
@@ -53,7 +53,7 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::DeleteNetworkRequest>,
     ) -> Result<Response<v1::DeleteNetworkResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let name = name(&request.into_inner().name)?;
             self.node.delete_network(&name).await?;
@@ -66,7 +66,7 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::ReserveAddressRequest>,
     ) -> Result<Response<v1::ReserveAddressResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -85,7 +85,7 @@ impl NetworkService for Api {
         &self,
         request: Request<v1::ReleaseAddressRequest>,
     ) -> Result<Response<v1::ReleaseAddressResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let text = request.into_inner().address;
             let ip = parse(&text, "an IP address").map_err(|e| Invalid::field("address", e));

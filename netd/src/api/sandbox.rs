@@ -8,7 +8,8 @@ use tonic::{Request, Response, Status};
 use super::{
     Api,
     attach_request::{self, MAX_SOURCE_BYTES},
-    convert, peer,
+    convert,
+    transport::peer_cred,
 };
 use crate::metrics::Verb;
 use crate::node::{Error, KernelStatus, SandboxInfo};
@@ -20,7 +21,7 @@ impl SandboxService for Api {
         &self,
         request: Request<v1::SynchronizeRequest>,
     ) -> Result<Response<v1::SynchronizeResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let request = request.into_inner();
             let mut bad = Invalid::new();
@@ -52,7 +53,7 @@ impl SandboxService for Api {
         &self,
         request: Request<v1::AnnotateRequest>,
     ) -> Result<Response<v1::AnnotateResponse>, Status> {
-        let span = peer::span(&request);
+        let span = peer_cred::span(&request);
         let done = async {
             let info = sandbox(request.into_inner().sandbox).map_err(Error::from)?;
             let endpoints = self.node.annotate(info).await?;

@@ -44,6 +44,9 @@ pub enum ServeError {
     /// The gRPC server failed.
     #[error("gRPC server: {0}")]
     Grpc(String),
+    /// The server of the hooks' socket failed.
+    #[error("hooks' socket: {0}")]
+    Hooks(std::io::Error),
     /// SIGTERM and SIGINT could not be caught.
     #[error("signals: {0}")]
     Signals(std::io::Error),

@@ -1,4 +1,4 @@
-//! The API's Unix socket: systemd's if it hands one over, else our own.
+//! The Unix sockets, gRPC's and the hooks': systemd's if it hands them over, else our own.
 
 use std::{
     io::ErrorKind,
@@ -13,8 +13,21 @@ use nix::unistd::{Gid, Group};
 
 use crate::config::{Config, SocketGroup};
 
-/// Root and group; nobody else.
-const MODE: u32 = 0o660;
+/// gRPC's: root and the group.
+const GRPC_MODE: u32 = 0o660;
+/// The hooks': root. A runtime calls them.
+const HOOK_MODE: u32 = 0o600;
+/// `FileDescriptorName=` of the hooks' socket unit; any other name is gRPC's.
+const HOOK_NAME: &str = "hook";
+
+/// Both, not blocking.
+#[derive(Debug)]
+pub struct Listeners {
+    /// See [`crate::api`].
+    pub grpc: StdListener,
+    /// See [`crate::api::hook`].
+    pub hooks: StdListener,
+}
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,25 +60,54 @@ pub enum ListenError {
     },
 }
 
-/// Opens the socket of the configuration, or takes systemd's; does not block.
+/// Opens the sockets of the configuration, or takes systemd's. A systemd that was not told
+/// of the hooks' socket yet hands over one.
 ///
 /// # Errors
 /// See [`ListenError`].
-pub fn open(config: &Config) -> Result<StdListener, ListenError> {
-    let refused = |e: &dyn std::fmt::Display| ListenError::Refused {
-        path: config.socket.clone(),
-        reason: e.to_string(),
-    };
-    let handed = listenfd::ListenFd::from_env().take_unix_listener(0);
-    let listener = match handed.map_err(|e| refused(&e))? {
+pub fn open(config: &Config) -> Result<Listeners, ListenError> {
+    let mut handed = listenfd::ListenFd::from_env();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let (grpc, hook) = places(&names, handed.len());
+    let group = config.socket_group.as_ref();
+    let hook_path = hook_path(&config.socket);
+    Ok(Listeners {
+        grpc: taken(&mut handed, grpc, &config.socket, || bind(&config.socket, GRPC_MODE, group))?,
+        hooks: taken(&mut handed, hook, &hook_path, || bind(&hook_path, HOOK_MODE, None))?,
+    })
+}
+
+/// The hooks' socket: beside gRPC's, where the plugin looks for it.
+fn hook_path(grpc: &Path) -> PathBuf {
+    netd_api::hook::socket_beside(&grpc.to_string_lossy()).into()
+}
+
+/// Which of the descriptors handed over is gRPC's, which the hooks'. Without names there is
+/// gRPC's alone (sd_listen_fds(3)).
+fn places(names: &str, count: usize) -> (Option<usize>, Option<usize>) {
+    let names: Vec<&str> = names.split(':').collect();
+    let is_hook = |at: &usize| names.get(*at) == Some(&HOOK_NAME);
+    ((0..count).find(|at| !is_hook(at)), (0..count).find(is_hook))
+}
+
+fn taken(
+    handed: &mut listenfd::ListenFd,
+    place: Option<usize>,
+    path: &Path,
+    bind: impl FnOnce() -> Result<StdListener, ListenError>,
+) -> Result<StdListener, ListenError> {
+    let refused =
+        |e: std::io::Error| ListenError::Refused { path: path.to_owned(), reason: e.to_string() };
+    let found = place.map(|at| handed.take_unix_listener(at)).transpose().map_err(refused)?;
+    let listener = match found.flatten() {
         Some(listener) => listener,
-        None => bind(&config.socket, config.socket_group.as_ref())?,
+        None => bind()?,
     };
-    listener.set_nonblocking(true).map_err(|e| refused(&e))?;
+    listener.set_nonblocking(true).map_err(refused)?;
     Ok(listener)
 }
 
-fn bind(path: &Path, group: Option<&SocketGroup>) -> Result<StdListener, ListenError> {
+fn bind(path: &Path, mode: u32, group: Option<&SocketGroup>) -> Result<StdListener, ListenError> {
     let refused = |e: &dyn std::fmt::Display| ListenError::Refused {
         path: path.to_owned(),
         reason: e.to_string(),
@@ -85,7 +127,7 @@ fn bind(path: &Path, group: Option<&SocketGroup>) -> Result<StdListener, ListenE
         _ => {}
     }
     let listener = StdListener::bind(&fresh).map_err(|e| refused(&e))?;
-    let mode = std::fs::Permissions::from_mode(MODE);
+    let mode = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(&fresh, mode).map_err(|e| refused(&e))?;
     if let Some(gid) = gid {
         nix::unistd::chown(&fresh, None, Some(gid)).map_err(|e| refused(&e))?;
@@ -125,11 +167,23 @@ mod tests {
     fn a_living_socket_is_not_taken_and_a_dead_one_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("netd.sock");
-        let first = bind(&path, None).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
-        assert!(matches!(bind(&path, None), Err(ListenError::InUse { .. })));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let first = bind(&path, GRPC_MODE, None).unwrap();
+        assert_eq!(mode(&path), 0o660);
+        assert!(matches!(bind(&path, GRPC_MODE, None), Err(ListenError::InUse { .. })));
         drop(first);
-        bind(&path, None).unwrap();
+        bind(&path, HOOK_MODE, None).unwrap();
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn handed_sockets_are_told_apart_by_name() {
+        assert_eq!(places("", 0), (None, None));
+        assert_eq!(places("", 1), (Some(0), None));
+        assert_eq!(places("netd.socket", 1), (Some(0), None));
+        assert_eq!(places("grpc:hook", 2), (Some(0), Some(1)));
+        assert_eq!(places("hook:grpc", 2), (Some(1), Some(0)));
+        assert_eq!(places("hook", 1), (None, Some(0)));
     }
 
     #[test]
@@ -137,9 +191,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("netd.sock");
         std::fs::write(&path, "mine").unwrap();
-        assert!(matches!(bind(&path, None), Err(ListenError::NotASocket { .. })));
+        assert!(matches!(bind(&path, HOOK_MODE, None), Err(ListenError::NotASocket { .. })));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
         let group = SocketGroup::Name("no-such-group".into());
-        assert!(matches!(bind(&path, Some(&group)), Err(ListenError::NoGroup { .. })));
+        assert!(matches!(bind(&path, GRPC_MODE, Some(&group)), Err(ListenError::NoGroup { .. })));
     }
 }

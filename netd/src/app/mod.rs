@@ -8,7 +8,6 @@ mod listener;
 mod notify;
 
 use std::{
-    os::unix::net::UnixListener,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -21,6 +20,7 @@ use crate::config::Config;
 use crate::metrics::{Metrics, serve_metrics};
 use crate::node::{self, Node};
 pub use error::ServeError;
+use listener::Listeners;
 use netd_dataplane::{Dataplane, FirewallSettings, Settings, kernel_release};
 use netd_store::{
     Store,
@@ -41,7 +41,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let stop = stop_signal()?;
     // Opening the store takes its lock, so it comes first: two netds must not run on one node.
     let store = open_store(&config).await?;
-    let listener = listener::open(&config)?;
+    let listeners = listener::open(&config)?;
     let metrics = Arc::new(Metrics::new());
     let settings = Settings {
         underlay: config.underlay.clone(),
@@ -72,7 +72,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let api = Api::new(node.clone(), info, stop.clone());
     let deadline = stopped(stop.clone());
     tokio::select! {
-        served = api_thread::run(move || serve_api(api, node, listener, stop)) => served,
+        served = api_thread::run(move || serve_api(api, node, listeners, stop)) => served,
         // Ends calls that take longer than that, and idle connections.
         () = async { deadline.await; tokio::time::sleep(DRAIN_TIMEOUT).await } => Ok(()),
     }
@@ -107,10 +107,11 @@ async fn serve_observers(
 async fn serve_api(
     api: Api,
     node: Arc<Node>,
-    listener: UnixListener,
+    listeners: Listeners,
     stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let connections = api::accept(listener);
+    let hooks = api::hook::serve(api.clone(), listeners.hooks, stop.clone());
+    let connections = api::accept(listeners.grpc);
     let connections = connections.map_err(|e| ServeError::Grpc(format!("its socket: {e}")))?;
     let mut routes = RoutesBuilder::default();
     api.add_to(&mut routes).map_err(|status| ServeError::Grpc(status.to_string()))?;
@@ -126,15 +127,17 @@ async fn serve_api(
     });
     // On the API's thread, so that systemd's watchdog notices when calls get no answer.
     let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
-    let served = tonic::transport::Server::builder()
+    let grpc = tonic::transport::Server::builder()
         .add_routes(routes.routes())
-        .serve_with_incoming_shutdown(connections, stopped(stop.clone()))
-        .await;
+        .serve_with_incoming_shutdown(connections, stopped(stop.clone()));
+    let grpc = async { grpc.await.map_err(|e| ServeError::Grpc(e.to_string())) };
+    let hooks = async { hooks.await.map_err(ServeError::Hooks) };
+    let served = tokio::try_join!(grpc, hooks);
     if *stop.borrow() {
         // With nothing to drain, netd could end before it has told systemd that it stops.
         let _ = notifier.await;
     }
-    served.map_err(|e| ServeError::Grpc(e.to_string()))
+    served.map(drop)
 }
 
 async fn tell_health(

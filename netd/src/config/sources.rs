@@ -87,7 +87,7 @@ fn put(table: &mut Table, path: &str, value: &str) {
 fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Config> {
     let node = node(&mut root, hostname);
     let run_dir = root.get("run_dir", values::path).unwrap_or_else(|| "/run/netd".into());
-    let socket = root.get("socket", values::socket);
+    let socket = root.get("socket", values::grpc_socket);
     let socket = socket.unwrap_or_else(|| run_dir.join("netd.sock"));
     let socket_group = root.get("socket_group", values::socket_group);
     let state_dir = root.get("state_dir", values::path).unwrap_or_else(|| "/var/lib/netd".into());

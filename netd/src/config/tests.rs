@@ -34,12 +34,13 @@ fn nothing_configured_gives_a_working_node() {
 }
 
 /// The path in the error, a word of it, and the text that has it.
-const WRONG: [(&str, &str, &str); 47] = [
+const WRONG: [(&str, &str, &str); 48] = [
     ("node", "no DNS name", "node = \"a_b\""),
     ("node", "not a text", "node = 5"),
     ("socket", "absolute", "socket = \"netd.sock\""),
     ("socket", "..", "socket = \"/run/../netd.sock\""),
     ("socket", "names no file", "socket = \"/\""),
+    ("socket", "the hooks' socket", "socket = \"/run/netd/hook.sock\""),
     ("socket_group", "neither", "socket_group = \"a b\""),
     ("socket_group", "neither", "socket_group = -1"),
     ("state_dir", "absolute", "state_dir = \"x\""),

@@ -125,6 +125,16 @@ pub(super) fn socket(value: &Value) -> Result<PathBuf, String> {
     }
 }
 
+/// gRPC's: not where the hooks' socket is, which is in the same directory.
+pub(super) fn grpc_socket(value: &Value) -> Result<PathBuf, String> {
+    let path = socket(value)?;
+    if path.file_name().is_some_and(|name| name == netd_api::hook::SOCKET_NAME) {
+        let text = "is where netd makes the hooks' socket; give gRPC's another name";
+        return Err(format!("{} {text}", shown(value)));
+    }
+    Ok(path)
+}
+
 pub(super) fn socket_group(value: &Value) -> Result<SocketGroup, String> {
     let rule = || format!("{} is neither a group's name nor a gid", shown(value));
     if let Value::Integer(n) = value {

@@ -4,7 +4,8 @@ use super::finding::Finding;
 
 const CHECK: &str = "privileges";
 /// capabilities(7), linux/capability.h
-const NEEDED: [(u32, &str, &str); 2] = [
+const NEEDED: [(u32, &str, &str); 3] = [
+    (11, "CAP_NET_BROADCAST", "follow netlink events in pods' network namespaces"),
     (12, "CAP_NET_ADMIN", "make links, routes and rules"),
     (21, "CAP_SYS_ADMIN", "enter pods' network namespaces"),
 ];
@@ -37,7 +38,9 @@ fn judge(effective: Option<u64>) -> Vec<Finding> {
         })
         .collect();
     match found.is_empty() {
-        true => vec![Finding::ok(CHECK, "CAP_NET_ADMIN and CAP_SYS_ADMIN are there")],
+        true => {
+            vec![Finding::ok(CHECK, "CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN are there")]
+        }
         false => found,
     }
 }
@@ -50,9 +53,9 @@ mod tests {
     #[test]
     fn each_missing_capability_is_named() {
         assert_eq!(judge(Some(u64::MAX))[0].severity, Severity::Ok);
-        let found = judge(Some(1 << 12));
+        let found = judge(Some(1 << 11 | 1 << 12));
         assert!(found.len() == 1 && found[0].what.contains("CAP_SYS_ADMIN"), "{found:?}");
-        assert_eq!(judge(Some(0)).len(), 2);
+        assert_eq!(judge(Some(0)).len(), 3);
         assert_eq!(judge(None)[0].severity, Severity::Warn);
     }
 

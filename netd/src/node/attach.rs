@@ -1,6 +1,8 @@
 //! Attach: choose addresses and ports, record them, then make the interface.
 
 use std::{
+    os::fd::OwnedFd,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,14 +36,32 @@ impl Node {
     /// Nothing of the endpoint is left then, with one exception: if the kernel refused it,
     /// its addresses stay in use until its link is gone.
     pub async fn attach(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
-        let node = self.clone();
-        run_to_end("attach", async move { node.attach_to_end(spec).await }).await
+        self.attach_in(spec, None).await
     }
 
-    async fn attach_to_end(self: &Arc<Self>, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+    /// As [`Node::attach`]; with a descriptor, that is the sandbox's namespace, whatever
+    /// the path leads to here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn attach_in(
+        self: &Arc<Self>,
+        spec: AttachSpec,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Arc<Endpoint>> {
+        let node = self.clone();
+        run_to_end("attach", async move { node.attach_to_end(spec, descriptor).await }).await
+    }
+
+    async fn attach_to_end(
+        self: &Arc<Self>,
+        spec: AttachSpec,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Arc<Endpoint>> {
         let start = Instant::now();
         let _lock = self.locks.lock(&spec.key).await;
-        let netns = Arc::new(Netns::open(&spec.netns_path)?);
+        let (netns, placement) = sandbox(&spec.netns_path, descriptor)?;
+        let netns = Arc::new(netns);
         self.metrics.step(Verb::Attach, Step::Validate, start.elapsed());
         let validated = Instant::now();
         if let Some(endpoint) = self.find_attached(&spec, &netns).await? {
@@ -50,7 +70,7 @@ impl Node {
         if self.state.is_fenced(&spec.key, spec.issued_at) {
             return Err(Error::Detached(spec.key));
         }
-        let endpoint = self.reserve_and_record(&spec, Placement::In(netns.id())).await?;
+        let endpoint = self.reserve_and_record(&spec, placement).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
         self.make(netns, &endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
@@ -73,7 +93,8 @@ impl Node {
             return Ok(Some(endpoint));
         }
         if endpoint.phase == Phase::Attached {
-            if !netns_is_gone(&endpoint) {
+            let linked = endpoint.path_is_foreign && self.has_host_link(&endpoint).await?;
+            if linked || !netns_is_gone(&endpoint) {
                 return Err(Error::Elsewhere {
                     key: spec.key.clone(),
                     path: endpoint.netns_path.display().to_string(),
@@ -186,6 +207,21 @@ impl Node {
         let waited = tokio::time::timeout(RELEASE_TIMEOUT, gone).await;
         waited.map_err(|_| Error::StillDetaching(key.clone()))
     }
+}
+
+/// The sandbox's namespace, and what is recorded of where it is.
+fn sandbox(path: &Path, descriptor: Option<OwnedFd>) -> Result<(Netns, Placement)> {
+    let Some(descriptor) = descriptor else {
+        let netns = Netns::open(path)?;
+        let placement = Placement::In(netns.id());
+        return Ok((netns, placement));
+    };
+    let netns = Netns::from_descriptor(descriptor, path)?;
+    let placement = match netns.is_at_its_path() {
+        true => Placement::In(netns.id()),
+        false => Placement::InForeign(netns.id()),
+    };
+    Ok((netns, placement))
 }
 
 /// Undoes a reservation when dropped, unless the store has recorded it.

@@ -68,6 +68,10 @@ impl Node {
             if wanted || !netns_is_gone(&endpoint) {
                 continue;
             }
+            // One that can't be asked about is not known to be gone.
+            if endpoint.path_is_foreign && self.has_host_link(&endpoint).await.unwrap_or(true) {
+                continue;
+            }
             let since = missing.get(key).copied().unwrap_or(now);
             if !orphan && now.duration_since(since) < self.config.gc.grace {
                 still.insert(key.clone(), since);

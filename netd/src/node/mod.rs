@@ -47,6 +47,7 @@ pub use core::Node;
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};
 pub use read_model::{EndpointFilter, NetworkView, NodeCounts, Page};
+pub use reconcile::SandboxNetns;
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
 pub use state::{AddressReservation, KernelStatus};

@@ -1,7 +1,11 @@
 //! The level-triggered loop: whatever may differ is read from the kernel, compared with
 //! what is wanted, and repaired. The start, drift and retries all go this way.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 
@@ -129,6 +133,10 @@ impl Node {
             return self.locate(&endpoint).await.map(drop);
         }
         let Some(netns) = own_netns(&endpoint) else {
+            if endpoint.path_is_foreign && self.has_host_link(&endpoint).await? {
+                self.state.set_status(key, KernelStatus::Attached);
+                return Ok(());
+            }
             tracing::debug!(endpoint = %key, "the network namespace of {key} is gone");
             return Ok(());
         };
@@ -299,27 +307,39 @@ impl Node {
         Ok(())
     }
 
-    /// Compares an endpoint with the kernel, changing nothing.
+    /// Whether the host's end of an endpoint's pair is there. It goes with the namespace that
+    /// the other end is in.
+    pub(super) async fn has_host_link(&self, endpoint: &Endpoint) -> Result<bool> {
+        let links = self.dataplane.host_links().await?;
+        let own = &endpoint.wiring.host_ifname;
+        Ok(links.iter().any(|link| link.ifname == *own && !link.parked))
+    }
+
+    /// Compares an endpoint with the kernel, changing nothing. `asked`: the namespace that
+    /// the caller says it is in.
     ///
     /// # Errors
     /// [`Error::Differs`] names every difference.
     pub async fn check(
         &self,
         key: &EndpointKey,
-        netns_path: Option<&str>,
+        asked: Option<SandboxNetns>,
     ) -> Result<Arc<Endpoint>> {
         let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
         let endpoint = found.filter(|e| e.phase == Phase::Attached);
         let endpoint = endpoint.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
-        let netns = Netns::open(&endpoint.netns_path)?;
-        let same = match netns_path {
-            Some(path) => Netns::open(path.as_ref())?.id() == endpoint.netns,
-            None => netns.id() == endpoint.netns,
+        let name = asked.as_ref().map(|asked| asked.path.display().to_string());
+        let netns = match asked {
+            Some(SandboxNetns { path, descriptor: Some(descriptor) }) => {
+                Netns::from_descriptor(descriptor, &path)?
+            }
+            Some(SandboxNetns { path, descriptor: None }) => Netns::open(&path)?,
+            None => Netns::open(&endpoint.netns_path)?,
         };
-        if !same {
+        if netns.id() != endpoint.netns {
             return Err(Error::WrongNetns {
                 key: key.clone(),
-                asked: netns_path.unwrap_or("its namespace").to_owned(),
+                asked: name.unwrap_or_else(|| "its namespace".to_owned()),
                 have: endpoint.netns_path.display().to_string(),
             });
         }
@@ -330,6 +350,15 @@ impl Node {
         }
         Err(Error::Differs { key: key.clone(), differences })
     }
+}
+
+/// The network namespace in which a caller says that a sandbox is.
+#[derive(Debug)]
+pub struct SandboxNetns {
+    /// What the caller calls it.
+    pub path: PathBuf,
+    /// The namespace itself; without it the path is what counts.
+    pub descriptor: Option<OwnedFd>,
 }
 
 /// The endpoint's namespace, if it is still the one that it was attached in.
@@ -345,7 +374,8 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
 }
 
 /// Whether the namespace is certainly gone: its path does not exist, or is another
-/// namespace. An error (out of descriptors, no permission) does not prove that.
+/// namespace. An error (out of descriptors, no permission) does not prove that. Of
+/// an endpoint whose path is foreign it says nothing: see [`Node::has_host_link`].
 pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
     use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
     let handed = match endpoint.moved.as_ref().map(|moved| moved.stage) {

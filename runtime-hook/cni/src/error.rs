@@ -1,13 +1,6 @@
 //! What can go wrong in a front, and the CNI code for each.
 
-use alloc::{
-    boxed::Box,
-    format,
-    string::{String, ToString as _},
-    vec,
-    vec::Vec,
-};
-use core::{fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use rustix::io::Errno;
 

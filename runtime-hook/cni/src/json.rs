@@ -1,14 +1,8 @@
 //! Typed reading of JSON that a stranger wrote: every wrong field is reported, with
 //! its path, instead of the first one without.
 
-use alloc::{
-    borrow::ToOwned as _,
-    collections::BTreeMap,
-    format,
-    string::{String, ToString as _},
-    vec::Vec,
-};
-use core::ops::{Deref, RangeInclusive};
+use std::collections::BTreeMap;
+use std::ops::{Deref, RangeInclusive};
 
 use rustix::{buffer::spare_capacity, fd::AsFd, io::Errno};
 use serde_json::Value;

@@ -1,8 +1,9 @@
 //! netd's "no": a gRPC status with its `google.rpc` details.
 
-use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec, vec::Vec};
-use core::fmt;
+use std::collections::BTreeMap;
+use std::fmt;
 
+use netd_api::ttrpc::Status;
 use prost::{Enumeration, Message};
 
 use crate::error::{HookError, Violation};
@@ -36,22 +37,6 @@ impl Code {
     pub fn from_number(number: i32) -> Self {
         Self::try_from(number).unwrap_or(Self::Unknown)
     }
-}
-
-/// `google.rpc.Status`, of which the details count.
-#[derive(Clone, PartialEq, Message)]
-struct Details {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
 }
 
 /// `google.rpc.ErrorInfo` without its domain.
@@ -110,11 +95,18 @@ impl Default for Refusal {
 }
 
 impl Refusal {
-    /// Reads a status; `details` is an encoded `google.rpc.Status`. Details that can't be
-    /// decoded are left out: the code and the message are what counts.
+    /// Reads a status of gRPC; `details` is an encoded `google.rpc.Status`.
     pub fn new(operation: &'static str, code: Code, message: String, details: &[u8]) -> Self {
+        let details = Status::decode(details).unwrap_or_default().details;
+        Self::of_status(operation, Status { code: code as i32, message, details })
+    }
+
+    /// Reads a status. Details that can't be decoded are left out: the code and the message
+    /// are what counts.
+    pub fn of_status(operation: &'static str, status: Status) -> Self {
+        let (code, message) = (Code::from_number(status.code), status.message);
         let mut refusal = Self { operation, code, message, ..Self::default() };
-        for any in Details::decode(details).unwrap_or_default().details {
+        for any in status.details {
             match any.type_url.rsplit('/').next() {
                 Some("google.rpc.ErrorInfo") => {
                     let info = ErrorInfo::decode(&*any.value).unwrap_or_default();
@@ -164,7 +156,6 @@ impl fmt::Display for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::{borrow::ToOwned as _, string::ToString as _};
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     /// As a client with tonic reads it.

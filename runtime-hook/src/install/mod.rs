@@ -51,7 +51,7 @@ struct InstallPaths {
 pub struct InstallArgs {
     #[command(flatten)]
     paths: InstallPaths,
-    /// netd's socket
+    /// netd's socket; the plugin uses the hooks' socket beside it
     #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET,
           value_parser = |path: &str| check_socket(path).map(|()| path.to_owned()))]
     socket: String,

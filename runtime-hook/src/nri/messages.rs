@@ -1,46 +1,16 @@
-//! The protobuf messages of NRI and ttrpc, with the fields that the front uses; decoding skips
-//! the others. They are written by hand, because these few need no protobuf compiler. Sources:
-//! `pkg/api/api.proto` of containerd/nri (0.3 to 0.12) and `request.proto` of containerd/ttrpc.
-//! They are public for the tests, which act as containerd.
+//! The protobuf messages of NRI, with the fields that the front uses; decoding skips the
+//! others. They are written by hand, because these few need no protobuf compiler. Source:
+//! `pkg/api/api.proto` of containerd/nri (0.3 to 0.12). They are public for the tests, which
+//! act as containerd.
 
 use std::collections::BTreeMap;
+
+pub use netd_api::ttrpc::{Request, Response, Status};
 
 /// The service of the plugin.
 pub const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
 /// The service of the runtime.
 pub const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
-
-/// `ttrpc.Request`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Request {
-    #[prost(string, tag = "1")]
-    pub service: String,
-    #[prost(string, tag = "2")]
-    pub method: String,
-    #[prost(bytes = "vec", tag = "3")]
-    pub payload: Vec<u8>,
-    /// The caller's timeout in nanoseconds, counted from sending the request; 0: none.
-    #[prost(int64, tag = "4")]
-    pub timeout_nano: i64,
-}
-
-/// `ttrpc.Response`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Response {
-    #[prost(message, optional, tag = "1")]
-    pub status: Option<Status>,
-    #[prost(bytes = "vec", tag = "2")]
-    pub payload: Vec<u8>,
-}
-
-/// `google.rpc.Status`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Status {
-    #[prost(int32, tag = "1")]
-    pub code: i32,
-    #[prost(string, tag = "2")]
-    pub message: String,
-}
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RegisterPluginRequest {

@@ -115,10 +115,10 @@ impl Plugin {
                 self.pod_event(request.event, request.pod, deadlines).await
             }
             "Shutdown" => Ok(Empty {}.encode_to_vec()),
-            _ => Err(Status {
-                code: Code::Unimplemented as i32,
-                message: format!("{PLUGIN_SERVICE}/{method} is not implemented"),
-            }),
+            _ => {
+                let message = format!("{PLUGIN_SERVICE}/{method} is not implemented");
+                Err(Status::new(Code::Unimplemented as i32, message))
+            }
         }
     }
 
@@ -165,15 +165,11 @@ impl Plugin {
             event::STOP_POD_SANDBOX => events.stop(&pod).await,
             _ => events.remove(&pod).await,
         };
-        result.map(|()| Empty {}.encode_to_vec()).map_err(|e| Status {
-            code: e.code() as i32,
-            message: format!(
-                "netd: sandbox {}, pod {}/{}: {}",
-                pod.id,
-                pod.namespace,
-                pod.name,
-                e.message()
-            ),
+        result.map(|()| Empty {}.encode_to_vec()).map_err(|e| {
+            let (namespace, name) = (&pod.namespace, &pod.name);
+            let message =
+                format!("netd: sandbox {}, pod {namespace}/{name}: {}", pod.id, e.message());
+            Status::new(e.code() as i32, message)
         })
     }
 }
@@ -184,13 +180,11 @@ fn decode<M: Message + Default>(method: &str, payload: &[u8]) -> Result<M> {
 
 /// A status with code INVALID_ARGUMENT.
 pub(super) fn invalid(message: impl Into<String>) -> Status {
-    Status { code: Code::InvalidArgument as i32, message: message.into() }
+    Status::new(Code::InvalidArgument as i32, message)
 }
 
 fn unimplemented(request: &Request) -> Status {
     let service: String = request.service.chars().take(64).collect();
-    Status {
-        code: Code::Unimplemented as i32,
-        message: format!("service {service:?} is not implemented, only {PLUGIN_SERVICE}"),
-    }
+    let message = format!("service {service:?} is not implemented, only {PLUGIN_SERVICE}");
+    Status::new(Code::Unimplemented as i32, message)
 }

@@ -190,6 +190,7 @@ async fn register_plugin(
         method: "RegisterPlugin".to_owned(),
         payload: register.encode_to_vec(),
         timeout_nano: REGISTER_TIMEOUT.as_nanos() as i64,
+        ..Request::default()
     };
     let message = ttrpc::encode(REGISTER_STREAM, ttrpc::REQUEST, &request.encode_to_vec());
     out.send(framed(mux::RUNTIME_CONN, &message))
@@ -246,7 +247,7 @@ async fn write_out<W: AsyncWrite>(mut to: WriteHalf<W>, mut out: mpsc::Receiver<
 }
 
 fn exhausted(problem: String) -> Status {
-    Status { code: Code::ResourceExhausted as i32, message: format!("netd: {problem}") }
+    Status::new(Code::ResourceExhausted as i32, format!("netd: {problem}"))
 }
 
 fn encode_reply(stream: u32, result: Result<Vec<u8>, Status>) -> Vec<u8> {

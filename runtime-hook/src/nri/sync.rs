@@ -41,7 +41,7 @@ impl PodSetParts {
         if self.bytes > MAX_SET_BYTES {
             *self = Self::default();
             let message = format!("netd: the set of pods is larger than {MAX_SET_BYTES} bytes");
-            return Err(Status { code: Code::ResourceExhausted as i32, message });
+            return Err(Status::new(Code::ResourceExhausted as i32, message));
         }
         self.sandboxes.extend(part.pods.iter().map(sandbox));
         Ok(if part.more { None } else { Some(std::mem::take(self).sandboxes) })

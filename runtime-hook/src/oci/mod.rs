@@ -3,16 +3,22 @@
 //!
 //! At `createRuntime` (or `prestart`) it attaches the container to its networks, as
 //! eth0, eth1, ...; at `poststop` it detaches it from all. The container's id is the
-//! sandbox id. The namespace is named by `/proc/PID/ns/net`, which netd opens while
-//! the runtime waits for this hook; netd has to run in the same PID namespace.
+//! sandbox id. The namespace is `/proc/PID/ns/net`, which this hook opens while the runtime
+//! waits for it, and hands to netd as a descriptor: the runtime may be in PID and mount
+//! namespaces of its own.
 //! A container that joins an existing namespace, or the host's, is left alone: whoever
 //! made the namespace sees to its network. `netd.io/network` overrides that for a
 //! joined one.
 
-use std::{io, os::fd::AsFd, process::ExitCode, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+    time::Duration,
+};
 
 use netd_api::v1::{AttachRequest, DetachRequest};
-use netd_cni::rpc::Netd;
+use netd_cni::rpc::{Netd, open_netns};
 
 use crate::{
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT},
@@ -38,7 +44,7 @@ pub struct Args {
     /// Network to attach to; several give eth0, eth1, ...
     #[arg(long, value_name = "NAME", default_value = DEFAULT_NETWORK)]
     pub network: Vec<String>,
-    /// netd's socket
+    /// netd's socket; the hooks' socket beside it is used
     #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET)]
     pub socket: String,
     /// Seconds that netd has for each call
@@ -91,8 +97,9 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
         let all = DetachRequest { sandbox_id: state.id, issued_at, ..DetachRequest::default() };
         return netd(args)?.detach(&all).map(drop);
     }
+    let opened = open_netns(&path).map_err(|problem| HookError::field("pid", problem))?;
     let requests = requests(state, wishes, &args.network, path, issued_at);
-    attach(&mut netd(args)?, requests)
+    attach(&mut netd(args)?, requests, &opened)
 }
 
 fn netd(args: &Args) -> Result<Netd, HookError> {
@@ -131,14 +138,14 @@ fn requests(
 
 /// Attaches to all or to none: a runtime does not run poststop for a container whose
 /// createRuntime failed.
-fn attach(netd: &mut Netd, requests: Vec<AttachRequest>) -> Result<(), HookError> {
+fn attach(netd: &mut Netd, requests: Vec<AttachRequest>, netns: &OwnedFd) -> Result<(), HookError> {
     for (done, request) in requests.into_iter().enumerate() {
         let undo = DetachRequest {
             sandbox_id: request.sandbox_id.clone(),
             issued_at: request.issued_at,
             ..DetachRequest::default()
         };
-        let Err(error) = netd.attach(&request) else { continue };
+        let Err(error) = netd.attach(&request, netns) else { continue };
         // A refused attach made nothing; of any other failure it is not known.
         if (done > 0 || !matches!(error, HookError::Refused(_)))
             && let Err(second) = netd.detach(&undo)

@@ -2,25 +2,34 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
-    collections::HashMap,
-    io::Write as _,
+    fs::File,
+    io::{IoSliceMut, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::MetadataExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::{Path, PathBuf},
-    pin::Pin,
     process::{Command, Output, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
+    time::Duration,
 };
 
-use netd_api::v1::{
-    endpoint_service_server::{EndpointService, EndpointServiceServer},
-    node_service_server::{NodeService, NodeServiceServer},
-    sandbox_service_server::{SandboxService, SandboxServiceServer},
-    *,
+use netd_api::{
+    hook::{NETNS_IS_DESCRIPTOR, NETNS_KEY},
+    ttrpc,
+    v1::*,
 };
-use tokio::{net::UnixListener, sync::oneshot};
-use tokio_stream::{Stream, wrappers::UnixListenerStream};
-use tonic::{Code, Request, Response, Status, async_trait};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use prost::Message as _;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tonic::Status;
 
 /// What the hook asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +38,6 @@ pub enum Asked {
     Attach(AttachRequest),
     Detach(DetachRequest),
     Check(CheckRequest),
-    Join(JoinRequest),
-    Leave(LeaveRequest),
-    Publish(PublishRequest),
     Synchronize(SynchronizeRequest),
     Annotate(AnnotateRequest),
     Status,
@@ -52,25 +58,25 @@ pub struct Script {
     pub starting: bool,
     /// No bridge, as with the routed driver.
     pub routed: bool,
-    /// TCP ports of the host that another endpoint holds.
-    pub busy_ports: Vec<u32>,
 }
 
 #[derive(Clone)]
 struct Fake {
     script: Script,
     asked: Arc<Mutex<Vec<Asked>>>,
+    namespaces: Arc<Mutex<Vec<u64>>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Fake {
-    async fn note(&self, asked: Asked) -> Result<(), Status> {
+    fn note(&self, asked: Asked) -> Result<(), Status> {
         let count = {
             let mut all = self.asked.lock().unwrap();
             all.push(asked);
             all.len()
         };
-        if self.script.hang {
-            std::future::pending::<()>().await;
+        while self.script.hang && !self.stop.load(Ordering::Relaxed) {
+            pause();
         }
         match &self.script.refuse {
             Some(status) if count > self.script.grace => Err(status.clone()),
@@ -110,146 +116,142 @@ pub fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) 
     }
 }
 
-/// netd's refusal of a busy port, with a message that names nothing.
-fn host_port_taken(port: u32) -> Status {
-    let pairs = [("host_port", port.to_string()), ("protocol", "tcp".to_owned())];
-    let metadata: HashMap<_, _> = pairs.map(|(k, v)| (k.to_owned(), v)).into();
-    let details = ErrorDetails::with_error_info("HOST_PORT_TAKEN", "netd", metadata);
-    Status::with_error_details(Code::AlreadyExists, "it is taken", details)
-}
-
-type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[async_trait]
-impl EndpointService for Fake {
-    type WatchEndpointsStream = Events<WatchEndpointsResponse>;
-
-    async fn create_endpoint(
-        &self,
-        _: Request<netd_api::v1::CreateEndpointRequest>,
-    ) -> Result<Response<netd_api::v1::CreateEndpointResponse>, Status> {
-        Err(Status::unimplemented("create_endpoint"))
-    }
-
-    async fn join(&self, r: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let r = r.into_inner();
-        self.note(Asked::Join(r.clone())).await?;
-        let endpoint = self.endpoint(&r.endpoint_id, "eth0", None);
-        Ok(Response::new(JoinResponse { endpoint }))
-    }
-
-    async fn leave(&self, r: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
-        self.note(Asked::Leave(r.into_inner())).await?;
-        Ok(Response::new(LeaveResponse {}))
-    }
-
-    async fn publish(
-        &self,
-        r: Request<PublishRequest>,
-    ) -> Result<Response<PublishResponse>, Status> {
-        let r = r.into_inner();
-        self.note(Asked::Publish(r.clone())).await?;
-        let busy = |p: &&PortMapping| self.script.busy_ports.contains(&p.host_port);
-        match r.port_mappings.iter().find(busy) {
-            Some(mapping) => Err(host_port_taken(mapping.host_port)),
-            None => Ok(Response::new(PublishResponse { endpoint: None })),
+impl Fake {
+    /// A call of one of the five methods, as netd answers it.
+    fn call(&self, request: &ttrpc::Request) -> Result<Vec<u8>, Status> {
+        let payload = request.payload.as_slice();
+        match (request.service.as_str(), request.method.as_str()) {
+            ("netd.v1.EndpointService", "Attach") => {
+                let r = AttachRequest::decode(payload).unwrap();
+                self.note(Asked::Attach(r.clone()))?;
+                let endpoint = self.endpoint(&r.sandbox_id, &r.interface, r.dns);
+                Ok(AttachResponse { endpoint }.encode_to_vec())
+            }
+            ("netd.v1.EndpointService", "Detach") => {
+                self.note(Asked::Detach(DetachRequest::decode(payload).unwrap()))?;
+                Ok(DetachResponse { removed: 1 }.encode_to_vec())
+            }
+            ("netd.v1.EndpointService", "Check") => {
+                let r = CheckRequest::decode(payload).unwrap();
+                self.note(Asked::Check(r.clone()))?;
+                let endpoint = self.endpoint(&r.sandbox_id, &r.interface, None);
+                Ok(CheckResponse { endpoint }.encode_to_vec())
+            }
+            ("netd.v1.SandboxService", "Synchronize") => {
+                self.note(Asked::Synchronize(SynchronizeRequest::decode(payload).unwrap()))?;
+                Ok(SynchronizeResponse::default().encode_to_vec())
+            }
+            ("netd.v1.NodeService", "GetStatus") => {
+                self.note(Asked::Status)?;
+                Ok(self.status().encode_to_vec())
+            }
+            other => panic!("the hook never calls {other:?}"),
         }
     }
 
-    async fn attach(&self, r: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
-        let r = r.into_inner();
-        self.note(Asked::Attach(r.clone())).await?;
-        let endpoint = self.endpoint(&r.sandbox_id, &r.interface, r.dns);
-        Ok(Response::new(AttachResponse { endpoint }))
-    }
-    async fn detach(&self, r: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
-        self.note(Asked::Detach(r.into_inner())).await?;
-        Ok(Response::new(DetachResponse { removed: 1 }))
-    }
-    async fn check(&self, r: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let r = r.into_inner();
-        self.note(Asked::Check(r.clone())).await?;
-        let endpoint = self.endpoint(&r.sandbox_id, &r.interface, None);
-        Ok(Response::new(CheckResponse { endpoint }))
-    }
-    async fn get_endpoint(
-        &self,
-        _: Request<GetEndpointRequest>,
-    ) -> Result<Response<GetEndpointResponse>, Status> {
-        Err(Status::unimplemented("the hook never asks"))
-    }
-    async fn list_endpoints(
-        &self,
-        _: Request<ListEndpointsRequest>,
-    ) -> Result<Response<ListEndpointsResponse>, Status> {
-        Err(Status::unimplemented("the hook never asks"))
-    }
-    async fn watch_endpoints(
-        &self,
-        _: Request<WatchEndpointsRequest>,
-    ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
-        Err(Status::unimplemented("the hook never asks"))
-    }
-}
-
-#[async_trait]
-impl SandboxService for Fake {
-    async fn synchronize(
-        &self,
-        r: Request<SynchronizeRequest>,
-    ) -> Result<Response<SynchronizeResponse>, Status> {
-        self.note(Asked::Synchronize(r.into_inner())).await?;
-        Ok(Response::new(SynchronizeResponse::default()))
-    }
-    async fn annotate(
-        &self,
-        r: Request<AnnotateRequest>,
-    ) -> Result<Response<AnnotateResponse>, Status> {
-        self.note(Asked::Annotate(r.into_inner())).await?;
-        Ok(Response::new(AnnotateResponse::default()))
-    }
-}
-
-#[async_trait]
-impl NodeService for Fake {
-    async fn get_status(
-        &self,
-        _: Request<GetStatusRequest>,
-    ) -> Result<Response<GetStatusResponse>, Status> {
-        self.note(Asked::Status).await?;
+    fn status(&self) -> GetStatusResponse {
         let component = Component {
             name: "store".into(),
             ready: !self.script.starting,
             reason: "the disk is full".into(),
             since: 0,
         };
-        Ok(Response::new(GetStatusResponse {
+        GetStatusResponse {
             ready: !self.script.starting,
             components: vec![component],
             ..GetStatusResponse::default()
-        }))
+        }
+    }
+
+    /// One connection, until the hook closes it.
+    fn serve(&self, stream: &UnixStream) {
+        let (mut decoder, mut descriptors) = (ttrpc::Decoder::default(), Vec::new());
+        loop {
+            let mut bytes = [0; 65_536];
+            let Some(read) = receive(stream, &mut bytes, &mut descriptors) else { return };
+            let mut items = Vec::new();
+            decoder.push(&bytes[..read], |item| items.push(item));
+            for item in items {
+                let ttrpc::Item::Message(head, payload) = item else { panic!("{item:?}") };
+                let request = ttrpc::Request::decode(payload.as_slice()).unwrap();
+                assert!(head.kind == ttrpc::REQUEST && head.stream % 2 == 1, "{head:?}");
+                assert!(request.timeout_nano > 0);
+                self.note_namespace(&request, std::mem::take(&mut descriptors));
+                let response = response(self.call(&request)).encode_to_vec();
+                let frame = ttrpc::encode(head.stream, ttrpc::RESPONSE, &response);
+                // It may have given up.
+                let _ = (&mut &*stream).write_all(&frame);
+            }
+        }
+    }
+
+    /// A call that names a namespace brings it along, and no other does.
+    fn note_namespace(&self, request: &ttrpc::Request, descriptors: Vec<OwnedFd>) {
+        let takes_one = ["Attach", "Check"].contains(&request.method.as_str());
+        assert_eq!(descriptors.len(), usize::from(takes_one), "{}", request.method);
+        let says = |m: &ttrpc::KeyValue| m.key == NETNS_KEY && m.value == NETNS_IS_DESCRIPTOR;
+        assert_eq!(request.metadata.iter().any(says), takes_one);
+        for descriptor in descriptors {
+            let inode = File::from(descriptor).metadata().unwrap().ino();
+            self.namespaces.lock().unwrap().push(inode);
+        }
     }
 }
 
-/// A fake netd on a socket of its own; ends when dropped.
+fn receive(stream: &UnixStream, to: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Option<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(to)];
+    let received = recvmsg(stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    Some(received.bytes).filter(|bytes| *bytes > 0)
+}
+
+fn response(done: Result<Vec<u8>, Status>) -> ttrpc::Response {
+    match done {
+        Ok(payload) => ttrpc::Response { status: None, payload },
+        Err(status) => {
+            let details = ttrpc::Status::decode(status.details()).unwrap().details;
+            let (code, message) = (status.code() as i32, status.message().to_owned());
+            let status = Some(ttrpc::Status { code, message, details });
+            ttrpc::Response { status, payload: Vec::new() }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // a thread of the fake's own
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// A fake netd on a hooks' socket of its own; ends when dropped.
 pub struct Netd {
     pub dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<Asked>>>,
-    stop: Option<oneshot::Sender<()>>,
+    namespaces: Arc<Mutex<Vec<u64>>>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Netd {
     pub fn start(script: Script) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let fake = Fake { script, asked: asked.clone() };
-        let (stop, stopped) = oneshot::channel();
-        let (up, is_up) = mpsc::channel();
-        let socket = dir.path().join("netd.sock");
-        let thread = std::thread::spawn(move || serve(fake, &socket, stopped, &up));
-        is_up.recv().unwrap();
-        Self { dir, asked, stop: Some(stop), thread: Some(thread) }
+        let listener = UnixListener::bind(dir.path().join("hook.sock")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (asked, namespaces) = (Arc::default(), Arc::default());
+        let stop = Arc::<AtomicBool>::default();
+        let fake = Fake {
+            script,
+            asked: Arc::clone(&asked),
+            namespaces: Arc::clone(&namespaces),
+            stop: stop.clone(),
+        };
+        let thread = Some(std::thread::spawn(move || accept(&fake, &listener)));
+        Self { dir, asked, namespaces, stop, thread }
     }
 
     pub fn ready() -> Self {
@@ -260,6 +262,7 @@ impl Netd {
         Self::start(Script { refuse: Some(status), ..Script::default() })
     }
 
+    /// As configurations name it: gRPC's, beside which the hooks' is.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("netd.sock")
     }
@@ -267,51 +270,49 @@ impl Netd {
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
+
+    /// Inodes of the namespaces that came as descriptors.
+    pub fn namespaces(&self) -> Vec<u64> {
+        self.namespaces.lock().unwrap().clone()
+    }
 }
 
 impl Drop for Netd {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
     }
 }
 
-fn serve(fake: Fake, socket: &Path, stopped: oneshot::Receiver<()>, up: &mpsc::Sender<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let listener = UnixListener::bind(socket).unwrap();
-        up.send(()).unwrap();
-        let server = tonic::transport::Server::builder()
-            .add_service(EndpointServiceServer::new(fake.clone()))
-            .add_service(SandboxServiceServer::new(fake.clone()))
-            .add_service(NodeServiceServer::new(fake))
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        // Not gracefully: calls that hang must not hold the test up.
-        tokio::select! { served = server => served.unwrap(), _ = stopped => {} }
-    });
+fn accept(fake: &Fake, listener: &UnixListener) {
+    let mut served = Vec::new();
+    while !fake.stop.load(Ordering::Relaxed) {
+        let Ok((stream, _)) = listener.accept() else {
+            pause();
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        let fake = fake.clone();
+        served.push(std::thread::spawn(move || fake.serve(&stream)));
+    }
+    // The hooks have ended, and so have their connections.
+    served.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 const HOOK: &str = env!("CARGO_BIN_EXE_netd-hook");
 
-/// The plugin without std: `make build` puts it beside the hook, where it can be built.
+/// The plugin alone, as it is shipped: `make build` puts it there.
 pub fn plugin() -> PathBuf {
     let plugin = Path::new(HOOK).with_file_name("netd-cni");
-    if plugin.exists() { plugin } else { HOOK.into() }
+    assert!(plugin.exists(), "there is no {}: run `make build`", plugin.display());
+    plugin
 }
 
-/// Both executables that are the CNI plugin. Where the one without std can be built, it
-/// must have been.
+/// Both executables that are the CNI plugin.
 pub fn plugins() -> Vec<PathBuf> {
-    let mut all = vec![PathBuf::from(HOOK)];
-    if cfg!(target_arch = "x86_64") {
-        assert!(plugin() != all[0], "there is no netd-cni beside {HOOK}: run `make build`");
-        all.push(plugin());
-    } else {
-        eprintln!("netd-cni is for x86_64 only: netd-hook is tested alone");
-    }
-    all
+    vec![HOOK.into(), plugin()]
 }
 
 /// Runs the hook, or the plugin if it is called as one, with this environment only.
@@ -337,7 +338,8 @@ pub fn execute(program: &Path, args: &[&str], env: &[(&str, &str)], stdin: &[u8]
     child.wait_with_output().unwrap()
 }
 
-pub const NETNS: &str = "/run/netns/test";
+/// One that is there, whoever opens it.
+pub const NETNS: &str = "/proc/self/ns/net";
 
 /// Runs a CNI command for container "abc", interface eth0.
 pub fn cni(command: &str, config: &serde_json::Value) -> Output {

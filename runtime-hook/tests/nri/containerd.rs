@@ -69,7 +69,7 @@ pub fn message(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
 
 pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
     let (service, method) = (service.to_owned(), method.to_owned());
-    let request = Request { service, method, payload, timeout_nano: 0 };
+    let request = Request { service, method, payload, ..Request::default() };
     message(stream, 1, &request.encode_to_vec())
 }
 

@@ -43,7 +43,7 @@ async fn a_refused_registration_is_tried_again_later() {
     let _front = start(&listener, &netd, Policy::default());
     let mut peer = listener.accept().await;
     peer.registration().await;
-    peer.answer_registration(Some(Status { code: 3, message: "no".into() })).await;
+    peer.answer_registration(Some(Status::new(3, "no"))).await;
     assert!(
         peer.answer().await.is_none(),
         "the plugin closes a connection on which it was refused"

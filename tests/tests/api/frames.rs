@@ -11,27 +11,10 @@ use netd_api::v1::AttachRequest;
 use testbed::case;
 use tonic::Code;
 
-use crate::node::Node;
+use crate::node::{Node, noise};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-
-/// A reproducible stream of bytes (xorshift64).
-struct Noise(u64);
-
-impl Noise {
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut next = || {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0.to_le_bytes()
-        };
-        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| next()).collect();
-        bytes.truncate(count);
-        bytes
-    }
-}
 
 impl Node {
     fn dial(&self) -> Result<UnixStream> {
@@ -64,7 +47,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 fn noise_in_place_of_http_does_not_disturb() -> Result<()> {
     case(|bed| {
         let mut node = Node::start(bed)?;
-        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut noise = noise();
         for round in 0..200 {
             let mut stream = node.dial()?;
             // Half of them begin as HTTP/2 does.

@@ -4,6 +4,7 @@
 mod cli;
 mod fencing;
 mod frames;
+mod hooks;
 mod node;
 mod reflection;
 mod watches;

@@ -71,3 +71,25 @@ pub fn refused<T>(
     ensure!(status.message().len() > 10, "{what}: says nothing: {status:?}");
     Ok(())
 }
+
+/// A reproducible stream of bytes (xorshift64).
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut next = || {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0.to_le_bytes()
+        };
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| next()).collect();
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// The same bytes in every run.
+pub fn noise() -> Noise {
+    Noise(0x9e37_79b9_7f4a_7c15)
+}

@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::OwnedFd,
         unix::{
             fs::FileTypeExt as _,
             net::{UnixDatagram, UnixListener},
@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use netd_api::v1::{GetStatusRequest, WatchEndpointsRequest};
+use nix::fcntl::{FcntlArg, fcntl};
 use testbed::{
     Daemon, DaemonConfig, Host, Sandbox, block_on, case, net::probe, paths, service::Service, wait,
 };
@@ -26,7 +27,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// netd as systemd starts it; the bed's own way of starting it knows no such things.
 struct Managed {
     socket: PathBuf,
-    listener: OwnedFd,
+    /// gRPC's and the hooks'.
+    listeners: [OwnedFd; 2],
     notify: UnixDatagram,
     notify_path: PathBuf,
     config: PathBuf,
@@ -47,11 +49,12 @@ impl Managed {
             ),
         )?;
         let socket = Daemon::socket_of(host);
-        let listener = OwnedFd::from(UnixListener::bind(&socket)?);
+        let hooks = netd_api::hook::socket_beside(&socket.to_string_lossy());
+        let listeners = [UnixListener::bind(&socket)?.into(), UnixListener::bind(hooks)?.into()];
         let notify_path = host.directory().join("notify");
         let notify = UnixDatagram::bind(&notify_path)?;
         notify.set_read_timeout(Some(Duration::from_millis(500)))?;
-        Ok(Self { socket, listener, notify, notify_path, config })
+        Ok(Self { socket, listeners, notify, notify_path, config })
     }
 
     fn start(&self, host: &Host) -> Result<Service> {
@@ -59,19 +62,28 @@ impl Managed {
         let mut command = host.net.command("sh");
         command.args(["-c", "LISTEN_PID=$$ exec \"$0\" serve --config \"$1\""]);
         command.arg(paths::built("netd")?).arg(&self.config);
-        command.env("LISTEN_FDS", "1").env("NOTIFY_SOCKET", &self.notify_path);
+        command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "grpc:hook");
+        command.env("NOTIFY_SOCKET", &self.notify_path);
         command.env("WATCHDOG_USEC", "400000");
-        // A copy, so that it is never number 3 already, which would stay close-on-exec.
-        let listener = self.listener.try_clone()?;
-        let number = listener.as_raw_fd();
-        // SAFETY: dup2 is async-signal-safe, and both numbers are valid in the child.
+        // Copies above the numbers that they get: a number that is right already would stay
+        // close-on-exec, and one of the two could be overwritten by the other.
+        let copy = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(100));
+        let [grpc, hooks] = &self.listeners;
+        let numbers = [copy(grpc)?, copy(hooks)?];
+        // SAFETY: dup2 is async-signal-safe, and all numbers are valid in the child.
         unsafe {
-            command.pre_exec(move || match libc::dup2(number, 3) {
-                -1 => Err(std::io::Error::last_os_error()),
-                _ => Ok(()),
+            command.pre_exec(move || {
+                for (from, to) in numbers.into_iter().zip([3, 4]) {
+                    if libc::dup2(from, to) == -1 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
+                Ok(())
             });
         }
-        Service::start("netd", command, &host.directory().join("netd.log"))
+        let started = Service::start("netd", command, &host.directory().join("netd.log"));
+        numbers.into_iter().try_for_each(nix::unistd::close)?;
+        started
     }
 
     /// Messages until `last`, or an error with what came.
@@ -109,6 +121,8 @@ fn a_socket_handed_over_is_served_and_the_manager_is_told() -> Result<()> {
         })?;
         // It answers on the very socket that was handed over: none of its own is there.
         ensure!(fs::metadata(&managed.socket)?.file_type().is_socket());
+        // Hooks' calls come through the other one.
+        Sandbox::attached(&host, "pod")?.del(&host)?;
         let mut beats = 0;
         for _ in 0..4 {
             let lines = managed.told("WATCHDOG=1")?;

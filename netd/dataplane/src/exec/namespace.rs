@@ -65,6 +65,28 @@ impl Netns {
         }
         let again = PathBuf::from(format!("/proc/self/fd/{}", seen.as_raw_fd()));
         let file = open(&again, libc::O_NONBLOCK).map_err(|e| other(e.to_string()))?;
+        Self::of_namespace(file, path)
+    }
+
+    /// The namespace that a caller opened and handed over; `path` is what the caller calls
+    /// it, which may mean something else here.
+    ///
+    /// # Errors
+    /// `NotANetns` for anything else than a network namespace, `HostNetns` for this
+    /// process's or thread's own.
+    pub fn from_descriptor(descriptor: OwnedFd, path: &Path) -> Result<Self, DataplaneError> {
+        let file = File::from(descriptor);
+        let other = |found: String| DataplaneError::NotANetns { path: path.into(), found };
+        let filesystem = fstatfs(&file).map_err(|e| other(e.to_string()))?;
+        if filesystem.filesystem_type().0 as i64 != NSFS_MAGIC {
+            return Err(other(format!("handed over as {}", describe(&file))));
+        }
+        Self::of_namespace(file, path)
+    }
+
+    /// `file` is a namespace of some type.
+    fn of_namespace(file: File, path: &Path) -> Result<Self, DataplaneError> {
+        let other = |found: String| DataplaneError::NotANetns { path: path.into(), found };
         // SAFETY: a plain ioctl without argument on a live descriptor.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != libc::CLONE_NEWNET {
@@ -94,6 +116,13 @@ impl Netns {
     /// As given.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the path leads this process to the namespace. It may not where a caller in
+    /// other PID or mount namespaces gave it with a descriptor.
+    pub fn is_at_its_path(&self) -> bool {
+        let there = std::fs::metadata(&self.path);
+        there.is_ok_and(|m| NetnsId { dev: m.dev(), inode: m.ino() } == self.id)
     }
 }
 

@@ -14,6 +14,8 @@ use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, a
 pub enum Placement {
     /// In this namespace.
     In(NetnsId),
+    /// In this namespace, to which the request's path does not lead netd.
+    InForeign(NetnsId),
     /// In no sandbox yet: a runtime will move it into one.
     Unplaced,
 }
@@ -21,7 +23,7 @@ pub enum Placement {
 impl Placement {
     fn netns(self) -> NetnsId {
         match self {
-            Self::In(netns) => netns,
+            Self::In(netns) | Self::InForeign(netns) => netns,
             Self::Unplaced => NetnsId { dev: 0, inode: 0 },
         }
     }
@@ -98,6 +100,7 @@ impl Inner {
             phase: Phase::Attached,
             netns_path: spec.netns_path.clone(),
             netns: site.netns(),
+            path_is_foreign: matches!(site, Placement::InForeign(_)),
             wiring,
             fixed_mtu: spec.mtu.is_some(),
             pod: spec.pod.clone(),

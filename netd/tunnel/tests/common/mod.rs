@@ -117,7 +117,10 @@ fn start(
     net: &Namespace,
     arguments: &[String],
 ) -> Result<Service> {
-    let mut command = net.command(env!("CARGO_BIN_EXE_netd-tunnel"));
+    // As systemd starts it, so that every test shows that these capabilities are enough.
+    let mut command = net.command("setpriv");
+    command.args(testbed::unit::setpriv("netd-tunnel.service")?);
+    command.arg(env!("CARGO_BIN_EXE_netd-tunnel"));
     command.arg("--socket").arg(directory.join(format!("tunnel{number}.sock")));
     command.arg("--state").arg(directory.join(format!("tunnel{number}.state")));
     command.args(["--log", "debug,h2=off,tonic=off,hyper=off,tower=off"]).args(arguments);

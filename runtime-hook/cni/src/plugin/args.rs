@@ -1,7 +1,5 @@
 //! `CNI_ARGS`: `KEY=value;KEY=value` (CNI conventions; `K8S_*` are kubelet's).
 
-use alloc::{borrow::ToOwned as _, format, string::String, vec::Vec};
-
 use netd_api::v1::PodIdentity;
 
 use crate::error::{HookError, shown};

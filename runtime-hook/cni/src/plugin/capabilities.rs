@@ -4,8 +4,8 @@
 //! Values are checked as far as their type goes, so that a wrong one is named by its
 //! path in the configuration; what they mean is netd's to judge.
 
-use alloc::{borrow::ToOwned as _, collections::BTreeMap, format, string::String, vec::Vec};
-use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netd_api::v1::{Bandwidth, Dns, PortMapping, Protocol};
 

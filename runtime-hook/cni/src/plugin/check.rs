@@ -1,8 +1,7 @@
 //! CHECK: whether what the runtime remembers is what netd says there is. That the
 //! kernel agrees with netd is netd's part of it.
 
-use alloc::{format, string::String, vec, vec::Vec};
-use core::net::IpAddr;
+use std::net::IpAddr;
 
 use netd_api::v1::Endpoint;
 use serde_json::Value;

@@ -1,7 +1,6 @@
 //! The network configuration on stdin: the part that every command reads.
 
-use alloc::{format, string::String, vec::Vec};
-use core::time::Duration;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,7 +29,8 @@ pub struct Config {
     pub name: String,
     /// `network`: netd's network; empty or missing: "default".
     pub network: String,
-    /// `socket`: netd's; missing: `/run/netd/netd.sock`.
+    /// `socket`: netd's, gRPC's or the hooks' beside it, which is used either way; missing:
+    /// `/run/netd/netd.sock`.
     pub socket: String,
     /// `timeout`: for the whole call, 1 to 600 s; missing: 30 s.
     pub timeout: Duration,

@@ -1,7 +1,5 @@
 //! The CNI environment variables (CNI spec 1.1.0, section 2).
 
-use alloc::{format, string::String, vec::Vec};
-
 use crate::error::{HookError, shown};
 
 /// What the runtime wants.

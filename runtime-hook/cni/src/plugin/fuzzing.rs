@@ -1,8 +1,5 @@
 //! For fuzzing: hostile bytes on stdin, whatever the command.
 
-use alloc::string::{String, ToString as _};
-use alloc::vec;
-
 use netd_api::v1::{Address, Endpoint};
 use serde_json::Value;
 
@@ -26,7 +23,7 @@ pub fn fuzz(input: &[u8]) {
         let value = match name {
             "CNI_COMMAND" => command,
             "CNI_CONTAINERID" => "fuzz",
-            "CNI_NETNS" => "/nonexistent",
+            "CNI_NETNS" => "/proc/self/ns/net",
             "CNI_IFNAME" => "eth0",
             _ => return None,
         };

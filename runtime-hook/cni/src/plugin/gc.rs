@@ -1,6 +1,6 @@
 //! GC: the attachments that the runtime still has.
 
-use alloc::{borrow::ToOwned as _, collections::BTreeSet, format, string::String};
+use std::collections::BTreeSet;
 
 use netd_api::v1::{Sandbox, SynchronizeRequest};
 

@@ -1,12 +1,6 @@
 //! The CNI plugin (CNI spec 0.3.0 to 1.1.0): one command, one call to netd.
 
-use alloc::{
-    format,
-    string::{String, ToString as _},
-    vec,
-    vec::Vec,
-};
-use core::{mem::ManuallyDrop, time::Duration};
+use std::time::Duration;
 
 use netd_api::v1::{AttachRequest, CheckRequest, DetachRequest};
 use serde_json::{Value, json};
@@ -15,11 +9,11 @@ use crate::{
     error::HookError,
     json::{Node, Reader, parse, slurp},
     refusal::Code,
-    rpc::Netd,
+    rpc::{self, Netd},
 };
 use config::{Config, PrevResult};
 use env::{Command, Lookup};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use version::SpecVersion;
 
 pub mod args;
@@ -118,10 +112,14 @@ pub fn run(
     outcome.map_err(|error| Failure { version, error })
 }
 
-/// Not closed before the process ends, which it does next: netd would be woken to see it
-/// close while the result is still to be written.
-fn netd(config: &Config) -> Result<ManuallyDrop<Netd>, HookError> {
-    Netd::for_one_call(&config.socket, config.timeout).map(ManuallyDrop::new)
+fn netd(config: &Config) -> Result<Netd, HookError> {
+    Netd::connect(&config.socket, config.timeout)
+}
+
+/// The sandbox's namespace; see [`rpc::open_netns`].
+fn netns(attachment: &env::Attachment) -> Result<OwnedFd, HookError> {
+    let opened = rpc::open_netns(&attachment.netns);
+    opened.map_err(|problem| HookError::Environment { variable: "CNI_NETNS", problem })
 }
 
 fn object(value: &Value) -> Result<Node<'_>, HookError> {
@@ -144,6 +142,7 @@ fn add(
     let wishes = capabilities::Wishes::read(root, &cni_args, &mut reader);
     let prev = PrevResult::read(root, version, &mut reader);
     reader.finish()?;
+    let opened = netns(&attachment)?;
     let request = AttachRequest {
         sandbox_id: attachment.container_id,
         netns_path: attachment.netns.clone(),
@@ -162,7 +161,7 @@ fn add(
         issued_at,
         source: gc::source(&config.name),
     };
-    let endpoint = netd(&config)?.attach(&request)?;
+    let endpoint = netd(&config)?.attach(&request, &opened)?;
     Ok(result::render(&endpoint, &attachment.netns, prev, version))
 }
 
@@ -198,12 +197,13 @@ fn check(lookup: Lookup<'_>, root: &Node<'_>, version: SpecVersion) -> Result<()
     let prev = PrevResult::read(root, version, &mut reader);
     reader.finish()?;
     let prev = PrevResult::required(prev)?;
+    let opened = netns(&attachment)?;
     let request = CheckRequest {
         sandbox_id: attachment.container_id,
         interface: attachment.ifname,
         netns_path: attachment.netns.clone(),
     };
-    let endpoint = netd(&config)?.check(&request)?;
+    let endpoint = netd(&config)?.check(&request, &opened)?;
     match check::differences(&endpoint, &attachment.netns, &prev) {
         found if found.is_empty() => Ok(()),
         found => Err(HookError::Mismatch(found)),
@@ -217,7 +217,7 @@ fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     reader.finish()?;
     let timeout = config.timeout.min(STATUS_TIMEOUT);
-    let ready = Netd::for_one_call(&config.socket, timeout).and_then(|mut netd| netd.ready());
+    let ready = Netd::connect(&config.socket, timeout).and_then(|mut netd| netd.ready());
     ready.map_err(|error| match error {
         HookError::NotReady(_) => error,
         other => HookError::NotReady(vec![format!("{other}; {}", other.details())]),

@@ -1,7 +1,5 @@
 //! Results of ADD in the form of each version of the spec.
 
-use alloc::vec::Vec;
-
 use netd_api::v1::{Dns, Endpoint};
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,5 @@
 //! The versions of the CNI spec that are spoken.
 
-use alloc::format;
-
 use serde_json::{Value, json};
 
 use crate::error::{HookError, shown};

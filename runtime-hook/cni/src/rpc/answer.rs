@@ -1,159 +1,152 @@
-//! What an HTTP/2 answer means in gRPC (PROTOCOL-HTTP2 of the gRPC project).
+//! What netd sends: bytes in, the answer to the one call that is under way out, no I/O.
 
-use alloc::{
-    format,
-    string::{String, ToString as _},
-    vec::Vec,
-};
+use netd_api::ttrpc::{self, Decoder, Head, Item, Response};
+use prost::Message as _;
 
-use base64::{
-    Engine as _,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
-
-use super::{connection::Answer, hpack::Field};
 use crate::{
     error::HookError,
     refusal::{Code, Refusal},
 };
 
-/// Senders may pad or not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// Waits for the answer to a call.
+pub struct Answer {
+    stream: u32,
+    decoder: Decoder,
+}
 
-/// The one message of an answer, still encoded.
+/// What came is not the answer, nor a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// Something else than ttrpc, or than an answer to this call.
+    #[error("its answer is not ttrpc")]
+    NotTtrpc,
+    /// More than ttrpc allows.
+    #[error("netd's answer has more than {} bytes", ttrpc::MAX_PAYLOAD)]
+    TooLong,
+}
+
+impl Answer {
+    /// To the call `stream`.
+    pub fn to(stream: u32) -> Self {
+        Self { stream, decoder: Decoder::default() }
+    }
+
+    /// Takes what came; the answer once it is whole. What follows it is nobody's.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
+        let mut found = None;
+        self.decoder.push(bytes, |item| found = found.take().or(Some(item)));
+        let (head, payload) = match found {
+            None => (self.decoder.unfinished(), Ok(None)),
+            Some(Item::Message(head, payload)) => (Some(head), Ok(Some(payload))),
+            Some(Item::TooLong(head)) => (Some(head), Err(Broken::TooLong)),
+        };
+        let expected = |head: Head| (head.kind, head.stream) == (ttrpc::RESPONSE, self.stream);
+        if head.is_some_and(|head| !expected(head)) {
+            return Err(Broken::NotTtrpc);
+        }
+        payload
+    }
+}
+
+/// The message of an answer, still encoded.
 ///
 /// # Errors
 /// [`HookError::Refused`], [`HookError::BadAnswer`].
-pub fn message<'a>(answer: &'a Answer, operation: &'static str) -> Result<&'a [u8], HookError> {
-    let found = |pick: fn(&Field) -> Option<&[u8]>| answer.fields.iter().rev().find_map(pick);
-    let status = found(|f| if let Field::Status(v) = f { Some(v) } else { None });
-    let code = found(|f| if let Field::Code(v) = f { Some(v) } else { None });
-    let text = found(|f| if let Field::Message(v) = f { Some(v) } else { None });
-    let details = found(|f| if let Field::Details(v) = f { Some(v) } else { None });
-    let Some(code) = code else {
-        return Err(without_code(status.unwrap_or_default(), operation));
-    };
-    match code_of(code) {
-        Code::Ok => only_message(&answer.body, operation),
-        code => {
-            let text = text.map(percent_decoded).unwrap_or_default();
-            let details = details.and_then(|d| BASE64.decode(d).ok()).unwrap_or_default();
-            Err(Refusal::new(operation, code, text, &details).into())
+pub fn message(answer: &[u8], operation: &'static str) -> Result<Vec<u8>, HookError> {
+    let Response { status, payload } = Response::decode(answer).map_err(|e| {
+        HookError::BadAnswer(format!("the answer to {operation} is no ttrpc response: {e}"))
+    })?;
+    match status {
+        Some(status) if status.code != Code::Ok as i32 => {
+            Err(Refusal::of_status(operation, status).into())
         }
+        _ => Ok(payload),
     }
-}
-
-fn code_of(text: &[u8]) -> Code {
-    let number = core::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
-    number.map_or(Code::Unknown, Code::from_number)
-}
-
-/// Not gRPC's word but HTTP's (http-grpc-status-mapping of the gRPC project).
-fn without_code(status: &[u8], operation: &'static str) -> HookError {
-    let code = match status {
-        b"200" => return bad(operation, "has no grpc-status"),
-        b"400" => Code::Internal,
-        b"401" => Code::Unauthenticated,
-        b"403" => Code::PermissionDenied,
-        b"404" => Code::Unimplemented,
-        b"429" | b"502" | b"503" | b"504" => Code::Unavailable,
-        _ => Code::Unknown,
-    };
-    let text = format!("HTTP status {}", String::from_utf8_lossy(status));
-    Refusal::new(operation, code, text, &[]).into()
-}
-
-/// A message is a byte (0: not compressed), its length in four, and itself.
-fn only_message<'a>(body: &'a [u8], operation: &'static str) -> Result<&'a [u8], HookError> {
-    let Some(([compressed, length @ ..], message)) = body.split_first_chunk::<5>() else {
-        return Err(bad(operation, "holds no message"));
-    };
-    if *compressed != 0 {
-        return Err(bad(operation, "is compressed"));
-    }
-    if u32::from_be_bytes(*length) as usize != message.len() {
-        return Err(bad(operation, "is not one message"));
-    }
-    Ok(message)
-}
-
-fn bad(operation: &str, what: &str) -> HookError {
-    HookError::BadAnswer(format!("the answer to {operation} {what}"))
-}
-
-/// `%41` is `A`; what is no such thing stays as it is.
-fn percent_decoded(text: &[u8]) -> String {
-    let digit = |at: usize| text.get(at).and_then(|b| char::from(*b).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high << 4 | low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netd_api::ttrpc::Status;
+    use proptest::prelude::*;
 
-    fn answer(fields: &[Field], body: &[u8]) -> Answer {
-        Answer { fields: fields.to_vec(), body: body.to_vec() }
+    fn sent(stream: u32, response: &Response) -> Vec<u8> {
+        ttrpc::encode(stream, ttrpc::RESPONSE, &response.encode_to_vec())
     }
 
-    fn refusal(fields: &[Field]) -> Refusal {
-        match message(&answer(fields, b""), "Attach").unwrap_err() {
-            HookError::Refused(refusal) => *refusal,
-            other => panic!("{other}"),
-        }
+    fn success() -> Response {
+        Response { status: None, payload: b"message".to_vec() }
     }
 
     #[test]
-    fn one_message_is_taken_out() {
-        let ok = [Field::Status(b"200".to_vec()), Field::Code(b"0".to_vec())];
-        assert_eq!(message(&answer(&ok, b"\0\0\0\0\x02ab"), "Attach").unwrap(), b"ab");
-        for body in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x01ab", b"\x01\0\0\0\0"] {
-            let error = message(&answer(&ok, body), "Attach").unwrap_err();
-            assert_eq!(error.cni_code(), crate::error::CODE_INTERNAL, "{error}");
+    fn an_answer_is_the_same_however_it_is_cut() {
+        let bytes = sent(3, &success());
+        for at in 0..bytes.len() {
+            let mut answer = Answer::to(3);
+            assert_eq!(answer.read(&bytes[..at]), Ok(None), "{at}");
+            let whole = answer.read(&bytes[at..]).unwrap().unwrap();
+            assert_eq!(message(&whole, "Attach").unwrap(), b"message");
         }
+        let more = [bytes, b"junk behind it".to_vec()].concat();
+        assert!(Answer::to(3).read(&more).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_answer_to_this_call_is_told() {
+        let other = sent(1, &success());
+        let request = ttrpc::encode(3, ttrpc::REQUEST, b"");
+        // As a gRPC server greets; no more than a head may come before it is seen.
+        let settings = vec![0, 0, 6, 4, 0, 0, 0, 0, 0, 0];
+        let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
+        for bytes in [other, request, http, vec![0xa5; 100], vec![0; 10], settings] {
+            assert_eq!(Answer::to(3).read(&bytes), Err(Broken::NotTtrpc), "{bytes:?}");
+        }
+        let length = (ttrpc::MAX_PAYLOAD as u32 + 1).to_be_bytes();
+        let head = [&length[..], &[0, 0, 0, 3, ttrpc::RESPONSE, 0]].concat();
+        assert_eq!(Answer::to(3).read(&head), Err(Broken::TooLong));
     }
 
     #[test]
     fn a_refusal_has_its_code_and_its_words() {
-        let found = refusal(&[
-            Field::Status(b"200".to_vec()),
-            Field::Code(b"8".to_vec()),
-            Field::Message(b"100%25 of %e2%82%ac, 5% %zz".to_vec()),
-        ]);
-        assert_eq!(found.code, Code::ResourceExhausted);
-        assert_eq!(found.message, "100% of \u{20ac}, 5% %zz");
-        for junk in [&b"17"[..], b"-1", b"", b"\xff", b"99999999999"] {
-            assert_eq!(refusal(&[Field::Code(junk.to_vec())]).code, Code::Unknown);
+        let refused = |code| {
+            let status = Some(Status::new(code, "100% of \u{20ac}"));
+            let answer = Response { status, payload: b"ignored".to_vec() }.encode_to_vec();
+            match message(&answer, "Attach").unwrap_err() {
+                HookError::Refused(refusal) => *refusal,
+                other => panic!("{other}"),
+            }
+        };
+        assert_eq!(refused(8).code, Code::ResourceExhausted);
+        assert_eq!(refused(8).message, "100% of \u{20ac}");
+        for unknown in [17, -1, i32::MIN] {
+            assert_eq!(refused(unknown).code, Code::Unknown);
         }
+        let ok = Response { status: Some(Status::default()), payload: b"x".to_vec() };
+        assert_eq!(message(&ok.encode_to_vec(), "Attach").unwrap(), b"x");
     }
 
     #[test]
-    fn without_a_code_http_s_status_counts() {
-        assert_eq!(refusal(&[Field::Status(b"503".to_vec())]).code, Code::Unavailable);
-        assert_eq!(refusal(&[Field::Status(b"404".to_vec())]).message, "HTTP status 404");
-        assert_eq!(refusal(&[]).code, Code::Unknown);
-        let fields = [Field::Status(b"200".to_vec())];
-        assert!(
-            message(&answer(&fields, b""), "Attach")
-                .unwrap_err()
-                .to_string()
-                .contains("grpc-status")
-        );
+    fn an_answer_that_can_t_be_decoded_is_unusable() {
+        let error = message(&[0xff; 7], "Attach").unwrap_err();
+        assert_eq!(error.cni_code(), crate::error::CODE_INTERNAL, "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_never_panic(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+        ) {
+            let mut answer = Answer::to(1);
+            for piece in pieces {
+                match answer.read(&piece) {
+                    Ok(None) => {}
+                    Ok(Some(whole)) => { let _ = message(&whole, "Attach"); break }
+                    Err(_) => break,
+                }
+            }
+        }
     }
 }

@@ -1,81 +1,87 @@
-//! Calls to netd by a process that makes a few and ends: gRPC over its Unix socket.
+//! Calls to netd by a process that makes a few and ends: ttrpc over the hooks' socket, with
+//! the sandbox's network namespace as a descriptor. See `netd/src/api/hook` for the other
+//! end.
 //!
-//! A runtime waits for the plugin with every pod, so there is no reactor and nothing is
-//! done beside the call: preface, settings, headers and body leave in one write.
+//! A runtime waits for the plugin with every pod, so there is no reactor: a call is one
+//! write, one read, and the deadline of both.
 
-use alloc::{borrow::ToOwned as _, format, string::String, vec::Vec};
-use core::time::Duration;
+use std::time::Duration;
 
-use netd_api::v1::{
-    AttachRequest, AttachResponse, CheckRequest, CheckResponse, DetachRequest, DetachResponse,
-    Endpoint, GetStatusRequest, GetStatusResponse, SynchronizeRequest, SynchronizeResponse,
+use netd_api::{
+    hook::{NETNS_IS_DESCRIPTOR, NETNS_KEY, socket_beside},
+    ttrpc::{self, KeyValue, Request},
+    v1::{
+        AttachRequest, AttachResponse, CheckRequest, CheckResponse, DetachRequest, DetachResponse,
+        Endpoint, GetStatusRequest, GetStatusResponse, SynchronizeRequest, SynchronizeResponse,
+    },
 };
 use prost::Message;
-use rustix::io::Errno;
+use rustix::{
+    fd::{AsFd as _, BorrowedFd, OwnedFd},
+    io::Errno,
+};
 
 use crate::{
     clock::Deadline,
     error::{HookError, system},
 };
-use connection::Connection;
-use wire::{Fault, Wire};
+use answer::Answer;
+pub use netns::open_netns;
+use unix_stream::{Fault, UnixStream};
 
 mod answer;
-mod connection;
-mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
-mod hpack;
-mod huffman;
-mod wire;
+mod netns;
+mod unix_stream;
 
 /// A connection to netd.
 pub struct Netd {
     socket: String,
     deadline: Duration,
-    wire: Wire,
-    connection: Connection,
+    stream: UnixStream,
+    /// Of the last call; a client's are odd.
+    last: u32,
 }
 
-/// A method by its path and its name in errors.
+/// A method by its service and its name.
 struct Method(&'static str, &'static str);
 
-const ATTACH: Method = Method("/netd.v1.EndpointService/Attach", "Attach");
-const DETACH: Method = Method("/netd.v1.EndpointService/Detach", "Detach");
-const CHECK: Method = Method("/netd.v1.EndpointService/Check", "Check");
-const SYNCHRONIZE: Method = Method("/netd.v1.SandboxService/Synchronize", "Synchronize");
-const GET_STATUS: Method = Method("/netd.v1.NodeService/GetStatus", "GetStatus");
+const ATTACH: Method = Method("netd.v1.EndpointService", "Attach");
+const DETACH: Method = Method("netd.v1.EndpointService", "Detach");
+const CHECK: Method = Method("netd.v1.EndpointService", "Check");
+const SYNCHRONIZE: Method = Method("netd.v1.SandboxService", "Synchronize");
+const GET_STATUS: Method = Method("netd.v1.NodeService", "GetStatus");
 
 impl Netd {
-    /// Connects to netd's socket; `deadline` is for every call each.
+    /// Connects to the hooks' socket of netd. `socket` is that, or netd's gRPC socket, which
+    /// is in the same directory; `deadline` is for every call each.
     ///
     /// # Errors
     /// [`HookError::Unreachable`] when nobody listens.
     pub fn connect(socket: &str, deadline: Duration) -> Result<Self, HookError> {
-        let wire = Wire::connect(socket).map_err(|error| HookError::Unreachable {
-            socket: socket.to_owned(),
-            reason: refused_because(error.raw_os_error()).map_or_else(|| system(error), Into::into),
-        })?;
-        Ok(Self { socket: socket.to_owned(), deadline, wire, connection: Connection::new() })
+        let socket = socket_beside(socket);
+        match UnixStream::connect(&socket) {
+            Ok(stream) => Ok(Self { socket, deadline, stream, last: 0 }),
+            Err(error) => {
+                let known = refused_because(error.raw_os_error());
+                let reason = known.map_or_else(|| system(error), Into::into);
+                Err(HookError::Unreachable { socket, reason })
+            }
+        }
     }
 
-    /// As [`Netd::connect`], for one call.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn for_one_call(socket: &str, deadline: Duration) -> Result<Self, HookError> {
-        let mut netd = Self::connect(socket, deadline)?;
-        netd.connection.last();
-        Ok(netd)
-    }
-
-    /// Makes an endpoint, or answers the one there is.
+    /// Makes an endpoint in the namespace `netns`, or answers the one there is.
     ///
     /// # Errors
     /// As every call: [`HookError::Refused`], [`HookError::Deadline`],
     /// [`HookError::Lost`], [`HookError::BadAnswer`].
-    pub fn attach(&mut self, request: &AttachRequest) -> Result<Endpoint, HookError> {
-        let answer: AttachResponse = self.call(&ATTACH, request)?;
+    pub fn attach(
+        &mut self,
+        request: &AttachRequest,
+        netns: &OwnedFd,
+    ) -> Result<Endpoint, HookError> {
+        let answer: AttachResponse = self.call(&ATTACH, request, Some(netns.as_fd()))?;
         answer.endpoint.ok_or_else(|| no_endpoint(&ATTACH))
     }
 
@@ -84,16 +90,20 @@ impl Netd {
     /// # Errors
     /// As every call.
     pub fn detach(&mut self, request: &DetachRequest) -> Result<u32, HookError> {
-        let answer: DetachResponse = self.call(&DETACH, request)?;
+        let answer: DetachResponse = self.call(&DETACH, request, None)?;
         Ok(answer.removed)
     }
 
-    /// Compares an endpoint's record with the kernel.
+    /// Compares an endpoint's record with the kernel, and its namespace with `netns`.
     ///
     /// # Errors
     /// As every call; a difference is a refusal with `FAILED_PRECONDITION`.
-    pub fn check(&mut self, request: &CheckRequest) -> Result<Endpoint, HookError> {
-        let answer: CheckResponse = self.call(&CHECK, request)?;
+    pub fn check(
+        &mut self,
+        request: &CheckRequest,
+        netns: &OwnedFd,
+    ) -> Result<Endpoint, HookError> {
+        let answer: CheckResponse = self.call(&CHECK, request, Some(netns.as_fd()))?;
         answer.endpoint.ok_or_else(|| no_endpoint(&CHECK))
     }
 
@@ -105,7 +115,7 @@ impl Netd {
         &mut self,
         request: &SynchronizeRequest,
     ) -> Result<SynchronizeResponse, HookError> {
-        self.call(&SYNCHRONIZE, request)
+        self.call(&SYNCHRONIZE, request, None)
     }
 
     /// Whether netd says that it can do its work.
@@ -113,7 +123,7 @@ impl Netd {
     /// # Errors
     /// [`HookError::NotReady`] with each component that is not, and as every call.
     pub fn ready(&mut self) -> Result<(), HookError> {
-        let status: GetStatusResponse = self.call(&GET_STATUS, &GetStatusRequest {})?;
+        let status: GetStatusResponse = self.call(&GET_STATUS, &GetStatusRequest {}, None)?;
         if status.ready {
             return Ok(());
         }
@@ -130,40 +140,62 @@ impl Netd {
         &mut self,
         method: &Method,
         request: &impl Message,
+        netns: Option<BorrowedFd<'_>>,
     ) -> Result<A, HookError> {
         let until = Deadline::after(self.deadline);
-        self.connection.request(&headers(method, self.deadline), framed(request));
-        let answer = self.exchange(method, until)?;
+        self.last = if self.last == 0 { 1 } else { self.last.wrapping_add(2) };
+        let frame = self.frame(method, request, netns.is_some())?;
+        match self.stream.send(&frame, netns, until) {
+            // What netd said before it closed is still to be read.
+            Ok(()) | Err(Fault::System(Errno::PIPE | Errno::CONNRESET)) => {}
+            Err(fault) => return Err(self.failed(method, fault)),
+        }
+        let answer = self.answer(method, until)?;
         let message = match answer::message(&answer, method.1) {
             // netd knows the time too, and may say so first.
             Err(HookError::Refused(_)) if until.left().is_none() => return Err(self.late(method)),
             other => other?,
         };
-        A::decode(message).map_err(|e| {
+        A::decode(message.as_slice()).map_err(|e| {
             HookError::BadAnswer(format!("the answer to {} can't be decoded: {e}", method.1))
         })
     }
 
-    fn exchange(
-        &mut self,
+    fn frame(
+        &self,
         method: &Method,
-        until: Deadline,
-    ) -> Result<connection::Answer, HookError> {
+        request: &impl Message,
+        with_netns: bool,
+    ) -> Result<Vec<u8>, HookError> {
+        let netns = KeyValue { key: NETNS_KEY.into(), value: NETNS_IS_DESCRIPTOR.into() };
+        let request = Request {
+            service: method.0.into(),
+            method: method.1.into(),
+            payload: request.encode_to_vec(),
+            timeout_nano: i64::try_from(self.deadline.as_nanos()).unwrap_or(i64::MAX),
+            metadata: if with_netns { vec![netns] } else { Vec::new() },
+        };
+        let payload = request.encode_to_vec();
+        if payload.len() > ttrpc::MAX_PAYLOAD {
+            let (length, most) = (payload.len(), ttrpc::MAX_PAYLOAD);
+            let problem = format!("gives a request of {length} bytes; netd takes {most}");
+            return Err(HookError::field("(document)", problem));
+        }
+        Ok(ttrpc::encode(self.last, ttrpc::REQUEST, &payload))
+    }
+
+    fn answer(&self, method: &Method, until: Deadline) -> Result<Vec<u8>, HookError> {
+        let mut answer = Answer::to(self.last);
+        let mut bytes = Vec::new();
         loop {
-            // First what came behind the last answer: a window may have to grow.
-            let answer = self.connection.read();
-            if let Some(answer) = answer.map_err(|broken| self.lost(method, broken.0))? {
-                return Ok(answer);
-            }
-            match self.wire.send(&self.connection.output, until) {
-                // What netd said before it closed is still to be read.
-                Ok(()) | Err(Fault::System(Errno::PIPE | Errno::CONNRESET)) => {}
-                Err(fault) => return Err(self.failed(method, fault)),
-            }
-            self.connection.output.clear();
-            let received = self.wire.receive(&mut self.connection.input, until);
+            bytes.clear();
+            let received = self.stream.receive(&mut bytes, until);
             if received.map_err(|fault| self.failed(method, fault))? == 0 {
                 return Err(self.lost(method, "netd closed the connection".into()));
+            }
+            let whole = answer.read(&bytes);
+            if let Some(whole) = whole.map_err(|broken| self.lost(method, broken.to_string()))? {
+                return Ok(whole);
             }
         }
     }
@@ -183,32 +215,6 @@ impl Netd {
     fn lost(&self, method: &Method, reason: String) -> HookError {
         HookError::Lost { socket: self.socket.clone(), operation: method.1, reason }
     }
-}
-
-/// HTTP/2 needs an authority; a Unix socket has none.
-fn headers(method: &Method, deadline: Duration) -> Vec<u8> {
-    let mut block = Vec::with_capacity(160);
-    hpack::put_indexed(&mut block, hpack::METHOD_POST);
-    hpack::put_indexed(&mut block, hpack::SCHEME_HTTP);
-    hpack::put_named(&mut block, hpack::PATH, method.0);
-    hpack::put_named(&mut block, hpack::AUTHORITY, "localhost");
-    hpack::put_named(&mut block, hpack::CONTENT_TYPE, "application/grpc");
-    hpack::put_literal(&mut block, "te", "trailers");
-    // At most eight digits.
-    let millis = deadline.as_millis().clamp(1, 99_999_999);
-    hpack::put_literal(&mut block, "grpc-timeout", &format!("{millis}m"));
-    block
-}
-
-/// A message as it is sent: not compressed, its length, itself.
-fn framed(message: &impl Message) -> Vec<u8> {
-    let length = message.encoded_len();
-    let mut body = Vec::with_capacity(5 + length);
-    body.push(0);
-    body.extend_from_slice(&(length as u32).to_be_bytes());
-    // Its only error is a lack of room, of which a Vec has none.
-    let _ = message.encode(&mut body);
-    body
 }
 
 fn no_endpoint(method: &Method) -> HookError {

@@ -1,14 +1,14 @@
 //! netd's Unix socket, with a deadline for everything.
 
-use alloc::vec::Vec;
+use std::{io::IoSlice, mem::MaybeUninit};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::OwnedFd,
+    fd::{BorrowedFd, OwnedFd},
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
-        recv, send, socket_with,
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        SocketAddrUnix, SocketFlags, SocketType, connect, recv, sendmsg, socket_with,
     },
 };
 
@@ -18,7 +18,7 @@ use crate::clock::Deadline;
 const READ: usize = 1 << 10;
 
 /// A connection.
-pub struct Wire(OwnedFd);
+pub struct UnixStream(OwnedFd);
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub enum Fault {
     System(Errno),
 }
 
-impl Wire {
+impl UnixStream {
     /// Connects; never waits.
     ///
     /// # Errors
@@ -43,20 +43,39 @@ impl Wire {
         Ok(Self(socket))
     }
 
-    /// Sends all of it.
+    /// Sends all of it; `descriptor` goes with the first byte.
     ///
     /// # Errors
     /// [`Fault`]; part of it may have been sent.
-    pub fn send(&self, mut bytes: &[u8], until: Deadline) -> Result<(), Fault> {
+    pub fn send(
+        &self,
+        mut bytes: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+        until: Deadline,
+    ) -> Result<(), Fault> {
+        let mut descriptor = descriptor;
         while !bytes.is_empty() {
-            match send(&self.0, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => bytes = &bytes[sent.min(bytes.len())..],
+            match self.send_some(bytes, descriptor) {
+                Ok(sent) => {
+                    bytes = &bytes[sent.min(bytes.len())..];
+                    descriptor = None;
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, until)?,
                 Err(e) => return Err(Fault::System(e)),
             }
         }
         Ok(())
+    }
+
+    fn send_some(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if let Some(descriptor) = &descriptor {
+            // There is room for one.
+            ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
+        }
+        sendmsg(&self.0, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
     }
 
     /// Appends what comes; how many bytes. 0 means the end.

@@ -10,10 +10,8 @@
 /// "PRI * HTTP/2.0..." (RFC 9113, 3.4)
 const PREFACE: usize = 24;
 /// A frame's head: length 3, type 1, flags 1, stream 4 (RFC 9113, 4.1).
-pub const HEAD: usize = 9;
-const DATA: u8 = 0;
+const HEAD: usize = 9;
 const HEADERS: u8 = 1;
-const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// The largest frame that h2 accepts unless told otherwise; larger ones it refuses itself.
@@ -43,18 +41,12 @@ enum State {
 pub struct Rewriter {
     state: State,
     held: Vec<u8>,
-    asked: bool,
 }
 
 impl Rewriter {
     /// For a connection's bytes from the first one on.
     pub fn new() -> Self {
-        Self { state: State::Pass(PREFACE), held: Vec::new(), asked: false }
-    }
-
-    /// Whether a request's last frame has come, or that frame's head.
-    pub fn has_asked(&self) -> bool {
-        self.asked
+        Self { state: State::Pass(PREFACE), held: Vec::new() }
     }
 
     /// Takes the next bytes and appends what becomes of them to `out`.
@@ -82,8 +74,7 @@ impl Rewriter {
 
     /// What was to be gathered is there.
     fn complete(&mut self, out: &mut Vec<u8>) {
-        if let (State::Head, &[a, b, c, kind, flags, ..]) = (self.state, self.held.as_slice()) {
-            self.asked |= matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        if let (State::Head, &[a, b, c, kind, ..]) = (self.state, self.held.as_slice()) {
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if kind == HEADERS && (1..=MOST).contains(&length) {
                 self.state = State::Headers(HEAD + length);
@@ -186,5 +177,5 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-#[path = "authority_tests.rs"]
+#[path = "authority_fix_tests.rs"]
 mod tests;

@@ -1,6 +1,16 @@
-//! Messages: `u32 BE length | u32 BE stream | u8 type | u8 flags | payload`
-//! (containerd/ttrpc, PROTOCOL.md). Flags belong to streaming calls, which NRI
-//! does not have; they are ignored.
+//! ttrpc (containerd/ttrpc, PROTOCOL.md), as NRI and netd's hooks speak it: bytes in,
+//! messages out, no I/O.
+//!
+//! On the wire: `u32 BE length | u32 BE stream | u8 type | u8 flags | payload`. Flags
+//! belong to streaming calls, which neither has; they are ignored.
+//!
+//! Written here because the `ttrpc` crate is tied to its own runtime and protobuf stack,
+//! and can't pass a descriptor along with a call.
+//!
+//! A decoder holds at most one unfinished message, grown as its bytes arrive and never as
+//! its header promises.
+
+use alloc::{string::String, vec::Vec};
 
 /// Type of a call.
 pub const REQUEST: u8 = 1;
@@ -20,6 +30,80 @@ pub struct Head {
     pub stream: u32,
     /// [`REQUEST`], [`RESPONSE`] or one to ignore.
     pub kind: u8,
+}
+
+/// `ttrpc.Request`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Request {
+    /// Full name of the service: `netd.v1.EndpointService`.
+    #[prost(string, tag = "1")]
+    pub service: String,
+    /// Name of the method: `Attach`.
+    #[prost(string, tag = "2")]
+    pub method: String,
+    /// The encoded message.
+    #[prost(bytes = "vec", tag = "3")]
+    pub payload: Vec<u8>,
+    /// Nanoseconds that the caller gives, from when it sent the request; 0: unlimited.
+    #[prost(int64, tag = "4")]
+    pub timeout_nano: i64,
+    /// What goes with the call besides the message.
+    #[prost(message, repeated, tag = "5")]
+    pub metadata: Vec<KeyValue>,
+}
+
+/// `ttrpc.KeyValue`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct KeyValue {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its value.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// `ttrpc.Response`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Response {
+    /// Missing, or with code 0: the call succeeded.
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<Status>,
+    /// The encoded message.
+    #[prost(bytes = "vec", tag = "2")]
+    pub payload: Vec<u8>,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Status {
+    /// As in gRPC.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// `google.rpc.ErrorInfo`, `google.rpc.BadRequest`, ...
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+impl Status {
+    /// A status without details.
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Vec::new() }
+    }
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Any {
+    /// Ends with the message's full name.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// The encoded message.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
 }
 
 /// What a stream of bytes holds.
@@ -63,7 +147,13 @@ impl Decoder {
                     n
                 }
                 State::Body { head, bytes } => {
-                    let n = (head.length as usize - bytes.len()).min(input.len());
+                    let whole = head.length as usize;
+                    let n = (whole - bytes.len()).min(input.len());
+                    if bytes.capacity() < bytes.len() + n {
+                        // Doubled as usual, but never beyond the message's end.
+                        let room = (2 * bytes.capacity()).max(bytes.len() + n).min(whole);
+                        bytes.reserve_exact(room - bytes.len());
+                    }
                     bytes.extend_from_slice(&input[..n]);
                     n
                 }
@@ -75,6 +165,14 @@ impl Decoder {
             };
             input = &input[taken..];
             self.advance(&mut sink);
+        }
+    }
+
+    /// The head of the message whose payload is being received, if there is one.
+    pub fn unfinished(&self) -> Option<Head> {
+        match &self.0 {
+            State::Body { head, .. } => Some(*head),
+            State::Header { .. } | State::Skip { .. } => None,
         }
     }
 
@@ -95,7 +193,7 @@ impl Decoder {
                 };
             }
             State::Body { head, bytes } if bytes.len() == head.length as usize => {
-                sink(Item::Message(*head, std::mem::take(bytes)));
+                sink(Item::Message(*head, core::mem::take(bytes)));
                 self.0 = START;
             }
             State::Skip { left: 0 } => self.0 = START,

@@ -1,0 +1,292 @@
+//! A netd that says what a test wants, over gRPC: for the fronts that run as services.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
+};
+
+use netd_api::v1::{
+    endpoint_service_server::{EndpointService, EndpointServiceServer},
+    node_service_server::{NodeService, NodeServiceServer},
+    sandbox_service_server::{SandboxService, SandboxServiceServer},
+    *,
+};
+use tokio::{net::UnixListener, sync::oneshot};
+use tokio_stream::{Stream, wrappers::UnixListenerStream};
+use tonic::{Code, Request, Response, Status, async_trait};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// What the hook asked.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // a handful in a test
+pub enum Asked {
+    Attach(AttachRequest),
+    Detach(DetachRequest),
+    Check(CheckRequest),
+    Join(JoinRequest),
+    Leave(LeaveRequest),
+    Publish(PublishRequest),
+    Synchronize(SynchronizeRequest),
+    Annotate(AnnotateRequest),
+    Status,
+}
+
+/// How the fake behaves.
+#[derive(Clone, Default)]
+pub struct Script {
+    /// Every call gets this, from the n-th call on.
+    pub refuse: Option<Status>,
+    /// Calls that succeed before `refuse` counts.
+    pub grace: usize,
+    /// Never answers.
+    pub hang: bool,
+    /// Answers without the message's content.
+    pub empty: bool,
+    /// Answers as one that is not ready.
+    pub starting: bool,
+    /// No bridge, as with the routed driver.
+    pub routed: bool,
+    /// TCP ports of the host that another endpoint holds.
+    pub busy_ports: Vec<u32>,
+}
+
+#[derive(Clone)]
+struct Fake {
+    script: Script,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Fake {
+    async fn note(&self, asked: Asked) -> Result<(), Status> {
+        let count = {
+            let mut all = self.asked.lock().unwrap();
+            all.push(asked);
+            all.len()
+        };
+        if self.script.hang {
+            std::future::pending::<()>().await;
+        }
+        match &self.script.refuse {
+            Some(status) if count > self.script.grace => Err(status.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn endpoint(&self, sandbox: &str, interface: &str, dns: Option<Dns>) -> Option<Endpoint> {
+        (!self.script.empty).then(|| endpoint(sandbox, interface, dns, self.script.routed))
+    }
+}
+
+/// The endpoint that the fake always makes.
+pub fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) -> Endpoint {
+    let (gw4, gw6) = if routed { ("169.254.1.1", "fe80::1") } else { ("10.88.0.1", "fd00:88::1") };
+    let address = |a: &str, g: &str| Address { address: a.into(), gateway: g.into() };
+    let route = |d: &str, g: &str| Route { destination: d.into(), gateway: g.into() };
+    let mut routes = vec![route("0.0.0.0/0", gw4), route("::/0", gw6)];
+    if routed {
+        routes.insert(0, route("169.254.1.1/32", ""));
+    }
+    Endpoint {
+        sandbox_id: sandbox.into(),
+        interface: interface.into(),
+        network: "default".into(),
+        state: EndpointState::Attached as i32,
+        host_interface: "nv0123456789ab".into(),
+        mac: "0a:58:0a:58:00:05".into(),
+        host_mac: "0e:00:00:00:00:01".into(),
+        mtu: 1450,
+        addresses: vec![address("10.88.0.5/16", gw4), address("fd00:88::5/64", gw6)],
+        routes,
+        dns,
+        bridge: if routed { String::new() } else { "cni0".into() },
+        bridge_mac: if routed { String::new() } else { "0e:00:00:00:00:02".into() },
+        ..Endpoint::default()
+    }
+}
+
+/// netd's refusal of a busy port, with a message that names nothing.
+fn host_port_taken(port: u32) -> Status {
+    let pairs = [("host_port", port.to_string()), ("protocol", "tcp".to_owned())];
+    let metadata: HashMap<_, _> = pairs.map(|(k, v)| (k.to_owned(), v)).into();
+    let details = ErrorDetails::with_error_info("HOST_PORT_TAKEN", "netd", metadata);
+    Status::with_error_details(Code::AlreadyExists, "it is taken", details)
+}
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[async_trait]
+impl EndpointService for Fake {
+    type WatchEndpointsStream = Events<WatchEndpointsResponse>;
+
+    async fn create_endpoint(
+        &self,
+        _: Request<netd_api::v1::CreateEndpointRequest>,
+    ) -> Result<Response<netd_api::v1::CreateEndpointResponse>, Status> {
+        Err(Status::unimplemented("create_endpoint"))
+    }
+
+    async fn join(&self, r: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Join(r.clone())).await?;
+        let endpoint = self.endpoint(&r.endpoint_id, "eth0", None);
+        Ok(Response::new(JoinResponse { endpoint }))
+    }
+
+    async fn leave(&self, r: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
+        self.note(Asked::Leave(r.into_inner())).await?;
+        Ok(Response::new(LeaveResponse {}))
+    }
+
+    async fn publish(
+        &self,
+        r: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Publish(r.clone())).await?;
+        let busy = |p: &&PortMapping| self.script.busy_ports.contains(&p.host_port);
+        match r.port_mappings.iter().find(busy) {
+            Some(mapping) => Err(host_port_taken(mapping.host_port)),
+            None => Ok(Response::new(PublishResponse { endpoint: None })),
+        }
+    }
+
+    async fn attach(&self, r: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Attach(r.clone())).await?;
+        let endpoint = self.endpoint(&r.sandbox_id, &r.interface, r.dns);
+        Ok(Response::new(AttachResponse { endpoint }))
+    }
+    async fn detach(&self, r: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
+        self.note(Asked::Detach(r.into_inner())).await?;
+        Ok(Response::new(DetachResponse { removed: 1 }))
+    }
+    async fn check(&self, r: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let r = r.into_inner();
+        self.note(Asked::Check(r.clone())).await?;
+        let endpoint = self.endpoint(&r.sandbox_id, &r.interface, None);
+        Ok(Response::new(CheckResponse { endpoint }))
+    }
+    async fn get_endpoint(
+        &self,
+        _: Request<GetEndpointRequest>,
+    ) -> Result<Response<GetEndpointResponse>, Status> {
+        Err(Status::unimplemented("the hook never asks"))
+    }
+    async fn list_endpoints(
+        &self,
+        _: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        Err(Status::unimplemented("the hook never asks"))
+    }
+    async fn watch_endpoints(
+        &self,
+        _: Request<WatchEndpointsRequest>,
+    ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
+        Err(Status::unimplemented("the hook never asks"))
+    }
+}
+
+#[async_trait]
+impl SandboxService for Fake {
+    async fn synchronize(
+        &self,
+        r: Request<SynchronizeRequest>,
+    ) -> Result<Response<SynchronizeResponse>, Status> {
+        self.note(Asked::Synchronize(r.into_inner())).await?;
+        Ok(Response::new(SynchronizeResponse::default()))
+    }
+    async fn annotate(
+        &self,
+        r: Request<AnnotateRequest>,
+    ) -> Result<Response<AnnotateResponse>, Status> {
+        self.note(Asked::Annotate(r.into_inner())).await?;
+        Ok(Response::new(AnnotateResponse::default()))
+    }
+}
+
+#[async_trait]
+impl NodeService for Fake {
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        self.note(Asked::Status).await?;
+        let component = Component {
+            name: "store".into(),
+            ready: !self.script.starting,
+            reason: "the disk is full".into(),
+            since: 0,
+        };
+        Ok(Response::new(GetStatusResponse {
+            ready: !self.script.starting,
+            components: vec![component],
+            ..GetStatusResponse::default()
+        }))
+    }
+}
+
+/// A fake netd on a socket of its own; ends when dropped.
+pub struct Netd {
+    pub dir: tempfile::TempDir,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Netd {
+    pub fn start(script: Script) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let fake = Fake { script, asked: asked.clone() };
+        let (stop, stopped) = oneshot::channel();
+        let (up, is_up) = mpsc::channel();
+        let socket = dir.path().join("netd.sock");
+        let thread = std::thread::spawn(move || serve(fake, &socket, stopped, &up));
+        is_up.recv().unwrap();
+        Self { dir, asked, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn ready() -> Self {
+        Self::start(Script::default())
+    }
+
+    pub fn refusing(status: Status) -> Self {
+        Self::start(Script { refuse: Some(status), ..Script::default() })
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("netd.sock")
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Netd {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn serve(fake: Fake, socket: &Path, stopped: oneshot::Receiver<()>, up: &mpsc::Sender<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = UnixListener::bind(socket).unwrap();
+        up.send(()).unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(EndpointServiceServer::new(fake.clone()))
+            .add_service(SandboxServiceServer::new(fake.clone()))
+            .add_service(NodeServiceServer::new(fake))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        // Not gracefully: calls that hang must not hold the test up.
+        tokio::select! { served = server => served.unwrap(), _ = stopped => {} }
+    });
+}
