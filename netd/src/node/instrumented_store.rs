@@ -19,7 +19,7 @@ use netd_store::{
 
 /// A store whose commits are timed and whose failures are reported.
 #[derive(Debug)]
-pub struct InstrumentedStore {
+pub(crate) struct InstrumentedStore {
     inner: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -29,14 +29,14 @@ pub struct InstrumentedStore {
 
 impl InstrumentedStore {
     /// Wraps `inner`.
-    pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>, health: Arc<Health>) -> Self {
         let (volatile_failed, durable_failed) = Default::default();
         Self { inner, metrics, health, volatile_failed, durable_failed }
     }
 
     /// Commits a probe to each store whose last commit failed. A node that is not ready gets
     /// no pods, and so has no commits that would show that the store works again.
-    pub async fn probe(&self) {
+    pub(crate) async fn probe(&self) {
         let probes = [
             (&self.volatile_failed, keys::PROBE_VOLATILE),
             (&self.durable_failed, keys::PROBE_DURABLE),
@@ -76,7 +76,7 @@ impl InstrumentedStore {
 }
 
 /// Between two probes of a store that fails.
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Store for InstrumentedStore {

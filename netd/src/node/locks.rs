@@ -12,7 +12,7 @@ use netd_domain::EndpointKey;
 
 /// Serialises work on each endpoint.
 #[derive(Debug, Default)]
-pub struct KeyLocks {
+pub(crate) struct KeyLocks {
     locks: Mutex<HashMap<EndpointKey, Weak<AsyncMutex<()>>>>,
 }
 
@@ -21,7 +21,7 @@ const SWEEP_THRESHOLD: usize = 1024;
 
 impl KeyLocks {
     /// Waits for the key's lock.
-    pub async fn lock(&self, key: &EndpointKey) -> OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, key: &EndpointKey) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock();
             if locks.len() >= SWEEP_THRESHOLD {

@@ -6,7 +6,7 @@ use netd_domain::{EndpointKey, HostPort, PortMapping, Protocol};
 
 /// Host ports in use on this node.
 #[derive(Debug, Default)]
-pub struct HostPorts {
+pub(crate) struct HostPorts {
     held: HashMap<(Protocol, u16), Vec<Holder>>,
 }
 
@@ -18,7 +18,7 @@ impl HostPorts {
     ///
     /// # Errors
     /// The first port that another endpoint has, and that endpoint.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         owner: &EndpointKey,
         ports: &[PortMapping],
@@ -36,7 +36,7 @@ impl HostPorts {
     }
 
     /// Frees those of `ports` that `owner` has.
-    pub fn release(&mut self, owner: &EndpointKey, ports: &[PortMapping]) {
+    pub(crate) fn release(&mut self, owner: &EndpointKey, ports: &[PortMapping]) {
         for port in ports {
             let key = (port.protocol, port.host_port);
             if let Some(slot) = self.held.get_mut(&key) {

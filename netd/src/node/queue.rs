@@ -14,7 +14,7 @@ use netd_domain::{Backoff, EndpointKey, NetworkName};
 
 /// Something that may differ in the kernel from what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
+pub(crate) enum Target {
     /// One endpoint.
     Endpoint(EndpointKey),
     /// One network's own objects.
@@ -55,14 +55,14 @@ const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETR
 
 /// Targets by when they are due.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     due: Mutex<HashMap<Target, Due>>,
     changed: Notify,
 }
 
 impl Queue {
     /// Schedules a target after an event.
-    pub fn soon(&self, target: Target) {
+    pub(crate) fn soon(&self, target: Target) {
         let at = Instant::now() + COALESCE_DELAY;
         let mut due = self.due.lock();
         let entry = due.entry(target).or_insert(Due { at, failures: 0 });
@@ -72,7 +72,7 @@ impl Queue {
     }
 
     /// Schedules a target that has failed `failures` times before, later each time.
-    pub fn later(&self, target: Target, failures: u32) {
+    pub(crate) fn later(&self, target: Target, failures: u32) {
         // The whole delay: only this node retries it.
         let at = Instant::now() + RETRY_BACKOFF.delay(failures, 1.0);
         let mut due = self.due.lock();
@@ -96,7 +96,7 @@ impl Queue {
     }
 
     /// Waits for the next targets that are due, each with its failures so far.
-    pub async fn next(&self) -> Vec<(Target, u32)> {
+    pub(crate) async fn next(&self) -> Vec<(Target, u32)> {
         loop {
             let changed = self.changed.notified();
             let (ready, next) = self.take(Instant::now());

@@ -171,7 +171,8 @@ impl Node {
         }
     }
 
-    /// `drift`: it was right before, so somebody else changed it.
+    /// Logs and counts repairs. `drift`: the kernel matched before, so another program changed
+    /// it.
     pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
         let drift = drift && self.started.load(Ordering::Relaxed);
         for repair in repairs {

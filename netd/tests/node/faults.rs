@@ -52,7 +52,7 @@ fn a_failed_attach_that_could_not_be_recorded_as_such_is_undone_later() {
 }
 
 #[test]
-fn somebody_elses_device_in_the_way_is_left_alone() {
+fn a_device_of_another_program_in_the_way_is_left_alone() {
     let (bed, pod) = (Bed::new(), Space::new());
     let netd = bed.start();
     let key = key("s1", "eth0");

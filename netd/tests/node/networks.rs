@@ -17,7 +17,7 @@ fn network(name: &str, subnet: &str, bridge: &str) -> Network {
 }
 
 #[test]
-fn a_network_whose_bridge_is_somebody_elses_is_refused_and_not_recorded() {
+fn a_network_on_the_bridge_of_another_program_is_refused_and_not_recorded() {
     let bed = Bed::new();
     let netd = bed.start();
     bed.host.ip("link add taken0 type ifb");

@@ -65,7 +65,7 @@ fn a_repeated_attach_answers_what_is_there_and_makes_what_is_missing() {
 }
 
 #[test]
-fn a_sandbox_made_anew_takes_the_place_of_one_whose_namespace_is_gone() {
+fn a_new_sandbox_replaces_one_whose_namespace_is_gone() {
     let bed = Bed::new();
     let netd = bed.start();
     let (key, old) = (key("s1", "eth0"), Space::new());

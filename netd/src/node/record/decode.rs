@@ -21,7 +21,7 @@ fn same_key(entry: &Entry, own: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn network(entry: &Entry) -> Result<Network, String> {
+pub(crate) fn network(entry: &Entry) -> Result<Network, String> {
     let network: Network = decode(entry)?;
     same_key(entry, &keys::network(&network.name))?;
     Ok(network)
@@ -31,7 +31,7 @@ pub fn network(entry: &Entry) -> Result<Network, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn endpoint(entry: &Entry) -> Result<Endpoint, String> {
+pub(crate) fn endpoint(entry: &Entry) -> Result<Endpoint, String> {
     let endpoint: Endpoint = decode(entry)?;
     same_key(entry, &keys::endpoint(&endpoint.key))?;
     endpoint.check().map_err(|bad| bad.to_string())?;
@@ -42,7 +42,7 @@ pub fn endpoint(entry: &Entry) -> Result<Endpoint, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
+pub(crate) fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
     let tombstone: Tombstone = decode(entry)?;
     same_key(entry, &keys::tombstone(&tombstone.key))?;
     tombstone.check().map_err(|bad| bad.to_string())?;
@@ -50,13 +50,13 @@ pub fn tombstone(entry: &Entry) -> Result<Tombstone, String> {
 }
 
 /// The host interface of the endpoint whose record has this key, whatever the record says.
-pub fn device(key: &str) -> Option<IfName> {
+pub(crate) fn device(key: &str) -> Option<IfName> {
     keys::endpoint_of(key).map(|key| key.host_ifname())
 }
 
 /// The networks that can exist on one node, of two that clash the first one; and the others,
 /// each with the reason.
-pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, String)>) {
+pub(crate) fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, String)>) {
     let (mut kept, mut refused): (Vec<Network>, Vec<_>) = (Vec::new(), Vec::new());
     for network in networks {
         match kept.iter().find_map(|earlier| network.clash(earlier)) {
@@ -69,11 +69,11 @@ pub fn without_clashes(networks: Vec<Network>) -> (Vec<Network>, Vec<(Network, S
 
 /// Records that were refused at the start.
 #[derive(Debug, Default)]
-pub struct RefusedRecords {
+pub(crate) struct RefusedRecords {
     /// How many records.
-    pub records: usize,
+    pub(crate) records: usize,
     /// Host interfaces of endpoints among them: they are not stray links.
-    pub devices: HashSet<IfName>,
+    pub(crate) devices: HashSet<IfName>,
 }
 
 #[cfg(test)]

@@ -9,26 +9,26 @@ use netd_domain::{Endpoint, NetworkName, Tombstone};
 use netd_store::{Change, Compare, Txn, keys};
 
 /// Encodes a record.
-pub fn json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+pub(crate) fn json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| Error::Internal(format!("record: {e}")))
 }
 
 /// The value of an address that is reserved. It can't be mistaken for an endpoint's key.
-pub const RESERVED: &[u8] = b"reserved";
+pub(crate) const RESERVED: &[u8] = b"reserved";
 
 fn leased(endpoint: &Endpoint) -> &[IpAddr] {
     endpoint.moved.as_ref().map(|moved| moved.leased.as_slice()).unwrap_or_default()
 }
 
 /// Reserves an address; the commit conflicts if it is in use.
-pub fn reserve(network: &NetworkName, ip: IpAddr) -> Txn {
+pub(crate) fn reserve(network: &NetworkName, ip: IpAddr) -> Txn {
     let key = keys::address(network, ip);
     let compares = vec![Compare::Absent(key.clone())];
     Txn { compares, changes: vec![put(key, RESERVED.to_vec())] }
 }
 
 /// Frees a reserved address.
-pub fn unreserve(network: &NetworkName, ip: IpAddr) -> Txn {
+pub(crate) fn unreserve(network: &NetworkName, ip: IpAddr) -> Txn {
     let changes = vec![Change::Delete { key: keys::address(network, ip) }];
     Txn { compares: vec![], changes }
 }
@@ -38,7 +38,7 @@ fn put(key: String, value: Vec<u8>) -> Change {
 }
 
 /// Records the intent to attach, and its addresses; the commit conflicts if one is in use.
-pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
+pub(crate) fn attach(endpoint: &Endpoint) -> Result<Txn> {
     let mut txn = Txn::default();
     let owner = endpoint.key.to_string();
     for ip in endpoint.ips() {
@@ -55,13 +55,13 @@ pub fn attach(endpoint: &Endpoint) -> Result<Txn> {
 }
 
 /// Replaces the record of an endpoint that has its addresses already.
-pub fn update(endpoint: &Endpoint) -> Result<Txn> {
+pub(crate) fn update(endpoint: &Endpoint) -> Result<Txn> {
     let changes = vec![put(keys::endpoint(&endpoint.key), json(endpoint)?)];
     Ok(Txn { compares: vec![], changes })
 }
 
 /// Removes endpoints whose links are deleted, and frees their addresses.
-pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
+pub(crate) fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
     let mut txn = Txn::default();
     for (endpoint, tombstone) in ended {
         for ip in endpoint.ips() {
@@ -78,7 +78,7 @@ pub fn release(ended: &[(std::sync::Arc<Endpoint>, Tombstone)]) -> Result<Txn> {
 }
 
 /// Records a detach that found no endpoint.
-pub fn tombstone(tombstone: &Tombstone) -> Result<Txn> {
+pub(crate) fn tombstone(tombstone: &Tombstone) -> Result<Txn> {
     let changes = vec![put(keys::tombstone(&tombstone.key), json(tombstone)?)];
     Ok(Txn { compares: vec![], changes })
 }

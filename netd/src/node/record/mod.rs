@@ -1,4 +1,4 @@
 //! The node's records in the store: JSON, so that a person can read them.
 
-pub mod decode;
-pub mod encode;
+pub(crate) mod decode;
+pub(crate) mod encode;

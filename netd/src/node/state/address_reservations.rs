@@ -23,7 +23,7 @@ pub struct AddressReservation {
 
 /// Who has an address that is to be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AddressOwner {
+pub(crate) enum AddressOwner {
     /// It is not reserved, and no endpoint has it.
     None,
     /// It was reserved until now; the store still has the reservation.
@@ -68,7 +68,7 @@ impl NodeState {
     ///
     /// # Errors
     /// [`Error::PortTaken`].
-    pub fn change_ports(&self, old: &Endpoint, next: &Endpoint) -> Result<()> {
+    pub(crate) fn change_ports(&self, old: &Endpoint, next: &Endpoint) -> Result<()> {
         let mut inner = self.inner.lock();
         inner.ports.release(&old.key, &old.wiring.port_mappings);
         let taken = inner.ports.take(&next.key, &next.wiring.port_mappings);
@@ -79,7 +79,7 @@ impl NodeState {
     }
 
     /// The network that has this subnet, or address, in one of its pools.
-    pub fn network_of(&self, part: &IpNet) -> Option<NetworkName> {
+    pub(crate) fn network_of(&self, part: &IpNet) -> Option<NetworkName> {
         self.inner.lock().network_of(part)
     }
 
@@ -87,7 +87,7 @@ impl NodeState {
     ///
     /// # Errors
     /// No network has the subnet, or it has no such address to give.
-    pub fn reserve_address(
+    pub(crate) fn reserve_address(
         &self,
         part: IpNet,
         wanted: Option<IpAddr>,
@@ -114,7 +114,7 @@ impl NodeState {
 
     /// Ends a reservation that the store does not have, or no longer has. `taken`: according
     /// to the store the address is in use.
-    pub fn end_reservation(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
+    pub(crate) fn end_reservation(&self, network: &NetworkName, ip: IpAddr, taken: bool) {
         let mut inner = self.inner.lock();
         inner.reservations.remove(&(network.clone(), ip));
         if !taken && let Some(allocator) = inner.allocators.get_mut(network) {
@@ -124,7 +124,7 @@ impl NodeState {
 
     /// Who has an address. If it is reserved, the reservation is removed here, so that only
     /// one caller gets it; the address stays in use until [`NodeState::end_reservation`].
-    pub fn release_address(&self, ip: IpAddr) -> AddressOwner {
+    pub(crate) fn release_address(&self, ip: IpAddr) -> AddressOwner {
         let mut inner = self.inner.lock();
         let Some(network) = inner.network_of(&ip.into()) else { return AddressOwner::None };
         if inner.reservations.remove(&(network.clone(), ip)).is_some() {
@@ -139,12 +139,16 @@ impl NodeState {
 
     /// Restores a reservation that [`NodeState::release_address`] removed and the store still
     /// has.
-    pub fn restore_reservation(&self, network: &NetworkName, ip: IpAddr) {
+    pub(crate) fn restore_reservation(&self, network: &NetworkName, ip: IpAddr) {
         self.inner.lock().reservations.insert((network.clone(), ip), Instant::now());
     }
 
     /// Addresses that have been reserved for `grace` or longer; all of `network`, if given.
-    pub fn old_reservations(&self, network: Option<&NetworkName>, grace: Duration) -> Vec<IpAddr> {
+    pub(crate) fn old_reservations(
+        &self,
+        network: Option<&NetworkName>,
+        grace: Duration,
+    ) -> Vec<IpAddr> {
         let inner = self.inner.lock();
         let reservations = inner.reservations.iter().filter(|((of, _), since)| match network {
             Some(name) => name == of,

@@ -8,20 +8,20 @@ use netd_domain::{Endpoint, NetworkName, Phase, Tombstone};
 
 /// What the state is rebuilt from.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Decoded endpoint records.
-    pub endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Endpoint>,
     /// Decoded tombstones.
-    pub tombstones: Vec<Tombstone>,
+    pub(crate) tombstones: Vec<Tombstone>,
     /// Every address that is in use according to the store, by network.
-    pub used_addresses: Vec<(NetworkName, IpAddr)>,
+    pub(crate) used_addresses: Vec<(NetworkName, IpAddr)>,
     /// Of those, the ones that are reserved.
-    pub reserved: Vec<(NetworkName, IpAddr)>,
+    pub(crate) reserved: Vec<(NetworkName, IpAddr)>,
 }
 
 impl NodeState {
     /// Takes over what the store has. All networks have been added before.
-    pub fn load(&self, loaded: Loaded) {
+    pub(crate) fn load(&self, loaded: Loaded) {
         let mut inner = self.inner.lock();
         let newest = loaded.endpoints.iter().map(|e| e.sequence);
         let newest = newest.chain(loaded.tombstones.iter().map(|t| t.sequence)).max();

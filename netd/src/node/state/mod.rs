@@ -9,8 +9,10 @@ mod reserve;
 mod sandboxes;
 mod tombstones;
 
-pub use address_reservations::{AddressOwner, AddressReservation};
-pub use load::Loaded;
-pub use node_state::{KernelStatus, NetworkState, NodeState};
-pub use reserve::Placement;
-pub use sandboxes::is_primary;
+pub(crate) use address_reservations::AddressOwner;
+pub use address_reservations::AddressReservation;
+pub(crate) use load::Loaded;
+pub(crate) use node_state::NodeState;
+pub use node_state::{KernelStatus, NetworkState};
+pub(crate) use reserve::Placement;
+pub(crate) use sandboxes::is_primary;

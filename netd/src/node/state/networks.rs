@@ -10,7 +10,7 @@ use netd_domain::{Network, NetworkName, NetworkWiring};
 
 impl NodeState {
     /// Adds or replaces a network. Its addresses in use stay in use.
-    pub fn put_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) {
+    pub(crate) fn put_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) {
         let mut inner = self.inner.lock();
         let name = network.name.clone();
         let same_pools =
@@ -30,7 +30,7 @@ impl NodeState {
     }
 
     /// Removes a network if it has no endpoint; returns how many it has.
-    pub fn retire_network(&self, name: &NetworkName) -> usize {
+    pub(crate) fn retire_network(&self, name: &NetworkName) -> usize {
         let mut inner = self.inner.lock();
         let endpoints = inner.endpoints.values().filter(|h| h.endpoint.network == *name).count();
         if endpoints == 0 {
@@ -42,7 +42,7 @@ impl NodeState {
 
     /// Replaces a network by one without some of its pools, if no address of those is in use;
     /// returns whether it did. Nothing is done if no pool is removed.
-    pub fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
+    pub(crate) fn shrink_network(&self, network: Arc<Network>, wiring: Arc<NetworkWiring>) -> bool {
         let mut inner = self.inner.lock();
         let name = network.name.clone();
         let Some(old) = inner.networks.get(&name).cloned() else { return false };
@@ -60,28 +60,28 @@ impl NodeState {
     }
 
     /// Whether no endpoint of a network has an address in `subnet`, which is or was a pool.
-    pub fn is_unused(&self, name: &NetworkName, subnet: IpNet) -> bool {
+    pub(crate) fn is_unused(&self, name: &NetworkName, subnet: IpNet) -> bool {
         let inner = self.inner.lock();
         inner.allocators.get(name).is_none_or(|allocator| allocator.is_empty(subnet))
     }
 
     /// One network.
-    pub fn network(&self, name: &NetworkName) -> Option<NetworkState> {
+    pub(crate) fn network(&self, name: &NetworkName) -> Option<NetworkState> {
         self.inner.lock().networks.get(name).cloned()
     }
 
     /// All networks, by name.
-    pub fn networks(&self) -> Vec<NetworkState> {
+    pub(crate) fn networks(&self) -> Vec<NetworkState> {
         self.inner.lock().networks.values().cloned().collect()
     }
 
     /// How full each pool of a network is.
-    pub fn usage(&self, name: &NetworkName) -> Vec<PoolUsage> {
+    pub(crate) fn usage(&self, name: &NetworkName) -> Vec<PoolUsage> {
         self.inner.lock().allocators.get(name).map(NetworkAllocator::usage).unwrap_or_default()
     }
 
     /// How many endpoints a network has.
-    pub fn count_in(&self, name: &NetworkName) -> usize {
+    pub(crate) fn count_in(&self, name: &NetworkName) -> usize {
         self.inner.lock().endpoints.values().filter(|h| h.endpoint.network == *name).count()
     }
 }

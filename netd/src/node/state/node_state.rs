@@ -70,7 +70,7 @@ pub(super) struct Inner {
 
 /// What the node knows. The lock is held for map operations only, never over an await.
 #[derive(Debug, Default)]
-pub struct NodeState {
+pub(crate) struct NodeState {
     pub(super) inner: Mutex<Inner>,
 }
 
@@ -100,7 +100,7 @@ impl Inner {
 impl NodeState {
     /// Undoes [`NodeState::reserve`]; addresses in `keep` stay in use (the store says so),
     /// and those that the runtime had reserved are reserved again.
-    pub fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
+    pub(crate) fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
         let mut inner = self.inner.lock();
         inner.forget(endpoint);
         let leased = endpoint.moved.as_ref().map(|m| m.leased.as_slice()).unwrap_or_default();
@@ -114,18 +114,18 @@ impl NodeState {
     }
 
     /// One endpoint and its status.
-    pub fn endpoint(&self, key: &EndpointKey) -> Option<(Arc<Endpoint>, KernelStatus)> {
+    pub(crate) fn endpoint(&self, key: &EndpointKey) -> Option<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
         inner.endpoints.get(key).map(|h| (h.endpoint.clone(), h.status.clone()))
     }
 
     /// The endpoint whose host side has this name.
-    pub fn key_by_host_ifname(&self, ifname: &IfName) -> Option<EndpointKey> {
+    pub(crate) fn key_by_host_ifname(&self, ifname: &IfName) -> Option<EndpointKey> {
         self.inner.lock().key_by_host_ifname.get(ifname).cloned()
     }
 
     /// Every endpoint of a sandbox.
-    pub fn of_sandbox(&self, sandbox: &SandboxId) -> Vec<Arc<Endpoint>> {
+    pub(crate) fn of_sandbox(&self, sandbox: &SandboxId) -> Vec<Arc<Endpoint>> {
         let inner = self.inner.lock();
         // Keys are ordered by sandbox first: start at its least possible interface name.
         let from = "!".parse().map(|ifname| EndpointKey { sandbox: sandbox.clone(), ifname });
@@ -135,32 +135,32 @@ impl NodeState {
     }
 
     /// Every endpoint.
-    pub fn endpoints(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
+    pub(crate) fn endpoints(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
         inner.endpoints.values().map(|h| (h.endpoint.clone(), h.status.clone())).collect()
     }
 
     /// Those being removed.
-    pub fn detaching(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
+    pub(crate) fn detaching(&self) -> Vec<(Arc<Endpoint>, KernelStatus)> {
         let inner = self.inner.lock();
         let entries = inner.detaching.iter().filter_map(|key| inner.endpoints.get(key));
         entries.map(|h| (h.endpoint.clone(), h.status.clone())).collect()
     }
 
     /// Replaces a record and its status after the store has the record.
-    pub fn update(&self, endpoint: Arc<Endpoint>, status: KernelStatus) {
+    pub(crate) fn update(&self, endpoint: Arc<Endpoint>, status: KernelStatus) {
         self.inner.lock().insert(endpoint, status);
     }
 
     /// Replaces a record after the store has it; the status stays as it is.
-    pub fn replace(&self, endpoint: Arc<Endpoint>) {
+    pub(crate) fn replace(&self, endpoint: Arc<Endpoint>) {
         if let Some(entry) = self.inner.lock().endpoints.get_mut(&endpoint.key) {
             entry.endpoint = endpoint;
         }
     }
 
     /// Sets an endpoint's status.
-    pub fn set_status(&self, key: &EndpointKey, status: KernelStatus) {
+    pub(crate) fn set_status(&self, key: &EndpointKey, status: KernelStatus) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.endpoints.get_mut(key) else { return };
         let endpoint = entry.endpoint.clone();
@@ -172,7 +172,7 @@ impl NodeState {
     }
 
     /// Notes that the attach failed and that this could not be recorded.
-    pub fn unwanted(&self, key: &EndpointKey) {
+    pub(crate) fn unwanted(&self, key: &EndpointKey) {
         let mut inner = self.inner.lock();
         let entry = inner.endpoints.get_mut(key);
         if let Some(entry) = entry.filter(|h| h.endpoint.phase == Phase::Attached) {
@@ -182,7 +182,7 @@ impl NodeState {
 
     /// What the firewall needs rules for. It is read on the firewall's thread. Endpoints that
     /// are only reserved are left out: they may never be attached.
-    pub fn firewall(&self) -> FirewallState {
+    pub(crate) fn firewall(&self) -> FirewallState {
         let inner = self.inner.lock();
         let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
         let entries = inner.endpoints.values().filter(|h| h.status != KernelStatus::Reserved);

@@ -11,7 +11,7 @@ use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, a
 
 /// Where a reserved endpoint will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// In this namespace.
     In(NetnsId),
     /// In this namespace, to which the request's path does not lead netd.
@@ -122,7 +122,7 @@ impl NodeState {
     ///
     /// # Errors
     /// No network, no address, or another endpoint has a host port or the interface name.
-    pub fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
+    pub(crate) fn reserve(&self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         self.inner.lock().reserve(spec, site)
     }
 }

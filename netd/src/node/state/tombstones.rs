@@ -7,7 +7,7 @@ use netd_domain::{Endpoint, EndpointKey, Tombstone};
 
 impl NodeState {
     /// The tombstone of `endpoint`.
-    pub fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
+    pub(crate) fn make_tombstone(&self, endpoint: &Endpoint) -> Tombstone {
         Tombstone {
             key: endpoint.key.clone(),
             issued_at: endpoint.issued_at,
@@ -19,7 +19,7 @@ impl NodeState {
     }
 
     /// The tombstone of a detach that found no endpoint.
-    pub fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
+    pub(crate) fn empty_tombstone(&self, key: &EndpointKey, issued_at: u64) -> Tombstone {
         Tombstone {
             key: key.clone(),
             issued_at,
@@ -31,35 +31,35 @@ impl NodeState {
     }
 
     /// Frees the addresses after the link is deleted and the store has the tombstone.
-    pub fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
+    pub(crate) fn released(&self, endpoint: &Endpoint, tombstone: Tombstone) {
         self.drop_reservation(endpoint, &[]);
         self.add_tombstone(tombstone);
     }
 
     /// Adds or replaces a tombstone.
-    pub fn add_tombstone(&self, tombstone: Tombstone) {
+    pub(crate) fn add_tombstone(&self, tombstone: Tombstone) {
         self.inner.lock().tombstones.insert(tombstone.key.clone(), tombstone);
     }
 
     /// The tombstone of a key.
-    pub fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
+    pub(crate) fn tombstone(&self, key: &EndpointKey) -> Option<Tombstone> {
         self.inner.lock().tombstones.get(key).cloned()
     }
 
     /// Whether the endpoint, or its whole sandbox, was detached after `issued_at`.
-    pub fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
+    pub(crate) fn is_fenced(&self, key: &EndpointKey, issued_at: u64) -> bool {
         let tombstones = &self.inner.lock().tombstones;
         let later = |key| tombstones.get(key).is_some_and(|t| issued_at < t.issued_at);
         later(key) || later(&EndpointKey::every(key.sandbox.clone()))
     }
 
     /// Removes a key's tombstone.
-    pub fn remove_tombstone(&self, key: &EndpointKey) {
+    pub(crate) fn remove_tombstone(&self, key: &EndpointKey) {
         self.inner.lock().tombstones.remove(key);
     }
 
     /// Tombstones made at or before `limit`, seconds since the Unix epoch.
-    pub fn old_tombstones(&self, limit: i64) -> Vec<EndpointKey> {
+    pub(crate) fn old_tombstones(&self, limit: i64) -> Vec<EndpointKey> {
         let inner = self.inner.lock();
         let old = inner.tombstones.values().filter(|t| t.released_at <= limit);
         old.map(|t| t.key.clone()).collect()
