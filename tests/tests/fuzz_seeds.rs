@@ -170,7 +170,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         PortMapping { host_port: 80, container_port: 8080, protocol: Protocol::Tcp, host_ip };
     let spec = AttachSpec {
         key: key.clone(),
-        netns_path: "/run/netns/x".into(),
+        netns_path: Some("/run/netns/x".into()),
         network: network.name.clone(),
         pod: PodIdentity { namespace: "a".into(), name: "b".into(), uid: "c".into() },
         labels: BTreeMap::from([("app".into(), "b".into())]),
@@ -189,12 +189,12 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
     let pool = |ip| network.pools.iter().find(|p| p.subnet.contains(ip)).unwrap();
     let assigned: Vec<_> = ips.iter().map(|ip| Assigned { ip: *ip, pool: pool(ip) }).collect();
     Endpoint {
-        wiring: spec.wire(network, &assigned, 1450).unwrap(),
+        wiring: spec.build_wiring(network, &assigned, 1450).unwrap().into(),
         key,
         network: spec.network,
         phase: if sequence % 2 == 1 { Phase::Attached } else { Phase::Detaching },
         netns_path: spec.netns_path,
-        netns: NetnsId { dev: 4, inode: 4_026_532_000 },
+        netns: Some(NetnsId { dev: 4, inode: 4_026_532_000 }),
         pod: spec.pod,
         labels: spec.labels,
         annotations: spec.annotations,
@@ -205,7 +205,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         source: spec.source,
         sequence,
         path_is_foreign: false,
-        moved: None,
+        runtime_placed: None,
     }
 }
 

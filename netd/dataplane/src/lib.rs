@@ -54,7 +54,7 @@ pub use overlay::{
 pub use sysctl::kernel_release;
 pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
-use netd_domain::{IfName, NetworkWiring, Wiring};
+use netd_domain::{IfName, NetworkWiring, PodSide, Wiring};
 
 /// The kernel's side of one node.
 #[derive(Debug)]
@@ -112,7 +112,9 @@ impl Dataplane {
         wiring: Arc<Wiring>,
     ) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| attach::attach(k, &helpers, &netns, &wiring)).await
+        self.links
+            .call(move |k| attach::attach(k, &helpers, &netns, &wiring, PodSide::Placed))
+            .await
     }
 
     /// Reads what is there, and does what is missing: adopts what is right, completes
@@ -137,9 +139,9 @@ impl Dataplane {
     ///
     /// # Errors
     /// As for `attach`.
-    pub async fn hand(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
+    pub async fn prepare(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
         let helpers = self.helpers.clone();
-        self.links.call(move |k| cnm::hand(k, &helpers, &wiring)).await
+        self.links.call(move |k| cnm::prepare(k, &helpers, &wiring)).await
     }
 
     /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
@@ -147,12 +149,13 @@ impl Dataplane {
     ///
     /// # Errors
     /// `Io`.
-    pub async fn look(
+    pub async fn locate(
         &self,
         netns: Option<Arc<Netns>>,
         wiring: Arc<Wiring>,
+        pod_side: PodSide,
     ) -> Result<Seen, DataplaneError> {
-        self.repairs.call(move |k| cnm::look(k, netns.as_deref(), &wiring)).await
+        self.repairs.call(move |k| cnm::locate(k, netns.as_deref(), &wiring, pod_side)).await
     }
 
     /// What happens to the endpoint's link from here on is no loss.
@@ -198,17 +201,17 @@ impl Dataplane {
     ///
     /// # Errors
     /// `Kernel`.
-    pub async fn park(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| teardown::park(k, &wiring)).await
+    pub async fn detach_link(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.cut_off(wiring.clone(), move |k| teardown::detach_link(k, &wiring)).await
     }
 
-    /// As [`Dataplane::park`], but looks first, and leaves a device alone that has the
+    /// As [`Dataplane::detach_link`], but looks first, and leaves a device alone that has the
     /// endpoint's name and is not its own.
     ///
     /// # Errors
     /// `Kernel`, `Io`.
-    pub async fn park_if_ours(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| teardown::park_if_ours(k, &wiring)).await
+    pub async fn detach_own_link(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
+        self.cut_off(wiring.clone(), move |k| teardown::detach_own_link(k, &wiring)).await
     }
 
     async fn cut_off(
@@ -226,8 +229,8 @@ impl Dataplane {
     ///
     /// # Errors
     /// `Kernel`.
-    pub async fn reap(&self) -> Result<(), DataplaneError> {
-        self.helpers.reaper.call(teardown::reap).await
+    pub async fn delete_detached(&self) -> Result<(), DataplaneError> {
+        self.helpers.reaper.call(teardown::delete_detached).await
     }
 
     /// Makes or adopts a network's bridge and the settings it needs; what that took.

@@ -9,11 +9,13 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    endpoint::{Bandwidth, Dns, PodIdentity, PortMapping},
+    bandwidth::Bandwidth,
+    endpoint::{Dns, PodIdentity},
     error::Invalid,
     ids::{EndpointKey, IfName, Mac, NetworkName, fnv1a},
     network::{Driver, Network},
     pool::Pool,
+    port_mapping::{self, PortMapping},
     wiring::{
         BridgeWiring, NetworkWiring, ROUTED_GATEWAY_V4, ROUTED_GATEWAY_V6, Route, WiredAddress,
         Wiring, WiringDriver,
@@ -25,8 +27,8 @@ use super::{
 pub struct AttachSpec {
     /// Identity of the endpoint.
     pub key: EndpointKey,
-    /// Path of the sandbox's namespace.
-    pub netns_path: PathBuf,
+    /// Path of the sandbox's network namespace, absolute; `None`: in no sandbox yet.
+    pub netns_path: Option<PathBuf>,
     /// The network to join.
     pub network: NetworkName,
     /// Who the pod is.
@@ -94,12 +96,33 @@ pub fn bridge_mac(bridge: &IfName) -> Mac {
 }
 
 impl AttachSpec {
+    /// An endpoint in no sandbox yet, with nothing asked for but its network.
+    pub fn for_endpoint(key: EndpointKey, network: NetworkName, issued_at: u64) -> Self {
+        Self {
+            key,
+            netns_path: None,
+            network,
+            pod: PodIdentity::default(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            addresses: Vec::new(),
+            mac: None,
+            mtu: None,
+            port_mappings: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            dns: Dns::default(),
+            no_default_route: false,
+            issued_at,
+            source: String::new(),
+        }
+    }
+
     /// The endpoint's wiring in `network` with these addresses; `mtu` is the network's
     /// MTU in force.
     ///
     /// # Errors
     /// `mtu`, `port_mappings[i].host_ip`: fields that don't go with the network.
-    pub fn wire(
+    pub fn build_wiring(
         &self,
         network: &Network,
         assigned: &[Assigned<'_>],
@@ -129,23 +152,15 @@ impl AttachSpec {
     fn check_against(&self, assigned: &[Assigned<'_>], mtu: u32) -> Result<(), Invalid> {
         let mut bad = Invalid::new();
         let v6 = assigned.iter().any(|a| a.ip.is_ipv6());
-        let v4 = assigned.iter().any(|a| a.ip.is_ipv4());
         let least = if v6 { super::network::MIN_MTU_V6 } else { super::network::MIN_MTU_V4 };
         if let Some(asked) = self.mtu
             && !(least..=mtu).contains(&asked)
         {
             bad.add("mtu", format!("{asked} is not in {least}..={mtu}, the network's MTU"));
         }
-        for (i, port) in self.port_mappings.iter().enumerate() {
-            let missing = match port.host_ip {
-                Some(IpAddr::V4(_)) => !v4,
-                Some(IpAddr::V6(_)) => !v6,
-                None => false,
-            };
-            if let (true, Some(ip)) = (missing, port.host_ip) {
-                let text = format!("{ip}: the endpoint has no address of this family");
-                bad.add(format!("port_mappings[{i}].host_ip"), text);
-            }
+        let ips = assigned.iter().map(|a| a.ip);
+        if let Err(inner) = port_mapping::check_families(&self.port_mappings, ips) {
+            bad.violations.extend(inner.violations);
         }
         bad.into_result()
     }
@@ -250,7 +265,7 @@ mod tests {
     fn spec(ifname: &str) -> AttachSpec {
         AttachSpec {
             key: EndpointKey { sandbox: "s1".parse().unwrap(), ifname: ifname.parse().unwrap() },
-            netns_path: "/run/netns/x".into(),
+            netns_path: Some("/run/netns/x".into()),
             network: "blue".parse().unwrap(),
             pod: PodIdentity::default(),
             labels: BTreeMap::new(),
@@ -275,7 +290,9 @@ mod tests {
     #[test]
     fn a_bridged_pod_has_the_pools_prefix_and_a_default_route_a_family() {
         let net = network(Driver::Bridge, &["10.1.0.0/16", "fd00:1::/64", "10.9.0.0/24"]);
-        let w = spec("eth0").wire(&net, &assigned(&net, &["10.1.0.5", "fd00:1::5"]), 1450).unwrap();
+        let w = spec("eth0")
+            .build_wiring(&net, &assigned(&net, &["10.1.0.5", "fd00:1::5"]), 1450)
+            .unwrap();
         let text: Vec<_> = w.addresses.iter().map(|a| a.address.to_string()).collect();
         assert_eq!(text, ["10.1.0.5/16", "fd00:1::5/64"]);
         let routes: Vec<_> =
@@ -288,7 +305,7 @@ mod tests {
     #[test]
     fn a_routed_pod_has_host_addresses_and_a_link_local_next_hop() {
         let net = network(Driver::Routed, &["10.1.0.0/16"]);
-        let w = spec("eth0").wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
+        let w = spec("eth0").build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
         assert_eq!(w.addresses[0].address.to_string(), "10.1.0.5/32");
         assert_eq!(w.routes[0].destination.to_string(), "169.254.1.1/32");
         assert_eq!(w.routes[1].gateway, Some(ROUTED_GATEWAY_V4));
@@ -298,7 +315,7 @@ mod tests {
     fn additional_interfaces_have_no_default_route_and_a_next_hop_of_their_own() {
         let net = network(Driver::Routed, &["10.1.0.0/16"]);
         let other = AttachSpec { no_default_route: true, ..spec("eth1") };
-        let w = other.wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
+        let w = other.build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
         assert_ne!(w.addresses[0].gateway, Some(ROUTED_GATEWAY_V4));
         assert!(w.routes.iter().all(|r| r.destination.prefix_len() != 0));
     }
@@ -313,7 +330,7 @@ mod tests {
             host_ip: Some("2001:db8::1".parse().unwrap()),
         };
         let bad = AttachSpec { mtu: Some(9000), port_mappings: vec![port], ..spec("eth0") };
-        let err = bad.wire(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap_err();
+        let err = bad.build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap_err();
         let fields: Vec<_> = err.violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["mtu", "port_mappings[0].host_ip"]);
     }

@@ -1,13 +1,18 @@
 //! The record of an endpoint.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    error::Invalid,
     ids::{EndpointKey, NetnsId, NetworkName},
-    wiring::{Route, Wiring},
+    stored_netns,
+    wiring::{PodSide, Route, Wiring},
 };
 
 /// Who a pod is, as the runtime says.
@@ -19,76 +24,6 @@ pub struct PodIdentity {
     pub name: String,
     /// Pod uid.
     pub uid: String,
-}
-
-/// Transport of a host port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// 6
-    Tcp,
-    /// 17
-    Udp,
-    /// 132
-    Sctp,
-}
-
-/// A port of the host that leads to a port of the pod.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PortMapping {
-    /// 1 to 65535.
-    pub host_port: u16,
-    /// 1 to 65535.
-    pub container_port: u16,
-    /// Transport.
-    pub protocol: Protocol,
-    /// `None`: every address of the host, both families.
-    pub host_ip: Option<IpAddr>,
-}
-
-/// Rate limits; rates in bits a second, bursts in bits, 0: none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bandwidth {
-    /// To the pod.
-    pub ingress_rate: u64,
-    /// To the pod.
-    pub ingress_burst: u64,
-    /// From the pod.
-    pub egress_rate: u64,
-    /// From the pod.
-    pub egress_burst: u64,
-}
-
-impl Bandwidth {
-    /// The kernel's token bucket counts its burst in 32 bits of bytes.
-    pub const MOST_BURST: u64 = (u32::MAX as u64) * 8;
-
-    /// Rates are 8 bits a second or more; a rate has a burst, of at most
-    /// [`Self::MOST_BURST`], and no burst is without a rate.
-    ///
-    /// # Errors
-    /// `ingress_rate`, `ingress_burst`, `egress_rate`, `egress_burst`.
-    pub fn check(&self) -> Result<(), Invalid> {
-        let mut bad = Invalid::new();
-        let sides = [
-            ("ingress", self.ingress_rate, self.ingress_burst),
-            ("egress", self.egress_rate, self.egress_burst),
-        ];
-        for (side, rate, burst) in sides {
-            if (rate == 0) != (burst == 0) {
-                let text = format!("rate {rate} with burst {burst}: give both, or neither");
-                bad.add(format!("{side}_burst"), text);
-            }
-            if burst > Self::MOST_BURST {
-                let text = format!("{burst} is above {}", Self::MOST_BURST);
-                bad.add(format!("{side}_burst"), text);
-            }
-            if rate != 0 && rate < 8 {
-                bad.add(format!("{side}_rate"), format!("{rate} is below 8 bits a second"));
-            }
-        }
-        bad.into_result()
-    }
 }
 
 /// Resolver settings, passed through to the runtime.
@@ -124,11 +59,14 @@ pub struct Endpoint {
     pub network: NetworkName,
     /// What is wanted.
     pub phase: Phase,
-    /// The sandbox's namespace.
-    pub netns_path: PathBuf,
-    /// Identity of the namespace; with `netns_path`, the fence against another
-    /// sandbox of the same id.
-    pub netns: NetnsId,
+    /// Path of the sandbox's network namespace, absolute; `None`: it is in no sandbox, which
+    /// only an endpoint of the container network model can be.
+    #[serde(with = "stored_netns::path")]
+    pub netns_path: Option<PathBuf>,
+    /// Identity of that namespace; with `netns_path`, the fence against another sandbox of
+    /// the same id. `None`: netd has not seen the pod's side in a sandbox yet.
+    #[serde(with = "stored_netns::id")]
+    pub netns: Option<NetnsId>,
     /// The path did not lead netd to the namespace: a hook in PID or mount namespaces of
     /// its own gave it, and the namespace as a descriptor. netd can't enter it again by
     /// itself, so what is in the sandbox is put right only when the runtime asks (ADD
@@ -136,7 +74,7 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub path_is_foreign: bool,
     /// What the kernel has to hold.
-    pub wiring: Wiring,
+    pub wiring: Arc<Wiring>,
     /// The MTU was asked for: it does not follow the network's.
     #[serde(default)]
     pub fixed_mtu: bool,
@@ -158,47 +96,64 @@ pub struct Endpoint {
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
     pub sequence: u64,
-    /// `None`: netd makes the sandbox's side in the sandbox (CNI, NRI, OCI).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moved: Option<Moved>,
+    /// `None`: netd makes the pod's side in the sandbox (CNI, NRI, OCI).
+    #[serde(default, rename = "moved", skip_serializing_if = "Option::is_none")]
+    pub runtime_placed: Option<RuntimePlaced>,
 }
 
-/// The sandbox's side of an endpoint that a runtime moves there itself (CNM).
+/// What is particular to an endpoint whose pod's side the runtime moves into the sandbox:
+/// that is the order of the container network model (CNM).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    /// How far that is.
+pub struct RuntimePlaced {
+    /// How far the runtime is.
     pub stage: Stage,
     /// Routes that the runtime sets in the sandbox. It changes them as networks come and
-    /// go, so netd answers for them only when it has to make the pair anew.
+    /// go, so netd sets them only when it has to make the pair again.
     pub routes: Vec<Route>,
     /// The sandbox's default routes lead through this endpoint.
-    pub leads_out: bool,
-    /// Addresses that the runtime reserved before: held when the endpoint goes, until it
-    /// releases them.
+    #[serde(rename = "leads_out")]
+    pub is_gateway: bool,
+    /// Addresses that the runtime reserved before: they stay reserved when the endpoint
+    /// goes, until the runtime releases them.
     pub leased: Vec<IpAddr>,
 }
 
-/// Where the sandbox's side is.
+/// How far a runtime is with an endpoint of the container network model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Nowhere: in no sandbox (any more).
+    /// In no sandbox: it has not joined one, or has left it.
     Created,
-    /// On the host, waiting for the runtime to move it to the sandbox at `netns_path`.
-    Handed,
-    /// In the sandbox, seen there.
+    /// The pod's side is on the host; the runtime is to move it to the sandbox at
+    /// `netns_path`.
+    #[serde(rename = "handed")]
+    Pending,
+    /// netd has seen the pod's side in the sandbox.
     Placed,
 }
 
 impl Endpoint {
-    /// Whether a runtime moves the sandbox's side, and it is not in the sandbox.
-    pub fn is_outside(&self) -> bool {
-        self.moved.as_ref().is_some_and(|moved| moved.stage != Stage::Placed)
+    /// Where the pod's side is, as far as netd has seen it.
+    pub fn pod_side(&self) -> PodSide {
+        match self.stage() {
+            None | Some(Stage::Placed) => PodSide::Placed,
+            Some(Stage::Created | Stage::Pending) => PodSide::Pending,
+        }
     }
 
-    /// Whether a runtime moves the sandbox's side, and was given it for a sandbox.
+    /// How far the runtime is; `None`: netd makes the pod's side itself.
+    pub fn stage(&self) -> Option<Stage> {
+        self.runtime_placed.as_ref().map(|placed| placed.stage)
+    }
+
+    /// Whether a runtime moves the pod's side, and has said to which sandbox.
     pub fn is_joined(&self) -> bool {
-        self.moved.as_ref().is_some_and(|moved| moved.stage != Stage::Created)
+        self.stage().is_some_and(|stage| stage != Stage::Created)
+    }
+
+    /// The path of its namespace for people; empty if it is in no sandbox.
+    pub fn netns_display(&self) -> std::path::Display<'_> {
+        self.netns_path.as_deref().unwrap_or(Path::new("")).display()
     }
 
     /// Whether `source` attached it: its own source is the same, or begins with `source` and a
@@ -210,7 +165,7 @@ impl Endpoint {
 
     /// The addresses it holds.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.wiring.addresses.iter().map(|a| a.address.addr())
+        self.wiring.ips()
     }
 }
 

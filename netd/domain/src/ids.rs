@@ -171,6 +171,11 @@ impl EndpointKey {
         Self { sandbox, ifname: IfName::every() }
     }
 
+    /// Comes before every endpoint of the sandbox in the order of keys, and is none of them.
+    pub fn before_all(sandbox: SandboxId) -> Self {
+        Self { sandbox, ifname: IfName(String::new()) }
+    }
+
     /// The host side's interface name: stable, and unlike any other endpoint's
     /// for all practical purposes (48 bits of FNV-1a, checked on use).
     pub fn host_ifname(&self) -> IfName {
@@ -178,8 +183,8 @@ impl EndpointKey {
         IfName(format!("nd{:012x}", fnv1a(text.as_bytes()) >> 16))
     }
 
-    /// The name of the sandbox's side while it waits on the host; the same digits.
-    pub fn waiting_ifname(&self) -> IfName {
+    /// The name of the pod's side as long as it is on the host; the same digits.
+    pub fn staging_ifname(&self) -> IfName {
         let host = self.host_ifname();
         IfName(format!("np{}", host.as_str().get(2..).unwrap_or_default()))
     }

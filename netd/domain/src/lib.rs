@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod backoff;
+pub mod bandwidth;
 pub mod endpoint;
 pub mod error;
 pub mod host_port;
@@ -12,17 +13,19 @@ pub mod ipam;
 pub mod network;
 pub mod overlay;
 pub mod pool;
+pub mod port_mapping;
 pub mod stored;
+mod stored_netns;
 pub mod wiring;
 
 pub use attach::AttachSpec;
 pub use backoff::Backoff;
-pub use endpoint::{
-    Bandwidth, Dns, Endpoint, Moved, Phase, PodIdentity, PortMapping, Protocol, Stage, Tombstone,
-};
+pub use bandwidth::Bandwidth;
+pub use endpoint::{Dns, Endpoint, Phase, PodIdentity, RuntimePlaced, Stage, Tombstone};
 pub use error::{Invalid, Violation};
 pub use host_port::HostPort;
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
 pub use network::{Driver, Network};
 pub use pool::Pool;
-pub use wiring::{BridgeWiring, NetworkWiring, Route, WiredAddress, Wiring, WiringDriver};
+pub use port_mapping::{PortMapping, Protocol};
+pub use wiring::{BridgeWiring, NetworkWiring, PodSide, Route, WiredAddress, Wiring, WiringDriver};

@@ -2,13 +2,13 @@
 //! were written; a damaged disk, a hand in the store or another release may have
 //! changed them since, and netd acts on the kernel by what they say.
 
-use std::{collections::HashSet, net::IpAddr, os::unix::ffi::OsStrExt as _};
+use std::{net::IpAddr, os::unix::ffi::OsStrExt as _};
 
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, EndpointKey, Invalid, NetworkName, PortMapping, Stage, Tombstone, WiredAddress,
-    Wiring, WiringDriver, network::MIN_MTU_V6, pool::unusable,
+    Endpoint, EndpointKey, Invalid, NetworkName, Stage, Tombstone, WiredAddress, Wiring,
+    WiringDriver, network::MIN_MTU_V6, pool::unusable, port_mapping,
 };
 
 /// Largest `sequence` of a record; a node that attaches a million endpoints a second
@@ -27,16 +27,20 @@ impl Endpoint {
     pub fn check(&self) -> Result<(), Invalid> {
         let mut bad = Invalid::new();
         check_sequence(self.sequence, &mut bad);
-        let nowhere = self.moved.as_ref().is_some_and(|m| m.stage == Stage::Created);
-        let missing = !self.netns_path.is_absolute() && !nowhere;
-        if missing || self.netns_path.as_os_str().as_bytes().contains(&0) {
-            bad.add("netns_path", format!("{:?} is not an absolute path", self.netns_path));
+        match &self.netns_path {
+            Some(path) if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) => {
+                bad.add("netns_path", format!("{path:?} is not an absolute path"));
+            }
+            None if self.stage() != Some(Stage::Created) => {
+                bad.add("netns_path", "missing; only an endpoint in no sandbox has none");
+            }
+            _ => {}
         }
-        let mut wiring = self.wiring.clone();
-        if let Some(moved) = &self.moved {
+        let mut wiring = Wiring::clone(&self.wiring);
+        if let Some(placed) = &self.runtime_placed {
             // The runtime chooses the name, and sets the routes.
             wiring.ifname = self.key.ifname.clone();
-            wiring.routes.extend(moved.routes.iter().cloned());
+            wiring.routes.extend(placed.routes.iter().cloned());
         }
         if let Err(inner) = wiring.check(&self.key, &self.network) {
             bad.nest("wiring", inner);
@@ -94,7 +98,9 @@ impl Wiring {
         self.check_mtu(&mut bad);
         self.check_addresses(&mut bad);
         self.check_routes(&mut bad);
-        self.check_ports(&mut bad);
+        if let Err(inner) = port_mapping::check(self.port_mappings.iter().enumerate()) {
+            bad.violations.extend(inner.violations);
+        }
         if let Err(inner) = self.bandwidth.check() {
             bad.nest("bandwidth", inner);
         }
@@ -143,23 +149,6 @@ impl Wiring {
             }
             if !self.addresses.iter().any(|a| a.address.addr().is_ipv4() == to.addr().is_ipv4()) {
                 bad.add(&field, format!("{to}: the endpoint has no address of this family"));
-            }
-        }
-    }
-
-    fn check_ports(&self, bad: &mut Invalid) {
-        let mut seen = HashSet::new();
-        for (i, port) in self.port_mappings.iter().enumerate() {
-            let field = format!("port_mappings[{i}]");
-            let PortMapping { host_port, container_port, protocol, host_ip } = port;
-            if *host_port == 0 || *container_port == 0 {
-                bad.add(&field, format!("{host_port} to {container_port}: 0 is not a port"));
-            }
-            if !seen.insert((host_port, protocol, host_ip)) {
-                bad.add(&field, format!("{host_port} is mapped twice"));
-            }
-            if let Some(ip) = host_ip.filter(IpAddr::is_multicast) {
-                bad.add(&field, format!("{ip} is a multicast address"));
             }
         }
     }

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    endpoint::{Bandwidth, PortMapping},
+    bandwidth::Bandwidth,
     ids::{IfName, Mac, NetworkName},
+    port_mapping::PortMapping,
 };
 
 /// A route inside a sandbox.
@@ -69,11 +70,19 @@ pub struct Wiring {
     pub bandwidth: Bandwidth,
 }
 
+/// Where the pod's end of an endpoint's pair is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodSide {
+    /// In the sandbox.
+    Placed,
+    /// On the host, as [`super::EndpointKey::staging_ifname`], until the runtime moves it.
+    Pending,
+}
+
 impl Wiring {
-    /// The sandbox's side has its name for the time on the host: a runtime moves it.
-    pub fn is_handed(&self) -> bool {
-        let digits = |name: &IfName| name.as_str().get(2..).map(str::to_owned);
-        self.ifname.is_endpoint_device() && digits(&self.ifname) == digits(&self.host_ifname)
+    /// The addresses of the pod.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
+        self.addresses.iter().map(|a| a.address.addr())
     }
 }
 

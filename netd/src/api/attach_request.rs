@@ -11,8 +11,10 @@ use netd_api::v1;
 
 use crate::node::now_boot;
 use netd_domain::{
-    AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, NetworkName, PodIdentity,
-    PortMapping, Protocol, SandboxId, ids::DEFAULT_IFNAME,
+    AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, Mac, NetworkName, PodIdentity,
+    PortMapping, Protocol, SandboxId,
+    ids::DEFAULT_IFNAME,
+    port_mapping::{self, port_number},
 };
 
 /// Entries of labels, and of annotations, each.
@@ -40,48 +42,90 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
     let network = bad.take("network", network_name(&request.network));
     let netns_path = bad.take("netns_path", netns_path(&request.netns_path));
     let addresses = addresses(&request.addresses, &mut bad);
-    let mac = match request.mac.as_str() {
-        "" => None,
-        text => bad.take("mac", text.parse()),
-    };
+    let mac = mac(&request.mac, &mut bad);
     let port_mappings = port_mappings(&request.port_mappings, &mut bad);
     let bandwidth = bandwidth(request.bandwidth.unwrap_or_default(), &mut bad);
     let dns = dns(request.dns.unwrap_or_default(), &mut bad);
     let pod = pod(request.pod.unwrap_or_default(), &mut bad);
     let (labels, annotations) = texts(request.labels, request.annotations, &mut bad);
-    let now = now_boot();
-    if request.issued_at > now {
-        let text = format!("{} is in the future (CLOCK_BOOTTIME is {now} ns)", request.issued_at);
-        bad.add("issued_at", text);
-    }
-    if request.source.len() > MAX_SOURCE_BYTES {
-        let text = format!("has {} bytes; at most {MAX_SOURCE_BYTES}", request.source.len());
-        bad.add("source", text);
-    }
-    if request.mtu > 65535 {
-        bad.add("mtu", format!("{} is above 65535", request.mtu));
-    }
+    let issued_at = issued_at(request.issued_at, &mut bad);
+    check_source(&request.source, &mut bad);
+    let mtu = mtu(request.mtu, &mut bad);
     match (bad.into_result(), key, network, netns_path) {
         (Ok(()), Some(key), Some(network), Some(netns_path)) => Ok(AttachSpec {
             key,
-            netns_path,
+            netns_path: Some(netns_path),
             network,
             pod,
             labels,
             annotations,
             addresses,
             mac,
-            mtu: (request.mtu != 0).then_some(request.mtu),
+            mtu,
             port_mappings,
             bandwidth,
             dns,
             no_default_route: request.no_default_route,
             source: request.source,
-            issued_at: if request.issued_at == 0 { now } else { request.issued_at },
+            issued_at,
         }),
         (Err(bad), ..) => Err(bad),
         // Each of these is `None` only if a violation was recorded.
         (Ok(()), ..) => Err(Invalid::field("sandbox_id", "missing")),
+    }
+}
+
+/// Checks a request for an endpoint that is in no sandbox yet; `network` is the one it named,
+/// or the one of its address.
+///
+/// # Errors
+/// Every field that is wrong.
+pub fn create(
+    request: v1::CreateEndpointRequest,
+    network: NetworkName,
+) -> Result<AttachSpec, Invalid> {
+    let mut bad = Invalid::new();
+    let key = endpoint_key(&request.endpoint_id, "", &mut bad);
+    let addresses = addresses(&request.addresses, &mut bad);
+    let mac = mac(&request.mac, &mut bad);
+    let (labels, _) = texts(request.labels, BTreeMap::new(), &mut bad);
+    let issued_at = issued_at(request.issued_at, &mut bad);
+    check_source(&request.source, &mut bad);
+    let mtu = mtu(request.mtu, &mut bad);
+    bad.into_result()?;
+    // It is `None` only with a violation recorded.
+    let key = key.ok_or_else(|| Invalid::field("sandbox_id", "missing"))?;
+    let empty = AttachSpec::for_endpoint(key, network, issued_at);
+    Ok(AttachSpec { addresses, mac, mtu, labels, source: request.source, ..empty })
+}
+
+fn mac(text: &str, bad: &mut Invalid) -> Option<Mac> {
+    if text.is_empty() { None } else { bad.take("mac", text.parse()) }
+}
+
+/// `None`: 0, the network's.
+fn mtu(mtu: u32, bad: &mut Invalid) -> Option<u32> {
+    const MAX_MTU: u32 = 65535;
+    if mtu > MAX_MTU {
+        bad.add("mtu", format!("{mtu} is above {MAX_MTU}"));
+    }
+    (mtu != 0).then_some(mtu)
+}
+
+/// CLOCK_BOOTTIME, ns; now if the caller leaves it out.
+fn issued_at(asked: u64, bad: &mut Invalid) -> u64 {
+    let now = now_boot();
+    if asked > now {
+        let text = format!("{asked} is in the future (CLOCK_BOOTTIME is {now} ns)");
+        bad.add("issued_at", text);
+    }
+    if asked == 0 { now } else { asked }
+}
+
+fn check_source(source: &str, bad: &mut Invalid) {
+    if source.len() > MAX_SOURCE_BYTES {
+        let text = format!("has {} bytes; at most {MAX_SOURCE_BYTES}", source.len());
+        bad.add("source", text);
     }
 }
 
@@ -147,8 +191,7 @@ pub fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMa
         bad.add("port_mappings", format!("{} entries; at most {MAX_PORTS}", ports.len()));
         return vec![];
     }
-    let mut all: Vec<PortMapping> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut all = Vec::new();
     for (i, port) in ports.iter().enumerate() {
         let name = |part: &str| format!("port_mappings[{i}].{part}");
         let host_port = bad.take(&name("host_port"), port_number(port.host_port));
@@ -162,40 +205,17 @@ pub fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMa
                 None
             }
         };
-        let host_ip = host_ip(&port.host_ip, &name("host_ip"), bad);
-        if let (Some(host_port), Some(container_port), Some(protocol)) =
-            (host_port, container_port, protocol)
+        let host_ip = bad.take(&name("host_ip"), port_mapping::host_ip(&port.host_ip));
+        if let (Some(host_port), Some(container_port), Some(protocol), Some(host_ip)) =
+            (host_port, container_port, protocol, host_ip)
         {
-            if !seen.insert((host_port, protocol, host_ip)) {
-                bad.add(name("host_port"), format!("{host_port} is mapped twice"));
-            }
-            all.push(PortMapping { host_port, container_port, protocol, host_ip });
+            all.push((i, PortMapping { host_port, container_port, protocol, host_ip }));
         }
     }
-    all
-}
-
-fn port_number(port: u32) -> Result<u16, String> {
-    u16::try_from(port)
-        .ok()
-        .filter(|p| *p != 0)
-        .ok_or_else(|| format!("{port} is not a port (1 to 65535)"))
-}
-
-/// `None`: every address of the host.
-fn host_ip(text: &str, field: &str, bad: &mut Invalid) -> Option<IpAddr> {
-    if text.is_empty() {
-        return None;
+    if let Err(inner) = port_mapping::check(all.iter().map(|(i, port)| (*i, port))) {
+        bad.violations.extend(inner.violations);
     }
-    let shown: String = text.chars().take(64).collect();
-    let parsed = text.parse::<IpAddr>().map_err(|_| format!("{shown:?} is not an IP address"));
-    let ip = bad.take(field, parsed)?;
-    if ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) {
-        bad.add(field, "::1 can't be forwarded by the kernel; leave it empty or use 127.0.0.1");
-    } else if ip.is_multicast() {
-        bad.add(field, format!("{ip} is a multicast address"));
-    }
-    (!ip.is_unspecified()).then_some(ip)
+    all.into_iter().map(|(_, port)| port).collect()
 }
 
 fn bandwidth(wire: v1::Bandwidth, bad: &mut Invalid) -> Bandwidth {

@@ -18,8 +18,8 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoin
         interface: endpoint.key.ifname.to_string(),
         network: endpoint.network.to_string(),
         state: state(endpoint, work).into(),
-        netns_path: endpoint.netns_path.to_string_lossy().into_owned(),
-        netns_inode: endpoint.netns.inode,
+        netns_path: endpoint.netns_display().to_string(),
+        netns_inode: endpoint.netns.map_or(0, |netns| netns.inode),
         host_interface: wiring.host_ifname.to_string(),
         mac: wiring.mac.to_string(),
         host_mac: wiring.host_mac.to_string(),
@@ -35,7 +35,7 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoin
         routes: wiring
             .routes
             .iter()
-            .chain(endpoint.moved.iter().flat_map(|moved| &moved.routes))
+            .chain(endpoint.runtime_placed.iter().flat_map(|placed| &placed.routes))
             .map(|r| v1::Route {
                 destination: r.destination.to_string(),
                 gateway: r.gateway.map(|g| g.to_string()).unwrap_or_default(),
@@ -65,7 +65,7 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoin
         bridge,
         bridge_mac,
         source: endpoint.source.clone(),
-        sandbox_interface: match endpoint.moved {
+        sandbox_interface: match endpoint.runtime_placed {
             Some(_) => wiring.ifname.to_string(),
             None => String::new(),
         },
@@ -75,9 +75,11 @@ pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoin
 fn state(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::EndpointState {
     match (endpoint.phase, work) {
         (Phase::Detaching, _) => v1::EndpointState::Detaching,
-        (Phase::Attached, _) if endpoint.is_outside() => {
-            let handed = endpoint.moved.as_ref().is_some_and(|m| m.stage == Stage::Handed);
-            if handed { v1::EndpointState::Attaching } else { v1::EndpointState::Created }
+        (Phase::Attached, _) if endpoint.stage() == Some(Stage::Created) => {
+            v1::EndpointState::Created
+        }
+        (Phase::Attached, _) if endpoint.stage() == Some(Stage::Pending) => {
+            v1::EndpointState::Attaching
         }
         (Phase::Attached, None | Some(KernelStatus::Attached)) => v1::EndpointState::Attached,
         (Phase::Attached, Some(_)) => v1::EndpointState::Attaching,

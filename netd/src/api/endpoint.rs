@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use super::{
     Api,
-    attach_request::{self, attach, endpoint_key},
+    attach_request::{self, attach, endpoint_key, network_name},
     convert, hook,
     transport::peer_cred,
     watch::{self, Change, Outgoing},
@@ -217,7 +217,7 @@ impl EndpointService for Api {
 impl Api {
     /// An attach without a sandbox, in the named network or the one that has the address.
     fn new_endpoint(&self, request: v1::CreateEndpointRequest) -> Result<AttachSpec, Error> {
-        let named = Some(request.network).filter(|name| !name.is_empty());
+        let named = Some(request.network.clone()).filter(|name| !name.is_empty());
         let network = named.or_else(|| {
             let text = request.addresses.first()?;
             let net = text.parse::<ipnet::IpNet>().map(|net| net.addr());
@@ -228,20 +228,8 @@ impl Api {
             let text = "is empty, and the address is of no network; `netd network list`";
             return Err(Invalid::field("network", text).into());
         };
-        let spec = attach(v1::AttachRequest {
-            sandbox_id: request.endpoint_id,
-            // Join gives the path; this one only passes the check.
-            netns_path: "/".into(),
-            network,
-            addresses: request.addresses,
-            mac: request.mac,
-            mtu: request.mtu,
-            labels: request.labels,
-            source: request.source,
-            issued_at: request.issued_at,
-            ..v1::AttachRequest::default()
-        });
-        spec.map(|spec| AttachSpec { netns_path: Default::default(), ..spec }).map_err(Into::into)
+        let network = network_name(&network).map_err(|e| Invalid::field("network", e))?;
+        attach_request::create(request, network).map_err(Into::into)
     }
 
     /// Runs an operation within `span`, which names the caller in the log, and counts it by

@@ -105,8 +105,8 @@ impl Node {
             return Box::pin(self.release(ip)).await;
         };
         let mut next = Endpoint::clone(&endpoint);
-        let Some(moved) = &mut next.moved else { return Ok(()) };
-        moved.leased.retain(|leased| *leased != ip);
+        let Some(placed) = &mut next.runtime_placed else { return Ok(()) };
+        placed.leased.retain(|leased| *leased != ip);
         if next != *endpoint {
             self.store.commit(encode::update(&next)?).await?;
             self.state.replace(Arc::new(next));

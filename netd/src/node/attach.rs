@@ -22,7 +22,7 @@ use super::{
 use crate::metrics::{Step, Verb};
 use netd_dataplane::Netns;
 use netd_domain::ipam::IpamError;
-use netd_domain::{AttachSpec, Endpoint, EndpointKey, Phase};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, Invalid, Phase};
 use netd_store::{Store as _, TxnOutcome, keys};
 
 /// How often other addresses are tried when the store says that one is in use.
@@ -60,7 +60,7 @@ impl Node {
     ) -> Result<Arc<Endpoint>> {
         let start = Instant::now();
         let _lock = self.locks.lock(&spec.key).await;
-        let (netns, placement) = sandbox(&spec.netns_path, descriptor)?;
+        let (netns, placement) = sandbox(path_of(&spec)?, descriptor)?;
         let netns = Arc::new(netns);
         self.metrics.step(Verb::Attach, Step::Validate, start.elapsed());
         let validated = Instant::now();
@@ -85,7 +85,7 @@ impl Node {
         netns: &Arc<Netns>,
     ) -> Result<Option<Arc<Endpoint>>> {
         let Some((endpoint, _)) = self.state.endpoint(&spec.key) else { return Ok(None) };
-        if endpoint.phase == Phase::Attached && endpoint.netns == netns.id() {
+        if endpoint.phase == Phase::Attached && endpoint.netns == Some(netns.id()) {
             // A crash may have interrupted its attach, it may have failed since, or it may
             // have been made in an earlier namespace with the same inode number. A repeated
             // attach is rare enough to compare with the kernel.
@@ -97,12 +97,12 @@ impl Node {
             if linked || !netns_is_gone(&endpoint) {
                 return Err(Error::Elsewhere {
                     key: spec.key.clone(),
-                    path: endpoint.netns_path.display().to_string(),
+                    path: endpoint.netns_display().to_string(),
                     have: endpoint.netns,
                     asked: netns.id(),
                 });
             }
-            tracing::warn!(endpoint = %spec.key, netns = %endpoint.netns_path.display(),
+            tracing::warn!(endpoint = %spec.key, netns = %endpoint.netns_display(),
                 "detaching {} first: it is attached again in another network namespace, and its own \
                  is gone", spec.key);
             self.begin_detach(&endpoint, endpoint.issued_at).await?;
@@ -170,8 +170,7 @@ impl Node {
     /// Makes the interface and the rules. An endpoint that was recorded but can't be made is
     /// detached again.
     async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
-        let wiring = Arc::new(endpoint.wiring.clone());
-        match self.dataplane.attach(netns, wiring).await {
+        match self.dataplane.attach(netns, endpoint.wiring.clone()).await {
             Ok(times) => {
                 self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
                 self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);
@@ -248,4 +247,9 @@ fn log_attached(endpoint: Arc<Endpoint>, took: Duration) {
             "attached {} {addresses} network {}", endpoint.key, endpoint.network);
     };
     tokio::spawn(say.in_current_span());
+}
+
+fn path_of(spec: &AttachSpec) -> Result<&Path> {
+    let missing = || Invalid::field("netns_path", "an attach needs the sandbox's namespace");
+    spec.netns_path.as_deref().ok_or_else(|| missing().into())
 }

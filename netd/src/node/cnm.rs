@@ -21,7 +21,8 @@ use super::{
 };
 use netd_dataplane::{Netns, Seen};
 use netd_domain::{
-    AttachSpec, Endpoint, EndpointKey, Invalid, Moved, NetnsId, Phase, PortMapping, Stage,
+    AttachSpec, Endpoint, EndpointKey, Phase, PodSide, PortMapping, Route, RuntimePlaced, Stage,
+    port_mapping,
 };
 use netd_store::Store as _;
 
@@ -95,17 +96,17 @@ impl Node {
         self: &Arc<Self>,
         endpoint: impl Into<EndpointRef>,
         ports: Vec<PortMapping>,
-        leads_out: bool,
+        is_gateway: bool,
     ) -> Result<Arc<Endpoint>> {
         let (node, wanted) = (self.clone(), endpoint.into());
         let publish = async move {
             let _lock = node.locks.lock(&wanted.key).await;
             let endpoint = node.find_joinable(&wanted)?;
             let mut next = Endpoint::clone(&endpoint);
-            if let Some(moved) = &mut next.moved {
-                moved.leads_out = leads_out;
+            if let Some(placed) = &mut next.runtime_placed {
+                placed.is_gateway = is_gateway;
             }
-            next.wiring.port_mappings = ports;
+            Arc::make_mut(&mut next.wiring).port_mappings = ports;
             node.change_ports(&endpoint, next).await
         };
         run_to_end("publish", publish).await
@@ -121,7 +122,7 @@ impl Node {
     fn find_joinable(&self, wanted: &EndpointRef) -> Result<Arc<Endpoint>> {
         let found = self.attached(wanted);
         let endpoint = found.ok_or_else(|| Error::NoEndpoint(wanted.key.clone()))?;
-        if endpoint.moved.is_none() {
+        if endpoint.runtime_placed.is_none() {
             return Err(Error::NotMoved(wanted.key.clone()));
         }
         Ok(endpoint)
@@ -151,14 +152,15 @@ impl Node {
         let key = &wanted.key;
         let _lock = self.locks.lock(key).await;
         let endpoint = self.find_joinable(wanted)?;
-        if endpoint.is_joined() && endpoint.netns_path != path && endpoint.netns_path.exists() {
+        let have = endpoint.netns_path.as_ref().filter(|_| endpoint.is_joined());
+        if let Some(have) = have.filter(|have| **have != path && have.exists()) {
             return Err(Error::WrongNetns {
                 key: key.clone(),
                 asked: path.display().to_string(),
-                have: endpoint.netns_path.display().to_string(),
+                have: have.display().to_string(),
             });
         }
-        if endpoint.is_joined() && endpoint.netns_path == path {
+        if have == Some(&path) {
             match self.locate(&endpoint).await {
                 Ok(placed) if placed.is_joined() => return Ok(placed),
                 Err(Error::NotPlaced(_)) => return Ok(endpoint),
@@ -166,30 +168,29 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
-        let handed = at_stage(&endpoint, Stage::Handed, path);
-        self.store.commit(encode::update(&handed)?).await?;
-        let handed = Arc::new(handed);
-        self.state.update(handed.clone(), KernelStatus::Attaching);
-        let made = self.dataplane.hand(Arc::new(handed.wiring.clone())).await;
+        let pending = Arc::new(at_stage(&endpoint, Stage::Pending, Some(path)));
+        self.store.commit(encode::update(&pending)?).await?;
+        self.state.update(pending.clone(), KernelStatus::Attaching);
+        let made = self.dataplane.prepare(pending.wiring.clone()).await;
         self.state.set_status(key, KernelStatus::Attached);
         if let Err(error) = made {
-            self.leave_sandbox(&handed).await?;
+            self.leave_sandbox(&pending).await?;
             return Err(error.into());
         }
-        tracing::info!(endpoint = %key, netns = %handed.netns_path.display(), "joined {key} to {}", handed.netns_path.display());
-        Ok(handed)
+        tracing::info!(endpoint = %key, netns = %pending.netns_display(), "joined {key} to {}", pending.netns_display());
+        Ok(pending)
     }
 
     /// Records that the endpoint is in no sandbox: the runtime may do with the sandbox's
     /// side what it likes.
     async fn leave_sandbox(&self, endpoint: &Endpoint) -> Result<()> {
-        if endpoint.moved.is_none() {
+        if endpoint.runtime_placed.is_none() {
             return Err(Error::NotMoved(endpoint.key.clone()));
         }
         if !endpoint.is_joined() {
             return Ok(());
         }
-        let next = at_stage(endpoint, Stage::Created, PathBuf::new());
+        let next = at_stage(endpoint, Stage::Created, None);
         self.store.commit(encode::update(&next)?).await?;
         self.dataplane.forget(&next.wiring.host_ifname).await?;
         tracing::info!(endpoint = %next.key, "{} left its sandbox", next.key);
@@ -203,20 +204,21 @@ impl Node {
     /// # Errors
     /// [`Error::NotPlaced`]: the runtime has not moved it yet.
     pub(super) async fn locate(&self, endpoint: &Arc<Endpoint>) -> Result<Arc<Endpoint>> {
-        let Some(moved) = endpoint.moved.as_ref().filter(|_| endpoint.is_joined()) else {
+        let Some(placed) = endpoint.runtime_placed.as_ref().filter(|_| endpoint.is_joined()) else {
             return Ok(endpoint.clone());
         };
-        let netns = Netns::open(&endpoint.netns_path).ok().map(Arc::new);
-        let wiring = Arc::new(endpoint.wiring.clone());
-        let seen = self.dataplane.look(netns.clone(), wiring).await?;
-        match (seen, netns, moved.stage) {
-            (Seen::Inside { up: false, .. }, _, Stage::Handed) => {
+        let path = endpoint.netns_path.as_deref();
+        let netns = path.and_then(|path| Netns::open(path).ok()).map(Arc::new);
+        let wiring = endpoint.wiring.clone();
+        let seen = self.dataplane.locate(netns.clone(), wiring, endpoint.pod_side()).await?;
+        match (seen, netns, placed.stage) {
+            (Seen::Inside { up: false, .. }, _, Stage::Pending) => {
                 Err(Error::NotPlaced(endpoint.key.clone()))
             }
             (Seen::Inside { name, .. }, Some(netns), _) => {
                 let mut next = at_stage(endpoint, Stage::Placed, endpoint.netns_path.clone());
-                next.wiring.ifname = name;
-                next.netns = netns.id();
+                Arc::make_mut(&mut next.wiring).ifname = name;
+                next.netns = Some(netns.id());
                 let next = Arc::new(next);
                 if next != *endpoint {
                     self.store.commit(encode::update(&next)?).await?;
@@ -225,10 +227,10 @@ impl Node {
                 self.repair_locked(&next, netns).await?;
                 Ok(next)
             }
-            (Seen::Missing, Some(netns), Stage::Placed) if netns.id() == endpoint.netns => {
+            (Seen::Missing, Some(netns), Stage::Placed) if Some(netns.id()) == endpoint.netns => {
                 // The routes that the runtime had set vanished with the pair.
                 let mut whole = Endpoint::clone(endpoint);
-                whole.wiring.routes = routes_of_a_new_pair(moved);
+                Arc::make_mut(&mut whole.wiring).routes = routes_of_a_new_pair(placed);
                 self.repair_locked(&Arc::new(whole), netns).await?;
                 Ok(endpoint.clone())
             }
@@ -238,22 +240,22 @@ impl Node {
                 self.leave_sandbox(endpoint).await?;
                 self.find_joinable(&endpoint.key.clone().into())
             }
-            (Seen::Missing, _, Stage::Handed) => {
+            (Seen::Missing, _, Stage::Pending) => {
                 // netd ended before it had made the pair, or another program removed it.
                 self.leave_sandbox(endpoint).await?;
                 self.find_joinable(&endpoint.key.clone().into())
             }
-            (_, _, Stage::Handed) => Err(Error::NotPlaced(endpoint.key.clone())),
+            (_, _, Stage::Pending) => Err(Error::NotPlaced(endpoint.key.clone())),
             // The namespace is gone: garbage collection removes the endpoint.
             _ => Ok(endpoint.clone()),
         }
     }
 
     async fn change_ports(&self, old: &Arc<Endpoint>, next: Endpoint) -> Result<Arc<Endpoint>> {
-        check_families(&next)?;
+        port_mapping::check_families(&next.wiring.port_mappings, next.wiring.ips())?;
         self.state.change_ports(old, &next)?;
         let next = Arc::new(next);
-        let rules = (Arc::new(old.wiring.clone()), Arc::new(next.wiring.clone()));
+        let rules = (old.wiring.clone(), next.wiring.clone());
         let told = match encode::update(&next) {
             Ok(txn) => self.store.commit(txn).await.map(drop).map_err(Error::from),
             Err(error) => Err(error),
@@ -273,7 +275,7 @@ impl Node {
             return Err(error);
         }
         self.state.replace(next.clone());
-        if !next.is_outside() {
+        if next.pod_side() == PodSide::Placed {
             // A routed one's link lets packets from 127.0.0.1 through only now.
             self.queue.soon(Target::Endpoint(next.key.clone()));
         }
@@ -281,27 +283,28 @@ impl Node {
     }
 }
 
-fn at_stage(endpoint: &Endpoint, stage: Stage, netns_path: PathBuf) -> Endpoint {
+fn at_stage(endpoint: &Endpoint, stage: Stage, netns_path: Option<PathBuf>) -> Endpoint {
     let mut next = endpoint.clone();
     next.netns_path = netns_path;
-    next.netns = NetnsId { dev: 0, inode: 0 };
-    next.wiring.ifname = next.key.waiting_ifname();
-    if let Some(moved) = &mut next.moved {
-        moved.stage = stage;
+    next.netns = None;
+    Arc::make_mut(&mut next.wiring).ifname = next.key.staging_ifname();
+    if let Some(placed) = &mut next.runtime_placed {
+        placed.stage = stage;
     }
     next
 }
 
 /// Without the default routes if another endpoint is the sandbox's gateway, as far as is
 /// known.
-fn routes_of_a_new_pair(moved: &Moved) -> Vec<netd_domain::Route> {
-    let wanted = moved.routes.iter().filter(|r| moved.leads_out || r.destination.prefix_len() > 0);
+fn routes_of_a_new_pair(placed: &RuntimePlaced) -> Vec<Route> {
+    let set = |route: &&Route| placed.is_gateway || route.destination.prefix_len() > 0;
+    let wanted = placed.routes.iter().filter(set);
     wanted.cloned().collect()
 }
 
 /// In what the existing endpoint differs from the request.
 fn difference(spec: &AttachSpec, endpoint: &Endpoint) -> Option<String> {
-    if endpoint.moved.is_none() {
+    if endpoint.runtime_placed.is_none() {
         return Some("a sandbox of its own".into());
     }
     if endpoint.network != spec.network {
@@ -314,17 +317,4 @@ fn difference(spec: &AttachSpec, endpoint: &Endpoint) -> Option<String> {
     }
     let mac = endpoint.wiring.mac;
     (spec.mac.is_some_and(|asked| asked != mac)).then(|| format!("MAC {mac}"))
-}
-
-/// Host ports on an address need an endpoint with an address of that family.
-fn check_families(endpoint: &Endpoint) -> Result<(), Invalid> {
-    let mut bad = Invalid::new();
-    for (i, port) in endpoint.wiring.port_mappings.iter().enumerate() {
-        let Some(ip) = port.host_ip else { continue };
-        if !endpoint.ips().any(|own| own.is_ipv4() == ip.is_ipv4()) {
-            let text = format!("{ip}: the endpoint has no address of this family");
-            bad.add(format!("port_mappings[{i}].host_ip"), text);
-        }
-    }
-    bad.into_result()
 }

@@ -195,10 +195,10 @@ impl Node {
     /// `ours`: the link is known to be this endpoint's. Otherwise this is checked first: a
     /// device of another program may be why the endpoint could not be made.
     async fn detach_link(&self, endpoint: &Endpoint, ours: bool) -> Result<()> {
-        let wiring = Arc::new(endpoint.wiring.clone());
+        let wiring = endpoint.wiring.clone();
         let parked = match ours {
-            true => self.dataplane.park(wiring).await,
-            false => self.dataplane.park_if_ours(wiring).await,
+            true => self.dataplane.detach_link(wiring).await,
+            false => self.dataplane.detach_own_link(wiring).await,
         };
         let status =
             if parked.is_ok() { KernelStatus::LinkDetached } else { KernelStatus::DetachFailed };
@@ -236,7 +236,7 @@ impl Node {
         self.metrics.set_reaper_queue(parked.len());
         if !parked.is_empty() {
             let start = Instant::now();
-            self.dataplane.reap().await?;
+            self.dataplane.delete_detached().await?;
             self.metrics.step(Verb::Detach, Step::Kernel, start.elapsed());
             for chunk in parked.chunks(MAX_RELEASES_PER_TXN) {
                 self.release_addresses(chunk).await?;

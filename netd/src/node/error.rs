@@ -38,7 +38,7 @@ pub enum Error {
     /// The endpoint of this key is in another namespace.
     #[error(
         "endpoint {key} is attached in another network namespace ({path}, inode {}), not in inode {}; detach it first",
-        have.inode, asked.inode
+        have.map_or(0, |have| have.inode), asked.inode
     )]
     Elsewhere {
         /// The endpoint.
@@ -46,7 +46,7 @@ pub enum Error {
         /// Where it is.
         path: String,
         /// Its namespace.
-        have: NetnsId,
+        have: Option<NetnsId>,
         /// The request's.
         asked: NetnsId,
     },

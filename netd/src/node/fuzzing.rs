@@ -117,7 +117,7 @@ fn spec(network: &Network) -> Option<AttachSpec> {
     let key = EndpointKey { sandbox: "fuzz".parse().ok()?, ifname: "eth9".parse().ok()? };
     Some(AttachSpec {
         key,
-        netns_path: "/run/netns/fuzz".into(),
+        netns_path: Some("/run/netns/fuzz".into()),
         network: network.name.clone(),
         pod: PodIdentity::default(),
         labels: BTreeMap::new(),

@@ -100,7 +100,7 @@ impl Node {
         if now.phase != Phase::Attached || now.sequence != endpoint.sequence {
             return Ok(());
         }
-        tracing::warn!(endpoint = %key, netns = %endpoint.netns_path.display(),
+        tracing::warn!(endpoint = %key, netns = %endpoint.netns_display(),
             "removing {key}: its network namespace is gone and nobody detached it");
         self.begin_detach(&now, now_boot()).await?;
         self.metrics.collected(1);

@@ -18,7 +18,7 @@ use super::{
     state::KernelStatus,
 };
 use netd_dataplane::{DataplaneError, Drift, Netns, Repair};
-use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase, Stage};
+use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase};
 use netd_store::Store as _;
 
 impl Node {
@@ -129,7 +129,7 @@ impl Node {
         if status == KernelStatus::Unwanted {
             return self.begin_detach(&endpoint, endpoint.issued_at).await;
         }
-        if endpoint.moved.is_some() {
+        if endpoint.runtime_placed.is_some() {
             return self.locate(&endpoint).await.map(drop);
         }
         let Some(netns) = own_netns(&endpoint) else {
@@ -149,7 +149,7 @@ impl Node {
         endpoint: &Arc<Endpoint>,
         netns: Arc<Netns>,
     ) -> Result<Vec<Repair>> {
-        let wiring = Arc::new(endpoint.wiring.clone());
+        let wiring = endpoint.wiring.clone();
         let component = format!("endpoint/{}", endpoint.key);
         let was_right =
             self.state.endpoint(&endpoint.key).is_some_and(|(_, w)| w == KernelStatus::Attached);
@@ -298,7 +298,7 @@ impl Node {
             return Ok(());
         }
         let mut changed = Endpoint::clone(&endpoint);
-        changed.wiring.mtu = mtu;
+        Arc::make_mut(&mut changed.wiring).mtu = mtu;
         self.store.commit(encode::update(&changed)?).await?;
         // The kernel now differs from the record, and that is not drift.
         let status =
@@ -329,22 +329,23 @@ impl Node {
         let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
         let endpoint = found.filter(|e| e.phase == Phase::Attached);
         let endpoint = endpoint.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
+        let Some(own) = &endpoint.netns_path else { return Err(Error::NotPlaced(key.clone())) };
         let name = asked.as_ref().map(|asked| asked.path.display().to_string());
         let netns = match asked {
             Some(SandboxNetns { path, descriptor: Some(descriptor) }) => {
                 Netns::from_descriptor(descriptor, &path)?
             }
             Some(SandboxNetns { path, descriptor: None }) => Netns::open(&path)?,
-            None => Netns::open(&endpoint.netns_path)?,
+            None => Netns::open(own)?,
         };
-        if netns.id() != endpoint.netns {
+        if endpoint.netns != Some(netns.id()) {
             return Err(Error::WrongNetns {
                 key: key.clone(),
                 asked: name.unwrap_or_else(|| "its namespace".to_owned()),
-                have: endpoint.netns_path.display().to_string(),
+                have: own.display().to_string(),
             });
         }
-        let wiring = Arc::new(endpoint.wiring.clone());
+        let wiring = endpoint.wiring.clone();
         let differences = self.dataplane.check(Arc::new(netns), wiring).await?;
         if differences.is_empty() {
             return Ok(endpoint);
@@ -364,8 +365,8 @@ pub struct SandboxNetns {
 
 /// The endpoint's namespace, if it is still the one that it was attached in.
 pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
-    match Netns::open(&endpoint.netns_path) {
-        Ok(netns) if netns.id() == endpoint.netns => Some(Arc::new(netns)),
+    match Netns::open(endpoint.netns_path.as_deref()?) {
+        Ok(netns) if Some(netns.id()) == endpoint.netns => Some(Arc::new(netns)),
         Ok(_) | Err(DataplaneError::NetnsGone { .. } | DataplaneError::NotANetns { .. }) => None,
         Err(error) => {
             tracing::warn!(endpoint = %endpoint.key, %error, "the network namespace of {} can't be opened: {error}", endpoint.key);
@@ -379,14 +380,11 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
 /// an endpoint whose path is foreign it says nothing: see [`Node::has_host_link`].
 pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
     use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
-    let handed = match endpoint.moved.as_ref().map(|moved| moved.stage) {
-        Some(Stage::Created) => return true,
-        stage => stage == Some(Stage::Handed),
-    };
-    match std::fs::metadata(&endpoint.netns_path) {
-        // The runtime has not moved the link yet, so the namespace is not known.
-        Ok(_) if handed => false,
-        Ok(m) => m.dev() != endpoint.netns.dev || m.ino() != endpoint.netns.inode,
+    let Some(path) = &endpoint.netns_path else { return true };
+    match std::fs::metadata(path) {
+        // Without an identity the runtime has not moved the link yet, so the namespace is not
+        // known.
+        Ok(m) => endpoint.netns.is_some_and(|own| (own.dev, own.inode) != (m.dev(), m.ino())),
         Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }

@@ -224,7 +224,7 @@ impl Node {
 
     async fn adopt_endpoints(&self) {
         for (endpoint, status) in self.state.endpoints() {
-            if endpoint.moved.is_some() {
+            if endpoint.runtime_placed.is_some() {
                 self.queue.soon(Target::Endpoint(endpoint.key.clone()));
             } else if status == KernelStatus::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
@@ -264,7 +264,7 @@ impl Node {
             }
         }
         if links.iter().any(|l| l.parked)
-            && let Err(error) = self.dataplane.reap().await
+            && let Err(error) = self.dataplane.delete_detached().await
         {
             tracing::warn!(%error, "links that an earlier netd detached can't be removed: {error}");
         }

@@ -177,7 +177,7 @@ pub fn key(sandbox: &str, ifname: &str) -> EndpointKey {
 pub fn spec(key: &EndpointKey, pod: &Space, network: &str) -> AttachSpec {
     AttachSpec {
         key: key.clone(),
-        netns_path: pod.path(),
+        netns_path: Some(pod.path()),
         network: network.parse().unwrap(),
         pod: PodIdentity::default(),
         labels: Default::default(),

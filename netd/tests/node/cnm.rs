@@ -11,13 +11,13 @@ use super::{
 };
 
 fn stage(endpoint: &Endpoint) -> Stage {
-    endpoint.moved.as_ref().unwrap().stage
+    endpoint.stage().unwrap()
 }
 
 fn created(name: &str, addresses: &[&str]) -> AttachSpec {
     let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     let spec = spec(&key(name, "eth0"), &Space::new(), "default");
-    AttachSpec { addresses, netns_path: Default::default(), ..spec }
+    AttachSpec { addresses, netns_path: None, ..spec }
 }
 
 fn create(netd: &Process, spec: AttachSpec) -> netd::node::Result<std::sync::Arc<Endpoint>> {
@@ -53,7 +53,7 @@ fn an_endpoint_is_found_where_the_runtime_moved_it_and_outlives_a_crash_at_every
     let netd = bed.start();
     assert_eq!(create(&netd, asked.clone()).unwrap().wiring, first.wiring, "the same again");
     let joined = netd.run(netd.node.join(asked.key.clone(), pod.path())).unwrap();
-    assert_eq!(stage(&joined), Stage::Handed);
+    assert_eq!(stage(&joined), Stage::Pending);
     drop(netd);
     let netd = bed.start();
     // Moved while netd looks, or before it does.

@@ -139,7 +139,7 @@ impl World {
             page.endpoints.into_iter().map(|(e, _)| e).collect::<Vec<_>>()
         };
         self.netd().until("what has no namespace is collected", |_| {
-            all(self.netd()).iter().all(|e| alive.contains(&e.netns))
+            all(self.netd()).iter().all(|e| e.netns.is_some_and(|own| alive.contains(&own)))
         });
         let endpoints = audit(&self.bed, self.netd());
         for (key, there) in &self.known {

@@ -74,7 +74,7 @@ fn a_new_sandbox_replaces_one_whose_namespace_is_gone() {
     let new = Space::new();
     netd.attach(spec(&key, &new, "default")).unwrap();
     let endpoints = audit(&bed, &netd);
-    assert_eq!(endpoints[0].netns, new.open().id());
+    assert_eq!(endpoints[0].netns, Some(new.open().id()));
 }
 
 #[test]

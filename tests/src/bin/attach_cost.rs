@@ -96,13 +96,14 @@ async fn dataplane_of(bridged: bool, mode: &str, pods: u16) -> Outcome<()> {
     print(&format!("attach {mode}, firewall at the same time"), firewall);
     for (_, wiring) in &all {
         let start = Instant::now();
-        dataplane.park(wiring.clone()).await?;
+        dataplane.detach_link(wiring.clone()).await?;
         parks.push(start.elapsed());
     }
     print(&format!("park   {mode}"), parks);
     let start = Instant::now();
     let reaping = dataplane.clone();
-    let reaped = tokio::spawn(async move { reaping.reap().await.map(|()| start.elapsed()) });
+    let reaped =
+        tokio::spawn(async move { reaping.delete_detached().await.map(|()| start.elapsed()) });
     let mut meanwhile = Vec::new();
     let mut n = pods + 2;
     while !reaped.is_finished() {

@@ -22,7 +22,7 @@ use crate::{
     },
     sysctl,
 };
-use netd_domain::{Route, Wiring, WiringDriver};
+use netd_domain::{PodSide, Route, Wiring, WiringDriver};
 
 /// Make it, and say what it became.
 const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO) as u16;
@@ -38,6 +38,7 @@ pub(crate) struct Applier<'a> {
     pub(super) kernel: &'a mut Context,
     netns: &'a Netns,
     pub(super) wiring: &'a Wiring,
+    pod_side: PodSide,
     pub(super) pod: Option<Socket>,
     /// Indexes, as far as they are known.
     pub indexes: Indexes,
@@ -73,15 +74,30 @@ enum Verdict {
 }
 
 impl<'a> Applier<'a> {
-    /// Work on `wiring` in `netns`; `pod` is a socket there if one is open already.
-    pub(crate) fn new(
+    /// For a pair that is to be made, with the pod's end in `netns`; the index of the bridge
+    /// is known if there is one.
+    pub(crate) fn for_new(
+        kernel: &'a mut Context,
+        netns: &'a Netns,
+        wiring: &'a Wiring,
+        pod_side: PodSide,
+        bridge: Option<u32>,
+    ) -> Self {
+        let indexes = Indexes { bridge, ..Indexes::default() };
+        let made = Vec::new();
+        Self { kernel, netns, wiring, pod_side, pod: None, indexes, made, ipv6_on: false }
+    }
+
+    /// For a pair that was looked at; `pod` is a socket in the sandbox.
+    pub(crate) fn for_existing(
         kernel: &'a mut Context,
         netns: &'a Netns,
         wiring: &'a Wiring,
         indexes: Indexes,
-        pod: Option<Socket>,
+        pod: Socket,
     ) -> Self {
-        Self { kernel, netns, wiring, pod, indexes, made: Vec::new(), ipv6_on: false }
+        let (pod_side, pod, made) = (PodSide::Placed, Some(pod), Vec::new());
+        Self { kernel, netns, wiring, pod_side, pod, indexes, made, ipv6_on: false }
     }
 
     /// Carries out the steps in order.
@@ -108,7 +124,7 @@ impl<'a> Applier<'a> {
             return;
         }
         self.kernel.shared.table.lock().forget(host);
-        if let Err(e) = teardown::park_made(self.kernel, host, &made) {
+        if let Err(e) = teardown::detach_made(self.kernel, host, &made) {
             tracing::warn!(interface = %host, "undoing an attach: {e}");
         }
     }
@@ -116,7 +132,7 @@ impl<'a> Applier<'a> {
     fn create_veth(&mut self) -> Result<(), DataplaneError> {
         let fd = self.netns.as_fd().as_raw_fd();
         let mut batch = Batch::new();
-        if !self.wiring.is_handed() {
+        if self.pod_side == PodSide::Placed {
             // Refused when it has one, or the id is taken: fine. Never for the host's own:
             // its events would look like a sandbox's.
             let id = self.kernel.shared.table.lock().wish_id();
@@ -158,7 +174,7 @@ impl<'a> Applier<'a> {
             mtu: wiring.mtu,
             bridge: at.bridge,
             addresses: addresses.collect(),
-            awaited: wiring.is_handed(),
+            awaited: self.pod_side == PodSide::Pending,
         });
     }
 

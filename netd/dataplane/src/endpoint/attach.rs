@@ -5,18 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    apply::{Applier, Indexes},
-    op::Side,
-    plan::plan_new,
-    teardown,
-};
+use super::{apply::Applier, op::Side, plan::plan_new, teardown};
 use crate::{
     AttachTimes, DataplaneError,
     exec::{context::Context, namespace::Netns, worker::Worker},
     firewall::worker::Rules,
 };
-use netd_domain::Wiring;
+use netd_domain::{PodSide, Wiring};
 
 /// The threads that an attach needs besides its own.
 #[derive(Debug, Clone)]
@@ -34,25 +29,26 @@ pub(crate) fn attach(
     helpers: &Helpers,
     netns: &Netns,
     wiring: &Arc<Wiring>,
+    pod_side: PodSide,
 ) -> Result<AttachTimes, DataplaneError> {
     let elements = wiring.clone();
     let pending = helpers.rules.begin(move |rules| {
         let start = Instant::now();
         rules.add(elements).map(|()| start.elapsed())
     });
-    let linked = links(kernel, helpers, netns, wiring);
+    let linked = links(kernel, helpers, netns, wiring, pod_side);
     let ruled = pending.wait();
     match (linked, ruled) {
         (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
         (linked, ruled) => {
             if linked.is_ok() {
-                teardown::park(kernel, wiring)?;
+                teardown::detach_link(kernel, wiring)?;
             }
             if ruled.is_ok() {
                 let elements = wiring.clone();
                 helpers.rules.begin(move |rules| rules.remove(&elements)).wait()?;
             }
-            helpers.reaper.begin(teardown::reap).wait()?;
+            helpers.reaper.begin(teardown::delete_detached).wait()?;
             Err(linked.err().or(ruled.err()).unwrap_or_else(|| unreachable_failure(wiring)))
         }
     }
@@ -68,32 +64,38 @@ fn links(
     helpers: &Helpers,
     netns: &Netns,
     wiring: &Wiring,
+    pod_side: PodSide,
 ) -> Result<Duration, DataplaneError> {
     let start = Instant::now();
-    let first = links_once(kernel, netns, wiring);
+    let first = links_once(kernel, netns, wiring, pod_side);
     let retry = match &first {
         // The name, or the last port, of a link that is on its way out.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
-            helpers.reaper.begin(teardown::reap).wait()?;
+            helpers.reaper.begin(teardown::delete_detached).wait()?;
             true
         }
         // The bridge was replaced since its index was learnt.
         Err(_) => forget_bridge(kernel, wiring)?,
         Ok(()) => false,
     };
-    if retry { links_once(kernel, netns, wiring) } else { first }.map(|()| start.elapsed())
+    if retry { links_once(kernel, netns, wiring, pod_side) } else { first }
+        .map(|()| start.elapsed())
 }
 
-fn links_once(kernel: &mut Context, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
-    let handed = wiring.is_handed();
+fn links_once(
+    kernel: &mut Context,
+    netns: &Netns,
+    wiring: &Wiring,
+    pod_side: PodSide,
+) -> Result<(), DataplaneError> {
+    let placed = pod_side == PodSide::Placed;
     let mut ops = plan_new(wiring)?;
-    // The rest is the runtime's, in the sandbox.
-    ops.retain(|op| !handed || op.side() == Side::Host);
+    // A runtime that moves the pod's side sets it up in the sandbox itself.
+    ops.retain(|op| placed || op.side() == Side::Host);
     let bridge = kernel.bridge(wiring)?;
-    let indexes = Indexes { bridge, ..Indexes::default() };
-    let mut applier = Applier::new(kernel, netns, wiring, indexes, None);
-    let settle = |applier: &mut Applier<'_>| if handed { Ok(()) } else { applier.settle() };
-    let result = applier.apply(&ops).and_then(|()| settle(&mut applier));
+    let mut applier = Applier::for_new(kernel, netns, wiring, pod_side, bridge);
+    let wait = |applier: &mut Applier<'_>| if placed { applier.wait_ready() } else { Ok(()) };
+    let result = applier.apply(&ops).and_then(|()| wait(&mut applier));
     if result.is_err() {
         applier.undo();
     }

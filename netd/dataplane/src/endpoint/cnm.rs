@@ -18,7 +18,7 @@ use crate::{
     },
     netlink::{link::LinkId, query},
 };
-use netd_domain::{IfName, Wiring};
+use netd_domain::{IfName, PodSide, Wiring};
 
 /// Where the sandbox's side was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Seen {
 
 /// Makes the pair with both ends on the host, the sandbox's down; one that is there
 /// already is made anew. All or nothing.
-pub(crate) fn hand(
+pub(crate) fn prepare(
     kernel: &mut Context,
     helpers: &Helpers,
     wiring: &Arc<Wiring>,
@@ -46,15 +46,16 @@ pub(crate) fn hand(
         teardown::remove(kernel, &wiring.host_ifname)?;
     }
     let host = Netns::own().map_err(failed("opening the host's namespace"))?;
-    attach::attach(kernel, helpers, &host, wiring)
+    attach::attach(kernel, helpers, &host, wiring, PodSide::Pending)
 }
 
 /// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.
 /// As long as it is not there, the host side's carrier says when to look again.
-pub(crate) fn look(
+pub(crate) fn locate(
     kernel: &mut Context,
     netns: Option<&Netns>,
     wiring: &Wiring,
+    pod_side: PodSide,
 ) -> Result<Seen, DataplaneError> {
     let what = || format!("{}: looking for the sandbox's side", wiring.host_ifname);
     let name = LinkId::Name(wiring.host_ifname.as_str());
@@ -72,7 +73,7 @@ pub(crate) fn look(
             seen = Seen::Inside { name, up };
         }
     }
-    if wiring.is_handed() || seen == Seen::Outside {
+    if pod_side == PodSide::Pending || seen == Seen::Outside {
         await_carrier(kernel, wiring, &near);
     }
     Ok(seen)

@@ -35,7 +35,7 @@ pub(crate) fn repair(
     wiring: &Wiring,
 ) -> Result<Vec<Repair>, DataplaneError> {
     let Findings { ops, indexes, pod } = examine(kernel, netns, wiring)?;
-    let mut applier = Applier::new(kernel, netns, wiring, indexes, Some(pod));
+    let mut applier = Applier::for_existing(kernel, netns, wiring, indexes, pod);
     if let Err(e) = applier.apply(&ops) {
         applier.undo();
         return Err(e);

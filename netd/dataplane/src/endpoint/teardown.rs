@@ -30,18 +30,18 @@ use crate::{
 use netd_domain::{IfName, Wiring};
 
 /// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
-pub(crate) fn park(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
+pub(crate) fn detach_link(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     // What happens to it from here on is no loss.
     kernel.shared.table.lock().forget(host);
     let names = [Some(host), (wiring.bandwidth.egress_rate > 0).then_some(&ifb)];
-    park_all(kernel, names.into_iter().flatten().map(|name| LinkId::Name(name.as_str())))
+    detach_all(kernel, names.into_iter().flatten().map(|name| LinkId::Name(name.as_str())))
         .map_err(|e| e.of(host))
 }
 
-/// As [`park`], but only a veth with the endpoint's MAC, and a device that limits.
-pub(crate) fn park_if_ours(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
+/// As [`detach_link`], but only a veth with the endpoint's MAC, and a device that limits.
+pub(crate) fn detach_own_link(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
     let mut ours = Vec::new();
@@ -58,17 +58,17 @@ pub(crate) fn park_if_ours(kernel: &mut Context, wiring: &Wiring) -> Result<(), 
     }
     match ours.is_empty() {
         true => Ok(()),
-        false => park_made(kernel, host, &ours),
+        false => detach_made(kernel, host, &ours),
     }
 }
 
 /// Parks the links with these indexes.
-pub(crate) fn park_made(
+pub(crate) fn detach_made(
     kernel: &mut Context,
     host: &IfName,
     made: &[u32],
 ) -> Result<(), DataplaneError> {
-    park_all(kernel, made.iter().map(|index| LinkId::Index(*index))).map_err(|e| e.of(host))
+    detach_all(kernel, made.iter().map(|index| LinkId::Index(*index))).map_err(|e| e.of(host))
 }
 
 /// Why links could not be parked.
@@ -87,7 +87,7 @@ impl Stuck {
     }
 }
 
-fn park_all<'a>(
+fn detach_all<'a>(
     kernel: &mut Context,
     links: impl Iterator<Item = LinkId<'a>>,
 ) -> Result<(), Stuck> {
@@ -104,7 +104,7 @@ fn park_all<'a>(
 }
 
 /// Removes every parked link; they are gone from the kernel when this returns.
-pub(crate) fn reap(kernel: &mut Context) -> Result<(), DataplaneError> {
+pub(crate) fn delete_detached(kernel: &mut Context) -> Result<(), DataplaneError> {
     survey(kernel)?;
     let what = "removing parked links";
     // One at a time: what is left after a failure is there for the next call.

@@ -31,7 +31,7 @@ impl Applier<'_> {
     ///
     /// # Errors
     /// The socket's.
-    pub(crate) fn settle(&mut self) -> Result<(), DataplaneError> {
+    pub(crate) fn wait_ready(&mut self) -> Result<(), DataplaneError> {
         if link_state::tells_all() && self.carries_ipv4() {
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// As `settle`, at once; `false`: it does not, or IPv6 is to be looked at too.
+    /// As `wait_ready`, at once; `false`: it does not, or IPv6 is to be looked at too.
     fn carries_ipv4(&self) -> bool {
         let Some(pod) = &self.pod else { return false };
         let bridge = match &self.wiring.driver {

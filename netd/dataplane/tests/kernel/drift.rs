@@ -118,9 +118,9 @@ async fn attaching_and_detaching_is_no_drift() {
     let heard = bed.quiet().await;
     assert_eq!(heard, vec![], "after attaching");
     for wiring in &wirings {
-        bed.dataplane.park(wiring.clone()).await.unwrap();
+        bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     }
-    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.delete_detached().await.unwrap();
     drop(pods);
     assert_eq!(bed.quiet().await, vec![], "after detaching");
 }

@@ -51,8 +51,8 @@ async fn the_newest_of_many_sandboxes_has_the_lowest_id() {
     let before = of_host(&bed.host);
     let mut handed = on_route(6);
     let key = EndpointKey { sandbox: "routed-6".parse().unwrap(), ifname: handed.ifname };
-    handed.ifname = key.waiting_ifname();
-    bed.dataplane.hand(Arc::new(handed)).await.unwrap();
+    handed.ifname = key.staging_ifname();
+    bed.dataplane.prepare(Arc::new(handed)).await.unwrap();
     assert_eq!(of_host(&bed.host), before);
 
     // Another process goes on below what it finds.

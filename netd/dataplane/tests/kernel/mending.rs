@@ -124,8 +124,8 @@ async fn a_bridge_keeps_its_mtu_whatever_its_ports_have() {
     let small = Arc::new(small);
     let pod = bed.attach(&small).await;
     assert!(mtu(), "with a smaller port");
-    bed.dataplane.park(small).await.unwrap();
-    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.detach_link(small).await.unwrap();
+    bed.dataplane.delete_detached().await.unwrap();
     assert!(mtu(), "with no port left");
     drop(pod);
 }
@@ -218,8 +218,8 @@ async fn bandwidth_limits_are_there_and_mended_and_leave_with_the_endpoint() {
     bed.host.ip(&format!("link del {host}"));
     bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
-    bed.dataplane.park(wiring.clone()).await.unwrap();
-    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.detach_link(wiring.clone()).await.unwrap();
+    bed.dataplane.delete_detached().await.unwrap();
     assert!(bed.host.run("ip", &format!("link show dev {ifb}")).is_err());
 }
 

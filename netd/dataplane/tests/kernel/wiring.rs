@@ -188,11 +188,11 @@ async fn two_hundred_attaches_at_once_all_work_and_leave_together() {
         bed.assert_right(pod, wiring).await;
     }
     for (_, wiring) in &pods {
-        bed.dataplane.park(wiring.clone()).await.unwrap();
+        bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     }
     let links = bed.dataplane.host_links().await.unwrap();
     assert!(links.len() == 200 && links.iter().all(|l| l.parked), "{links:?}");
-    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.delete_detached().await.unwrap();
     assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
     assert!(pods.iter().all(|(pod, _)| pod.run("ip", "link show dev eth0").is_err()));
 }
@@ -202,11 +202,11 @@ async fn an_endpoint_comes_back_while_its_old_link_is_parked() {
     let bed = Bed::new().await;
     let wiring = Arc::new(on_bridge(5));
     let pod = bed.attach(&wiring).await;
-    bed.dataplane.park(wiring.clone()).await.unwrap();
+    bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     bed.try_attach(&pod, &wiring).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
     // Another endpoint's name in the same sandbox: only the sandbox's name collides.
-    bed.dataplane.park(wiring.clone()).await.unwrap();
+    bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     let other = Arc::new(on_bridge(6));
     bed.try_attach(&pod, &other).await.unwrap();
     bed.assert_right(&pod, &other).await;
@@ -215,8 +215,8 @@ async fn an_endpoint_comes_back_while_its_old_link_is_parked() {
 #[tokio::test]
 async fn parking_and_reaping_what_is_not_there_is_fine() {
     let bed = Bed::new().await;
-    bed.dataplane.park(Arc::new(on_bridge(5))).await.unwrap();
-    bed.dataplane.reap().await.unwrap();
+    bed.dataplane.detach_link(Arc::new(on_bridge(5))).await.unwrap();
+    bed.dataplane.delete_detached().await.unwrap();
     bed.dataplane.remove_stray(&on_bridge(5).host_ifname).await.unwrap();
     bed.dataplane.remove_network(bed.routed.clone()).await.unwrap();
 }
@@ -228,11 +228,11 @@ async fn what_an_earlier_process_left_parked_is_reaped() {
     let mut pods = Vec::new();
     for wiring in &wirings {
         pods.push(bed.attach(wiring).await);
-        bed.dataplane.park(wiring.clone()).await.unwrap();
+        bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     }
     let (later, _drift) = bed.another();
     assert_eq!(later.host_links().await.unwrap().iter().filter(|l| l.parked).count(), 100);
-    later.reap().await.unwrap();
+    later.delete_detached().await.unwrap();
     assert_eq!(later.host_links().await.unwrap(), vec![]);
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn json<T: Serialize>(record: &T) -> Result<Vec<u8>> {
 pub(crate) const RESERVED: &[u8] = b"reserved";
 
 fn leased(endpoint: &Endpoint) -> &[IpAddr] {
-    endpoint.moved.as_ref().map(|moved| moved.leased.as_slice()).unwrap_or_default()
+    endpoint.runtime_placed.as_ref().map(|placed| placed.leased.as_slice()).unwrap_or_default()
 }
 
 /// Reserves an address; the commit conflicts if it is in use.

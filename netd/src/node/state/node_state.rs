@@ -103,7 +103,11 @@ impl NodeState {
     pub(crate) fn drop_reservation(&self, endpoint: &Endpoint, keep: &[IpAddr]) {
         let mut inner = self.inner.lock();
         inner.forget(endpoint);
-        let leased = endpoint.moved.as_ref().map(|m| m.leased.as_slice()).unwrap_or_default();
+        let leased = endpoint
+            .runtime_placed
+            .as_ref()
+            .map(|placed| placed.leased.as_slice())
+            .unwrap_or_default();
         for ip in endpoint.ips().filter(|ip| !keep.contains(ip)) {
             if leased.contains(&ip) {
                 inner.reservations.insert((endpoint.network.clone(), ip), Instant::now());
@@ -127,9 +131,7 @@ impl NodeState {
     /// Every endpoint of a sandbox.
     pub(crate) fn of_sandbox(&self, sandbox: &SandboxId) -> Vec<Arc<Endpoint>> {
         let inner = self.inner.lock();
-        // Keys are ordered by sandbox first: start at its least possible interface name.
-        let from = "!".parse().map(|ifname| EndpointKey { sandbox: sandbox.clone(), ifname });
-        let Ok(from) = from else { return Vec::new() };
+        let from = EndpointKey::before_all(sandbox.clone());
         let entries = inner.endpoints.range(from..).map(|(_, h)| &h.endpoint);
         entries.take_while(|e| e.key.sandbox == *sandbox).cloned().collect()
     }
@@ -187,7 +189,7 @@ impl NodeState {
         let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
         let entries = inner.endpoints.values().filter(|h| h.status != KernelStatus::Reserved);
         let wanted = entries.map(|h| &h.endpoint).filter(|e| e.phase == Phase::Attached);
-        let endpoints = wanted.map(|e| Arc::new(e.wiring.clone())).collect();
+        let endpoints = wanted.map(|e| e.wiring.clone()).collect();
         FirewallState { networks, endpoints }
     }
 }

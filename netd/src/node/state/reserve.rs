@@ -7,7 +7,9 @@ use crate::node::{
     clock::now_unix,
     error::{Error, Result},
 };
-use netd_domain::{AttachSpec, Endpoint, Moved, NetnsId, Network, Phase, Stage, attach::Assigned};
+use netd_domain::{
+    AttachSpec, Endpoint, NetnsId, Network, Phase, RuntimePlaced, Stage, attach::Assigned,
+};
 
 /// Where a reserved endpoint will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +23,10 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    fn netns(self) -> NetnsId {
+    fn netns(self) -> Option<NetnsId> {
         match self {
-            Self::In(netns) | Self::InForeign(netns) => netns,
-            Self::Unplaced => NetnsId { dev: 0, inode: 0 },
+            Self::In(netns) | Self::InForeign(netns) => Some(netns),
+            Self::Unplaced => None,
         }
     }
 }
@@ -55,10 +57,12 @@ impl Inner {
             self.restore_reservations(&spec.network, &leased);
         })?;
         if site == Placement::Unplaced {
-            let routes = std::mem::take(&mut endpoint.wiring.routes);
-            endpoint.wiring.ifname = spec.key.waiting_ifname();
-            endpoint.moved =
-                Some(Moved { stage: Stage::Created, routes, leads_out: false, leased });
+            let wiring = Arc::make_mut(&mut endpoint.wiring);
+            let routes = std::mem::take(&mut wiring.routes);
+            wiring.ifname = spec.key.staging_ifname();
+            let stage = Stage::Created;
+            endpoint.runtime_placed =
+                Some(RuntimePlaced { stage, routes, is_gateway: false, leased });
         }
         let endpoint = Arc::new(endpoint);
         self.insert(endpoint.clone(), KernelStatus::Reserved);
@@ -88,7 +92,7 @@ impl Inner {
             .iter()
             .filter_map(|(ip, i)| Some(Assigned { ip: *ip, pool: pools.get(*i)? }))
             .collect();
-        let wiring = spec.wire(&state.network, &assigned, state.wiring.mtu);
+        let wiring = spec.build_wiring(&state.network, &assigned, state.wiring.mtu);
         let wiring = wiring.inspect_err(|_| {
             for (ip, _) in ips {
                 self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
@@ -101,7 +105,7 @@ impl Inner {
             netns_path: spec.netns_path.clone(),
             netns: site.netns(),
             path_is_foreign: matches!(site, Placement::InForeign(_)),
-            wiring,
+            wiring: Arc::new(wiring),
             fixed_mtu: spec.mtu.is_some(),
             pod: spec.pod.clone(),
             labels: spec.labels.clone(),
@@ -111,7 +115,7 @@ impl Inner {
             issued_at: spec.issued_at,
             source: spec.source.clone(),
             sequence: self.next_sequence(),
-            moved: None,
+            runtime_placed: None,
         })
     }
 }

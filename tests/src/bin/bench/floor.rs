@@ -2,7 +2,6 @@
 //! addresses being chosen, records, rules, checks or anybody to tell.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     net::{IpAddr, Ipv4Addr},
     time::Instant,
@@ -11,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use netd_dataplane::netlink::{Family, Socket};
 use netd_domain::{
-    AttachSpec, Bandwidth, Dns, Driver, EndpointKey, Network, PodIdentity, Pool, Wiring,
-    attach::Assigned, network::NetworkOptions,
+    AttachSpec, Driver, EndpointKey, Network, Pool, Wiring, attach::Assigned,
+    network::NetworkOptions,
 };
 use testbed::{Host, Namespace, raw_netlink, wait};
 
@@ -91,7 +90,8 @@ impl Floor {
         let [_, _, high, low] = (self.made + 10).to_be_bytes();
         let ip = IpAddr::V4(Ipv4Addr::new(10, 98, high, low));
         let pool = self.network.pools.first().context("no pool")?;
-        let mut wiring = spec(self.made)?.wire(&self.network, &[Assigned { ip, pool }], 1500)?;
+        let mut wiring =
+            spec(self.made)?.build_wiring(&self.network, &[Assigned { ip, pool }], 1500)?;
         wiring.host_ifname = format!("fl{}", FIRST_INDEX + self.made).parse()?;
         Ok(wiring)
     }
@@ -103,21 +103,6 @@ fn name(last: u32, n: usize) -> String {
 }
 
 fn spec(number: u32) -> Result<AttachSpec> {
-    Ok(AttachSpec {
-        key: EndpointKey { sandbox: format!("floor-{number}").parse()?, ifname: "eth0".parse()? },
-        netns_path: "/".into(),
-        network: "default".parse()?,
-        pod: PodIdentity::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        addresses: Vec::new(),
-        mac: None,
-        mtu: None,
-        port_mappings: Vec::new(),
-        bandwidth: Bandwidth::default(),
-        dns: Dns::default(),
-        no_default_route: false,
-        issued_at: 0,
-        source: String::new(),
-    })
+    let key = EndpointKey { sandbox: format!("floor-{number}").parse()?, ifname: "eth0".parse()? };
+    Ok(AttachSpec::for_endpoint(key, "default".parse()?, 0))
 }
