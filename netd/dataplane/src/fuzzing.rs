@@ -63,6 +63,6 @@ pub fn plan(wiring: &Wiring) {
     let ops = plan::plan_new(wiring).unwrap_or_default();
     assert!(!ops.is_empty(), "an endpoint that needs nothing");
     for op in ops {
-        let _ = op.to_string();
+        let _ = (op.to_string(), op.difference());
     }
 }

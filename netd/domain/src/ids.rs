@@ -1,6 +1,6 @@
 //! Names and identities. Each type can only hold a valid value.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -229,6 +229,17 @@ impl Mac {
     pub fn derived(seed: &[u8]) -> Self {
         let h = fnv1a(seed).to_be_bytes();
         Self([(h[0] & 0xfc) | 0x02, h[1], h[2], h[3], h[4], h[5]])
+    }
+
+    /// The link-local address that an IPv6 interface with this MAC has to have (RFC 4291,
+    /// sections 2.1 and 2.5.1, Modified EUI-64).
+    pub fn link_local(&self) -> Ipv6Addr {
+        let m = self.0;
+        let tail = [m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]];
+        let mut octets = [0; 16];
+        octets[..2].copy_from_slice(&[0xfe, 0x80]);
+        octets[8..].copy_from_slice(&tail);
+        Ipv6Addr::from(octets)
     }
 
     /// The address of the pod that has `ip`: peers' neighbour caches stay right

@@ -17,7 +17,7 @@ use crate::{
     },
     netlink::{
         Batch, Received, Refusal, Socket, address, attribute,
-        link::{self, LinkId},
+        link::{self, LinkId, LinkSettings},
         neighbour, query, route, tc,
     },
     sysctl,
@@ -108,7 +108,7 @@ impl<'a> Applier<'a> {
         for run in ops.chunk_by(|a, b| !alone(a) && !alone(b) && a.side() == b.side()) {
             match run {
                 [Op::CreateVeth] => self.create_veth()?,
-                [Op::CreateIfb] => self.create_ifb()?,
+                [Op::CreateIfb { mtu }] => self.create_ifb(*mtu)?,
                 [Op::LocalRoutes] => sysctl::allow_local_routes(&self.wiring.host_ifname)?,
                 run => self.batch(run)?,
             }
@@ -199,11 +199,11 @@ impl<'a> Applier<'a> {
         }
     }
 
-    fn create_ifb(&mut self) -> Result<(), DataplaneError> {
+    fn create_ifb(&mut self, mtu: u32) -> Result<(), DataplaneError> {
         let name = ifb_name(&self.wiring.host_ifname);
         let what = "make the device that limits what the pod sends";
         let mut batch = Batch::new();
-        batch.route(link::ifb(&name, self.wiring.mtu), NEW);
+        batch.route(link::ifb(&name, mtu), NEW);
         let (result, answer) = self.create(batch, what)?;
         if let Err(refusal) = result {
             return Err(refused(format!("{name}: {what}"), &refusal));
@@ -314,45 +314,47 @@ impl<'a> Applier<'a> {
 
     fn encode(&self, op: &Op, batch: &mut Batch) {
         const PUT: u16 = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-        let (at, wiring) = (&self.indexes, self.wiring);
-        let (mac, host_mac) = (wiring.mac.bytes(), wiring.host_mac.bytes());
+        let at = &self.indexes;
         let (host, pod) = (LinkId::Index(at.host), LinkId::Index(at.pod));
         match op {
             Op::DeleteLink => batch.route(link::delete(host), 0),
-            Op::SetHostLink(change) => {
-                batch.route(link::change(host, *change, host_mac, wiring.mtu, at.bridge), 0);
-            }
+            Op::SetHostLink(change) => batch.route(link::change(host, &settings(change)), 0),
             Op::HostRoute(net) => {
                 let route = Route { destination: *net, gateway: None };
                 batch.route(route::add(at.host, &route), PUT);
             }
-            Op::HostNeighbour(ip) => {
-                batch.route(neighbour::add(at.host, *ip, wiring.mac), PUT);
-            }
+            Op::HostNeighbour(n) => batch.route(neighbour::add(at.host, n.ip, n.mac.to), PUT),
             Op::PodLoopbackUp => batch.route(link::set_up(LinkId::Name("lo")), 0),
-            Op::SetPodLink(change) => {
-                batch.route(link::change(pod, *change, mac, wiring.mtu, None), 0);
-            }
+            Op::SetPodLink(change) => batch.route(link::change(pod, &settings(change)), 0),
             Op::RemovePodAddress(net) => batch.route(address::remove(at.pod, *net), 0),
             Op::PodAddress(net) => batch.route(address::add(at.pod, *net), PUT),
-            Op::PodNeighbour(ip) => {
-                batch.route(neighbour::add(at.pod, *ip, wiring.host_mac), PUT);
-            }
+            Op::PodNeighbour(n) => batch.route(neighbour::add(at.pod, n.ip, n.mac.to), PUT),
             Op::PodRoute(route) => batch.route(route::add(at.pod, route), PUT),
             Op::IfbUp => batch.route(link::set_up(LinkId::Index(at.ifb)), 0),
-            Op::Limit(Shaped::HostLink, shape) => tc::limit(batch, at.host, *shape),
-            Op::Limit(Shaped::Ifb, shape) => tc::limit(batch, at.ifb, *shape),
+            Op::Limit(Shaped::HostLink, limit) => tc::limit(batch, at.host, limit.to),
+            Op::Limit(Shaped::Ifb, limit) => tc::limit(batch, at.ifb, limit.to),
             Op::IngressHook => tc::hook(batch, at.host),
             Op::Redirect => tc::redirect(batch, at.host, at.ifb),
             // Carried out by themselves, in `apply`.
-            Op::CreateVeth | Op::CreateIfb | Op::LocalRoutes => {}
+            Op::CreateVeth | Op::CreateIfb { .. } | Op::LocalRoutes => {}
         }
+    }
+}
+
+fn settings(change: &LinkChange) -> LinkSettings {
+    LinkSettings {
+        up: change.up,
+        mtu: change.mtu.map(|mtu| mtu.to),
+        mac: change.mac.map(|mac| mac.to),
+        master: change.master.map(|master| master.to),
+        hairpin: change.hairpin,
+        no_autoconf: change.no_autoconf,
     }
 }
 
 /// Steps whose outcome the next ones need.
 fn alone(op: &Op) -> bool {
-    matches!(op, Op::CreateVeth | Op::CreateIfb | Op::DeleteLink | Op::LocalRoutes)
+    matches!(op, Op::CreateVeth | Op::CreateIfb { .. } | Op::DeleteLink | Op::LocalRoutes)
 }
 
 /// Both ends' indexes and the namespace's id, from the kernel's echo.

@@ -1,11 +1,13 @@
 //! From what an endpoint has to be and what is there to the steps between.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     limit,
     observed::{ActualEndpoint, ActualLimits, ActualLink},
-    op::{LinkChange, Op, Shaped, link_local},
+    op::{Change, LinkChange, Neighbour, Op, Shape, Shaped},
 };
 use crate::DataplaneError;
 use netd_domain::{Mac, Wiring, WiringDriver};
@@ -15,12 +17,12 @@ use netd_domain::{Mac, Wiring, WiringDriver};
 ///
 /// # Errors
 /// `InterfaceExists` when the sandbox has an interface of the name that is not ours.
-pub fn plan_endpoint(
+pub(crate) fn plan_endpoint(
     desired: &Wiring,
     bridge: Option<u32>,
     actual: &ActualEndpoint,
 ) -> Result<Vec<Op>, DataplaneError> {
-    let keep = actual.host.as_ref().is_some_and(|host| mendable(desired, host, actual));
+    let keep = actual.host.as_ref().is_some_and(|host| is_repairable(desired, host, actual));
     let mut ops = Vec::new();
     if keep {
         plan_kept(desired, bridge, actual, &mut ops);
@@ -56,12 +58,12 @@ pub fn plan_endpoint(
 ///
 /// # Errors
 /// None for an empty sandbox.
-pub fn plan_new(desired: &Wiring) -> Result<Vec<Op>, DataplaneError> {
+pub(crate) fn plan_new(desired: &Wiring) -> Result<Vec<Op>, DataplaneError> {
     plan_endpoint(desired, None, &ActualEndpoint::default())
 }
 
-/// A pair that is in its place and only needs settings.
-fn mendable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -> bool {
+/// Whether the pair is in its place and needs no more than settings.
+fn is_repairable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -> bool {
     let routed = matches!(desired.driver, WiringDriver::Routed);
     actual.paired
         && host.kind == "veth"
@@ -77,20 +79,20 @@ fn occupied(desired: &Wiring) -> DataplaneError {
 fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
     let (Some(host), Some(pod)) = (&actual.host, &actual.pod) else { return };
     let port = matches!(desired.driver, WiringDriver::Bridge(_));
-    let master = port && (bridge.is_none() || host.master != bridge);
+    let master = bridge.filter(|_| port).and_then(|to| Change::needed(host.master, to));
     let change = LinkChange {
         master,
-        hairpin: port && (master || !host.hairpin),
+        // A link that becomes a port has none yet.
+        hairpin: port && (master.is_some() || !host.hairpin),
         ..settings(host, desired.mtu, desired.host_mac)
     };
     push_change(change, Op::SetHostLink, ops);
-    // A new MAC or a link that was down has lost its permanent neighbours.
     let mut left = actual.clone();
-    if change.mac || change.up {
+    if change.loses_neighbours() {
         left.host_neighbours.clear();
     }
     let change = settings(pod, desired.mtu, desired.mac);
-    if change.mac || change.up {
+    if change.loses_neighbours() {
         left.pod_neighbours.clear();
     }
     plan_host(desired, &left, ops);
@@ -112,8 +114,8 @@ fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) 
 fn settings(link: &ActualLink, mtu: u32, mac: Mac) -> LinkChange {
     LinkChange {
         up: !link.up,
-        mtu: link.mtu != mtu,
-        mac: link.mac != Some(mac),
+        mtu: Change::needed(Some(link.mtu), mtu),
+        mac: Change::needed(link.mac, mac),
         no_autoconf: !link.no_autoconf,
         ..LinkChange::default()
     }
@@ -125,9 +127,8 @@ fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
             if !actual.host_routes.contains(&IpNet::from(ip)) {
                 ops.push(Op::HostRoute(IpNet::from(ip)));
             }
-            if !actual.host_neighbours.contains(&(ip, desired.mac)) {
-                ops.push(Op::HostNeighbour(ip));
-            }
+            let neighbour = neighbour(&actual.host_neighbours, ip, desired.mac);
+            ops.extend(neighbour.map(Op::HostNeighbour));
         }
     }
     if needs_local_routes(desired) && !actual.local_routes {
@@ -138,27 +139,34 @@ fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
 
 /// A routed endpoint with host ports is reached from 127.0.0.1 by its own link; the
 /// bridged ones by their bridge, whose settings are the network's.
-pub fn needs_local_routes(desired: &Wiring) -> bool {
+pub(crate) fn needs_local_routes(desired: &Wiring) -> bool {
     desired.driver == WiringDriver::Routed
         && !desired.port_mappings.is_empty()
         && desired.addresses.iter().any(|a| a.address.addr().is_ipv4())
 }
 
+fn neighbour(actual: &[(IpAddr, Mac)], ip: IpAddr, mac: Mac) -> Option<Neighbour> {
+    let from = actual.iter().find(|(other, _)| *other == ip).map(|(_, mac)| *mac);
+    Change::needed(from, mac).map(|mac| Neighbour { ip, mac })
+}
+
 fn plan_limits(desired: &Wiring, actual: &ActualLimits, ops: &mut Vec<Op>) {
-    if let Some(shape) = limit::to_pod(desired)
-        && !actual.to_pod.is_some_and(|there| limit::same(&there, &shape))
-    {
-        ops.push(Op::Limit(Shaped::HostLink, shape));
+    let limit = |from: Option<Shape>, to: Shape| {
+        let same = from.is_some_and(|from| limit::same(&from, &to));
+        (!same).then_some(Change { from, to })
+    };
+    if let Some(shape) = limit::to_pod(desired) {
+        let change = limit(actual.to_pod, shape);
+        ops.extend(change.map(|change| Op::Limit(Shaped::HostLink, change)));
     }
     let Some(shape) = limit::from_pod(desired) else { return };
     match actual.ifb {
-        None => ops.push(Op::CreateIfb),
+        None => ops.push(Op::CreateIfb { mtu: desired.mtu }),
         Some((_, false)) => ops.push(Op::IfbUp),
         Some((_, true)) => {}
     }
-    if !actual.from_pod.is_some_and(|there| limit::same(&there, &shape)) {
-        ops.push(Op::Limit(Shaped::Ifb, shape));
-    }
+    let change = limit(actual.from_pod, shape);
+    ops.extend(change.map(|change| Op::Limit(Shaped::Ifb, change)));
     if !actual.hook {
         ops.push(Op::IngressHook);
     }
@@ -183,9 +191,8 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
     if desired.driver == WiringDriver::Routed {
         // Not the well-known next hop: additional interfaces have one of their own.
         for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
-            if !actual.pod_neighbours.contains(&(gateway, desired.host_mac)) {
-                ops.push(Op::PodNeighbour(gateway));
-            }
+            let neighbour = neighbour(&actual.pod_neighbours, gateway, desired.host_mac);
+            ops.extend(neighbour.map(Op::PodNeighbour));
         }
     }
     for route in &desired.routes {
@@ -199,7 +206,9 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
 fn pod_addresses(desired: &Wiring) -> Vec<IpNet> {
     let mut all: Vec<IpNet> = desired.addresses.iter().map(|a| a.address).collect();
     if all.iter().any(|net| matches!(net, IpNet::V6(_))) {
-        all.push(link_local(desired.mac));
+        // netd adds it itself: with the one of the kernel's making comes DAD.
+        const PREFIX: u8 = 64;
+        all.push(IpNet::V6(Ipv6Net::new_assert(desired.mac.link_local(), PREFIX)));
     }
     all
 }

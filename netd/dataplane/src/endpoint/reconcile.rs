@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use super::{
     apply::{Applier, Indexes},
     observed::{ActualEndpoint, ActualLink},
-    op::Op,
+    op::{Op, Side},
     plan::{needs_local_routes, plan_endpoint},
 };
 use crate::{
@@ -51,8 +51,11 @@ pub(crate) fn check(
     wiring: &Wiring,
 ) -> Result<Vec<String>, DataplaneError> {
     let findings = examine(kernel, netns, wiring)?;
-    let whose = &wiring.host_ifname;
-    Ok(findings.ops.iter().map(|op| format!("to be done: {}", op.repair(whose))).collect())
+    let whose = |op: &Op| match op.side() {
+        Side::Host => &wiring.host_ifname,
+        Side::Pod => &wiring.ifname,
+    };
+    Ok(findings.ops.iter().map(|op| format!("{}: {}", whose(op), op.difference())).collect())
 }
 
 fn examine(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{
     limit,
     observed::{ActualEndpoint, ActualLimits, ActualLink},
-    op::{LinkChange, Op, Shaped, Side},
+    op::{Change, LinkChange, Neighbour, Op, Shape, Shaped, Side},
     plan::{plan_endpoint, plan_new},
 };
 use crate::{DataplaneError, RepairKind};
@@ -119,14 +119,17 @@ fn each_difference_takes_one_step() {
     };
     let none = LinkChange::default();
     let set = |change| vec![Op::SetHostLink(change)];
-    assert_eq!(host(|h| h.mtu = 1500), set(LinkChange { mtu: true, ..none }));
-    assert_eq!(host(|h| h.mac = None), set(LinkChange { mac: true, ..none }));
+    assert_eq!(host(|h| h.mtu = 1500), set(LinkChange { mtu: change(Some(1500), 1450), ..none }));
+    assert_eq!(host(|h| h.mac = None), set(LinkChange { mac: change(None, w.host_mac), ..none }));
     assert_eq!(host(|h| h.up = false), set(LinkChange { up: true, ..none }));
     assert_eq!(host(|h| h.hairpin = false), set(LinkChange { hairpin: true, ..none }));
     // A new port has no hairpin yet, and the kernel takes it only from a port.
     let moved = host(|h| h.master = Some(99));
     let hairpin = Op::SetHostLink(LinkChange { hairpin: true, ..none });
-    assert_eq!(moved, vec![Op::SetHostLink(LinkChange { master: true, ..none }), hairpin]);
+    assert_eq!(
+        moved,
+        vec![Op::SetHostLink(LinkChange { master: change(Some(99), BRIDGE), ..none }), hairpin]
+    );
     let mut actual = right(&w);
     actual.loopback_up = false;
     assert_eq!(plan(&w, &actual), vec![Op::PodLoopbackUp]);
@@ -150,10 +153,12 @@ fn a_link_that_was_down_or_gets_another_mac_gets_its_neighbours_again() {
     let w = wiring(false);
     let mut actual = right(&w);
     actual.host.as_mut().unwrap().mac = None;
-    assert!(plan(&w, &actual).contains(&Op::HostNeighbour("10.88.0.5".parse().unwrap())));
+    let neighbour =
+        |ip: &str, to| Neighbour { ip: ip.parse().unwrap(), mac: Change { from: None, to } };
+    assert!(plan(&w, &actual).contains(&Op::HostNeighbour(neighbour("10.88.0.5", w.mac))));
     let mut actual = right(&w);
     actual.pod.as_mut().unwrap().up = false;
-    assert!(plan(&w, &actual).contains(&Op::PodNeighbour("169.254.1.1".parse().unwrap())));
+    assert!(plan(&w, &actual).contains(&Op::PodNeighbour(neighbour("169.254.1.1", w.host_mac))));
 }
 
 #[test]
@@ -202,7 +207,7 @@ fn limits_are_made_in_both_directions_and_compared() {
     w.bandwidth.egress_rate = 16_000_000;
     let ops = plan_new(&w).unwrap();
     let at = |f: fn(&Op) -> bool| ops.iter().position(f).unwrap();
-    let ifb = at(|op| *op == Op::CreateIfb);
+    let ifb = at(|op| *op == Op::CreateIfb { mtu: 1450 });
     assert!(ifb < at(|op| matches!(op, Op::Limit(Shaped::Ifb, _))));
     assert!(at(|op| *op == Op::IngressHook) < at(|op| *op == Op::Redirect));
     let mut actual = right(&w);
@@ -235,6 +240,52 @@ fn every_step_has_a_kind_and_words() {
         let repair = op.repair(&"nd0");
         assert!(repair.detail.starts_with("nd0: ") && repair.detail.len() > 8, "{repair}");
     }
-    assert_eq!(Op::HostNeighbour("10.0.0.1".parse().unwrap()).kind(), RepairKind::Neighbour);
+    let ip = "10.0.0.1".parse().unwrap();
+    let mac = Change { from: None, to: Mac::derived(b"pod") };
+    assert_eq!(Op::HostNeighbour(Neighbour { ip, mac }).kind(), RepairKind::Neighbour);
     assert_eq!(Op::PodAddress("10.0.0.1/8".parse().unwrap()).kind(), RepairKind::Address);
+}
+
+fn change<T>(from: Option<T>, to: T) -> Option<Change<T>> {
+    Some(Change { from, to })
+}
+
+/// Each as CHECK says it, and as the log does.
+#[test]
+fn a_step_says_from_what_to_what() {
+    let w = wiring(false);
+    let mut actual = right(&w);
+    let pod = actual.pod.as_mut().unwrap();
+    (pod.mtu, pod.mac) = (1400, Some("02:00:00:00:00:01".parse().unwrap()));
+    actual.host_neighbours[0].1 = "02:00:00:00:00:02".parse().unwrap();
+    let ops = plan(&w, &actual);
+    let texts = |text: fn(&Op) -> String| ops.iter().map(text).collect::<Vec<_>>();
+    let gateway = format!("neighbour 169.254.1.1 is missing, should be {}", w.host_mac);
+    let differences = [
+        "neighbour 10.88.0.5 is 02:00:00:00:00:02, should be 0a:58:0a:58:00:05",
+        "MTU is 1400, should be 1450; MAC is 02:00:00:00:00:01, should be 0a:58:0a:58:00:05",
+        &gateway,
+    ];
+    assert_eq!(texts(Op::difference), differences);
+    let done = [
+        "host neighbour 10.88.0.5 from 02:00:00:00:00:02 to 0a:58:0a:58:00:05",
+        "set the sandbox side's MTU from 1400 to 1450, \
+         MAC from 02:00:00:00:00:01 to 0a:58:0a:58:00:05",
+        &format!("neighbour 169.254.1.1 from none to {}", w.host_mac),
+    ];
+    assert_eq!(texts(Op::to_string), done);
+}
+
+#[test]
+fn what_is_missing_and_what_is_limited_wrongly_is_said() {
+    let mut w = wiring(true);
+    (w.bandwidth.ingress_rate, w.bandwidth.ingress_burst) = (8_000_000, 800_000);
+    let mut actual = right(&w);
+    actual.limits.to_pod = Some(Shape { rate: 500, burst: 100_000 });
+    actual.pod_addresses.clear();
+    actual.host.as_mut().unwrap().up = false;
+    let said: Vec<_> = plan(&w, &actual).iter().map(Op::difference).collect();
+    let limit = "limit to the pod is 500 B/s with a burst of 100000 B, \
+                 should be 1000000 B/s with a burst of 100000 B";
+    assert_eq!(said, ["state is down, should be up", limit, "address 10.88.0.5/16 is missing"]);
 }

@@ -158,8 +158,7 @@ impl Element {
 /// The link-local address that the kernel makes of a MAC by default (RFC 4291,
 /// appendix A). Neighbour discovery may use it as its source.
 pub(super) fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.bytes();
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    mac.link_local()
 }
 
 /// The elements of one endpoint. A mapping whose host address is of a family that

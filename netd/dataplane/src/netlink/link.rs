@@ -11,7 +11,6 @@ use netlink_packet_route::{
 use rtnetlink::{LinkBridge, LinkIfb, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::missing;
-use crate::endpoint::op::LinkChange;
 use netd_domain::{BridgeWiring, IfName, Mac, Wiring};
 
 /// Which link a request is about.
@@ -60,25 +59,32 @@ pub(crate) fn netns_id(netns: RawFd, id: i32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewNsId(missing::namespace_id(netns, id))
 }
 
-/// Changes an end of a pair; `mac` and `master` are used if the change says so.
-pub(crate) fn change(
-    which: LinkId<'_>,
-    change: LinkChange,
-    mac: [u8; 6],
-    mtu: u32,
-    master: Option<u32>,
-) -> RouteNetlinkMessage {
+/// Settings of a link that change; what is `None` or `false` stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LinkSettings {
+    pub up: bool,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    pub mac: Option<Mac>,
+    /// Interface index of the bridge.
+    pub master: Option<u32>,
+    pub hairpin: bool,
+    pub no_autoconf: bool,
+}
+
+/// Changes settings of a link.
+pub(crate) fn change(which: LinkId<'_>, change: &LinkSettings) -> RouteNetlinkMessage {
     let mut builder = which.builder();
     if change.up {
         builder = builder.up();
     }
-    if change.mac {
-        builder = builder.address(mac.to_vec());
+    if let Some(mac) = change.mac {
+        builder = builder.address(mac.bytes().to_vec());
     }
-    if change.mtu {
+    if let Some(mtu) = change.mtu {
         builder = builder.mtu(mtu);
     }
-    if let Some(bridge) = master.filter(|_| change.master) {
+    if let Some(bridge) = change.master {
         builder = builder.controller(bridge);
     }
     if change.no_autoconf {
