@@ -1,4 +1,4 @@
-//! From a request and a network to an endpoint's wiring: pure arithmetic.
+//! Makes an endpoint's wiring from a request and a network: pure arithmetic.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use super::{
     },
 };
 
-/// What a caller asks for, each field valid by itself.
+/// A caller's request for an endpoint. Each field is valid by itself.
 #[derive(Debug, Clone)]
 pub struct AttachSpec {
     /// Identity of the endpoint.
@@ -31,7 +31,7 @@ pub struct AttachSpec {
     pub netns_path: Option<PathBuf>,
     /// The network to join.
     pub network: NetworkName,
-    /// Who the pod is.
+    /// The pod's identity.
     pub pod: PodIdentity,
     /// The pod's labels.
     pub labels: BTreeMap<String, String>,
@@ -49,11 +49,11 @@ pub struct AttachSpec {
     pub bandwidth: Bandwidth,
     /// Resolver settings.
     pub dns: Dns,
-    /// An additional network: no default route.
+    /// No default route: the endpoint is an additional one of its sandbox.
     pub no_default_route: bool,
-    /// CLOCK_BOOTTIME, ns.
+    /// When the caller issued the request; CLOCK_BOOTTIME, ns.
     pub issued_at: u64,
-    /// Who asks.
+    /// Name of the caller.
     pub source: String,
 }
 
@@ -67,7 +67,7 @@ pub struct Assigned<'a> {
 }
 
 impl Network {
-    /// What the kernel has to hold for this network, given the MTU in force.
+    /// What the kernel has to hold for this network; `mtu` is the one to use, bytes.
     pub fn wiring(&self, mtu: u32) -> NetworkWiring {
         let gateways = self.pools.iter();
         let addresses =
@@ -117,11 +117,11 @@ impl AttachSpec {
         }
     }
 
-    /// The endpoint's wiring in `network` with these addresses; `mtu` is the network's
-    /// MTU in force.
+    /// The endpoint's wiring in `network` with these addresses; `mtu` is the MTU of the
+    /// network, bytes.
     ///
     /// # Errors
-    /// `mtu`, `port_mappings[i].host_ip`: fields that don't go with the network.
+    /// `mtu`, `port_mappings[i].host_ip`: values that don't fit the network.
     pub fn build_wiring(
         &self,
         network: &Network,
@@ -174,8 +174,8 @@ impl AttachSpec {
         for Assigned { ip, pool } in assigned {
             let Ok(address) = IpNet::new(*ip, pool.subnet.prefix_len()) else { continue };
             addresses.push(WiredAddress { address, gateway: Some(pool.gateway) });
-            // The network's other pools are on the same bridge; leased ones come and go,
-            // and the gateway knows the way to each.
+            // The network's other pools are on the same bridge. Leased ones come and go, but
+            // the gateway has a route to each.
             let pools = if network.leased.is_some() { &[] } else { network.pools.as_slice() };
             let others = pools.iter().filter(|p| p.is_v4() == pool.is_v4());
             let others = others.filter(|p| p.subnet != pool.subnet);
@@ -215,7 +215,7 @@ impl AttachSpec {
         (WiringDriver::Routed, addresses, routes)
     }
 
-    /// The well-known next hop; another one for each additional interface, as two
+    /// The well-known next hop. Additional interfaces have one of their own, because two
     /// interfaces of a sandbox can't have the same on-link route.
     fn routed_gateway(&self, ip: IpAddr) -> IpAddr {
         let hash = fnv1a(self.key.ifname.as_str().as_bytes());
@@ -233,7 +233,7 @@ impl AttachSpec {
     }
 }
 
-/// Where the network's endpoints of other nodes are, in the family of `ip`.
+/// The ranges of the network's endpoints on all nodes, in the family of `ip`.
 fn cluster(network: &Network, ip: IpAddr) -> impl Iterator<Item = IpNet> {
     let all = network.leased.iter().flat_map(|l| l.cluster.iter().copied());
     all.filter(move |net| matches!(net, IpNet::V4(_)) == ip.is_ipv4())

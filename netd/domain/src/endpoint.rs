@@ -15,7 +15,7 @@ use super::{
     wiring::{PodSide, Route, Wiring},
 };
 
-/// Who a pod is, as the runtime says.
+/// The pod's identity, as the runtime gives it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodIdentity {
     /// Kubernetes namespace.
@@ -26,10 +26,10 @@ pub struct PodIdentity {
     pub uid: String,
 }
 
-/// Resolver settings, passed through to the runtime.
+/// Resolver settings; netd only stores them for the runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
-    /// Addresses of servers.
+    /// IP addresses of name servers.
     pub nameservers: Vec<String>,
     /// Local domain.
     pub domain: String,
@@ -39,14 +39,14 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
-/// What is wanted of an endpoint. The record itself is the intent: it is written
-/// before any kernel work, and `Attached` means "make it so", not "is so".
+/// What the kernel is to hold of an endpoint. The record is written before any kernel work,
+/// so `Attached` says what is intended, not what is the case already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The kernel must hold the wiring.
     Attached,
-    /// The kernel must not; the addresses are still held until the link is gone.
+    /// The kernel must not hold it; the addresses stay in use until the link is gone.
     Detaching,
 }
 
@@ -75,7 +75,7 @@ pub struct Endpoint {
     pub path_is_foreign: bool,
     /// What the kernel has to hold.
     pub wiring: Arc<Wiring>,
-    /// The MTU was asked for: it does not follow the network's.
+    /// The caller asked for this MTU: it does not follow the network's.
     #[serde(default)]
     pub fixed_mtu: bool,
     /// Who the pod is.
@@ -90,7 +90,7 @@ pub struct Endpoint {
     pub created_at: i64,
     /// CLOCK_BOOTTIME, ns, of the request that led to the present phase.
     pub issued_at: u64,
-    /// Who asked for it.
+    /// Name of the caller: `cni/NETWORK`, `nri`, `docker`, ...
     #[serde(default)]
     pub source: String,
     /// Strictly increasing over attaches and releases on this node: the order in
@@ -169,11 +169,11 @@ impl Endpoint {
     }
 }
 
-/// What is left of an endpoint for a while after its detach: an attach issued before
-/// the detach is refused, and its addresses are the last to be used again.
+/// The trace of an endpoint, kept for a while after its detach: an attach issued before the
+/// detach is refused, and the addresses are the last to be used again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// Identity of what was detached (or was never there when the detach came).
+    /// Identity of the endpoint, which may not have existed when it was detached.
     pub key: EndpointKey,
     /// CLOCK_BOOTTIME, ns, of the detach request.
     pub issued_at: u64,

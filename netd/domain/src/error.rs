@@ -11,7 +11,7 @@ pub struct Violation {
     pub problem: String,
 }
 
-/// Every violation that a request or a configuration holds, reported at once.
+/// All violations of a request or a configuration, so that they are reported together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invalid {
     /// In the order in which they were found.
@@ -19,7 +19,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// Nothing found so far.
+    /// Without a violation.
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,7 +36,7 @@ impl Invalid {
         self.violations.push(Violation { field: field.into(), problem: problem.to_string() });
     }
 
-    /// Takes the value out of a result and records the error under `field`.
+    /// The value of a result; records the error under `field`.
     pub fn take<T, E: fmt::Display>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
         value.map_err(|e| self.add(field, e)).ok()
     }
@@ -48,7 +48,7 @@ impl Invalid {
         }
     }
 
-    /// `Ok` when nothing was found.
+    /// `Ok` without a violation.
     pub fn into_result(self) -> Result<(), Self> {
         if self.violations.is_empty() { Ok(()) } else { Err(self) }
     }

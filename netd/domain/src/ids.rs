@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 #[error("{0}")]
 pub struct NameError(String);
 
-/// How much of a refused value is shown back: it can be megabytes of junk.
+/// The beginning of a refused value, which can have megabytes.
 fn shown(value: &str) -> String {
-    const MOST: usize = 64;
-    let mut text: String = value.chars().take(MOST).flat_map(char::escape_default).collect();
-    if value.chars().nth(MOST).is_some() {
+    const MAX_CHARS: usize = 64;
+    let mut text: String = value.chars().take(MAX_CHARS).flat_map(char::escape_default).collect();
+    if value.chars().nth(MAX_CHARS).is_some() {
         text.push_str("...");
     }
     text
@@ -93,7 +93,7 @@ impl IfName {
     }
 }
 
-/// As records have it: also [`IfName::every`], which requests can't name.
+/// For records: accepts [`IfName::every`] too, which no request can name.
 impl TryFrom<String> for IfName {
     type Error = NameError;
     fn try_from(s: String) -> Result<Self, NameError> {
@@ -117,9 +117,9 @@ fn check_ifname(s: &str) -> Result<(), &'static str> {
 const DEVICE_DIGITS: usize = 12;
 
 impl IfName {
-    /// Whether this is a name of the kind that netd gives to endpoints' devices on the
-    /// host: `nd` (the host side), `ni` (what limits the pod) or `np` (the pod's side,
-    /// waiting to be moved) and 12 hex digits.
+    /// Whether netd gives such names to endpoints' devices on the host: `nd` (the host's
+    /// side), `ni` (the device that limits what the pod sends) or `np` (the pod's side until
+    /// a runtime moves it), and 12 hex digits.
     pub fn is_endpoint_device(&self) -> bool {
         let digits = ["nd", "ni", "np"].iter().find_map(|kind| self.0.strip_prefix(kind));
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -134,7 +134,7 @@ pub struct NetworkName(String);
 string_id!(NetworkName, check_network);
 
 impl NetworkName {
-    /// The network of endpoints that name none.
+    /// The network of a request that names none.
     pub const DEFAULT: &'static str = "default";
 }
 
@@ -176,8 +176,8 @@ impl EndpointKey {
         Self { sandbox, ifname: IfName(String::new()) }
     }
 
-    /// The host side's interface name: stable, and unlike any other endpoint's
-    /// for all practical purposes (48 bits of FNV-1a, checked on use).
+    /// Name of the host's side. It is always the same for a key; another endpoint has the
+    /// same one only by a collision of 48 bits of FNV-1a, which an attach checks for.
     pub fn host_ifname(&self) -> IfName {
         let text = format!("{}/{}", self.sandbox, self.ifname);
         IfName(format!("nd{:012x}", fnv1a(text.as_bytes()) >> 16))
@@ -196,8 +196,8 @@ impl fmt::Display for EndpointKey {
     }
 }
 
-/// FNV-1a, 64 bits: stable over releases, unlike the standard library's hasher.
-/// Names in the kernel and on disk depend on it.
+/// FNV-1a, 64 bits. Names in the kernel and on disk depend on it, so it has to stay the same
+/// over releases, which the standard library's hasher does not promise.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -26,17 +26,17 @@ pub enum Driver {
 pub struct Network {
     /// Unique.
     pub name: NetworkName,
-    /// Wiring.
+    /// How endpoints are wired.
     pub driver: Driver,
     /// At least one; pools of one family are filled in this order.
     pub pools: Vec<Pool>,
     /// Bridge driver: the bridge's name.
     pub bridge: IfName,
-    /// `None`: follow the underlay.
+    /// Bytes; `None`: the underlay's.
     pub mtu: Option<u32>,
-    /// Hide pods behind the node's address towards the outside.
+    /// Pods have the node's address towards the outside (masquerade).
     pub masquerade: bool,
-    /// Nothing in or out.
+    /// No traffic to or from outside of the network.
     pub internal: bool,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
@@ -44,13 +44,13 @@ pub struct Network {
     pub leased: Option<Leased>,
 }
 
-/// What a network whose pools are leased knows of the overlay; remembered, so that a
-/// node that starts without the cluster's store makes the same network again.
+/// What a network with leased pools knows of the overlay. It is stored, so that a node that
+/// starts without the cluster's store makes the same network again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leased {
-    /// The whole cluster's networks, at most one a family; none while they aren't known.
+    /// The whole cluster's networks, at most one a family; empty as long as they aren't known.
     pub cluster: Vec<IpNet>,
-    /// The most that fits into the overlay, bytes; `None` while it isn't known.
+    /// Largest MTU that fits into the overlay, bytes; `None` as long as it isn't known.
     pub mtu: Option<u32>,
     /// The node's subnets of which docker0 gives out the addresses, at most one a family;
     /// none of them is a pool.
@@ -92,18 +92,18 @@ pub const MIN_MTU_V6: u32 = 1280;
 /// Smallest MTU that every IPv4 host accepts (RFC 791).
 pub const MIN_MTU_V4: u32 = 576;
 
-/// What a caller may leave out of a network; see [`Network::new`].
+/// The optional parts of a network; see [`Network::new`].
 #[derive(Debug, Clone, Default)]
 pub struct NetworkOptions {
-    /// Wiring.
+    /// How endpoints are wired.
     pub driver: Driver,
     /// Name of the bridge.
     pub bridge: Option<IfName>,
     /// Bytes.
     pub mtu: Option<u32>,
-    /// Hide pods towards the outside.
+    /// Pods have the node's address towards the outside.
     pub masquerade: bool,
-    /// Nothing in or out.
+    /// No traffic to or from outside of the network.
     pub internal: bool,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
@@ -185,7 +185,7 @@ impl Network {
         self.mtu.or(leased).unwrap_or(underlay)
     }
 
-    /// Every address range of the network, on this node and on others; none twice.
+    /// Every address range of the network, on this node and on others, each once.
     pub fn ranges(&self) -> Vec<IpNet> {
         let cluster = self.leased.iter().flat_map(|l| l.cluster.iter().copied());
         let mut all: Vec<IpNet> = cluster.collect();
@@ -197,7 +197,7 @@ impl Network {
         all
     }
 
-    /// Why the two can't be on one node: pools that overlap, or the same bridge.
+    /// The reason, if the two can't be on one node: overlapping pools, or the same bridge.
     pub fn clash(&self, other: &Network) -> Option<String> {
         if let Some((mine, theirs)) = self.conflict(other) {
             return Some(format!(
@@ -210,7 +210,7 @@ impl Network {
             .then(|| format!("bridge {} belongs to network \"{}\"", self.bridge, other.name))
     }
 
-    /// Whether any range overlaps with one of `other`'s; the two if so.
+    /// A range of this network and one of `other` that overlap.
     pub fn conflict(&self, other: &Network) -> Option<(IpNet, IpNet)> {
         let theirs = other.ranges();
         let mine = self.ranges();
@@ -227,7 +227,7 @@ fn default_bridge(name: &NetworkName) -> Result<IfName, super::ids::NameError> {
     format!("nbr{:012x}", fnv1a(name.as_str().as_bytes()) >> 16).parse()
 }
 
-/// Two subnets share an address.
+/// Whether two subnets share an address.
 pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }

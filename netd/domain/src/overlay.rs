@@ -1,5 +1,5 @@
-//! What the kernel has to hold for the overlay: devices, and the objects that lead to
-//! the other nodes' subnets. The desired state that the dataplane makes true.
+//! The desired state of the kernel for the overlay: devices, and the routes, neighbours and
+//! forwarding entries to the other nodes' subnets. The dataplane makes it so.
 
 use std::{
     collections::BTreeSet,
@@ -18,23 +18,23 @@ pub struct OverlayDevice {
     pub name: IfName,
     /// Bytes.
     pub mtu: u32,
-    /// Every address it has; others are taken off it.
+    /// Its addresses; the dataplane removes all others.
     pub addresses: Vec<IpNet>,
     /// What it is.
     pub kind: DeviceKind,
 }
 
-/// Kinds of overlay devices. What can't be changed in place is made anew, with the same
-/// name and MAC, and everything that led over it with it.
+/// Kinds of overlay devices. A device with a setting that can't be changed in place is made
+/// again under the same name and MAC, and so are the routes and entries on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// VXLAN (RFC 7348) with entries by hand.
+    /// VXLAN (RFC 7348); netd makes its forwarding entries.
     Vxlan(VxlanDevice),
     /// IPv4 in IPv4 (RFC 2003), to any remote (`remote 0.0.0.0`).
     Ipip {
         /// Source of the outer packets.
         local: std::net::Ipv4Addr,
-        /// Where the outer packets go out.
+        /// Device of the outer packets.
         underlay: IfName,
     },
     /// The kernel's WireGuard.
@@ -44,8 +44,8 @@ pub enum DeviceKind {
         /// UDP.
         port: u16,
     },
-    /// A tun device that the tunnel process makes and holds: the dataplane gives it its
-    /// MTU, its addresses and its state, and says when it is missing.
+    /// A tun device that the tunnel process makes and holds. The dataplane sets its MTU, its
+    /// addresses and its state, and reports when it is missing.
     Tun,
 }
 
@@ -60,7 +60,7 @@ pub struct VxlanDevice {
     pub mac: Mac,
     /// Source of the outer packets; decides the outer family.
     pub local: IpAddr,
-    /// Where the outer packets go out.
+    /// Device of the outer packets.
     pub underlay: IfName,
     /// Group based policy extension.
     pub gbp: bool,
@@ -68,7 +68,7 @@ pub struct VxlanDevice {
     pub learning: bool,
 }
 
-/// 32 bytes that are never shown.
+/// 32 bytes; `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretKey(pub [u8; 32]);
 
@@ -78,8 +78,9 @@ impl std::fmt::Debug for SecretKey {
     }
 }
 
-/// What leads to another node's subnet, or keeps packets from going astray.
-/// Everything carries netd's route protocol, so that leftovers are known as its own.
+/// An object in the kernel for packets to another node's subnet, or one that drops packets to
+/// unused addresses. Each carries netd's route protocol, which tells leftovers from the
+/// objects of others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OverlayObject {
     /// A permanent neighbour entry.
@@ -109,37 +110,37 @@ pub enum OverlayObject {
 pub struct OverlayRoute {
     /// A peer's subnet, or the whole cluster's network.
     pub destination: IpNet,
-    /// How.
+    /// Device and next hop.
     pub hop: Hop,
     /// Bytes; `None`: the device's.
     pub mtu: Option<u32>,
 }
 
-/// How a route leads on.
+/// Device and next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hop {
     /// Through this device without a next hop.
     Device(IfName),
-    /// To this next hop on this device; `onlink`: whatever the device's addresses say.
+    /// To this next hop on this device.
     Via {
         /// The next hop; of the destination's family.
         gateway: IpAddr,
-        /// Where it is.
+        /// The device to reach it by.
         device: IfName,
-        /// Don't ask whether the gateway is a neighbour.
+        /// The next hop is on the link, whatever the device's addresses say.
         onlink: bool,
     },
-    /// To nowhere, silently: unused addresses of an own subnet.
+    /// Drop without an answer: for unused addresses of an own subnet.
     Blackhole,
 }
 
-/// Smallest metric that overlay routes get; the range is 2^16. Each destination has its
-/// own, made from it: the kernel keeps routes that differ only in their gateway in one
+/// Smallest metric of overlay routes; the others are in the 2^16 after it. Each destination
+/// has a metric of its own: the kernel keeps routes that differ only in their gateway in one
 /// hash chain, and loading 10,000 of them takes 15 times as long.
 pub const METRIC_BASE: u32 = 0x0004_0000;
 
 impl OverlayRoute {
-    /// The route's metric: the same for a destination on every node and every day.
+    /// The route's metric; it depends on nothing but the destination.
     pub fn metric(&self) -> u32 {
         let text = self.destination.to_string();
         METRIC_BASE + (super::ids::fnv1a(text.as_bytes()) & 0xffff) as u32
@@ -149,13 +150,13 @@ impl OverlayRoute {
 /// A WireGuard peer, in the kernel's device or the tunnel process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireguardPeer {
-    /// X25519; names the peer.
+    /// X25519; identifies the peer.
     pub public_key: [u8; 32],
-    /// Where it is.
+    /// The peer's UDP address.
     pub endpoint: SocketAddr,
-    /// What goes there, and the only sources it may send from.
+    /// Destinations of packets to the peer, and the only sources of packets from it.
     pub allowed: BTreeSet<IpNet>,
-    /// Of the tunnel.
+    /// Shared by the two peers, beside their own keys.
     pub preshared_key: Option<SecretKey>,
     /// Seconds; 0: none.
     pub keepalive: u16,
@@ -164,13 +165,13 @@ pub struct WireguardPeer {
 /// A peer of the udp backend's tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpPeer {
-    /// Where it is; names the peer.
+    /// The peer's UDP address; identifies the peer.
     pub endpoint: SocketAddr,
-    /// What goes there, and the only sources it may send from.
+    /// Destinations of packets to the peer, and the only sources of packets from it.
     pub subnets: BTreeSet<IpNet>,
 }
 
-/// A peer of a tunnel, kernel's or userspace's.
+/// A peer of a tunnel in the kernel or in the tunnel process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TunnelPeer {
     /// On this device.
@@ -179,7 +180,7 @@ pub enum TunnelPeer {
     Udp(IfName, UdpPeer),
 }
 
-/// What a tunnel's peers are told apart by.
+/// Identifies a peer among those of all tunnels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TunnelPeerName {
     /// Device, public key.
@@ -189,7 +190,7 @@ pub enum TunnelPeerName {
 }
 
 impl TunnelPeer {
-    /// The peer's name.
+    /// The identity of the peer.
     pub fn name(&self) -> TunnelPeerName {
         match self {
             Self::Wireguard(device, peer) => {
@@ -206,7 +207,7 @@ impl TunnelPeer {
         }
     }
 
-    /// What goes to the peer.
+    /// Destinations of packets to the peer.
     pub fn subnets(&self) -> &BTreeSet<IpNet> {
         match self {
             Self::Wireguard(_, peer) => &peer.allowed,
@@ -231,23 +232,23 @@ pub struct TunnelDevice {
     pub name: IfName,
     /// Bytes.
     pub mtu: u32,
-    /// What it speaks.
+    /// Its protocol.
     pub kind: TunnelKind,
 }
 
-/// What a tunnel speaks.
+/// Protocol of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TunnelKind {
-    /// One IP packet a datagram.
+    /// flannel's udp backend: each datagram holds one IP packet.
     Udp {
-        /// Where datagrams are received, and sent from.
+        /// Local addresses of the sockets.
         listen: Vec<SocketAddr>,
     },
     /// WireGuard.
     Wireguard {
         /// X25519.
         private_key: SecretKey,
-        /// As for udp. Of one port in both families, the IPv6 one takes IPv6 only.
+        /// As for udp. If both families have the same port, the IPv6 socket takes IPv6 only.
         listen: Vec<SocketAddr>,
         /// Of every peer.
         preshared_key: Option<SecretKey>,
@@ -256,30 +257,30 @@ pub enum TunnelKind {
     },
 }
 
-/// Everything the kernel has to hold for the overlay; what of netd's own it holds beyond
-/// that is removed.
+/// Everything that the kernel has to hold for the overlay. The dataplane removes all other
+/// objects that netd made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverlayState {
-    /// In the order they are made.
+    /// In the order in which they are made.
     pub devices: Vec<OverlayDevice>,
     /// Neighbours, forwarding entries, routes.
     pub objects: std::collections::HashSet<OverlayObject>,
     /// Of the kernel's WireGuard devices.
     pub wireguard: Vec<(IfName, WireguardPeer)>,
-    /// There may be more that is not known yet: nothing is removed.
+    /// The state is not known completely yet: nothing is removed.
     pub partial: bool,
 }
 
-/// A change of what the kernel has to hold, where the rest is as it was.
+/// A change of an [`OverlayState`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverlayChange {
-    /// Made before anything is removed. Takes the place of what is there: of another
-    /// neighbour with this address, of another route to this destination.
+    /// Made before anything is removed. An object replaces another neighbour with the same
+    /// address, or another route to the same destination.
     pub add: Vec<OverlayObject>,
-    /// What is not there is fine. Nothing of which `add` takes the place.
+    /// May be missing in the kernel. Must not hold an object that one of `add` replaces.
     pub remove: Vec<OverlayObject>,
-    /// Set whole, by name.
+    /// Replace all settings of a peer, by device.
     pub set_wireguard: Vec<(IfName, WireguardPeer)>,
-    /// By public key.
+    /// Device and public key.
     pub remove_wireguard: Vec<(IfName, [u8; 32])>,
 }

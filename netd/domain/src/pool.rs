@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Invalid;
 
-/// A range of addresses that endpoints are given.
+/// A range of addresses for endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredPool")]
 pub struct Pool {
@@ -85,7 +85,7 @@ impl Pool {
         Ok(Self { subnet, gateway, range_start, range_end, reserved })
     }
 
-    /// IPv4?
+    /// Whether its addresses are IPv4.
     pub fn is_v4(&self) -> bool {
         matches!(self.subnet, IpNet::V4(_))
     }
@@ -108,7 +108,7 @@ fn check_subnet(subnet: &IpNet, bad: &mut Invalid) {
     }
 }
 
-/// What kind of range `ip` is of, if pods can't have addresses of it.
+/// The kind of range that `ip` belongs to, if pods can't have addresses of that kind.
 pub fn unusable(ip: IpAddr) -> Option<&'static str> {
     let mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let link_local = match ip {

@@ -1,6 +1,6 @@
-//! Records that were read back, checked against themselves. They were valid when they
-//! were written; a damaged disk, a hand in the store or another release may have
-//! changed them since, and netd acts on the kernel by what they say.
+//! Checks of records that were read back from the store. They were valid when they were
+//! written, but a damaged disk, an editor of the store or another release may have changed
+//! them since, and netd changes the kernel by what they say.
 
 use std::{net::IpAddr, os::unix::ffi::OsStrExt as _};
 
@@ -11,9 +11,9 @@ use super::{
     WiringDriver, network::MIN_MTU_V6, pool::unusable, port_mapping,
 };
 
-/// Largest `sequence` of a record; a node that attaches a million endpoints a second
-/// gets there after 290,000 years.
-pub const LAST_SEQUENCE: u64 = i64::MAX as u64;
+/// Largest `sequence` of a record: enough for a million attaches a second during 290,000
+/// years.
+pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
 /// Smallest MTU of an Ethernet device (`ETH_MIN_MTU`).
 const MIN_MTU: u32 = 68;
 /// Largest MTU of a veth (`ETH_MAX_MTU`).
@@ -67,14 +67,14 @@ impl Tombstone {
 }
 
 fn check_sequence(sequence: u64, bad: &mut Invalid) {
-    if sequence > LAST_SEQUENCE {
-        bad.add("sequence", format!("{sequence} is above {LAST_SEQUENCE}"));
+    if sequence > MAX_SEQUENCE {
+        bad.add("sequence", format!("{sequence} is above {MAX_SEQUENCE}"));
     }
 }
 
 impl Wiring {
-    /// Whether this can be the wiring of `key` in `network`: one that [`super::AttachSpec`]
-    /// makes. Above all its devices are the endpoint's own and nobody else's.
+    /// Whether [`super::AttachSpec`] can have made this wiring for `key` in `network`. Above
+    /// all its devices must be the endpoint's own.
     ///
     /// # Errors
     /// Every field that is wrong.
@@ -176,7 +176,7 @@ fn check_bridged(one: &WiredAddress, field: &str, bad: &mut Invalid) {
     }
 }
 
-/// Routed: the address alone, and a link-local next hop that is nobody's.
+/// Routed: the address alone, and a link-local next hop.
 fn check_routed(one: &WiredAddress, field: &str, bad: &mut Invalid) {
     let net = one.address;
     if net.prefix_len() != net.max_prefix_len() {

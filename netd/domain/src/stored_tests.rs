@@ -173,7 +173,7 @@ fn a_tombstone_has_one_address_a_family_and_a_sequence_that_can_go_on() {
         addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
         sequence,
     };
-    tombstone(&["10.1.0.5", "fd00:1::5"], LAST_SEQUENCE).check().unwrap();
+    tombstone(&["10.1.0.5", "fd00:1::5"], MAX_SEQUENCE).check().unwrap();
     assert_eq!(fields(tombstone(&[], u64::MAX).check()), ["sequence"]);
     assert_eq!(fields(tombstone(&["10.1.0.5", "10.1.0.6"], 1).check()), ["addresses[1]"]);
 }

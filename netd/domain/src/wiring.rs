@@ -1,4 +1,4 @@
-//! What the kernel has to hold: the desired state that the dataplane makes true.
+//! The desired state of the kernel for endpoints and networks; the dataplane makes it so.
 
 use std::net::IpAddr;
 
@@ -36,7 +36,7 @@ pub struct WiredAddress {
 pub enum WiringDriver {
     /// The host side is a port of this bridge.
     Bridge(IfName),
-    /// The host side has a host route and a permanent neighbour an address;
+    /// For each address the host has a route and a permanent neighbour on the host's side;
     /// the pod has the gateway as a permanent neighbour with `host_mac`.
     Routed,
 }
@@ -91,7 +91,7 @@ impl Wiring {
 pub struct BridgeWiring {
     /// The device's name.
     pub name: IfName,
-    /// Fixed, so that it does not drift with the ports'.
+    /// Fixed: otherwise the kernel takes the lowest MAC of the ports.
     pub mac: Mac,
     /// The gateways' addresses, with the pools' prefix lengths.
     pub addresses: Vec<IpNet>,
@@ -108,30 +108,30 @@ pub struct NetworkWiring {
     pub mtu: u32,
     /// The pools' subnets.
     pub subnets: Vec<IpNet>,
-    /// Where the network's endpoints of all nodes are, those of this one among them; none
-    /// if it is on this node only.
+    /// Ranges of the network's endpoints on all nodes, this one included; empty for a network
+    /// of this node only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cluster: Vec<IpNet>,
-    /// Subnets in `cluster` that are this node's and of which docker0 gives out the
-    /// addresses: hidden as the network's own, and on no bridge of it.
+    /// This node's subnets in `cluster` whose addresses Docker gives out on docker0. They are
+    /// masqueraded like the network's own, but are on no bridge of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub docker0: Vec<IpNet>,
-    /// Hide pods behind the node's address towards the outside.
+    /// Pods have the node's address towards the outside (masquerade).
     pub masquerade: bool,
-    /// Nothing in or out.
+    /// No traffic to or from outside of the network.
     pub internal: bool,
 }
 
 impl NetworkWiring {
-    /// Every range in which the network's endpoints may be; none lies in another.
+    /// Every range in which the network's endpoints may be, without those inside another.
     pub fn ranges(&self) -> impl Iterator<Item = &IpNet> {
         let outside = |net: &&IpNet| !self.cluster.iter().any(|c| c.contains(*net));
         self.cluster.iter().chain(self.subnets.iter().filter(outside))
     }
 }
 
-/// Next hop of routed IPv4 endpoints; nobody owns it, a permanent neighbour
-/// entry in the sandbox answers for it.
+/// Next hop of routed IPv4 endpoints. No interface has this address: a permanent neighbour
+/// in the sandbox maps it to the MAC of the host's side.
 pub const ROUTED_GATEWAY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
 /// Next hop of routed IPv6 endpoints.
 pub const ROUTED_GATEWAY_V6: IpAddr =

@@ -7,14 +7,14 @@ use ipnet::IpNet;
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// IPv4.
+    /// 32 bits.
     V4,
-    /// IPv6.
+    /// 128 bits.
     V6,
 }
 
 impl Family {
-    /// The family of an address.
+    /// The family that the address belongs to.
     pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -106,12 +106,13 @@ pub enum IpamError {
 }
 
 /// At most this many pools are named in a message.
-const NAMED: usize = 8;
+const MAX_NAMED: usize = 8;
 
 fn listed<T: fmt::Display>(items: &[T]) -> String {
-    let mut text = items.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if items.len() > NAMED {
-        text.push_str(&format!(" and {} more", items.len() - NAMED));
+    let mut text =
+        items.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if items.len() > MAX_NAMED {
+        text.push_str(&format!(" and {} more", items.len() - MAX_NAMED));
     }
     text
 }

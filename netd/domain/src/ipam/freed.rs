@@ -1,4 +1,4 @@
-//! Addresses that were given back, in the order in which they were.
+//! Addresses that were given back, in the order of their release.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +19,7 @@ impl Freed {
         self.turn_of.insert(n, turn);
     }
 
-    /// Takes `n` out; whether it was in.
+    /// Takes `n` out. Returns whether it was in.
     pub(super) fn remove(&mut self, n: u128) -> bool {
         match self.turn_of.remove(&n) {
             Some(turn) => self.by_turn.remove(&turn).is_some(),
@@ -27,22 +27,20 @@ impl Freed {
         }
     }
 
-    /// The one that was freed first, with its turn.
+    /// The address that was freed first, with its turn.
     pub(super) fn oldest(&self) -> Option<(u64, u128)> {
         self.by_turn.first_key_value().map(|(turn, n)| (*turn, *n))
     }
 
-    /// The one of `first..=last` that was freed first.
+    /// The address of `first..=last` that was freed first.
     pub(super) fn oldest_within(&self, first: u128, last: u128) -> Option<u128> {
         self.by_turn.values().copied().find(|n| (first..=last).contains(n))
     }
 
-    /// Whether `n` is in.
     pub(super) fn contains(&self, n: u128) -> bool {
         self.turn_of.contains_key(&n)
     }
 
-    /// How many are in.
     pub(super) fn len(&self) -> usize {
         self.by_turn.len()
     }

@@ -1,8 +1,9 @@
 //! Address allocation: pure arithmetic, no I/O, no clock.
 //!
 //! An allocator is rebuilt from the stored records at start ([`NetworkAllocator::restore`])
-//! and proposes addresses from then on; that nobody else holds one is decided by the
-//! store's compare-and-swap, and a lost race is taken back with `release`.
+//! and proposes addresses from then on. The store's
+//! compare-and-swap decides whether an address is free; whoever loses a race gives the
+//! address back with `release`.
 //!
 //! Order: addresses that were never used come first, ascending from the one given out
 //! last (next-fit); then freed ones, the longest free first. Cost is O(log n) in the
@@ -20,4 +21,6 @@ mod tests;
 
 pub use error::{Family, IpamError, PoolUsage};
 pub use network::{Allocation, NetworkAllocator};
-pub use pool::{FREED_MOST, PoolAllocator};
+#[cfg(test)]
+pub(crate) use pool::MAX_FREED;
+pub(crate) use pool::PoolAllocator;

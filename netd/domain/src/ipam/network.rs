@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     error::{Family, IpamError, PoolUsage},
-    pool::{FREED_MOST, PoolAllocator},
+    pool::{MAX_FREED, PoolAllocator},
 };
 use crate::Pool;
 
@@ -23,9 +23,9 @@ pub struct Allocation {
 #[derive(Debug, Clone)]
 pub struct NetworkAllocator {
     pools: Vec<PoolAllocator>,
-    /// In use, but not ours to give out: left over from other pools.
+    /// In use, but of none of the pools: left over from pools that the network had before.
     foreign: HashSet<IpAddr>,
-    /// A family: the address given out last without being requested, and its pool.
+    /// For each family: the address given out last without being requested, and its pool.
     cursors: [Option<Allocation>; 2],
     /// Counts releases.
     turn: u64,
@@ -34,15 +34,15 @@ pub struct NetworkAllocator {
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl NetworkAllocator {
-    /// An allocator none of whose addresses was ever used.
+    /// An allocator of which no address was used yet.
     pub fn new(pools: &[Pool]) -> Self {
-        Self::with_memory(pools, FREED_MOST)
+        Self::remembering(pools, MAX_FREED)
     }
 
-    /// As [`Self::new`], remembering the order of `freed_most` freed addresses a pool.
-    pub(super) fn with_memory(pools: &[Pool], freed_most: usize) -> Self {
+    /// As [`Self::new`], remembering the order of `max_freed` freed addresses a pool.
+    pub(super) fn remembering(pools: &[Pool], max_freed: usize) -> Self {
         Self {
-            pools: pools.iter().map(|p| PoolAllocator::with_memory(p, freed_most)).collect(),
+            pools: pools.iter().map(|p| PoolAllocator::remembering(p, max_freed)).collect(),
             foreign: HashSet::new(),
             cursors: [None, None],
             turn: 0,
@@ -51,11 +51,11 @@ impl NetworkAllocator {
 
     /// Rebuilds an allocator after a restart.
     ///
-    /// `used`: every address held; one that the pools can't give out is kept as used
-    /// until it is released, and changes nothing else. `freed_in_order`: addresses
-    /// that were given back, the first freed first. `last`: the addresses given out
-    /// last, at most one a family; allocation goes on after them, so that what was
-    /// freed before and forgotten since is not taken at once.
+    /// `used` are all addresses in use; one that the pools can't give out stays in use until
+    /// it is released, and changes nothing else. `freed_in_order` are addresses that were
+    /// given back, the first freed first. `last` are the addresses given out last, at most
+    /// one a family; allocation goes on after them, so that an address that was freed before,
+    /// and is not among the remembered ones, is not taken at once.
     pub fn restore(
         pools: &[Pool],
         used: impl IntoIterator<Item = IpAddr>,
@@ -91,8 +91,8 @@ impl NetworkAllocator {
         self
     }
 
-    /// The same network with other pools: pools that stay keep what they know of their
-    /// addresses, what is in use of the others stays in use.
+    /// The same network with other pools. A pool that stays keeps what it knows of its
+    /// addresses; the addresses in use of a pool that goes stay in use.
     pub fn repool(&self, pools: &[Pool]) -> Self {
         let kept = |pool: &Pool| self.pools.iter().find(|p| p.serves(pool)).cloned();
         let made = pools.iter().map(|pool| kept(pool).unwrap_or_else(|| PoolAllocator::new(pool)));
@@ -124,8 +124,8 @@ impl NetworkAllocator {
     /// Every [`IpamError`]; nothing is allocated then.
     pub fn allocate(&mut self, requested: &[IpAddr]) -> Result<Vec<Allocation>, IpamError> {
         let wanted = self.sorted_requests(requested)?;
-        // Families don't touch each other, so both can be chosen before either is
-        // taken, and there is never anything to undo.
+        // The families are independent of each other: both addresses are chosen before
+        // either is taken, so there is never anything to undo.
         let mut chosen = Vec::with_capacity(FAMILIES.len());
         for family in FAMILIES {
             match wanted[slot(family)] {
@@ -172,15 +172,15 @@ impl NetworkAllocator {
         Ok(given)
     }
 
-    /// Gives `ip` back; it becomes the last to be used again. Releasing one that
-    /// is not in use does nothing. Whether it was in use.
+    /// Gives `ip` back; it becomes the last to be used again. Releasing an address that is
+    /// not in use does nothing. Returns whether it was in use.
     pub fn release(&mut self, ip: IpAddr) -> bool {
         self.turn += 1;
         let turn = self.turn;
         self.foreign.remove(&ip) || self.pools.iter_mut().any(|p| p.release(ip, turn))
     }
 
-    /// How full each pool is, in the network's order.
+    /// Usage of each pool, in the order of the network's pools.
     pub fn usage(&self) -> Vec<PoolUsage> {
         self.pools.iter().map(PoolAllocator::usage).collect()
     }
@@ -271,7 +271,7 @@ impl NetworkAllocator {
     }
 }
 
-/// The family's place in arrays of two.
+/// The index of the family in arrays of two.
 fn slot(family: Family) -> usize {
     match family {
         Family::V4 => 0,

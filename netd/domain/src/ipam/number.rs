@@ -6,7 +6,6 @@ use ipnet::IpNet;
 
 use super::error::Family;
 
-/// The address as a number.
 pub(super) fn number(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(v4) => u128::from(u32::from(v4)),

@@ -12,41 +12,41 @@ use super::{
 };
 use crate::Pool;
 
-/// So many freed addresses a pool are remembered in order; what was freed before
-/// them counts as never used again. Bounds the memory that is not in use.
-pub const FREED_MOST: usize = 65_536;
+/// How many freed addresses a pool remembers in order; an address that was freed before
+/// those counts as never used. This bounds the memory for addresses that are not in use.
+pub(crate) const MAX_FREED: usize = 65_536;
 
 /// The addresses of one [`Pool`].
 ///
 /// Invariant: every address that the pool may give out is in exactly one of
 /// `fresh`, `freed` and `used`, and no other address is in any.
 #[derive(Debug, Clone)]
-pub struct PoolAllocator {
+pub(crate) struct PoolAllocator {
     pool: Pool,
     size: u128,
     fresh: Ranges,
     freed: Freed,
     used: HashSet<u128>,
-    freed_most: usize,
+    max_freed: usize,
 }
 
 impl PoolAllocator {
-    /// A pool none of whose addresses was ever used.
-    pub fn new(pool: &Pool) -> Self {
-        Self::with_memory(pool, FREED_MOST)
+    /// A pool of which no address was used yet.
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self::remembering(pool, MAX_FREED)
     }
 
-    /// As [`Self::new`], remembering the order of `freed_most` freed addresses.
-    pub(super) fn with_memory(pool: &Pool, freed_most: usize) -> Self {
+    /// As [`Self::new`], remembering the order of `max_freed` freed addresses.
+    pub(super) fn remembering(pool: &Pool, max_freed: usize) -> Self {
         let gateway = number(pool.gateway);
         let (network, broadcast) = bounds(&pool.subnet);
         let mut holes: Vec<_> = pool.reserved.iter().map(bounds).collect();
         holes.extend([(gateway, gateway), (network, network)]);
-        // IPv6 has no broadcast: the last address of a subnet is as good as any.
+        // IPv6 has no broadcast address: the last one of a subnet can be given out.
         if pool.is_v4() {
             holes.push((broadcast, broadcast));
         }
-        // A stored pool may be wrong; what lies outside of its subnet is never given out.
+        // A stored pool may be wrong; an address outside of its subnet is never given out.
         let first = number(pool.range_start).max(network);
         let last = number(pool.range_end).min(broadcast);
         let fresh = Ranges::without(first, last, holes);
@@ -56,38 +56,34 @@ impl PoolAllocator {
             fresh,
             freed: Freed::default(),
             used: HashSet::new(),
-            freed_most,
+            max_freed,
         }
     }
 
-    /// Whether these are the addresses of this very pool.
     pub(super) fn serves(&self, pool: &Pool) -> bool {
         self.pool == *pool
     }
 
-    /// The addresses in use.
     pub(super) fn used(&self) -> impl Iterator<Item = IpAddr> {
         self.used.iter().map(|n| address(self.family(), *n))
     }
 
-    /// The pool's family.
-    pub fn family(&self) -> Family {
+    pub(super) fn family(&self) -> Family {
         if self.pool.is_v4() { Family::V4 } else { Family::V6 }
     }
 
-    /// The pool's subnet.
-    pub fn subnet(&self) -> IpNet {
+    pub(super) fn subnet(&self) -> IpNet {
         self.pool.subnet
     }
 
     /// The first address at or after `from` that was never used.
-    pub fn fresh_from(&self, from: IpAddr) -> Option<IpAddr> {
+    pub(super) fn fresh_from(&self, from: IpAddr) -> Option<IpAddr> {
         self.fresh.at_or_after(number(from)).map(|n| address(self.family(), n))
     }
 
-    /// An address of `part` that is free: one that was never used, else the one that
-    /// has been free the longest.
-    pub fn free_within(&self, part: &IpNet) -> Option<IpAddr> {
+    /// A free address of `part`: one that was never used, or else the one that has been free
+    /// the longest.
+    pub(super) fn free_within(&self, part: &IpNet) -> Option<IpAddr> {
         let (first, last) = bounds(part);
         let fresh = self.fresh.at_or_after(first).filter(|n| *n <= last);
         let free = fresh.or_else(|| self.freed.oldest_within(first, last));
@@ -95,21 +91,21 @@ impl PoolAllocator {
     }
 
     /// The address that has been free the longest, with the turn of its release.
-    pub fn oldest_freed(&self) -> Option<(u64, IpAddr)> {
+    pub(super) fn oldest_freed(&self) -> Option<(u64, IpAddr)> {
         self.freed.oldest().map(|(turn, n)| (turn, address(self.family(), n)))
     }
 
-    /// Takes `ip` into use if it is free; whether it was.
-    pub fn take(&mut self, ip: IpAddr) -> bool {
+    /// Puts `ip` into use if it is free. Returns whether it was free.
+    pub(super) fn take(&mut self, ip: IpAddr) -> bool {
         let n = number(ip);
         let free =
             Family::of(ip) == self.family() && (self.fresh.remove(n) || self.freed.remove(n));
         free && self.used.insert(n)
     }
 
-    /// Gives `ip` back; whether it was in use. `turn` orders releases over all
+    /// Gives `ip` back. Returns whether it was in use. `turn` orders releases over all
     /// pools: it must be greater than that of every release before.
-    pub fn release(&mut self, ip: IpAddr, turn: u64) -> bool {
+    pub(super) fn release(&mut self, ip: IpAddr, turn: u64) -> bool {
         let n = number(ip);
         let held = Family::of(ip) == self.family() && self.used.remove(&n);
         if held {
@@ -118,7 +114,7 @@ impl PoolAllocator {
         held
     }
 
-    /// Notes that `ip`, if it is free, was used before: it is given out last.
+    /// Notes that `ip` was used before, if it is free: such addresses are given out last.
     pub(super) fn mark_freed(&mut self, ip: IpAddr, turn: u64) -> bool {
         let n = number(ip);
         let free =
@@ -131,7 +127,7 @@ impl PoolAllocator {
 
     fn queue(&mut self, n: u128, turn: u64) {
         self.freed.push(n, turn);
-        if self.freed.len() > self.freed_most
+        if self.freed.len() > self.max_freed
             && let Some((_, oldest)) = self.freed.oldest()
         {
             self.freed.remove(oldest);
@@ -139,8 +135,7 @@ impl PoolAllocator {
         }
     }
 
-    /// Whether `ip` is in use.
-    pub fn is_used(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_used(&self, ip: IpAddr) -> bool {
         Family::of(ip) == self.family() && self.used.contains(&number(ip))
     }
 
@@ -148,7 +143,7 @@ impl PoolAllocator {
     ///
     /// # Errors
     /// [`IpamError::Taken`], or why the pool never gives it out.
-    pub fn check(&self, ip: IpAddr) -> Result<(), IpamError> {
+    pub(super) fn check(&self, ip: IpAddr) -> Result<(), IpamError> {
         let n = number(ip);
         if self.is_used(ip) {
             return Err(IpamError::Taken { ip });
@@ -182,8 +177,7 @@ impl PoolAllocator {
         IpamError::Reserved { ip, why }
     }
 
-    /// How full the pool is.
-    pub fn usage(&self) -> PoolUsage {
+    pub(super) fn usage(&self) -> PoolUsage {
         PoolUsage {
             subnet: self.pool.subnet,
             size: u64::try_from(self.size).unwrap_or(u64::MAX),

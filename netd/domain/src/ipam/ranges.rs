@@ -44,12 +44,11 @@ impl Ranges {
         self.count += last - first + 1;
     }
 
-    /// How many numbers are in the set.
     pub(super) fn count(&self) -> u128 {
         self.count
     }
 
-    /// How many ranges they make up: what memory and cost depend on.
+    /// How many ranges the numbers make up: memory and cost depend on it.
     #[cfg(test)]
     pub fn pieces(&self) -> usize {
         self.by_first.len()
@@ -63,12 +62,11 @@ impl Ranges {
         self.by_first.range(n..).next().map(|(first, _)| *first)
     }
 
-    /// Whether `n` is in the set.
     pub(super) fn contains(&self, n: u128) -> bool {
         self.by_first.range(..=n).next_back().is_some_and(|(_, last)| *last >= n)
     }
 
-    /// Takes `n` out; whether it was in.
+    /// Takes `n` out. Returns whether it was in.
     pub(super) fn remove(&mut self, n: u128) -> bool {
         let Some((&first, &last)) = self.by_first.range(..=n).next_back() else { return false };
         if last < n {
@@ -86,7 +84,7 @@ impl Ranges {
         true
     }
 
-    /// Puts `n` in; whether it was out.
+    /// Puts `n` in. Returns whether it was out.
     pub(super) fn insert(&mut self, n: u128) -> bool {
         let below = self.by_first.range(..=n).next_back().map(|(a, b)| (*a, *b));
         if below.is_some_and(|(_, last)| last >= n) {

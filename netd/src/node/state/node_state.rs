@@ -14,7 +14,7 @@ use netd_dataplane::FirewallState;
 use netd_domain::ipam::NetworkAllocator;
 use netd_domain::{
     Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase, SandboxId,
-    Tombstone, stored::LAST_SEQUENCE,
+    Tombstone, stored::MAX_SEQUENCE,
 };
 
 /// The status of an endpoint in the kernel.
@@ -77,7 +77,7 @@ pub(crate) struct NodeState {
 impl Inner {
     pub(super) fn next_sequence(&mut self) -> u64 {
         // Only a damaged record makes it reach the end; releases lose their order then.
-        self.sequence = (self.sequence + 1).min(LAST_SEQUENCE);
+        self.sequence = (self.sequence + 1).min(MAX_SEQUENCE);
         self.sequence
     }
 

@@ -2,7 +2,7 @@
 //! pieces, so the number of pieces bounds both time and memory.
 
 use super::{ip, pool};
-use crate::ipam::{FREED_MOST, NetworkAllocator};
+use crate::ipam::{MAX_FREED, NetworkAllocator};
 
 fn pieces(network: &NetworkAllocator) -> (usize, usize) {
     network.pools()[0].pieces()
@@ -57,12 +57,12 @@ fn scattered_static_addresses_cost_one_piece_each() {
 #[test]
 fn remembered_releases_are_bounded_and_forgotten_ones_become_fresh_again() {
     let mut network = NetworkAllocator::new(&[pool("fd00::/64")]);
-    for _ in 0..FREED_MOST + 1000 {
+    for _ in 0..MAX_FREED + 1000 {
         let got = network.allocate(&[]).unwrap();
         network.release(got[0].ip);
     }
     let (ranges, freed) = pieces(&network);
-    assert_eq!((ranges, freed), (2, FREED_MOST));
+    assert_eq!((ranges, freed), (2, MAX_FREED));
     // The forgotten ones lie behind the cursor: not even they come again soon.
     let next = network.allocate(&[]).unwrap()[0].ip;
     assert_eq!(next, ip(&format!("fd00::{:x}:{:x}", 1, 1000 + 2)));
