@@ -1,13 +1,14 @@
-//! The kernel's side: makes wirings true, and says what differs.
+//! Pod wiring as a library: makes wirings and overlay peers true in the kernel, and reports
+//! what differs.
 //!
-//! Owns no state but sockets and what is on its way out of the kernel. `netlink/socket.rs`
-//! is the only file that opens netlink sockets, `exec/namespace.rs` the only one that calls
-//! `setns`. Every operation is idempotent.
+//! Its only state are sockets and the detached links that are still to be deleted. Every
+//! operation is idempotent. `netlink/socket.rs` is the only file that opens netlink sockets,
+//! and `exec/namespace.rs` the only one that calls `setns`.
 //!
-//! `endpoint/plan.rs` decides and is pure; `netlink/` says it to the kernel; `endpoint/apply.rs`
-//! carries a plan out; `overlay/` does all of it for what leads to other nodes. Blocking work is
-//! done by threads: attaches, repairs, the reaper, the overlay, the firewall and the
-//! events have one each.
+//! `endpoint/` plans and makes a pod's links, `network/` bridges, `overlay/` the devices and
+//! routes to other nodes, and `firewall/` the nftables table; `netlink/` has the messages for
+//! all of them. Blocking work is done by threads: one each for attaches, repairs, the deletion
+//! of detached links (the reaper), the overlay, the firewall and the events.
 //!
 #![doc = include_str!("../README.md")]
 
@@ -56,7 +57,7 @@ pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
 
 use netd_domain::{IfName, NetworkWiring, PodSide, Wiring};
 
-/// The kernel's side of one node.
+/// The dataplane of one node.
 #[derive(Debug)]
 pub struct Dataplane {
     links: Worker<Context>,
@@ -67,12 +68,12 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts the threads. The receiver gets what may have been lost or changed by
-    /// somebody else, many times over; who reads it has to put that together. What an
-    /// earlier process made is watched once `repair` and `ensure_network` have seen it.
+    /// Starts the threads. The receiver gets what may have been lost or changed by others; the
+    /// same drift often comes many times, and the reader has to merge it. Objects of an
+    /// earlier process are watched from their first `repair` or `ensure_network` on.
     ///
     /// # Errors
-    /// No netlink, no permission, or no more threads.
+    /// `Io` without netlink or permission, or when no thread can be started.
     pub fn start(
         settings: Settings,
     ) -> Result<(Arc<Self>, UnboundedReceiver<Drift>), DataplaneError> {
@@ -102,7 +103,7 @@ impl Dataplane {
         Ok((Arc::new(dataplane), receiver))
     }
 
-    /// Makes an endpoint of which nothing is there yet; on failure nothing is left.
+    /// Makes an endpoint that has nothing in the kernel yet; on failure nothing is left.
     ///
     /// # Errors
     /// `InterfaceExists` when either name is taken, `PortTaken`, `Kernel`.
@@ -117,8 +118,8 @@ impl Dataplane {
             .await
     }
 
-    /// Reads what is there, and does what is missing: adopts what is right, completes
-    /// an attach that was cut off. Returns what it had to do; empty: nothing.
+    /// Compares an endpoint with the kernel and makes it right, also after an attach that was
+    /// interrupted. Returns what it had to do; nothing, if all was right.
     ///
     /// # Errors
     /// As for `attach`.
@@ -134,8 +135,9 @@ impl Dataplane {
         ruled.and(linked)
     }
 
-    /// Makes the pair of an endpoint whose sandbox's side a runtime will move; it waits on
-    /// the host. A pair that is there is made anew. On failure nothing is left.
+    /// Makes the pair of an endpoint whose pod's side a runtime will move into the sandbox
+    /// (CNM); until then it is on the host. Replaces an earlier pair. On failure nothing is
+    /// left.
     ///
     /// # Errors
     /// As for `attach`.
@@ -144,8 +146,8 @@ impl Dataplane {
         self.links.call(move |k| cnm::prepare(k, &helpers, &wiring)).await
     }
 
-    /// Where the sandbox's side of such an endpoint is; `netns`: where it is to be. While it
-    /// is not there, drift of the endpoint says when to look again.
+    /// Where the pod's side of such an endpoint is; `netns` is the sandbox's namespace. As long
+    /// as it is not there, drift of the endpoint says when to look again.
     ///
     /// # Errors
     /// `Io`.
@@ -158,7 +160,7 @@ impl Dataplane {
         self.repairs.call(move |k| cnm::locate(k, netns.as_deref(), &wiring, pod_side)).await
     }
 
-    /// What happens to the endpoint's link from here on is no loss.
+    /// Stops watching an endpoint's link: changes of it are no drift from here on.
     ///
     /// # Errors
     /// The thread has died.
@@ -184,7 +186,7 @@ impl Dataplane {
         self.helpers.rules.call(change).await
     }
 
-    /// What differs, in words; changes nothing.
+    /// Compares an endpoint with the kernel without a change. Returns the differences in words.
     ///
     /// # Errors
     /// `Kernel` or `Io` when the kernel can't be asked, `InterfaceExists` as for `attach`.
@@ -196,36 +198,37 @@ impl Dataplane {
         self.repairs.call(move |k| reconcile::check(k, &netns, &wiring)).await
     }
 
-    /// Cuts an endpoint off: its firewall elements are gone, its links down and left to
-    /// the reaper. Fast. Missing links are fine.
+    /// Removes an endpoint's firewall elements, takes its links down and leaves them to the
+    /// reaper. Takes less than a millisecond as a rule. Missing links are no error.
     ///
     /// # Errors
     /// `Kernel`.
     pub async fn detach_link(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| teardown::detach_link(k, &wiring)).await
+        self.detach(wiring.clone(), move |k| teardown::detach_link(k, &wiring)).await
     }
 
-    /// As [`Dataplane::detach_link`], but looks first, and leaves a device alone that has the
-    /// endpoint's name and is not its own.
+    /// As [`Dataplane::detach_link`], but looks at the devices first, and leaves one alone that
+    /// has the endpoint's name and is not netd's.
     ///
     /// # Errors
     /// `Kernel`, `Io`.
     pub async fn detach_own_link(&self, wiring: Arc<Wiring>) -> Result<(), DataplaneError> {
-        self.cut_off(wiring.clone(), move |k| teardown::detach_own_link(k, &wiring)).await
+        self.detach(wiring.clone(), move |k| teardown::detach_own_link(k, &wiring)).await
     }
 
-    async fn cut_off(
+    async fn detach(
         &self,
         elements: Arc<Wiring>,
-        park: impl FnOnce(&mut Context) -> Result<(), DataplaneError> + Send + 'static,
+        links: impl FnOnce(&mut Context) -> Result<(), DataplaneError> + Send + 'static,
     ) -> Result<(), DataplaneError> {
         let ruled = self.helpers.rules.call(move |rules| rules.remove(&elements));
-        let (ruled, parked) = tokio::join!(ruled, self.links.call(park));
-        parked.and(ruled)
+        let (ruled, linked) = tokio::join!(ruled, self.links.call(links));
+        linked.and(ruled)
     }
 
-    /// Removes every parked link, those of an earlier process too. When it returns
-    /// those parked before the call are gone from the kernel. Tens of milliseconds.
+    /// Deletes every detached link, those of an earlier process too. When it returns, the links
+    /// that were detached before the call are gone from the kernel. Takes tens of
+    /// milliseconds.
     ///
     /// # Errors
     /// `Kernel`.
@@ -233,7 +236,7 @@ impl Dataplane {
         self.helpers.reaper.call(teardown::delete_detached).await
     }
 
-    /// Makes or adopts a network's bridge and the settings it needs; what that took.
+    /// Makes or adopts a network's bridge and its kernel settings. Returns the repairs.
     ///
     /// # Errors
     /// `InterfaceExists` when a device of the bridge's name is no bridge,
@@ -245,8 +248,8 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::ensure(k, &network)).await
     }
 
-    /// A device that has the name of the network's bridge and that netd did not make, in
-    /// words; `None`: there is none.
+    /// Describes a device that has the name of the network's bridge and that netd did not make;
+    /// `None` if there is none.
     ///
     /// # Errors
     /// `Io`.
@@ -268,7 +271,8 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::owned_by_docker(k, &network)).await
     }
 
-    /// Removes a network's bridge; a missing one, or one that netd did not make, is fine.
+    /// Removes a network's bridge. A missing one is no error; a device that netd did not make
+    /// stays.
     ///
     /// # Errors
     /// `Kernel`.
@@ -276,7 +280,7 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::remove(k, &network)).await
     }
 
-    /// Every endpoint that has a device on the host, by its host side's name.
+    /// Every endpoint that has a device on the host, by the name of the host's side.
     ///
     /// # Errors
     /// `Io`.
@@ -284,7 +288,7 @@ impl Dataplane {
         self.repairs.call(teardown::host_links).await
     }
 
-    /// Removes the devices of an endpoint that nobody knows, and waits for it.
+    /// Deletes the devices of an endpoint without a record, and waits for it.
     ///
     /// # Errors
     /// `Kernel`.
@@ -293,7 +297,8 @@ impl Dataplane {
         self.helpers.reaper.call(move |k| teardown::remove(k, &ifname)).await
     }
 
-    /// MTU of the device that leads out of the node, bytes; 1500 when there is none.
+    /// MTU of the device of the node's default route, or of the configured one, bytes; 1500 if
+    /// there is neither.
     ///
     /// # Errors
     /// `Kernel` when the configured device is not there.
@@ -301,7 +306,7 @@ impl Dataplane {
         self.repairs.call(underlay_mtu).await
     }
 
-    /// Makes the firewall hold what `state` says then, if it doesn't already.
+    /// Makes the nftables table equal to `state`, which is called on the firewall's thread.
     ///
     /// # Errors
     /// As for [`firewall::Firewall::replace`].
@@ -314,7 +319,7 @@ impl Dataplane {
         self.helpers.rules.call(move |rules| rules.replace(state())).await
     }
 
-    /// Whether the firewall holds what it was last asked to.
+    /// Whether the nftables table is as netd made it last.
     ///
     /// # Errors
     /// The kernel can't be asked.
@@ -322,8 +327,8 @@ impl Dataplane {
         self.helpers.rules.call(Rules::intact).await
     }
 
-    /// Chains of other tables that drop forwarded packets by default: pods' traffic
-    /// needs rules there.
+    /// Chains of other tables that drop forwarded packets by default: packets of pods need
+    /// rules there.
     ///
     /// # Errors
     /// The kernel can't be asked.

@@ -1,37 +1,37 @@
-//! What goes in and out of the dataplane.
+//! Settings of the dataplane, and what it reports.
 
 use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::firewall::FirewallSettings;
 use netd_domain::IfName;
 
-/// How a dataplane is set up.
+/// Settings of a dataplane.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The device whose MTU the networks follow; `None`: the default route's.
     pub underlay: Option<IfName>,
     /// The namespace to work on; `None`: that of the thread that starts the dataplane.
     pub host_netns: Option<Arc<OwnedFd>>,
-    /// Room for events that are not read yet, bytes; `None`: 16 MiB, which is enough
-    /// for some thousand attaches at once.
+    /// Buffer for events that are not read yet, bytes; `None`: 16 MiB, which is enough for some
+    /// thousand attaches at once.
     pub event_buffer: Option<i32>,
     /// Marks and programs of the firewall.
     pub firewall: FirewallSettings,
 }
 
-/// Where the time of an attach went.
+/// Duration of the parts of an attach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttachTimes {
     /// Links, addresses, routes, neighbours.
     pub kernel: Duration,
-    /// The firewall's elements; at the same time as the rest.
+    /// The firewall's elements; made at the same time as the rest.
     pub firewall: Duration,
 }
 
-/// What kind of thing was repaired.
+/// Kind of object that was repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RepairKind {
-    /// A device, its settings, or its place on the bridge.
+    /// A device, its settings, or whether it is a port of the bridge.
     Link,
     /// An address.
     Address,
@@ -71,12 +71,11 @@ impl RepairKind {
     }
 }
 
-/// One thing that was not as it had to be, and now is.
+/// A difference between the desired state and the kernel that was put right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// Of which kind.
     pub kind: RepairKind,
-    /// What was done, for people.
+    /// The change, for people.
     pub detail: String,
 }
 
@@ -86,7 +85,7 @@ impl fmt::Display for Repair {
     }
 }
 
-/// Something may have been lost or changed by somebody else: look and repair.
+/// The kernel's state may no longer be the desired one: compare and repair.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Drift {
     /// The endpoint with this interface on the host.
@@ -99,22 +98,20 @@ pub enum Drift {
     Sysctl,
     /// The underlay's MTU or the default route.
     Underlay,
-    /// docker0's addresses.
+    /// The addresses of docker0.
     Docker0,
-    /// Something of the overlay, or of the device below it (addresses, MTU, up or down):
-    /// look for the underlay again and synchronise.
+    /// An object of the overlay, or the addresses, MTU or state of the underlay's device: find
+    /// the underlay again and synchronise.
     Overlay,
-    /// Events were lost: anything may have changed.
+    /// Events were lost, so everything may have changed.
     Everything,
 }
 
-/// A link on the host that carries a name of ours.
+/// A link on the host with a name that netd gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLink {
-    /// Its name.
     pub ifname: IfName,
-    /// On its way out: waits for the reaper.
-    pub parked: bool,
-    /// Interface index.
+    /// It is detached and waits for the reaper.
+    pub detached: bool,
     pub index: u32,
 }

@@ -94,7 +94,7 @@ fn what_an_attach_records_passes() {
 }
 
 #[test]
-fn a_record_that_names_a_device_of_somebody_else_is_refused() {
+fn a_record_that_names_a_device_of_another_owner_is_refused() {
     let host = damaged(Driver::Routed, |e| wiring(e).host_ifname = "eth0".parse().unwrap());
     assert_eq!(host, ["wiring.host_ifname"]);
     let pod = damaged(Driver::Routed, |e| wiring(e).ifname = "eth1".parse().unwrap());

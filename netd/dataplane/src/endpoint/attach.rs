@@ -1,4 +1,4 @@
-//! A first attach, and taking one away.
+//! The first attach of an endpoint: all of it, or nothing.
 
 use std::{
     sync::Arc,
@@ -13,17 +13,16 @@ use crate::{
 };
 use netd_domain::{PodSide, Wiring};
 
-/// The threads that an attach needs besides its own.
+/// The other threads that an attach needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Helpers {
-    /// The firewall's.
     pub rules: Worker<Rules>,
-    /// The reaper's.
+    /// Deletes detached links.
     pub reaper: Worker<Context>,
 }
 
-/// Makes an endpoint of which nothing is there yet: links on this thread, the
-/// firewall's elements on its own at the same time. All or nothing.
+/// Makes an endpoint that has nothing in the kernel yet: the links on this thread, and at the
+/// same time the firewall's elements on the firewall's thread.
 pub(crate) fn attach(
     kernel: &mut Context,
     helpers: &Helpers,
@@ -49,12 +48,12 @@ pub(crate) fn attach(
                 helpers.rules.begin(move |rules| rules.remove(&elements)).wait()?;
             }
             helpers.reaper.begin(teardown::delete_detached).wait()?;
-            Err(linked.err().or(ruled.err()).unwrap_or_else(|| unreachable_failure(wiring)))
+            Err(linked.err().or(ruled.err()).unwrap_or_else(|| unknown_failure(wiring)))
         }
     }
 }
 
-fn unreachable_failure(wiring: &Wiring) -> DataplaneError {
+fn unknown_failure(wiring: &Wiring) -> DataplaneError {
     let operation = format!("{}: attaching", wiring.host_ifname);
     DataplaneError::Kernel { operation, errno: "failed without a reason".into() }
 }
@@ -69,13 +68,13 @@ fn links(
     let start = Instant::now();
     let first = links_once(kernel, netns, wiring, pod_side);
     let retry = match &first {
-        // The name, or the last port, of a link that is on its way out.
+        // A detached link, which is still to be deleted, may have the name or the port.
         Err(DataplaneError::InterfaceExists { .. } | DataplaneError::BridgeFull { .. }) => {
             helpers.reaper.begin(teardown::delete_detached).wait()?;
             true
         }
-        // The bridge was replaced since its index was learnt.
-        Err(_) => forget_bridge(kernel, wiring)?,
+        // Another device may have taken the bridge's place since its index was learnt.
+        Err(_) => refresh_bridge(kernel, wiring)?,
         Ok(()) => false,
     };
     if retry { links_once(kernel, netns, wiring, pod_side) } else { first }
@@ -102,8 +101,8 @@ fn links_once(
     result
 }
 
-/// Whether the bridge's index has changed since it was learnt.
-fn forget_bridge(kernel: &mut Context, wiring: &Wiring) -> Result<bool, DataplaneError> {
+/// Looks the bridge up again. Returns whether its index has changed.
+fn refresh_bridge(kernel: &mut Context, wiring: &Wiring) -> Result<bool, DataplaneError> {
     let netd_domain::WiringDriver::Bridge(name) = &wiring.driver else { return Ok(false) };
     let Some(before) = kernel.shared.bridges.lock().remove(name) else { return Ok(false) };
     Ok(kernel.bridge(wiring)? != Some(before))

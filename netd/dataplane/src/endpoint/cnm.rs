@@ -1,5 +1,5 @@
-//! Endpoints whose sandbox's side a runtime moves: handed over on the host, then found
-//! in the sandbox.
+//! Endpoints of the container network model: netd makes both ends of the pair on the host,
+//! and the runtime moves the pod's side into the sandbox, where netd finds it.
 
 use std::{io, os::fd::AsFd, sync::Arc};
 
@@ -20,20 +20,20 @@ use crate::{
 };
 use netd_domain::{IfName, PodSide, Wiring};
 
-/// Where the sandbox's side was seen.
+/// Where netd found the pod's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// There is no pair.
     Missing,
-    /// On the host, or in a namespace that was not asked about.
+    /// On the host, or in another namespace than the sandbox's.
     Outside,
-    /// In the sandbox, under this name. Down: the runtime may not be done with it; it
-    /// brings it up after it has given it its name and addresses.
+    /// In the sandbox, under this name. The runtime sets the name and the addresses before it
+    /// brings the link up, so one that is down may still change.
     Inside { name: IfName, up: bool },
 }
 
-/// Makes the pair with both ends on the host, the sandbox's down; one that is there
-/// already is made anew. All or nothing.
+/// Makes the pair with both ends on the host, the pod's side down; replaces a pair of this
+/// name. All or nothing.
 pub(crate) fn prepare(
     kernel: &mut Context,
     helpers: &Helpers,
@@ -49,15 +49,16 @@ pub(crate) fn prepare(
     attach::attach(kernel, helpers, &host, wiring, PodSide::Pending)
 }
 
-/// Finds the sandbox's side, by its index and not by its name; `netns`: where it is to be.
-/// As long as it is not there, the host side's carrier says when to look again.
+/// Finds the pod's side by its index, because the runtime chooses the name; `netns` is the
+/// sandbox's namespace. As long as the link is not there, a carrier on the host's side is
+/// reported as drift, and the caller looks again.
 pub(crate) fn locate(
     kernel: &mut Context,
     netns: Option<&Netns>,
     wiring: &Wiring,
     pod_side: PodSide,
 ) -> Result<Seen, DataplaneError> {
-    let what = || format!("{}: looking for the sandbox's side", wiring.host_ifname);
+    let what = || format!("{}: looking for the pod's side", wiring.host_ifname);
     let name = LinkId::Name(wiring.host_ifname.as_str());
     let near = query::link(&mut kernel.socket, name).map_err(failed(what()))?;
     let Some(near) = near.filter(|link| link.kind == "veth") else { return Ok(Seen::Missing) };
@@ -79,7 +80,7 @@ pub(crate) fn locate(
     Ok(seen)
 }
 
-/// The runtime is done with the sandbox's side when the host's has a carrier.
+/// The host's side has a carrier when the runtime has brought the pod's side up.
 fn await_carrier(kernel: &mut Context, wiring: &Wiring, near: &ActualLink) {
     kernel.shared.table.lock().expect(Expected {
         name: wiring.host_ifname.clone(),

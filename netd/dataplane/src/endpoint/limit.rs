@@ -3,20 +3,20 @@
 use super::op::Shape;
 use netd_domain::Wiring;
 
-/// How long the limit may hold a packet back, ms (as CNI's bandwidth plugin).
-pub const LATENCY_MS: u64 = 25;
-/// Where no burst is given: what comes in this time, ms, passes at once.
+/// The longest delay of a packet by the limit, ms; the same as of CNI's bandwidth plugin.
+pub(crate) const LATENCY_MS: u64 = 25;
+/// Without a given burst, the bucket holds what comes in this time, ms.
 const DEFAULT_BURST_MS: u64 = 100;
-/// A bucket that takes longer to fill overflows the kernel's 32 bits of 64 ns, s.
-const LONGEST_FILL_S: u64 = 240;
+/// Longest time to fill the bucket, s: the kernel keeps it in 32 bits, in units of 64 ns.
+const MAX_FILL_S: u64 = 240;
 
-/// What the pod may receive.
-pub fn to_pod(wiring: &Wiring) -> Option<Shape> {
+/// The limit for packets to the pod.
+pub(crate) fn to_pod(wiring: &Wiring) -> Option<Shape> {
     shape(wiring.bandwidth.ingress_rate, wiring.bandwidth.ingress_burst, wiring.mtu)
 }
 
-/// What the pod may send.
-pub fn from_pod(wiring: &Wiring) -> Option<Shape> {
+/// The limit for packets from the pod.
+pub(crate) fn from_pod(wiring: &Wiring) -> Option<Shape> {
     shape(wiring.bandwidth.egress_rate, wiring.bandwidth.egress_burst, wiring.mtu)
 }
 
@@ -29,15 +29,16 @@ fn shape(bits: u64, burst_bits: u64, mtu: u32) -> Option<Shape> {
         0 => rate.saturating_mul(DEFAULT_BURST_MS) / 1000,
         bits => bits / 8,
     };
-    // A bucket smaller than a frame lets nothing through.
+    // No frame passes a bucket that is smaller than it.
     const FRAME_HEADER: u64 = 18;
     let least = u64::from(mtu) + FRAME_HEADER;
-    let most = rate.saturating_mul(LONGEST_FILL_S).min(u64::from(u32::MAX / 2)).max(least);
+    let most = rate.saturating_mul(MAX_FILL_S).min(u64::from(u32::MAX / 2)).max(least);
     Some(Shape { rate, burst: wanted.clamp(least, most) as u32 })
 }
 
-/// The kernel keeps the bucket as a time in units of 64 ns: equal but for rounding.
-pub fn same(a: &Shape, b: &Shape) -> bool {
+/// Whether the two are equal but for rounding: the kernel keeps the bucket as a time in units
+/// of 64 ns.
+pub(crate) fn same(a: &Shape, b: &Shape) -> bool {
     let tolerance = u64::from(a.burst.max(b.burst)) / 100 + a.rate / 1_000_000 + 2;
     a.rate == b.rate && u64::from(a.burst.abs_diff(b.burst)) <= tolerance
 }

@@ -1,8 +1,8 @@
-//! Whether a link carries packets, for the price of two words.
+//! Asks ethtool whether a link has its carrier.
 //!
-//! From Linux 6.8 on asking for the carrier makes the kernel finish what a link that just
-//! got it still has to do (`linkwatch_sync_dev` in `ethtool_op_get_link`,
-//! net/ethtool/ioctl.c). So does asking for the link, whose answer has 1.5 KiB.
+//! From Linux 6.8 on this makes the kernel handle a new carrier at once
+//! (`linkwatch_sync_dev` in `ethtool_op_get_link`, net/ethtool/ioctl.c). A netlink request for
+//! the link does the same, but its answer has 1.5 KiB instead of eight bytes.
 
 use std::{
     io,
@@ -25,8 +25,8 @@ struct Value {
     data: u32,
 }
 
-/// Whether an answer of [`has`] is all there is to know: the kernel is new enough.
-pub(crate) fn tells_all() -> bool {
+/// Whether a link passes packets as soon as [`has_carrier`] says so: Linux 6.8 or newer.
+pub(crate) fn is_enough() -> bool {
     static NEW: LazyLock<bool> =
         LazyLock::new(|| sysctl::kernel_release().is_ok_and(|text| version(&text) >= (6, 8)));
     *NEW
@@ -38,13 +38,13 @@ fn version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// Whether the link `name` in the namespace of `socket` has its carrier. For links just
-/// seen: for the name of one that is not there the kernel looks for a module.
+/// Whether the link `name` in the namespace of `socket` has its carrier. The link must exist:
+/// for an unknown name the kernel looks for a module to load.
 ///
 /// # Errors
 /// The system's: there is no such link, or its driver can't tell.
 #[allow(clippy::cast_possible_wrap)] // a `c_char` is signed on some processors
-pub(crate) fn has(socket: impl AsFd, name: &IfName) -> io::Result<bool> {
+pub(crate) fn has_carrier(socket: impl AsFd, name: &IfName) -> io::Result<bool> {
     let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

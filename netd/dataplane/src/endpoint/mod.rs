@@ -1,12 +1,17 @@
-//! A pod's endpoint: from its wiring to the steps that make it true, and back out again.
+//! Makes a pod's endpoint as its wiring says, repairs it, and removes it.
 //!
-//! `plan.rs` compares a wiring with what `observed.rs` holds and names the steps of `op.rs`;
-//! it is pure. `apply.rs` carries the steps out, for a first attach (`attach.rs`), a repair
-//! (`reconcile.rs`) and the container network model (`cnm.rs`); `teardown.rs` removes links.
+//! `plan.rs` is pure: it compares a wiring with the kernel's state (`observed.rs`) and names
+//! the steps between them (`op.rs`). `apply.rs` carries the steps out, for a first attach
+//! (`attach.rs`), a repair (`reconcile.rs`) and the container network model (`cnm.rs`);
+//! `create.rs` and `encode.rs` make the requests, `wait_ready.rs` waits until packets pass.
+//! `teardown.rs` removes the links.
 
 mod apply;
 pub(crate) mod attach;
 pub(crate) mod cnm;
+mod create;
+mod encode;
+mod indexes;
 pub(crate) mod limit;
 mod link_state;
 pub(crate) mod observed;

@@ -1,4 +1,4 @@
-//! What the kernel holds, as far as plans care.
+//! The kernel's state around an endpoint, as far as a plan needs it.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,10 @@ use ipnet::IpNet;
 use super::op::Shape;
 use netd_domain::{Mac, Route};
 
-/// A link as it is.
+/// A link in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActualLink {
-    /// Interface index.
     pub index: u32,
-    /// Name.
     pub name: String,
     /// `veth`, `bridge`, ...; empty: hardware.
     pub kind: String,
@@ -24,13 +22,14 @@ pub struct ActualLink {
     pub mac: Option<Mac>,
     /// The bridge's index.
     pub master: Option<u32>,
-    /// Bridge port with hairpin.
+    /// It is a bridge port with hairpin mode.
     pub hairpin: bool,
-    /// The kernel makes no IPv6 address by itself (or IPv6 is off).
+    /// The kernel makes no IPv6 address of its own, or IPv6 is off.
     pub no_autoconf: bool,
     /// Index of the other end in its own namespace.
     pub peer: Option<u32>,
-    /// Id, in the namespace it was read in, of the other end's; `None`: the same.
+    /// Namespace id of the other end, as the namespace of this end has it; `None`: both ends
+    /// are in the same namespace.
     pub peer_netns: Option<i32>,
     /// Link group.
     pub group: u32,
@@ -38,26 +37,26 @@ pub struct ActualLink {
     pub stp: bool,
 }
 
-/// What is there of an endpoint. Everything empty: nothing.
+/// The kernel's state of an endpoint; the default is that it has nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActualEndpoint {
     /// The link with the host side's name.
     pub host: Option<ActualLink>,
-    /// Host routes that lead out of it.
+    /// Destinations of the host's routes through it.
     pub host_routes: Vec<IpNet>,
     /// Permanent neighbours on it.
     pub host_neighbours: Vec<(IpAddr, Mac)>,
     /// The link with the sandbox side's name.
     pub pod: Option<ActualLink>,
-    /// The two are each other's ends.
+    /// The two links are the ends of one pair.
     pub paired: bool,
     /// `lo` in the sandbox is up.
     pub loopback_up: bool,
-    /// On the sandbox's side.
+    /// Addresses of the sandbox side.
     pub pod_addresses: Vec<IpNet>,
-    /// Out of the sandbox's side.
+    /// Routes through the sandbox side.
     pub pod_routes: Vec<Route>,
-    /// Permanent, on the sandbox's side.
+    /// Permanent neighbours on the sandbox side.
     pub pod_neighbours: Vec<(IpAddr, Mac)>,
     /// Packets between 127.0.0.1 and the pod may pass the host side.
     pub local_routes: bool,
@@ -65,17 +64,17 @@ pub struct ActualEndpoint {
     pub limits: ActualLimits,
 }
 
-/// Bandwidth limits that are there.
+/// Bandwidth limits in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActualLimits {
-    /// Root of the host side.
+    /// Limit on the host side.
     pub to_pod: Option<Shape>,
     /// Index of the intermediate device, and whether it is up.
     pub ifb: Option<(u32, bool)>,
-    /// Root of the intermediate device.
+    /// Limit on the intermediate device.
     pub from_pod: Option<Shape>,
-    /// The host side has a hook for what comes in.
+    /// The host side has an ingress qdisc.
     pub hook: bool,
-    /// Where the hook leads to.
+    /// Index of the device to which the ingress qdisc redirects packets.
     pub redirect: Option<u32>,
 }

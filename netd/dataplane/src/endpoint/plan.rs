@@ -1,4 +1,4 @@
-//! From what an endpoint has to be and what is there to the steps between.
+//! Compares a wiring with the kernel's state, and names the steps between them. Pure.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,11 @@ use super::{
 use crate::DataplaneError;
 use netd_domain::{Mac, Wiring, WiringDriver};
 
-/// The steps from `actual` to `desired`; none when all is right. `bridge` is the
-/// index of the bridge that the host side is to be a port of.
+/// The steps from `actual` to `desired`; none if they are equal. `bridge` is the index of the
+/// bridge that the host side is to be a port of.
 ///
 /// # Errors
-/// `InterfaceExists` when the sandbox has an interface of the name that is not ours.
+/// `InterfaceExists` when the sandbox has an interface of the name that netd did not make.
 pub(crate) fn plan_endpoint(
     desired: &Wiring,
     bridge: Option<u32>,
@@ -34,7 +34,7 @@ pub(crate) fn plan_endpoint(
         (Some(_), _) => ops.push(Op::DeleteLink),
         (None, None) => {}
     }
-    // With the pair go its routes, neighbours and limits; the intermediate device stays.
+    // The routes, neighbours and limits go with the pair; the intermediate device stays.
     let limits = ActualLimits {
         ifb: actual.limits.ifb,
         from_pod: actual.limits.from_pod,
@@ -47,14 +47,14 @@ pub(crate) fn plan_endpoint(
     let host = LinkChange { hairpin: port, no_autoconf: true, ..LinkChange::default() };
     ops.push(Op::SetHostLink(host));
     plan_host(desired, &nothing, &mut ops);
-    // Before it comes up, or the kernel makes an address of its own at once.
+    // Before the link comes up, or the kernel makes an address of its own at once.
     ops.push(Op::SetPodLink(LinkChange { no_autoconf: true, ..LinkChange::default() }));
     ops.push(Op::SetPodLink(LinkChange { up: true, ..LinkChange::default() }));
     plan_pod(desired, &nothing, &mut ops);
     Ok(ops)
 }
 
-/// The steps of a first attach: nothing is there yet.
+/// The steps of a first attach, when the kernel has nothing of the endpoint.
 ///
 /// # Errors
 /// None for an empty sandbox.
@@ -62,7 +62,7 @@ pub(crate) fn plan_new(desired: &Wiring) -> Result<Vec<Op>, DataplaneError> {
     plan_endpoint(desired, None, &ActualEndpoint::default())
 }
 
-/// Whether the pair is in its place and needs no more than settings.
+/// Whether the pair is in its place and needs only settings.
 fn is_repairable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -> bool {
     let routed = matches!(desired.driver, WiringDriver::Routed);
     actual.paired
@@ -100,8 +100,8 @@ fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops
     plan_pod(desired, &left, ops);
 }
 
-/// In up to three messages: autoconfiguration goes off before the link comes up, and
-/// the kernel looks for the port's settings before it makes the link a port.
+/// In up to three messages: autoconfiguration has to be off before the link comes up, and the
+/// kernel handles a port's settings before it makes the link a port.
 fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) {
     let none = LinkChange::default();
     let (no_autoconf, hairpin) = (change.no_autoconf, change.hairpin);
@@ -110,7 +110,7 @@ fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) 
     ops.extend(parts.into_iter().filter(|part| !part.is_empty()).map(op));
 }
 
-/// What every link of ours has: up, MTU, MAC, no autoconfiguration.
+/// The settings that both sides have.
 fn settings(link: &ActualLink, mtu: u32, mac: Mac) -> LinkChange {
     LinkChange {
         up: !link.up,
@@ -137,8 +137,8 @@ fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
     plan_limits(desired, &actual.limits, ops);
 }
 
-/// A routed endpoint with host ports is reached from 127.0.0.1 by its own link; the
-/// bridged ones by their bridge, whose settings are the network's.
+/// Packets from 127.0.0.1 to host ports go out of the link of a routed endpoint, and out of the
+/// bridge of the others. The network sets the bridge's settings.
 pub(crate) fn needs_local_routes(desired: &Wiring) -> bool {
     desired.driver == WiringDriver::Routed
         && !desired.port_mappings.is_empty()
@@ -189,7 +189,7 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
         }
     }
     if desired.driver == WiringDriver::Routed {
-        // Not the well-known next hop: additional interfaces have one of their own.
+        // Additional interfaces have another next hop than the well-known one.
         for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
             let neighbour = neighbour(&actual.pod_neighbours, gateway, desired.host_mac);
             ops.extend(neighbour.map(Op::PodNeighbour));
@@ -206,7 +206,7 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
 fn pod_addresses(desired: &Wiring) -> Vec<IpNet> {
     let mut all: Vec<IpNet> = desired.addresses.iter().map(|a| a.address).collect();
     if all.iter().any(|net| matches!(net, IpNet::V6(_))) {
-        // netd adds it itself: with the one of the kernel's making comes DAD.
+        // netd adds it, because the kernel would run DAD for one of its own.
         const PREFIX: u8 = 64;
         all.push(IpNet::V6(Ipv6Net::new_assert(desired.mac.link_local(), PREFIX)));
     }

@@ -1,9 +1,10 @@
-//! Compares an endpoint with the kernel, and makes it right.
+//! Full sync of one endpoint: reads the kernel's state, plans, applies.
 
 use std::os::fd::AsFd;
 
 use super::{
-    apply::{Applier, Indexes},
+    apply::Applier,
+    indexes::Indexes,
     observed::{ActualEndpoint, ActualLink},
     op::{Op, Side},
     plan::{needs_local_routes, plan_endpoint},
@@ -21,14 +22,14 @@ use crate::{
 };
 use netd_domain::{Wiring, WiringDriver};
 
-/// What was found, and the steps that it takes.
+/// The outcome of a look at the kernel.
 struct Findings {
     ops: Vec<Op>,
     indexes: Indexes,
     pod: Socket,
 }
 
-/// Makes the endpoint right; what that took.
+/// Makes the endpoint as its wiring says. Returns the repairs.
 pub(crate) fn repair(
     kernel: &mut Context,
     netns: &Netns,
@@ -44,7 +45,7 @@ pub(crate) fn repair(
     Ok(ops.iter().map(|op| op.repair(&wiring.host_ifname)).collect())
 }
 
-/// What is not as it has to be.
+/// The differences between the wiring and the kernel, in words.
 pub(crate) fn check(
     kernel: &mut Context,
     netns: &Netns,
@@ -64,13 +65,13 @@ fn examine(
     wiring: &Wiring,
 ) -> Result<Findings, DataplaneError> {
     if let WiringDriver::Bridge(name) = &wiring.driver {
-        // Looked up anew: a repair is what follows when a bridge was replaced.
+        // Its index may be outdated: a repair follows when a bridge is replaced.
         kernel.shared.bridges.lock().remove(name);
     }
     let bridge = kernel.bridge(wiring)?;
     let mut pod = pod_socket(netns)?;
     let actual = observe_endpoint(kernel, netns, &mut pod, wiring)
-        .map_err(failed(format!("{}: reading what is there", wiring.host_ifname)))?;
+        .map_err(failed(format!("{}: reading its state", wiring.host_ifname)))?;
     let ops = plan_endpoint(wiring, bridge, &actual)?;
     let pod_netns = actual.host.as_ref().and_then(|link| link.peer_netns);
     let indexes = Indexes {
@@ -127,7 +128,7 @@ fn observe_endpoint(
     Ok(actual)
 }
 
-/// Our host side under a name that somebody else gave it.
+/// The host's side, if it was renamed.
 fn renamed(
     host: &mut Socket,
     wiring: &Wiring,

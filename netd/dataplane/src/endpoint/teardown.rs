@@ -1,11 +1,11 @@
-//! Links on their way out.
+//! Removes links in two steps.
 //!
-//! Removing a veth costs its caller 20 ms in `rcu_barrier`, after the link is gone, and
-//! no less for ten of them in one message; removing a whole link group costs it once.
-//! So a detach parks (down, in our group) and the reaper removes the group.
+//! Deleting a veth takes the caller 20 ms in `rcu_barrier`, and as long for each of ten in one
+//! message; deleting a whole link group takes it once. So a detach takes the links down and
+//! puts them into a link group of netd's, and the reaper's thread deletes the group.
 //!
-//! While a group is removed nobody else gets the kernel's rtnl lock: 0.3-0.5 ms a link.
-//! So there are many small groups, and attaches go on in between.
+//! While the kernel deletes a group it holds the rtnl lock for 0.3 to 0.5 ms a link. So there
+//! are many small groups, and attaches go on in between.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,18 +29,19 @@ use crate::{
 };
 use netd_domain::{IfName, Wiring};
 
-/// Takes an endpoint's devices down and leaves them to the reaper. Missing ones are fine.
+/// Detaches an endpoint's links; those that are missing are no error.
 pub(crate) fn detach_link(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
-    // What happens to it from here on is no loss.
+    // Changes of the link are no drift from here on.
     kernel.shared.table.lock().forget(host);
     let names = [Some(host), (wiring.bandwidth.egress_rate > 0).then_some(&ifb)];
     detach_all(kernel, names.into_iter().flatten().map(|name| LinkId::Name(name.as_str())))
         .map_err(|e| e.of(host))
 }
 
-/// As [`detach_link`], but only a veth with the endpoint's MAC, and a device that limits.
+/// As [`detach_link`], but looks at the devices first and leaves those of others alone: only
+/// a veth with the endpoint's MAC, and an ifb, are netd's.
 pub(crate) fn detach_own_link(kernel: &mut Context, wiring: &Wiring) -> Result<(), DataplaneError> {
     let host = &wiring.host_ifname;
     let ifb = ifb_name(host);
@@ -62,7 +63,7 @@ pub(crate) fn detach_own_link(kernel: &mut Context, wiring: &Wiring) -> Result<(
     }
 }
 
-/// Parks the links with these indexes.
+/// Detaches the links with these indexes.
 pub(crate) fn detach_made(
     kernel: &mut Context,
     host: &IfName,
@@ -71,13 +72,13 @@ pub(crate) fn detach_made(
     detach_all(kernel, made.iter().map(|index| LinkId::Index(*index))).map_err(|e| e.of(host))
 }
 
-/// Why links could not be parked.
-enum Stuck {
+/// Why links could not be detached.
+enum DetachError {
     Socket(io::Error),
     Refused(Refusal),
 }
 
-impl Stuck {
+impl DetachError {
     fn of(self, host: &IfName) -> DataplaneError {
         let what = format!("{host}: taking the link down");
         match self {
@@ -90,30 +91,30 @@ impl Stuck {
 fn detach_all<'a>(
     kernel: &mut Context,
     links: impl Iterator<Item = LinkId<'a>>,
-) -> Result<(), Stuck> {
+) -> Result<(), DetachError> {
     let group = kernel.shared.link_groups.next();
     let mut batch = Batch::new();
     links.for_each(|which| batch.route(link::detach(which, group), 0));
-    let results = kernel.socket.batch(batch).map_err(Stuck::Socket)?;
+    let results = kernel.socket.batch(batch).map_err(DetachError::Socket)?;
     kernel.shared.link_groups.occupied(group);
     let refusals = results.into_iter().filter_map(Result::err);
     match refusals.into_iter().find(|refusal| refusal.errno != libc::ENODEV) {
-        Some(refusal) => Err(Stuck::Refused(refusal)),
+        Some(refusal) => Err(DetachError::Refused(refusal)),
         None => Ok(()),
     }
 }
 
-/// Removes every parked link; they are gone from the kernel when this returns.
+/// Deletes every detached link; they are gone from the kernel when this returns.
 pub(crate) fn delete_detached(kernel: &mut Context) -> Result<(), DataplaneError> {
-    survey(kernel)?;
-    let what = "removing parked links";
-    // One at a time: what is left after a failure is there for the next call.
+    find_leftovers(kernel)?;
+    let what = "deleting detached links";
+    // One group at a time: after a failure the next call finds the others.
     loop {
         let next = kernel.shared.link_groups.pop();
         let Some(group) = next else { return Ok(()) };
         let result = kernel.one(|batch| batch.route(link::delete_group(group), 0));
         let result = result.map_err(failed(what)).and_then(|answer| match answer {
-            // ENODEV: they went by themselves, with their sandboxes.
+            // ENODEV: the links went with their sandboxes.
             Err(refusal) if refusal.errno != libc::ENODEV => Err(refused(what, &refusal)),
             _ => Ok(()),
         });
@@ -124,8 +125,8 @@ pub(crate) fn delete_detached(kernel: &mut Context) -> Result<(), DataplaneError
     }
 }
 
-/// Finds what an earlier process left parked, once.
-fn survey(kernel: &mut Context) -> Result<(), DataplaneError> {
+/// Looks once for detached links of an earlier netd process.
+fn find_leftovers(kernel: &mut Context) -> Result<(), DataplaneError> {
     if kernel.shared.link_groups.is_complete() {
         return Ok(());
     }
@@ -135,8 +136,7 @@ fn survey(kernel: &mut Context) -> Result<(), DataplaneError> {
     Ok(())
 }
 
-/// Removes an endpoint's devices at once, whatever state they are in. Only netd's own
-/// kinds of device under netd's names.
+/// Deletes an endpoint's devices and waits for it. Leaves devices of other kinds alone.
 pub(crate) fn remove(kernel: &mut Context, host: &IfName) -> Result<(), DataplaneError> {
     let ifb = ifb_name(host);
     for (name, kind) in [(host, "veth"), (&ifb, "ifb")] {
@@ -155,8 +155,8 @@ pub(crate) fn remove(kernel: &mut Context, host: &IfName) -> Result<(), Dataplan
     Ok(())
 }
 
-/// Every endpoint that has a device on the host: its veth's host side, or only the
-/// device that limits what it sends (its veth went with the sandbox).
+/// Every endpoint that has a device on the host: the host's side of its veth, or only the
+/// device that limits what the pod sends (the veth went with the sandbox).
 pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, DataplaneError> {
     let mut found: Vec<HostLink> = of_kind(kernel, InfoKind::Veth)?
         .iter()
@@ -170,8 +170,8 @@ pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, Dataplan
 }
 
 fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
-    let parked = is_detached(link.group);
-    is_host_name(&ifname).then_some(HostLink { ifname, parked, index: link.index })
+    let detached = is_detached(link.group);
+    is_host_name(&ifname).then_some(HostLink { ifname, detached, index: link.index })
 }
 
 fn of_kind(kernel: &mut Context, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {

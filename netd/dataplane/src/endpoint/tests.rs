@@ -162,23 +162,23 @@ fn a_link_that_was_down_or_gets_another_mac_gets_its_neighbours_again() {
 }
 
 #[test]
-fn a_pair_that_cannot_be_mended_is_made_anew() {
+fn a_pair_that_cannot_be_repaired_is_made_again() {
     let (bridged, routed) = (wiring(true), wiring(false));
     let begin = |w: &Wiring, change: fn(&mut ActualEndpoint)| {
         let mut actual = right(w);
         change(&mut actual);
         plan(w, &actual)[..2].to_vec()
     };
-    let anew = [Op::DeleteLink, Op::CreateVeth];
-    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().group = 9), anew, "parked");
-    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().name = "x0".into()), anew);
-    assert_eq!(begin(&routed, |a| a.host.as_mut().unwrap().master = Some(3)), anew);
+    let again = [Op::DeleteLink, Op::CreateVeth];
+    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().group = 9), again, "detached");
+    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().name = "x0".into()), again);
+    assert_eq!(begin(&routed, |a| a.host.as_mut().unwrap().master = Some(3)), again);
     let lost = |a: &mut ActualEndpoint| (a.pod, a.paired) = (None, false);
-    assert_eq!(begin(&bridged, lost), anew);
+    assert_eq!(begin(&bridged, lost), again);
 }
 
 #[test]
-fn an_interface_of_somebody_else_is_never_touched() {
+fn an_interface_that_netd_did_not_make_is_never_touched() {
     let w = wiring(true);
     let mut alien = right(&w);
     (alien.host, alien.paired) = (None, false);

@@ -1,17 +1,14 @@
-//! The end of an attach: packets pass.
+//! Waits at the end of an attach until packets pass.
 
 use std::{io, net::IpAddr, time::Duration};
 
-use super::{
-    apply::{Applier, LINK_ATTRIBUTES},
-    link_state,
-};
+use super::{apply::Applier, link_state};
 use crate::{
     DataplaneError,
     error::failed,
     netlink::{
         Batch, Received, Socket, attribute,
-        link::{self, LinkId},
+        link::{self, LINK_ATTRIBUTES, LinkId},
         route,
     },
 };
@@ -22,62 +19,67 @@ const IFLA_OPERSTATE: u16 = 16;
 const OPERSTATE_UP: u8 = 6;
 
 impl Applier<'_> {
-    /// Waits until packets pass both sides. A link that got its carrier drops what
-    /// is sent through it until the kernel's link watcher has looked at it, in its own
-    /// time (net/core/link_watch.c); likewise the bridge with its first port. Asking for
-    /// the link makes the kernel look, from 6.8 on; before, we ask until it has. And
-    /// IPv6 takes packets to an address only when its workqueue has been at it, also
-    /// without DAD (addrconf_dad_start in net/ipv6/addrconf.c).
+    /// Waits until both sides pass packets.
+    ///
+    /// A link that has just got its carrier drops packets until the kernel's link watcher has
+    /// seen the carrier, which takes a while (net/core/link_watch.c); so does a bridge with
+    /// its first port. From Linux 6.8 on, a request for the link makes the watcher run; with
+    /// older kernels netd asks until it has run. IPv6 accepts packets to an address only
+    /// after its workqueue has handled it, even without DAD (addrconf_dad_start in
+    /// net/ipv6/addrconf.c).
     ///
     /// # Errors
     /// The socket's.
     pub(crate) fn wait_ready(&mut self) -> Result<(), DataplaneError> {
-        if link_state::tells_all() && self.carries_ipv4() {
+        if link_state::is_enough() && self.passes_ipv4() {
             return Ok(());
         }
-        const LOOKS: usize = 50;
+        const MAX_TRIES: usize = 50;
         const PAUSE: Duration = Duration::from_micros(200);
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_TRIES {
             let mut batch = Batch::new();
             for index in [Some(self.indexes.host), self.indexes.bridge].into_iter().flatten() {
                 batch.route(link::get(LinkId::Index(index)), 0);
             }
             batch.quieten();
-            let what = || format!("{}: look whether it carries packets", self.wiring.host_ifname);
+            let what = || format!("{}: asking whether it passes packets", self.wiring.host_ifname);
             let (_, links) = self.kernel.socket.exchange(batch).map_err(failed(what()))?;
-            let there = match &mut self.pod {
-                Some(pod) => at_home(pod, self.indexes.pod, self.wiring).map_err(failed(what()))?,
+            let ready = match &mut self.pod {
+                Some(pod) => {
+                    pod_is_ready(pod, self.indexes.pod, self.wiring).map_err(failed(what()))?
+                }
                 None => true,
             };
-            if there && !links.is_empty() && links.iter().all(carries) {
+            if ready && !links.is_empty() && links.iter().all(is_up) {
                 return Ok(());
             }
             #[allow(clippy::disallowed_methods)] // this thread's only work is this endpoint
             std::thread::sleep(PAUSE);
         }
-        // Somebody set the bridge down, say: drift, and mended as such.
+        // For example, an administrator has set the bridge down: that is drift, which the
+        // next repair puts right.
         tracing::debug!(interface = %self.wiring.host_ifname, "it has no carrier yet");
         Ok(())
     }
 
-    /// As `wait_ready`, at once; `false`: it does not, or IPv6 is to be looked at too.
-    fn carries_ipv4(&self) -> bool {
+    /// As `wait_ready`, but asks once; `false` also if there is IPv6 to wait for.
+    fn passes_ipv4(&self) -> bool {
         let Some(pod) = &self.pod else { return false };
         let bridge = match &self.wiring.driver {
             WiringDriver::Bridge(name) => Some(name),
             WiringDriver::Routed => None,
         };
         let mut host = [Some(&self.wiring.host_ifname), bridge].into_iter().flatten();
-        let has = |socket, name| link_state::has(socket, name).unwrap_or(false);
+        let has = |socket, name| link_state::has_carrier(socket, name).unwrap_or(false);
         self.wiring.addresses.iter().all(|a| a.address.addr().is_ipv4())
             && has(pod, &self.wiring.ifname)
             && host.all(|name| has(&self.kernel.socket, name))
     }
 }
 
-/// Whether the sandbox's end, of the index `link`, carries packets and takes those to its
-/// IPv6 addresses.
-fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> io::Result<bool> {
+/// Whether the pod's side, of the index `link`, passes packets and accepts those to its IPv6
+/// addresses.
+fn pod_is_ready(pod: &mut Socket, link: u32, wiring: &Wiring) -> io::Result<bool> {
     let mut batch = Batch::new();
     batch.route(link::get(LinkId::Index(link)), 0);
     for ip in wiring.addresses.iter().map(|a| a.address.addr()).filter(IpAddr::is_ipv6) {
@@ -86,15 +88,15 @@ fn at_home(pod: &mut Socket, link: u32, wiring: &Wiring) -> io::Result<bool> {
     let asked = batch.len();
     batch.quieten();
     let (_, answers) = pod.exchange(batch)?;
-    let ready = |answer: &Received| match answer.kind {
-        libc::RTM_NEWLINK => carries(answer),
+    let ok = |answer: &Received| match answer.kind {
+        libc::RTM_NEWLINK => is_up(answer),
         _ => answer.route().is_some_and(|route| route::is_local(&route)),
     };
-    Ok(answers.len() == asked && answers.iter().all(ready))
+    Ok(answers.len() == asked && answers.iter().all(ok))
 }
 
 /// Whether a link's operational state is up (RFC 2863).
-fn carries(message: &Received) -> bool {
+fn is_up(message: &Received) -> bool {
     let state =
         message.body().get(LINK_ATTRIBUTES..).and_then(|all| attribute::find(all, IFLA_OPERSTATE));
     state.and_then(|state| state.first()) == Some(&OPERSTATE_UP)

@@ -1,9 +1,9 @@
-//! Where a helper's thread runs: not on the processor of the thread that it helps.
+//! Keeps a helper's thread off the processor of the thread that it helps.
 //!
-//! The scheduler would see to that, but a virtual machine's idle processor often looks
-//! taken to it (`vcpu_is_preempted` in kernel/sched/fair.c): it wakes the helper up on the
-//! caller's own, where it runs first and the two go one after the other. Once it has been
-//! moved it stays away, until the caller has nothing to do but to wait for it.
+//! In a virtual machine an idle processor often looks busy to the scheduler
+//! (`vcpu_is_preempted` in kernel/sched/fair.c). It then wakes the helper on the caller's
+//! processor, and the two run one after the other instead of at the same time. So the caller
+//! excludes its processor from the helper's affinity, until it only waits for the helper.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -13,76 +13,75 @@ use nix::{
 };
 use parking_lot::Mutex;
 
-/// Not known yet.
-const NOWHERE: usize = usize::MAX;
+const UNKNOWN: usize = usize::MAX;
 
-/// A helper's thread.
+/// The affinity of a helper's thread.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct CpuAffinity {
     thread: Pid,
-    /// Where it ran last.
+    /// Index of the processor on which it ran last.
     last: AtomicUsize,
-    kept: Mutex<Option<Kept>>,
+    excluded: Mutex<Option<Excluded>>,
 }
 
-/// It is kept off a processor.
+/// The affinity while a processor is excluded.
 #[derive(Debug)]
-struct Kept {
-    /// Where it may run by the administrator's will.
+struct Excluded {
+    /// As the administrator set it.
     all: CpuSet,
-    /// Where it runs for now.
+    /// Without the excluded processor.
     rest: CpuSet,
 }
 
-impl Place {
-    /// The calling thread.
-    pub(crate) fn here() -> Self {
-        Self { thread: gettid(), last: AtomicUsize::new(NOWHERE), kept: Mutex::new(None) }
+impl CpuAffinity {
+    pub(crate) fn of_this_thread() -> Self {
+        Self { thread: gettid(), last: AtomicUsize::new(UNKNOWN), excluded: Mutex::new(None) }
     }
 
-    /// The calling thread is about to wake it up, and goes on itself. A hint: where it is
-    /// refused (one processor, or more than a [`CpuSet`] has room for) nothing changes.
-    pub(crate) fn keep_off(&self) {
+    /// Excludes the caller's processor: the caller is about to wake the thread, and goes on.
+    /// Where the kernel refuses it (one processor, or more than a [`CpuSet`] has room for),
+    /// nothing changes.
+    pub(crate) fn exclude_this_cpu(&self) {
         let Ok(here) = sched_getcpu() else { return };
         if here != self.last.load(Relaxed) {
             return;
         }
-        let mut kept = self.kept.lock();
+        let mut kept = self.excluded.lock();
         let Ok(now) = sched_getaffinity(self.thread) else { return };
         let all = match &*kept {
             Some(kept) if kept.rest == now => kept.all,
-            // Nobody, or somebody else has said since where it may run.
+            // Nothing is excluded, or the administrator has set the affinity since.
             _ => now,
         };
         let rest = without(&all, here);
         if set(self.thread, &rest) {
-            *kept = Some(Kept { all, rest });
+            *kept = Some(Excluded { all, rest });
         }
     }
 
-    /// It runs wherever it may again.
-    pub(crate) fn let_go(&self) {
-        let kept = self.kept.lock().take();
+    /// Gives the thread its whole affinity back.
+    pub(crate) fn restore(&self) {
+        let kept = self.excluded.lock().take();
         let Some(kept) = kept else { return };
         if sched_getaffinity(self.thread) == Ok(kept.rest) {
             set(self.thread, &kept.all);
         }
     }
 
-    /// The thread has done something here.
-    pub(crate) fn note(&self) {
-        self.last.store(sched_getcpu().unwrap_or(NOWHERE), Relaxed);
+    /// The thread notes the processor on which it runs.
+    pub(crate) fn note_cpu(&self) {
+        self.last.store(sched_getcpu().unwrap_or(UNKNOWN), Relaxed);
     }
 }
 
-#[allow(clippy::disallowed_methods)] // this is its place
+#[allow(clippy::disallowed_methods)] // the only file that sets an affinity
 fn set(thread: Pid, processors: &CpuSet) -> bool {
     nix::sched::sched_setaffinity(thread, processors).is_ok()
 }
 
 fn without(all: &CpuSet, processor: usize) -> CpuSet {
     let mut rest = *all;
-    // Beyond the set's room it is not in it.
+    // A processor beyond the set's room is not in the set.
     let _ = rest.unset(processor);
     rest
 }
@@ -106,33 +105,33 @@ mod tests {
         assert_eq!(processors(&without(&all, usize::MAX)), [1, 5, 70]);
     }
 
-    /// On a thread of its own: its processors change.
-    fn apart(f: impl FnOnce(Place, CpuSet) + Send + 'static) {
-        let body = || f(Place::here(), sched_getaffinity(gettid()).unwrap());
+    /// On a thread of its own, whose affinity changes.
+    fn apart(f: impl FnOnce(CpuAffinity, CpuSet) + Send + 'static) {
+        let body = || f(CpuAffinity::of_this_thread(), sched_getaffinity(gettid()).unwrap());
         std::thread::spawn(body).join().unwrap();
     }
 
     #[test]
     fn it_is_kept_off_the_callers_processor_until_it_is_let_go() {
         apart(|place, all| {
-            // Where else it could go only the machine knows.
-            place.note();
-            place.keep_off();
+            // It depends on the machine whether there is another processor.
+            place.note_cpu();
+            place.exclude_this_cpu();
             let now = sched_getaffinity(gettid()).unwrap();
-            match &*place.kept.lock() {
+            match &*place.excluded.lock() {
                 Some(kept) => assert!(kept.all == all && kept.rest == now && now != all),
                 None => assert_eq!(now, all),
             }
-            place.let_go();
+            place.restore();
             assert_eq!(sched_getaffinity(gettid()).unwrap(), all);
         });
     }
 
     #[test]
-    fn what_somebody_else_says_meanwhile_stands() {
+    fn an_affinity_that_the_administrator_sets_meanwhile_stands() {
         apart(|place, all| {
-            place.note();
-            place.keep_off();
+            place.note_cpu();
+            place.exclude_this_cpu();
             let rest = sched_getaffinity(gettid()).unwrap();
             let Some(off) = processors(&all).into_iter().find(|i| rest.is_set(*i) == Ok(false))
             else {
@@ -141,7 +140,7 @@ mod tests {
             let mut only = CpuSet::new();
             only.set(off).unwrap();
             assert!(set(gettid(), &only));
-            place.let_go();
+            place.restore();
             assert_eq!(sched_getaffinity(gettid()).unwrap(), only);
         });
     }
@@ -153,10 +152,10 @@ mod tests {
             let mut only = CpuSet::new();
             only.set(processors(&all)[0]).unwrap();
             assert!(set(gettid(), &only));
-            place.note();
-            place.keep_off();
+            place.note_cpu();
+            place.exclude_this_cpu();
             assert_eq!(sched_getaffinity(gettid()).unwrap(), only);
-            assert!(place.kept.lock().is_none());
+            assert!(place.excluded.lock().is_none());
         });
     }
 
@@ -164,9 +163,9 @@ mod tests {
     fn a_thread_that_ran_elsewhere_is_left_alone() {
         apart(|place, all| {
             place.last.store(CpuSet::count() + 1, Relaxed);
-            place.keep_off();
+            place.exclude_this_cpu();
             assert_eq!(sched_getaffinity(gettid()).unwrap(), all);
-            assert!(place.kept.lock().is_none());
+            assert!(place.excluded.lock().is_none());
         });
     }
 }

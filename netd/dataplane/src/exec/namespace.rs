@@ -1,8 +1,8 @@
 //! The only file that enters a network namespace.
 //!
-//! A thread enters by [`run_in`], which brings it home again whatever happens, or for
-//! good by [`enter_for_good`] (threads of a [`crate::Dataplane`] that works on another
-//! namespace than the process's, in tests).
+//! A thread enters one with [`run_in`], which brings it back whatever happens, or for the
+//! rest of its life with [`enter_for_good`] (in tests, where a [`crate::Dataplane`] works on
+//! another namespace than the process's).
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,13 +29,13 @@ const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 const OWN: &str = "/proc/thread-self/ns/net";
 
 thread_local! {
-    /// Where this thread belongs; opened at its first visit elsewhere.
+    /// The namespace to return to; opened when the thread enters another one first.
     static HOME: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
-    /// What this thread's and the process's own namespaces are; asked at the first need.
+    /// This thread's and the process's own namespaces; read when they are needed first.
     static OWN_IDS: Cell<Option<[NetnsId; 2]>> = const { Cell::new(None) };
 }
 
-/// A sandbox's network namespace, held open: it lives on while this does.
+/// A sandbox's network namespace, held open: the kernel keeps it as long as this lives.
 #[derive(Debug)]
 pub struct Netns {
     path: PathBuf,
@@ -44,9 +44,9 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Opens the namespace at `path`, whatever may be there: the path comes from a
-    /// caller, so it is first looked at without opening what it names (a FIFO would
-    /// block, a device could act on being opened).
+    /// Opens the namespace at `path`. The path comes from a caller, so netd looks at the file
+    /// before it opens it for reading: that would block on a FIFO, and could make a device do
+    /// something.
     ///
     /// # Errors
     /// `NetnsGone` when nothing is there, `NotANetns` for anything else than a network
@@ -99,7 +99,7 @@ impl Netns {
         Ok(Self { path: path.into(), id, fd: file.into() })
     }
 
-    /// The calling thread's own: the host's.
+    /// The calling thread's own, which is the host's.
     ///
     /// # Errors
     /// The system's.
@@ -108,12 +108,12 @@ impl Netns {
         Ok(Self { path: OWN.into(), id: identity(&file)?, fd: file.into() })
     }
 
-    /// Device and inode: what tells it from every other namespace while it is open.
+    /// Device and inode, which no other namespace has while this one is open.
     pub fn id(&self) -> NetnsId {
         self.id
     }
 
-    /// As given.
+    /// As it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -141,8 +141,8 @@ fn identity(file: &File) -> io::Result<NetnsId> {
     Ok(NetnsId { dev: metadata.dev(), inode: metadata.ino() })
 }
 
-/// Whether it is the process's or the thread's own. Neither changes by itself, and asking
-/// /proc takes as long as all the rest of [`Netns::open`].
+/// Whether it is the process's or the thread's own. Both are remembered: reading them from
+/// /proc takes as long as the rest of [`Netns::open`].
 fn is_own(id: NetnsId) -> io::Result<bool> {
     let own = match OWN_IDS.get() {
         Some(own) => own,
@@ -156,7 +156,7 @@ fn is_own(id: NetnsId) -> io::Result<bool> {
     Ok(own.contains(&id))
 }
 
-/// What a path that is no namespace is, in a word.
+/// The kind of file at a path that is no namespace.
 fn describe(file: &File) -> String {
     use std::os::unix::fs::FileTypeExt;
     let Ok(kind) = file.metadata().map(|m| m.file_type()) else { return "unreadable".into() };
@@ -170,8 +170,8 @@ fn describe(file: &File) -> String {
     name.into()
 }
 
-/// Runs `f` in the namespace `fd`. The thread is back home when this returns or panics.
-/// If it can't go home the process aborts: whatever it did next would happen in a
+/// Runs `f` in the namespace `fd`. The thread is back in its own when this returns or panics.
+/// If it can't go back the process aborts, because all its further work would happen in a
 /// sandbox instead of on the host.
 ///
 /// # Errors
@@ -220,7 +220,7 @@ pub(crate) fn go_home(home: Option<Arc<OwnedFd>>) -> Result<(), DataplaneError> 
     }
 }
 
-/// The calling thread's namespace, to be handed to [`enter_for_good`] on another.
+/// The calling thread's namespace, for [`enter_for_good`] on another thread.
 ///
 /// # Errors
 /// The system's.

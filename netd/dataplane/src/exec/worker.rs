@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{cpu_affinity::Place, namespace::go_home};
+use super::{cpu_affinity::CpuAffinity, namespace::go_home};
 use crate::DataplaneError;
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -17,7 +17,7 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 #[derive(Debug)]
 pub(crate) struct Worker<S> {
     name: &'static str,
-    place: Arc<Place>,
+    affinity: Arc<CpuAffinity>,
     /// See [`Worker::helping`].
     helps: bool,
     jobs: mpsc::Sender<Job<S>>,
@@ -25,7 +25,7 @@ pub(crate) struct Worker<S> {
 
 impl<S> Clone for Worker<S> {
     fn clone(&self) -> Self {
-        Self { place: self.place.clone(), jobs: self.jobs.clone(), ..*self }
+        Self { affinity: self.affinity.clone(), jobs: self.jobs.clone(), ..*self }
     }
 }
 
@@ -42,26 +42,26 @@ impl<S: 'static> Worker<S> {
         let (jobs, queue) = mpsc::channel::<Job<S>>();
         let (made, ready) = mpsc::channel();
         let body = move || {
-            let place = Arc::new(Place::here());
+            let affinity = Arc::new(CpuAffinity::of_this_thread());
             let state = go_home(home).and_then(|()| make());
             let mut state = match state {
                 Ok(state) => state,
                 Err(e) => return drop(made.send(Err(e))),
             };
-            if made.send(Ok(place.clone())).is_err() {
+            if made.send(Ok(affinity.clone())).is_err() {
                 return;
             }
             while let Ok(job) = queue.recv() {
                 job(&mut state);
-                place.note();
+                affinity.note_cpu();
             }
         };
         thread::Builder::new()
             .name(name.into())
             .spawn(body)
             .map_err(|e| failed(format!("starting the thread {name}"), e))?;
-        let place = ready.recv().map_err(|_| gone(name))??;
-        Ok(Self { name, place, helps: false, jobs })
+        let affinity = ready.recv().map_err(|_| gone(name))??;
+        Ok(Self { name, affinity, helps: false, jobs })
     }
 
     /// Its jobs run on another processor than their callers, who go on meanwhile.
@@ -69,7 +69,7 @@ impl<S: 'static> Worker<S> {
         Self { helps: true, ..self }
     }
 
-    /// Queues a job; it runs even if nobody waits for its answer any more.
+    /// Queues a job; it runs even if the caller goes away before the answer.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
@@ -80,30 +80,30 @@ impl<S: 'static> Worker<S> {
         wait.await.map_err(|_| gone(self.name))?
     }
 
-    /// As [`Worker::call`] from another worker's thread: wait on what this returns.
+    /// As [`Worker::call`], for another worker's thread, which has to wait on the result.
     pub(crate) fn begin<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> Result<T, DataplaneError> + Send + 'static,
     ) -> Pending<T> {
         let (answer, wait) = mpsc::sync_channel(1);
         let job: Job<S> = Box::new(move |state| drop(answer.send(job(state))));
-        // A dead worker drops `answer`, and the wait says so.
+        // A dead worker drops `answer`, and the wait returns an error.
         drop(self.send(job));
-        Pending { name: self.name, place: self.place.clone(), wait }
+        Pending { name: self.name, affinity: self.affinity.clone(), wait }
     }
 
     fn send(&self, job: Job<S>) -> Result<(), DataplaneError> {
         if self.helps {
-            self.place.keep_off();
+            self.affinity.exclude_this_cpu();
         }
         self.jobs.send(job).map_err(|_| gone(self.name))
     }
 }
 
-/// A job on its way on another worker.
+/// A job that another worker does.
 pub(crate) struct Pending<T> {
     name: &'static str,
-    place: Arc<Place>,
+    affinity: Arc<CpuAffinity>,
     wait: mpsc::Receiver<Result<T, DataplaneError>>,
 }
 
@@ -113,8 +113,8 @@ impl<T> Pending<T> {
         if let Ok(done) = self.wait.try_recv() {
             return done;
         }
-        // This processor is about to be free.
-        self.place.let_go();
+        // This thread only waits from here on.
+        self.affinity.restore();
         self.wait.recv().map_err(|_| gone(self.name))?
     }
 }

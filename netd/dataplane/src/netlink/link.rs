@@ -13,6 +13,9 @@ use rtnetlink::{LinkBridge, LinkIfb, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use super::missing;
 use netd_domain::{BridgeWiring, IfName, Mac, Wiring};
 
+/// Offset of the attributes in a link message.
+pub(crate) const LINK_ATTRIBUTES: usize = 16;
+
 /// Which link a request is about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LinkId<'a> {

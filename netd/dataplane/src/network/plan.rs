@@ -1,4 +1,4 @@
-//! From what a network's bridge has to be and what is there to the steps between.
+//! Compares a network's bridge with the kernel's state, and names the steps between them. Pure.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{DataplaneError, Repair, RepairKind, endpoint::observed::ActualLink};
 use netd_domain::{BridgeWiring, IfName, NetworkWiring};
 
-/// What is there of a network's bridge.
+/// The kernel's state of a network's bridge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActualNetwork {
     /// The device with the bridge's name.
@@ -29,8 +29,9 @@ pub enum NetworkOp {
     Address(IpNet),
 }
 
-/// A bridge's MTU follows its ports' until it is *changed* by hand: being made with the
-/// right one does not count, nor does setting it to what it is.
+/// The MTU with which a bridge is made. The kernel lets a bridge's MTU follow its ports' until
+/// a request changes it: to make it with the right one does not count, nor does to set the
+/// value that it has.
 pub const fn provisional_mtu(mtu: u32) -> u32 {
     const USUAL: u32 = 1500;
     if mtu == USUAL { USUAL - 1 } else { USUAL }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_is_made_adopted_or_mended() {
+    fn a_bridge_is_made_adopted_or_repaired() {
         let network = network();
         let gateway = "10.88.0.1/16".parse().unwrap();
         let made = plan_network(&network, &ActualNetwork::default()).unwrap();

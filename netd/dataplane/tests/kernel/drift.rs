@@ -1,4 +1,4 @@
-//! What somebody else changes is heard within a second.
+//! Changes by others are reported as drift within a second.
 
 use std::sync::Arc;
 

@@ -49,10 +49,10 @@ async fn the_newest_of_many_sandboxes_has_the_lowest_id() {
 
     // A pair that stays on the host gives the host's own namespace none.
     let before = of_host(&bed.host);
-    let mut handed = on_route(6);
-    let key = EndpointKey { sandbox: "routed-6".parse().unwrap(), ifname: handed.ifname };
-    handed.ifname = key.staging_ifname();
-    bed.dataplane.prepare(Arc::new(handed)).await.unwrap();
+    let mut pending = on_route(6);
+    let key = EndpointKey { sandbox: "routed-6".parse().unwrap(), ifname: pending.ifname };
+    pending.ifname = key.staging_ifname();
+    bed.dataplane.prepare(Arc::new(pending)).await.unwrap();
     assert_eq!(of_host(&bed.host), before);
 
     // Another process goes on below what it finds.

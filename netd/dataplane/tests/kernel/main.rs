@@ -4,9 +4,9 @@
 mod bed;
 mod drift;
 mod ids;
-mod mending;
 mod nodes;
 mod overlay;
 mod overlay_questions;
 mod paths;
+mod repair;
 mod wiring;

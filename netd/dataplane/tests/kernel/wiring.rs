@@ -191,14 +191,14 @@ async fn two_hundred_attaches_at_once_all_work_and_leave_together() {
         bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     }
     let links = bed.dataplane.host_links().await.unwrap();
-    assert!(links.len() == 200 && links.iter().all(|l| l.parked), "{links:?}");
+    assert!(links.len() == 200 && links.iter().all(|l| l.detached), "{links:?}");
     bed.dataplane.delete_detached().await.unwrap();
     assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
     assert!(pods.iter().all(|(pod, _)| pod.run("ip", "link show dev eth0").is_err()));
 }
 
 #[tokio::test]
-async fn an_endpoint_comes_back_while_its_old_link_is_parked() {
+async fn an_endpoint_comes_back_while_its_old_link_is_detached() {
     let bed = Bed::new().await;
     let wiring = Arc::new(on_bridge(5));
     let pod = bed.attach(&wiring).await;
@@ -222,7 +222,7 @@ async fn parking_and_reaping_what_is_not_there_is_fine() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_process_left_parked_is_reaped() {
+async fn links_that_an_earlier_process_detached_are_deleted() {
     let bed = Bed::new().await;
     let wirings: Vec<_> = (2..102).map(|n| Arc::new(on_route(n))).collect();
     let mut pods = Vec::new();
@@ -231,7 +231,7 @@ async fn what_an_earlier_process_left_parked_is_reaped() {
         bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     }
     let (later, _drift) = bed.another();
-    assert_eq!(later.host_links().await.unwrap().iter().filter(|l| l.parked).count(), 100);
+    assert_eq!(later.host_links().await.unwrap().iter().filter(|l| l.detached).count(), 100);
     later.delete_detached().await.unwrap();
     assert_eq!(later.host_links().await.unwrap(), vec![]);
 }
@@ -252,7 +252,7 @@ async fn a_limiting_device_whose_pod_is_gone_is_a_stray() {
 }
 
 #[tokio::test]
-async fn an_attach_that_nobody_waits_for_is_finished_all_the_same() {
+async fn an_attach_is_finished_although_its_caller_went_away() {
     let bed = Bed::new().await;
     let mut left = Vec::new();
     // The threads may be done before the first look; of a few attaches one is left waiting.

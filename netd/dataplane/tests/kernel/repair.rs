@@ -1,4 +1,4 @@
-//! Every kind of damage is found and mended.
+//! Every kind of damage is found and repaired.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::bed::{Bed, Space, ip, on_bridge, on_route, reaches};
 
 /// Does the damage, expects it to be found, repairs, expects repairs of `kind`, and
 /// that nothing differs any more.
-async fn mends(bed: &Bed, pod: &Space, wiring: &Arc<Wiring>, damage: &str, kind: RepairKind) {
+async fn repairs(bed: &Bed, pod: &Space, wiring: &Arc<Wiring>, damage: &str, kind: RepairKind) {
     let damage = damage.replace("HOST", wiring.host_ifname.as_str());
     match damage.strip_prefix("pod: ") {
         Some(line) => pod.ip(line),
@@ -25,7 +25,7 @@ async fn mends(bed: &Bed, pod: &Space, wiring: &Arc<Wiring>, damage: &str, kind:
 }
 
 #[tokio::test]
-async fn damage_to_a_bridged_pod_is_mended() {
+async fn damage_to_a_bridged_pod_is_repaired() {
     let bed = Bed::new().await;
     let (wiring, other) = (Arc::new(on_bridge(5)), Arc::new(on_bridge(6)));
     let (pod, peer) = (bed.attach(&wiring).await, bed.attach(&other).await);
@@ -49,7 +49,7 @@ async fn damage_to_a_bridged_pod_is_mended() {
         ("pod: route del default", RepairKind::Route),
         ("pod: -6 route del default", RepairKind::Route),
     ] {
-        mends(&bed, &pod, &wiring, damage, kind).await;
+        repairs(&bed, &pod, &wiring, damage, kind).await;
         for v6 in [false, true] {
             assert!(reaches(&pod, ip(&wiring, v6), &peer, ip(&other, v6)), "{damage}");
         }
@@ -57,7 +57,7 @@ async fn damage_to_a_bridged_pod_is_mended() {
 }
 
 #[tokio::test]
-async fn damage_to_a_routed_pod_is_mended() {
+async fn damage_to_a_routed_pod_is_repaired() {
     let bed = Bed::new().await;
     let (wiring, other) = (Arc::new(on_route(5)), Arc::new(on_route(6)));
     let (pod, peer) = (bed.attach(&wiring).await, bed.attach(&other).await);
@@ -77,7 +77,7 @@ async fn damage_to_a_routed_pod_is_mended() {
         ("pod: neigh del 169.254.1.1 dev eth0", RepairKind::Neighbour),
         ("pod: neigh replace 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0", RepairKind::Neighbour),
     ] {
-        mends(&bed, &pod, &wiring, damage, kind).await;
+        repairs(&bed, &pod, &wiring, damage, kind).await;
         for v6 in [false, true] {
             assert!(reaches(&pod, ip(&wiring, v6), &peer, ip(&other, v6)), "{damage}");
         }
@@ -131,7 +131,7 @@ async fn a_bridge_keeps_its_mtu_whatever_its_ports_have() {
 }
 
 #[tokio::test]
-async fn damage_to_a_bridge_is_mended_and_a_right_one_adopted() {
+async fn damage_to_a_bridge_is_repaired_and_a_right_one_adopted() {
     let bed = Bed::new().await;
     for damage in [
         "link set cni0 down",
@@ -183,7 +183,7 @@ async fn repair_makes_an_endpoint_of_which_nothing_is_there() {
 }
 
 #[tokio::test]
-async fn bandwidth_limits_are_there_and_mended_and_leave_with_the_endpoint() {
+async fn bandwidth_limits_are_made_and_repaired_and_leave_with_the_endpoint() {
     let bed = Bed::new().await;
     let mut wiring = on_bridge(5);
     wiring.bandwidth = Bandwidth {
