@@ -32,7 +32,6 @@ pub const KNOWN: &[(&str, &[&str])] = &[
         ],
     ),
     ("netd-cni", &["src/bare/main.rs", "src/bare/start.rs", "src/error.rs", "src/refusal.rs"]),
-    ("netd-domain", &["src/endpoint.rs", "src/wiring.rs"]),
     (
         "netd-store",
         &[
