@@ -19,10 +19,10 @@ pub struct Bandwidth {
 
 impl Bandwidth {
     /// The kernel's token bucket counts its burst in 32 bits of bytes.
-    pub const MAX_BURST: u64 = (u32::MAX as u64) * 8;
+    const MAX_BURST: u64 = (u32::MAX as u64) * 8;
 
     /// Rates are 8 bits a second or more; a rate has a burst, of at most
-    /// [`Self::MAX_BURST`], and no burst is without a rate.
+    /// 2^35 - 8 bits, and no burst is without a rate.
     ///
     /// # Errors
     /// `ingress_rate`, `ingress_burst`, `egress_rate`, `egress_burst`.

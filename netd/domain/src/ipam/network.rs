@@ -190,8 +190,8 @@ impl NetworkAllocator {
         self.pool_of(ip).is_some()
     }
 
-    /// Whether `ip` is in use, be it one of the pools' or not.
-    pub fn is_used(&self, ip: IpAddr) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_used(&self, ip: IpAddr) -> bool {
         self.foreign.contains(&ip) || self.pools.iter().any(|p| p.is_used(ip))
     }
 
