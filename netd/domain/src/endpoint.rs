@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{EndpointKey, NetnsId, NetworkName},
-    stored_netns,
+    record_format,
     wiring::{PodSide, Route, Wiring},
 };
 
@@ -61,11 +61,11 @@ pub struct Endpoint {
     pub phase: Phase,
     /// Path of the sandbox's network namespace, absolute; `None`: it is in no sandbox, which
     /// only an endpoint of the container network model can be.
-    #[serde(with = "stored_netns::path")]
+    #[serde(with = "record_format::path")]
     pub netns_path: Option<PathBuf>,
     /// Identity of that namespace; with `netns_path`, the fence against another sandbox of
     /// the same id. `None`: netd has not seen the pod's side in a sandbox yet.
-    #[serde(with = "stored_netns::id")]
+    #[serde(with = "record_format::id")]
     pub netns: Option<NetnsId>,
     /// The path did not lead netd to the namespace: a hook in PID or mount namespaces of
     /// its own gave it, and the namespace as a descriptor. netd can't enter it again by
@@ -74,6 +74,7 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub path_is_foreign: bool,
     /// What the kernel has to hold.
+    #[serde(with = "record_format::shared")]
     pub wiring: Arc<Wiring>,
     /// The caller asked for this MTU: it does not follow the network's.
     #[serde(default)]

@@ -14,8 +14,8 @@ pub mod network;
 pub mod overlay;
 pub mod pool;
 pub mod port_mapping;
+mod record_format;
 pub mod stored;
-mod stored_netns;
 pub mod wiring;
 
 pub use attach::AttachSpec;

@@ -1,5 +1,7 @@
-//! How a record says that an endpoint is in no sandbox: an empty path, and an identity of
-//! zeros. Records of earlier releases do so, and earlier releases read those of this one.
+//! The JSON form of some fields of an endpoint's record.
+//!
+//! A record says with an empty path and an identity of zeros that its endpoint is in no
+//! sandbox. Earlier releases wrote it so, and they have to read what this one writes.
 
 /// Serde of [`super::Endpoint::netns_path`].
 pub(crate) mod path {
@@ -45,5 +47,25 @@ pub(crate) mod id {
     ) -> Result<Option<NetnsId>, D::Error> {
         let id = NetnsId::deserialize(deserializer)?;
         Ok((id != NONE).then_some(id))
+    }
+}
+
+/// Serde of [`super::Endpoint::wiring`].
+pub(crate) mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
     }
 }
