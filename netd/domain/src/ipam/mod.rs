@@ -22,5 +22,4 @@ mod tests;
 pub use error::{Family, IpamError, PoolUsage};
 pub use network::{Allocation, NetworkAllocator};
 #[cfg(test)]
-pub(crate) use pool::MAX_FREED;
-pub(crate) use pool::PoolAllocator;
+pub(crate) use pool::{MAX_FREED, PoolAllocator};
