@@ -253,7 +253,7 @@ impl Node {
         let recorded = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
         let known: HashSet<&IfName> = recorded.chain(&refused.devices).collect();
         let mut removed = 0;
-        for link in links.iter().filter(|l| !l.parked && !known.contains(&l.ifname)) {
+        for link in links.iter().filter(|l| !l.detached && !known.contains(&l.ifname)) {
             match self.dataplane.remove_stray(&link.ifname).await {
                 Ok(()) => {
                     tracing::warn!(link = %link.ifname, "removed link {}: no record mentions it", link.ifname);
@@ -263,7 +263,7 @@ impl Node {
                     "link {}, which no record mentions, can't be removed: {error}", link.ifname),
             }
         }
-        if links.iter().any(|l| l.parked)
+        if links.iter().any(|l| l.detached)
             && let Err(error) = self.dataplane.delete_detached().await
         {
             tracing::warn!(%error, "links that an earlier netd detached can't be removed: {error}");
