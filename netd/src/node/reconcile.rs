@@ -313,7 +313,7 @@ impl Node {
     pub(super) async fn has_host_link(&self, endpoint: &Endpoint) -> Result<bool> {
         let links = self.dataplane.host_links().await?;
         let own = &endpoint.wiring.host_ifname;
-        Ok(links.iter().any(|link| link.ifname == *own && !link.parked))
+        Ok(links.iter().any(|link| link.ifname == *own && !link.detached))
     }
 
     /// Compares an endpoint with the kernel, changing nothing. `asked`: the namespace that
