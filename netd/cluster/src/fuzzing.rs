@@ -1,4 +1,4 @@
-//! For fuzzing: what somebody else may have written into etcd, and what is made of it.
+//! For fuzzing: hostile values in etcd, and how they are read.
 
 use super::{
     Identity, Lease, Local, Subnets, Underlay,

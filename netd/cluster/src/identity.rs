@@ -10,8 +10,18 @@ use std::{
 
 use x25519_dalek::StaticSecret;
 
-use super::Identity;
 use netd_domain::{Mac, overlay::SecretKey};
+
+/// Keys and addresses that peers know this node by.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// MAC of `flannel.<VNI>`.
+    pub vtep_v4: Mac,
+    /// MAC of `flannel-v6.<VNI>`.
+    pub vtep_v6: Mac,
+    /// WireGuard's.
+    pub wireguard: SecretKey,
+}
 
 /// In the state directory; for root's eyes only.
 const FILE: &str = "overlay-identity.json";

@@ -1,4 +1,4 @@
-//! An endpoint as every node of the cluster can read it. Pure.
+//! An endpoint's record in etcd, which every node of the cluster can read. Pure.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use netd_domain::Endpoint;
 
 /// The record of one address under netd's own prefix: which pod has it, and where.
-/// Bound to its node's lease. What it says is shown to people and nothing is done by it.
+/// Bound to its node's lease. It is shown to people; no decision depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// The node's name.
@@ -20,7 +20,7 @@ pub struct Published {
     pub network: String,
     /// All addresses of the endpoint.
     pub addresses: Vec<IpAddr>,
-    /// The pod's namespace, name and uid; empty where nobody said.
+    /// The pod's namespace, name and uid; empty where the runtime did not say.
     #[serde(default)]
     pub namespace: String,
     /// See `namespace`.

@@ -15,7 +15,7 @@ use netd_cluster::{
     membership::{DEFAULT_HOLD, Membership, MembershipOptions},
 };
 use netd_store::{
-    Store, StoreError,
+    StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls},
     keys::ClusterKeys,
 };
@@ -39,7 +39,6 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
     let store = EtcdStore::open(options(&settings.etcd)?)?;
     node.metrics().external().watch_etcd(store.metrics());
-    let store: Arc<dyn Store> = store;
     let options = MembershipOptions {
         keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),
         state_dir: config.state_dir.join("overlay"),

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::health::Health;
 use crate::metrics::Metrics;
 use netd_store::{
-    Change, Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch, keys,
+    Change, Entry, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch, keys,
     rules::Class,
 };
 
@@ -105,17 +105,5 @@ impl Store for InstrumentedStore {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.inner.watch(prefix, after).await
-    }
-
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        self.inner.grant(ttl).await
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.keep_alive(lease).await
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.revoke(lease).await
     }
 }

@@ -74,7 +74,7 @@ impl ClusterKeys {
         format!("{}/", self.flannel)
     }
 
-    /// The cluster's configuration; somebody else writes it.
+    /// The cluster's configuration; netd only reads it.
     pub fn config(&self) -> String {
         format!("{}/config", self.flannel)
     }

@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Change, Compare, StoreError, Txn, keys};
+use crate::{
+    error::StoreError,
+    keys,
+    txn::{Change, Txn},
+};
 
 /// Longest key, bytes.
 pub const KEY_MOST: usize = 4096;
@@ -23,24 +27,6 @@ impl Class {
     /// The class of a key, by its prefix.
     pub fn of(key: &str) -> Self {
         if key.starts_with(keys::VOLATILE) { Self::Volatile } else { Self::Durable }
-    }
-}
-
-impl Change {
-    /// The key that is changed.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
-        }
-    }
-}
-
-impl Compare {
-    /// The key that is looked at.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Absent(key) | Self::Unchanged(key, _) | Self::Present(key) => key,
-        }
     }
 }
 
@@ -113,6 +99,7 @@ fn shown(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Compare;
 
     fn put(key: &str, len: usize, lease: i64) -> Change {
         Change::Put { key: key.into(), value: vec![0; len], lease }

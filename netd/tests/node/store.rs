@@ -1,15 +1,12 @@
 //! A store that fails when told to.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::SeqCst},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering::SeqCst},
 };
 
 use async_trait::async_trait;
-use netd_store::{Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch};
+use netd_store::{Entry, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch};
 
 /// Which commits fail: shared by all stores of a bed.
 #[derive(Debug, Default)]
@@ -69,17 +66,5 @@ impl Store for Failing {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
         self.inner.watch(prefix, after).await
-    }
-
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        self.inner.grant(ttl).await
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.keep_alive(lease).await
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.revoke(lease).await
     }
 }

@@ -74,7 +74,7 @@ impl FdStore {
     }
 
     /// Lets go of everything that was kept and that no tunnel has taken: a socket that
-    /// nobody reads would still get its share of the datagrams.
+    /// no thread reads would still get its share of the datagrams.
     pub fn settle(&self) {
         let left: Vec<String> = self.kept.lock().drain().map(|(name, _)| name).collect();
         left.iter().for_each(|name| self.forget(name));
@@ -96,6 +96,6 @@ fn store(name: &str, fd: &impl AsFd) {
 
 fn tell(state: &[NotifyState<'_>], fds: &[std::os::fd::BorrowedFd<'_>]) {
     if let Err(error) = sd_notify::notify_with_fds(state, fds) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 
-/// Nobody but the owner.
+/// Read and write for the owner only.
 const MODE: u32 = 0o600;
 
 /// Why the socket could not be made.
@@ -89,7 +89,11 @@ pub fn accept(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStrea
         match stream.peer_cred() {
             Ok(peer) if peer.uid() == 0 || peer.uid() == own => Some(Ok(stream)),
             Ok(peer) => {
-                tracing::warn!(uid = peer.uid(), pid = peer.pid(), "a stranger was turned away");
+                tracing::warn!(
+                    uid = peer.uid(),
+                    pid = peer.pid(),
+                    "rejected a connection: only root and this process's own user may connect"
+                );
                 None
             }
             Err(error) => {

@@ -84,9 +84,9 @@ async fn serve(args: Args, inherited: Vec<(String, OwnedFd)>) -> Result<(), Erro
     Ok(())
 }
 
-/// Not run by systemd: nobody to tell.
+/// Without systemd this does nothing.
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }

@@ -90,7 +90,7 @@ impl Manager {
                 self.save(&tunnels);
                 return changed.map_err(Error::from);
             }
-            tracing::warn!(device, "the device was removed by somebody; it is made again");
+            tracing::warn!(device, "the device was removed; making it again");
             peers = tunnel.peers().clone();
             tunnels.remove(&device);
             self.fd_store.forget_tun(&device, self.queues);

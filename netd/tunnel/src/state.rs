@@ -1,4 +1,4 @@
-//! What is remembered, so that a process that was killed comes back alone.
+//! The saved state, from which a process that was killed restores its tunnels without netd.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use netd_api::tunnel::v1 as pb;
 use prost::Message as _;
 
-/// The file. It holds private keys: nobody but its owner reads it.
+/// The file. It holds private keys: only its owner can read it.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use netd_store::{
-    Store as _, StoreError,
+    LeaseStore as _, Store as _, StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls, Rpc},
 };
 use testbed::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use netd_store::{
-    Store,
+    LeaseStore, Store,
     conformance::{self, Subject},
 };
 use testbed::{block_on, case, etcd::EtcdCluster};
@@ -32,7 +32,10 @@ impl Subject for OnEtcd {
 fn conforms(members: usize) -> Result<()> {
     case(|bed| {
         let cluster = EtcdCluster::start(&bed.directory().join("etcd"), members)?;
-        block_on(conformance::run(&OnEtcd { cluster }));
+        let subject = OnEtcd { cluster };
+        block_on(conformance::run(&subject));
+        let store: Arc<dyn LeaseStore> = super::open(&subject.cluster)?;
+        block_on(conformance::run_leases(&store));
         Ok(())
     })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netd_store::{
-    Store as _, StoreError, WatchUpdate,
+    LeaseStore as _, Store as _, StoreError, WatchUpdate,
     etcd::{EtcdOptions, EtcdStore, Rpc},
 };
 use testbed::{

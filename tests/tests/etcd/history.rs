@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netd_store::{
-    Change, Compare, Event, Store as _, StoreError, Txn, TxnOutcome, WatchUpdate,
+    Change, Compare, Event, LeaseStore as _, Store as _, StoreError, Txn, TxnOutcome, WatchUpdate,
     etcd::{EtcdOptions, EtcdStore},
 };
 use testbed::{

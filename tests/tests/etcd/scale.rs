@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use netd_store::{Change, Store as _, Txn, etcd::Rpc};
+use netd_store::{Change, LeaseStore as _, Store as _, Txn, etcd::Rpc};
 use testbed::{block_on, case, etcd::EtcdCluster};
 
 use super::open;

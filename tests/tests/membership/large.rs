@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use netd_cluster::flannel;
 use netd_store::{
-    Change, Store, Txn,
+    Change, LeaseStore as _, Store as _, Txn,
     etcd::{EtcdOptions, EtcdStore, Rpc},
     keys::ClusterKeys,
 };

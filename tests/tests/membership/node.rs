@@ -13,7 +13,7 @@ use netd_cluster::{
     membership::{Membership, MembershipOptions, PeerUpdate, Update},
 };
 use netd_store::{
-    Store,
+    LeaseStore,
     etcd::{EtcdOptions, EtcdStore},
     keys::ClusterKeys,
 };
@@ -64,7 +64,7 @@ impl Node {
             pod_cidr: None,
             previous: None,
         };
-        let shared: Arc<dyn Store> = store.clone();
+        let shared: Arc<dyn LeaseStore> = store.clone();
         let (membership, mut updates) = Membership::start(shared, options).await?;
         membership.announce(attrs(&format!("192.0.2.{n}"))?);
         let told = Arc::new(Mutex::new(Told::default()));

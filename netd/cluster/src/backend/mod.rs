@@ -11,6 +11,7 @@ mod command;
 mod extension;
 mod host_gw;
 mod ipip;
+mod plan;
 mod reach;
 mod udp;
 mod vxlan;
@@ -19,82 +20,14 @@ mod wireguard;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::{BackendConfig, Lease, LeaseAttrs, Local};
-use netd_domain::overlay::{OverlayDevice, OverlayObject, TunnelDevice, TunnelPeer};
+use crate::BackendConfig;
 
-pub use command::Command;
-pub use extension::pre_startup;
-
-/// What one lease takes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PeerPlan {
-    /// In the kernel. Two leases may need the same object.
-    pub objects: Vec<OverlayObject>,
-    /// In a tunnel. Leases of one node give peers of one name, to be put together.
-    pub tunnels: Vec<TunnelPeer>,
-    /// The operator's commands.
-    pub commands: Option<PeerCommands>,
-}
-
-/// What to run about one lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerCommands {
-    /// When it comes into force.
-    pub add: Option<Command>,
-    /// When it ends, or becomes another.
-    pub remove: Option<Command>,
-}
-
-/// What this node itself takes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LocalPlan {
-    /// In the order they are made.
-    pub devices: Vec<OverlayDevice>,
-    /// Of the tunnel process; each has a device of kind tun.
-    pub tunnels: Vec<TunnelDevice>,
-    /// Routes for the whole cluster, blackholes.
-    pub objects: Vec<OverlayObject>,
-    /// Bytes: the most that fits into the overlay, in the worse of the two families.
-    pub mtu: u32,
-    /// To be run once this node has its subnet (extension's `PostStartupCommand`).
-    pub post_startup: Option<Command>,
-}
-
-/// Why a lease can't be routed to, with the field, its value and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct PeerProblem {
-    /// `BackendType`, `BackendData.VtepMAC`, `PublicIP`, ...
-    pub field: &'static str,
-    /// What is wrong.
-    pub problem: String,
-}
-
-impl PeerProblem {
-    /// A problem with a field.
-    pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        Self { field, problem: problem.into() }
-    }
-}
-
-/// Carries packets between nodes.
-pub trait Backend: std::fmt::Debug + Send + Sync {
-    /// What peers have to know of this node.
-    fn announce(&self, local: &Local) -> LeaseAttrs;
-
-    /// What this node takes, whoever its peers are.
-    ///
-    /// # Errors
-    /// What is missing on this node (a public address of a family, an MTU too small).
-    fn local(&self, local: &Local) -> Result<LocalPlan, PeerProblem>;
-
-    /// What it takes to reach a peer's subnets. Families that the cluster doesn't have
-    /// are left out.
-    ///
-    /// # Errors
-    /// The lease can't be routed to; it holds up no other.
-    fn peer(&self, local: &Local, lease: &Lease) -> Result<PeerPlan, PeerProblem>;
-}
+pub use self::{
+    command::Command,
+    extension::pre_startup,
+    plan::{Backend, LocalPlan, PeerCommands, PeerPlan},
+};
+pub use crate::peer_problem::PeerProblem;
 
 /// The backend that a cluster's configuration asks for.
 pub fn backend(config: &BackendConfig) -> Box<dyn Backend> {

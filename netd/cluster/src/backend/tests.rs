@@ -2,13 +2,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::*;
 use crate::{
-    Family, Identity, Subnets, Underlay,
+    Family, Identity, Lease, Local, Subnets, Underlay,
     flannel::{config, key, value},
 };
 use netd_domain::{
     IfName,
     overlay::{
-        DeviceKind, Hop, OverlayRoute, SecretKey, TunnelKind, UdpPeer, VxlanDevice, WireguardPeer,
+        DeviceKind, Hop, OverlayDevice, OverlayObject, OverlayRoute, SecretKey, TunnelKind,
+        TunnelPeer, UdpPeer, VxlanDevice, WireguardPeer,
     },
 };
 

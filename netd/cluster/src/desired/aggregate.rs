@@ -1,4 +1,4 @@
-//! What the leases in force take together: objects counted, tunnel peers merged by name.
+//! The objects of all leases in force, counted, and their tunnel peers, merged by name.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -8,14 +8,14 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Delta;
+use super::delta::Delta;
 use crate::backend::{Command, PeerCommands, PeerPlan};
 use netd_domain::{
     IfName,
     overlay::{OverlayObject, TunnelPeer, TunnelPeerName, WireguardPeer},
 };
 
-/// All of it.
+/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Aggregate {
     objects: HashMap<OverlayObject, u32>,
@@ -36,7 +36,7 @@ impl Merged {
     }
 }
 
-/// What was touched, and what it was before.
+/// The state before a change of everything that the change touches.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     objects: HashMap<OverlayObject, bool>,
@@ -74,7 +74,7 @@ impl Aggregate {
         self.commands.values().filter_map(|c| c.add.as_ref())
     }
 
-    /// A lease comes into force.
+    /// Adds a lease that comes into force.
     pub(super) fn add(&mut self, key: &Arc<str>, plan: &PeerPlan, changes: &mut Changes) {
         for object in &plan.objects {
             let count = self.objects.entry(object.clone()).or_default();
@@ -96,7 +96,7 @@ impl Aggregate {
         }
     }
 
-    /// A lease is no longer in force.
+    /// Removes a lease that is no longer in force.
     pub(super) fn remove(&mut self, key: &str, plan: &PeerPlan, changes: &mut Changes) {
         for object in &plan.objects {
             let Some(count) = self.objects.get_mut(object) else { continue };
@@ -132,7 +132,7 @@ impl Aggregate {
         }
     }
 
-    /// What is different now.
+    /// The difference to the state before the changes.
     pub(super) fn delta(&self, changes: Changes, kernel_wireguard: bool) -> Delta {
         let mut delta = Delta::default();
         for (object, before) in changes.objects {

@@ -1,10 +1,11 @@
-//! What this node has to hold for the overlay, kept up to date lease by lease. Pure.
+//! The overlay state that this node needs, kept up to date lease by lease. Pure.
 //!
 //! Leases have an order: that of their last change. A lease that contradicts an earlier
 //! one which is in force is a problem and waits for that one to go; no other lease is affected.
 //! So the outcome depends on the leases and their order alone, not on how they came.
 
 mod aggregate;
+mod delta;
 mod resources;
 
 #[cfg(test)]
@@ -23,28 +24,9 @@ use super::{
     backend::{Backend, Command, LocalPlan, PeerPlan, PeerProblem, backend},
 };
 use aggregate::{Aggregate, Changes};
-use netd_domain::overlay::{OverlayChange, OverlayState, TunnelPeer, TunnelPeerName};
+pub use delta::Delta;
+use netd_domain::overlay::{OverlayState, TunnelPeer};
 use resources::{LeaseResources, Rank, ResourceIndex, Verdict};
-
-/// What follows from one change.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// For the kernel.
-    pub kernel: OverlayChange,
-    /// For the tunnel process, in one call with the next: each peer whole.
-    pub tunnels_set: Vec<TunnelPeer>,
-    /// For the tunnel process.
-    pub tunnels_removed: Vec<TunnelPeerName>,
-    /// The operator's commands (extension), to be run in this order.
-    pub commands: Vec<Command>,
-}
-
-impl Delta {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// Everything this node has to hold for the overlay.
 #[derive(Debug)]
@@ -58,13 +40,13 @@ pub struct Desired {
     next: Rank,
     resources: ResourceIndex,
     aggregate: Aggregate,
-    /// Whom a lease keeps waiting.
+    /// Leases blocked by each lease.
     waiting: BTreeMap<Rank, BTreeSet<Rank>>,
     /// Values that could not be read; what the keys said before stays in force.
     refused: BTreeMap<Arc<str>, PeerProblem>,
 }
 
-/// This node in the order: before everyone.
+/// This node's rank: before every lease.
 const OWN: Rank = 0;
 
 #[derive(Debug)]
@@ -86,7 +68,7 @@ enum LeaseState {
     Waits { on: Rank, problem: PeerProblem },
 }
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState<'a> {
     /// One of this node's own.
@@ -97,12 +79,12 @@ pub enum PeerState<'a> {
     Problem(&'a PeerProblem),
 }
 
-/// A lease and how it stands.
+/// A lease and its state.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer<'a> {
     /// As last read.
     pub lease: &'a Lease,
-    /// How it stands.
+    /// Its state.
     pub state: PeerState<'a>,
     /// Why the present value of its key can't be read; `lease` is what it said before.
     pub refused: Option<&'a PeerProblem>,
@@ -180,7 +162,7 @@ impl Desired {
         let rank = self.next;
         self.next += 1;
         let key: Arc<str> = Arc::from(key);
-        let state = self.first_standing(&lease);
+        let state = self.initial_state(&lease);
         if matches!(state, LeaseState::Waits { .. }) {
             due.insert(rank);
         }
@@ -283,7 +265,7 @@ impl Desired {
     }
 
     /// What a lease is, taken alone; one that could be in force waits to be settled.
-    fn first_standing(&self, lease: &Lease) -> LeaseState {
+    fn initial_state(&self, lease: &Lease) -> LeaseState {
         if self.local.subnets.contains(&lease.subnets) {
             return LeaseState::Own(self.check_own(lease).err());
         }
@@ -294,7 +276,7 @@ impl Desired {
         }
     }
 
-    /// That the cluster's networks contain a lease's subnets.
+    /// Checks that the cluster's networks contain a lease's subnets.
     fn check(&self, lease: &Lease) -> Result<(), PeerProblem> {
         let mut any = false;
         for family in self.local.cluster.families() {
@@ -313,7 +295,7 @@ impl Desired {
         if any { Ok(()) } else { Err(PeerProblem::new("key", none)) }
     }
 
-    /// That nobody else has written this node's own lease.
+    /// Checks that no other node has written this node's own lease.
     fn check_own(&self, lease: &Lease) -> Result<(), PeerProblem> {
         let announced = self.announce();
         for (family, field) in [(Family::V4, "PublicIP"), (Family::V6, "PublicIPv6")] {

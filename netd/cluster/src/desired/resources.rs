@@ -1,4 +1,5 @@
-//! Who has which subnet, and which MAC or key leads where: what two leases can't both say.
+//! The subnets, MAC addresses and keys that each lease claims, and which claims contradict
+//! each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

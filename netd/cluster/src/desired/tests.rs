@@ -13,7 +13,7 @@ use crate::{
 };
 use netd_domain::{
     IfName, Mac,
-    overlay::{OverlayObject, OverlayRoute, WireguardPeer},
+    overlay::{OverlayObject, OverlayRoute, TunnelPeerName, WireguardPeer},
 };
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;

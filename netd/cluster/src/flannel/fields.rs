@@ -1,5 +1,5 @@
 //! Reads JSON objects the way flannel's reader does: the case of a key doesn't count,
-//! `null` is as good as nothing, an unknown key hurts nobody.
+//! `null` is as good as nothing, an unknown key is ignored.
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 

@@ -10,7 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::fields::network;
-use crate::{Subnets, backend::PeerProblem};
+use crate::{Subnets, peer_problem::PeerProblem};
 
 /// Longest name: both families, every digit.
 const LONGEST: usize = 19 + 1 + 43;

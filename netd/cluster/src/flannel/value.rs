@@ -13,7 +13,7 @@ use super::{
     LONGEST,
     fields::{Fields, number, parsed, shown, text},
 };
-use crate::{BackendData, Family, LeaseAttrs, backend::PeerProblem};
+use crate::{BackendData, Family, LeaseAttrs, peer_problem::PeerProblem};
 use netd_domain::Mac;
 
 /// Writes a value with flannel's keys, in its order, byte by byte as it does.

@@ -1,8 +1,8 @@
-//! Which subnet to take. Pure.
+//! Chooses which subnet to claim. Pure.
 //!
 //! As flannel: a random one of the first free ones of the range, because nodes that
 //! start together would all want the very first. Here "free" is about addresses, not
-//! keys: a subnet that overlaps with anybody's, of whatever length, is not free.
+//! keys: a subnet that overlaps with another one, of whatever length, is not free.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,7 +13,7 @@ use crate::{ClusterConfig, Subnets};
 /// Of how many free subnets one is chosen, as flannel does.
 pub(super) const WINDOW: usize = 100;
 
-/// Addresses that are somebody's, as closed intervals.
+/// Addresses in use, as closed intervals.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UsedRanges {
     v4: Vec<(u128, u128)>,
@@ -33,7 +33,7 @@ impl UsedRanges {
         subnets.iter().for_each(|net| self.add(net));
     }
 
-    /// Whatever subnet has this address: a key that can't be read says no more.
+    /// Marks a single address: all that a key which can't be read tells.
     pub(super) fn add_address(&mut self, ip: IpAddr) {
         self.add(IpNet::from(ip));
     }
@@ -49,7 +49,7 @@ fn number(ip: IpAddr) -> u128 {
 /// Why there is nothing to take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AllocationError {
-    /// All are somebody's.
+    /// All are leased, reserved or overlapped.
     #[error(
         "no free {family} subnet: all {total} of length /{len} from {min} to {max} are leased, \
          reserved or overlapped; delete stale keys, or widen SubnetMin and SubnetMax or \

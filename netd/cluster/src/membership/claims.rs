@@ -10,35 +10,28 @@ use super::{
     allocator::{self, UsedRanges},
     ownership::{self, Claimant, Ownership},
     view::{OwnerKey, Part, View},
-    writes::{self, Writer},
+    writes::{self, NodeIdentity, Writer},
 };
 use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
 use netd_store::{LeaseId, Txn};
 
-/// Most subnets a node can have: a caller that always wants more must not empty the range.
+/// Most subnets a node can have, so that a caller that asks again and again can't empty
+/// the range.
 pub(super) const SUBNETS_MOST: usize = 64;
 
 /// How many earlier announcements are remembered.
 pub(super) const PAST_MOST: usize = 8;
 
-/// Who this node is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NodeIdentity {
-    pub id: String,
-    pub name: String,
-    pub version: String,
-}
-
 /// What a transaction is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To have a subnet that the node did not have.
+    /// To claim a subnet that the node did not have.
     Claim(Subnets),
-    /// To have a subnet's keys as they should be.
+    /// To correct a subnet's keys.
     Write(Subnets),
-    /// To have a subnet no more.
+    /// To give up a subnet.
     Release(Subnets),
-    /// To say what the node is.
+    /// To write the node's own record.
     Node,
 }
 
@@ -51,14 +44,14 @@ pub(super) enum ClaimStep {
     Try(LeaseId),
     /// Change keys.
     Commit(Purpose, Txn),
-    /// There is nothing to take; the reason.
+    /// No subnet is free; the reason.
     NoSubnet(String),
 }
 
-/// What became of the node's subnets.
+/// Changes of the node's subnets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// And whose they are.
+    /// Lost subnets with their new owners.
     pub lost: Vec<(Subnets, String)>,
     pub gained: Vec<Subnets>,
 }
@@ -73,7 +66,7 @@ pub(super) struct Claims {
     pub leaving: BTreeSet<Subnets>,
     /// How many that fit the configuration it wants.
     pub wanted: usize,
-    /// What it had before, by another's account (`subnet.env`).
+    /// What it had before according to flannel's `subnet.env`.
     pub preferred: Vec<Subnets>,
     /// The only subnets it may have.
     pub fixed: Option<Subnets>,
@@ -84,22 +77,22 @@ pub(super) struct Claims {
     pub lease: Option<LeaseId>,
     /// Leases that were found to have ended.
     pub ended: BTreeSet<LeaseId>,
-    /// What was chosen and not yet seen to be had or to be somebody else's.
+    /// Chosen, and not yet seen in the view as this node's or another's.
     pub trying: Option<Subnets>,
-    /// Conflicts in a row: many nodes choose at once.
+    /// Conflicts in a row: many nodes are choosing at the same time.
     pub conflicts: u32,
     /// Why it has too few, if there is nothing to take.
     pub problem: Option<String>,
 }
 
-/// What a step is decided by.
+/// What the next step depends on.
 #[derive(Debug)]
 pub(super) struct ClaimContext<'a> {
     pub view: &'a View,
     pub config: Option<&'a ClusterConfig>,
     /// Subnets whose keys were written a moment ago: they can wait.
     pub busy: BTreeSet<Subnets>,
-    /// Subnets that somebody may still use without a lease: better take others.
+    /// Subnets that a node may still use although its lease is gone: others are preferred.
     pub lately_gone: Vec<Subnets>,
     /// What the node would use after a restart: it can't be given back yet.
     pub on_disk: &'a BTreeMap<Subnets, u64>,
@@ -166,8 +159,8 @@ impl Claims {
         }
     }
 
-    /// Follows the store: what was lost is held no more, and what the node's id owns is
-    /// held (again).
+    /// Follows the store: drops subnets that were lost, and adds those that the node's id
+    /// owns.
     pub(super) fn settle(&mut self, view: &View) -> Settled {
         let mut settled = Settled::default();
         for subnets in self.held.keys() {
@@ -358,7 +351,7 @@ impl Claims {
         }
     }
 
-    /// Everything that anybody has, or may have.
+    /// Everything that is in use or may be.
     fn taken(&self, view: &View) -> UsedRanges {
         let mut taken = UsedRanges::default();
         for (name, lease) in &view.leases {

@@ -94,7 +94,7 @@ impl Peers {
         self.held.len()
     }
 
-    /// Subnets that somebody had until lately: he may be cut off and still use them.
+    /// Subnets that a node had until lately: it may be cut off and still use them.
     pub(super) fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
         let lately = move |at: Instant| now.mono.saturating_duration_since(at) < within;
         self.gone.iter().filter(move |(at, _)| lately(*at)).map(|(_, subnets)| subnets)
@@ -118,7 +118,7 @@ impl Peers {
         updates
     }
 
-    /// Takes what is there under a name now.
+    /// Takes the present value of a name.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -170,8 +170,8 @@ impl Peers {
     /// Takes that nothing is there under these names any more, all noticed at once.
     ///
     /// A node that dies takes its own leases with it. If more than half go at once, or
-    /// this node's with others', then somebody emptied the store or put back an old
-    /// copy, and the living will put theirs back: until then they stay in force. So they do
+    /// this node's with others', then the store was emptied or an old
+    /// copy was restored, and the living will put theirs back: until then they stay in force. So they do
     /// if it is `doubtful` for another reason.
     pub(super) fn removed(
         &mut self,

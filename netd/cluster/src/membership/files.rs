@@ -173,7 +173,7 @@ pub(super) fn node_id(state_dir: &Path) -> io::Result<String> {
             if let Some(id) = uuid(&bytes) {
                 return Ok(id);
             }
-            tracing::warn!(path = %path.display(), "holds no UUID; it is made anew");
+            tracing::warn!(path = %path.display(), "the file holds no UUID; writing a new one");
         }
         Err(err) if err.kind() == io::ErrorKind::NotFound => {}
         // A new id would give up the node's subnets.

@@ -8,27 +8,27 @@ use tokio::{
 };
 
 use super::{backoff::STORE_BACKOFF, reconciler::StoreUpdate, view::Part};
-use netd_store::{Store, StoreError, WatchUpdate};
+use netd_store::{LeaseStore, StoreError, WatchUpdate};
 
 /// A list that takes longer is tried again.
 const LIST_MOST: Duration = Duration::from_secs(60);
 /// A watch that lived so long was no failure.
 const LIVED: Duration = Duration::from_secs(30);
 
-/// What is followed, and who is told.
+/// Lists and watches one part of the store.
 #[derive(Debug)]
 pub(super) struct Follower {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn LeaseStore>,
     pub part: Part,
     pub prefix: String,
     pub news: mpsc::Sender<(Part, StoreUpdate)>,
-    /// Rung when everything is to be listed anew.
+    /// Notified when everything has to be listed again.
     pub relist: Arc<Notify>,
 }
 
 impl Follower {
-    /// Until nobody listens any more. A watch gets over a store that was away by itself;
-    /// when it ends, what it can tell is no longer all there is.
+    /// Runs until the receiver is dropped. A watch reconnects by itself to a store that was
+    /// away; when it ends, changes may be missing, so everything is listed again.
     pub(super) async fn run(self) {
         let mut rng = fastrand::Rng::new();
         let mut backoff = STORE_BACKOFF;

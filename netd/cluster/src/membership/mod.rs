@@ -6,9 +6,9 @@
 //! - Of two claims that overlap under different names the older one counts ([`ownership`]).
 //! - Everything that was known stays in force while the store is away, over restarts and
 //!   reboots too; what is to be changed is changed when it is back.
-//! - Who writes flannel's keys without netd's (a flannel node, a person) is taken at his
-//!   word if the lease names another node: this node takes another subnet. If it names
-//!   this node, or nobody, then it is written again.
+//! - A writer of flannel's keys that ignores netd's (a flannel node, a person) is believed
+//!   if the lease names another node: this node takes another subnet. If the lease names
+//!   this node or none, this node writes it again.
 //!
 //! [`view`] reads, [`ownership`], [`claims`], [`writes`] and [`allocator`] decide about the node's
 //! own, [`diff`] about the others', [`reconciler`] puts that in order; all of it is pure.
@@ -17,9 +17,11 @@
 mod allocator;
 mod backoff;
 mod claims;
+mod command;
 mod diff;
 mod files;
 mod follow;
+mod options;
 mod ownership;
 mod pending_updates;
 mod reconciler;
@@ -29,152 +31,39 @@ mod saver;
 mod status;
 #[cfg(test)]
 mod tests;
+mod update;
 mod view;
 mod writes;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::{
-    claims::NodeIdentity,
+    command::Command,
     diff::Peers,
     files::{OwnFile, PeersFile},
     follow::Follower,
     reconciler::{Reconciler, Settings},
     run::Runner,
     view::{Part, View},
+    writes::NodeIdentity,
 };
-use super::{ClusterConfig, Lease, LeaseAttrs, Subnets};
-use netd_store::{Revision, Store, keys::ClusterKeys};
+use super::{LeaseAttrs, Subnets};
+use netd_store::LeaseStore;
 
 pub use self::{
+    command::NoMore,
+    options::{DEFAULT_HOLD, DEFAULT_TTL, MembershipOptions},
     records::{NodeRecord, OwnerRecord},
     status::{Listing, Status},
+    update::{OwnSubnets, PeerUpdate, Update},
 };
 
-/// How long a node's leases last without renewal, as flannel's do.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-/// How long leases that vanish by the dozen stay in force.
-pub const DEFAULT_HOLD: Duration = Duration::from_secs(30);
 /// Updates that wait for the reader; more are put together.
 const UPDATES: usize = 16;
 /// Batches of the store that wait for the loop.
 const NEWS: usize = 64;
-
-/// What a node is told about its part in the cluster.
-#[derive(Debug, Clone)]
-pub struct MembershipOptions {
-    /// Where the cluster's keys are.
-    pub keys: ClusterKeys,
-    /// A directory that outlives a reboot; made if it is not there.
-    pub state_dir: PathBuf,
-    /// The node's name, for people; at most 253 bytes.
-    pub node_name: String,
-    /// netd's version, for people.
-    pub version: String,
-    /// How long the node's leases last without renewal; whole seconds, at least some.
-    pub ttl: Duration,
-    /// How long leases stay in force that vanished together with most others.
-    pub hold: Duration,
-    /// The only subnets that the node may have (Kubernetes' podCIDR); `None`: it chooses.
-    pub pod_cidr: Option<Subnets>,
-    /// What `subnet.env` says that the node has: it is preferred if it is free, and taken
-    /// over if flannel on this node has it.
-    pub previous: Option<Subnets>,
-}
-
-/// A subnet of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnSubnets {
-    /// Name of the lease: `10.5.52.0-24`.
-    pub key: String,
-    /// What it is.
-    pub subnets: Subnets,
-    /// Whether somebody reserved it for the node: it stays the node's for good.
-    pub reservation: bool,
-    /// Whether it is what the configuration wants. One that isn't is kept until it is
-    /// given back, and another one that does is taken beside it.
-    pub fits: bool,
-    /// Since when the node has it, seconds since the epoch.
-    pub since: u64,
-}
-
-/// A change of what is known of other nodes' leases.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PeerUpdate {
-    /// There is a lease, new or changed.
-    Set {
-        /// Its name.
-        key: String,
-        /// What it says now.
-        lease: Arc<Lease>,
-        /// Of two leases that overlap the one with the smaller one has the right.
-        created: Revision,
-        /// Of the key.
-        mod_revision: Revision,
-        /// When this node first saw it, seconds since the epoch.
-        since: u64,
-    },
-    /// It is gone, or it is this node's now.
-    Removed {
-        /// Its name.
-        key: String,
-    },
-    /// It can't be read. What was told of it before stays in force.
-    Refused {
-        /// Its name: whatever somebody wrote, not always a lease's.
-        key: String,
-        /// What is wrong, and what would be right.
-        why: String,
-    },
-}
-
-/// What a reader of membership is told.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Update {
-    /// The cluster's configuration, at the start and when it changes.
-    Config(Arc<ClusterConfig>),
-    /// The configuration is missing or can't be read; the last good one stays in force.
-    ConfigProblem(String),
-    /// All subnets that this node has and may use; the store and the disk have them.
-    Own(Vec<OwnSubnets>),
-    /// It is somebody else's now. Another one is taken in its place.
-    Lost(Subnets),
-    /// The node has too few subnets, and there is nothing to take; why.
-    NoSubnet(String),
-    /// Changes of the others' leases; at the start all that are known.
-    Peers(Vec<PeerUpdate>),
-    /// Everything was listed once: what was told is what the store has.
-    Synced,
-    /// The store is out of reach; what was told stays in force.
-    Behind {
-        /// Seconds since the epoch.
-        since: u64,
-        /// What the store says.
-        why: String,
-    },
-    /// The store is back.
-    CaughtUp,
-}
-
-/// Why there can't be more than one subnet.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoMore {
-    /// By configuration.
-    #[error("pod_cidr fixes the node's subnet; remove it from the configuration to have several")]
-    Fixed,
-}
-
-/// A wish, or a question.
-#[derive(Debug)]
-enum Command {
-    Announce(LeaseAttrs),
-    More,
-    GiveBack(Vec<Subnets>),
-    List(oneshot::Sender<Listing>),
-    Stop(oneshot::Sender<()>),
-}
 
 /// A node's part in the cluster. Dropping it ends the work and leaves the leases alone.
 #[derive(Debug)]
@@ -191,7 +80,7 @@ impl Membership {
     /// # Errors
     /// The node's id can be neither read nor made, or its name can't be one.
     pub async fn start(
-        store: Arc<dyn Store>,
+        store: Arc<dyn LeaseStore>,
         options: MembershipOptions,
     ) -> io::Result<(Arc<Self>, mpsc::Receiver<Update>)> {
         records::check("node_name", &options.node_name)
@@ -287,7 +176,7 @@ impl Membership {
     }
 
     fn send(&self, command: Command) {
-        // Nobody listens after `stop`.
+        // The receiver is gone after `stop`.
         drop(self.commands.send(command));
     }
 }

@@ -1,4 +1,4 @@
-//! How this node stands to a subnet. Pure.
+//! Which node owns a subnet, seen from this one. Pure.
 //!
 //! Compare-and-swap keeps two nodes from writing one key. It can't keep them from
 //! writing two keys that overlap (another `SubnetLen`, one IPv4 subnet in two dual-stack
@@ -16,21 +16,22 @@ use netd_store::Revision;
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ownership {
-    /// This node's; its keys may have to be written anew.
+    /// This node's; its keys may have to be written again.
     Mine,
-    /// Nobody's.
+    /// No node has it.
     Free,
     /// Written by flannel on this node, or reserved for it; no netd node has it.
     Takeover,
-    /// Somebody else's: whose.
+    /// Another node's: whose.
     Taken(String),
-    /// This node's, but somebody without knowledge of netd's keys wrote the lease: who.
+    /// This node's, but a writer that ignores netd's keys (a flannel node, a person) wrote
+    /// the lease: which.
     Overwritten(String),
     /// This node's, but it overlaps with an older claim: which.
     Outranked(String),
 }
 
-/// Who asks.
+/// The node that asks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claimant<'a> {
     /// The node's id.
@@ -60,7 +61,7 @@ impl Claimant<'_> {
         self.attrs.is_some() && !own.any(|own| is_same_node(own, &lease.attrs))
     }
 
-    /// How it stands to `subnets`. `known`: it had them before, or was told to have them.
+    /// Who owns `subnets`. `known`: the node had them before, or was configured to have them.
     pub(super) fn ownership(&self, view: &View, subnets: &Subnets, known: bool) -> Ownership {
         let name = flannel::key::name(subnets);
         let (lease, owner) = (view.leases.get(&name), view.owners.get(&name));
@@ -73,7 +74,7 @@ impl Claimant<'_> {
                 true => Ownership::Overwritten(who(l)),
                 false => mine(),
             },
-            // Nobody can say whose it is but the lease.
+            // Only the lease can tell whose it is.
             (Some(l), Some(o)) if o.record.is_err() && known && self.is_at(l) => mine(),
             (Some(l), None) if self.is_at(l) && (known || l.bound == 0) => {
                 rival().map_or(Ownership::Takeover, Ownership::Taken)
@@ -83,7 +84,7 @@ impl Claimant<'_> {
         }
     }
 
-    /// An older claim of somebody else's that overlaps.
+    /// An older claim of another node that overlaps.
     fn rival(&self, view: &View, name: &str, subnets: &Subnets) -> Option<String> {
         let age = seniority(view, name).unwrap_or(Revision::MAX);
         let outranks = |other: &str, theirs: &Subnets| {
@@ -120,7 +121,7 @@ fn seniority(view: &View, name: &str) -> Option<Revision> {
     [lease, owner].into_iter().flatten().min()
 }
 
-/// Whether somebody wrote the lease since its owner did. (An owner key that is newer is
+/// Whether the lease was written after its owner key. (An owner key that is newer is
 /// one whose lease is about to become visible.)
 pub(super) fn is_touched(lease: &LeaseKey, owner: &OwnerKey) -> bool {
     let reserved = owner.record.as_ref().ok().and_then(|r| r.reserved);
@@ -140,7 +141,7 @@ fn owned_by(owner: &OwnerKey) -> String {
     }
 }
 
-/// Whose lease it is, as far as the lease says.
+/// The owner that a lease names.
 fn who(key: &LeaseKey) -> String {
     let what = if key.bound == 0 { "a reservation" } else { "a lease" };
     match &key.lease {

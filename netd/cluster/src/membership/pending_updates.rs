@@ -1,7 +1,7 @@
-//! What is still to be told. Pure.
+//! Updates that the reader has not taken yet. Pure.
 //!
-//! The reader may be slow, and nothing may wait for it: news of one thing takes the
-//! place of older news of the same thing, so this holds no more than there is to know.
+//! The reader may be slow, and nothing may wait for it: an update replaces an older one
+//! about the same key, so the size is bounded by the number of keys.
 
 use std::{collections::BTreeMap, sync::Arc};
 

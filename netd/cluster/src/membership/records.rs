@@ -15,7 +15,7 @@ const RECORD_MOST: usize = 16 << 10;
 /// whatever its name and its addresses are.
 ///
 /// Whenever a node writes a lease it writes its owner key in the same transaction. So
-/// the two have one `mod_revision` unless somebody else wrote the lease since.
+/// the two have one `mod_revision` unless another writer changed the lease since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerRecord {
     /// The node's id.

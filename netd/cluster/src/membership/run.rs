@@ -1,4 +1,4 @@
-//! The loop: tells [`Reconciler`] what happens, does what it says.
+//! The loop: passes events to the [`Reconciler`] and carries out its actions.
 
 use std::{
     future::Future,
@@ -22,7 +22,7 @@ use super::{
     status,
     view::Part,
 };
-use netd_store::{Store, StoreError};
+use netd_store::{LeaseStore, StoreError};
 
 /// A request that takes longer is tried again.
 const REQUEST_MOST: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
 /// See the module.
 pub(super) struct Runner {
     pub reconciler: Reconciler,
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn LeaseStore>,
     pub state_dir: PathBuf,
     pub news: mpsc::Receiver<(Part, StoreUpdate)>,
     pub commands: mpsc::UnboundedReceiver<Command>,
@@ -42,7 +42,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Until it is told to stop.
+    /// Runs until it is asked to stop.
     pub(super) async fn run(mut self) {
         let mut doing: Option<Doing> = None;
         let updates = self.updates.clone();

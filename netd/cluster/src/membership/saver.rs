@@ -1,4 +1,4 @@
-//! Writes what is known of the others to disk, now and then, beside the loop.
+//! Writes the known peers to disk in the background, at most every few seconds.
 
 use std::{path::PathBuf, time::Duration};
 

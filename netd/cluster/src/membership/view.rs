@@ -197,7 +197,7 @@ impl View {
 }
 
 impl LeaseKey {
-    /// Takes this one if it is the same: of a renewal nobody needs a copy.
+    /// Shares the known lease if it is equal: a renewal needs no copy of it.
     pub(super) fn share(&mut self, known: &Arc<Lease>) {
         if self.lease.as_ref().is_ok_and(|lease| lease == known) {
             self.lease = Ok(Arc::clone(known));

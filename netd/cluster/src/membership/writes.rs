@@ -2,7 +2,6 @@
 //! and changes nothing that is right already.
 
 use super::{
-    claims::NodeIdentity,
     ownership,
     records::{self, NodeRecord, OwnerRecord},
     view::{LeaseKey, OwnerKey, View},
@@ -10,7 +9,15 @@ use super::{
 use crate::{LeaseAttrs, Subnets, flannel};
 use netd_store::{Change, Compare, LeaseId, Revision, Txn};
 
-/// Who writes what.
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodeIdentity {
+    pub id: String,
+    pub name: String,
+    pub version: String,
+}
+
+/// Builds the transactions.
 #[derive(Debug)]
 pub(super) struct Writer<'a> {
     pub view: &'a View,
@@ -28,8 +35,8 @@ fn compare(key: String, modified: Option<Revision>) -> Compare {
 }
 
 impl Writer<'_> {
-    /// Makes the keys of subnets that are this node's, or nobody's, as they should be;
-    /// `None`: they are. `since`: since when it has them.
+    /// The transaction that corrects the keys of subnets that are this node's or free;
+    /// `None`: they are right. `since`: when the node got them, seconds since the epoch.
     pub(super) fn subnets(&self, subnets: &Subnets, since: u64) -> Option<Txn> {
         let name = flannel::key::name(subnets);
         let (lease, owner) = (self.view.leases.get(&name), self.view.owners.get(&name));
@@ -74,7 +81,7 @@ impl Writer<'_> {
             && !ownership::is_touched(lease, owner)
     }
 
-    /// Makes the node's record as it should be; `None`: it is.
+    /// The transaction that corrects the node's record; `None`: it is right.
     pub(super) fn node(&self, unix: u64) -> Option<Txn> {
         let there = self.view.nodes.get(&self.me.id);
         let old = there.and_then(|node| node.record.as_deref().ok());

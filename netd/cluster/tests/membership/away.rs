@@ -6,10 +6,10 @@ use netd_cluster::{
     LeaseAttrs, Subnets, flannel,
     membership::{Membership, PeerUpdate, Update},
 };
-use netd_store::{Store, keys::ClusterKeys};
+use netd_store::{LeaseStore, keys::ClusterKeys};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::bed::{CONFIG, Remote, attrs, embedded, options, put, put_config};
+use super::bed::{CONFIG, Remote, attrs, memory_store, options, put, put_config};
 
 /// A node and what it told.
 struct Node {
@@ -22,7 +22,7 @@ struct Node {
 
 impl Node {
     async fn start(store: &Arc<Remote>, dir: &Path, name: &str) -> Self {
-        let store: Arc<dyn Store> = store.clone();
+        let store: Arc<dyn LeaseStore> = store.clone();
         let (membership, updates) = Membership::start(store, options(dir, name)).await.unwrap();
         Self { membership, updates, own: vec![], peers: BTreeMap::new(), told: vec![] }
     }
@@ -63,7 +63,7 @@ fn lease(third: u8) -> (String, String) {
 #[tokio::test]
 async fn a_node_starts_and_goes_on_without_its_store() {
     let dir = tempfile::tempdir().unwrap();
-    let store = embedded(dir.path());
+    let store = memory_store();
     put_config(&store, CONFIG).await;
     put(&store, (200..220).map(lease)).await;
     let remote = Remote::new(Arc::clone(&store));
@@ -122,7 +122,7 @@ async fn a_node_starts_and_goes_on_without_its_store() {
 #[tokio::test]
 async fn a_dead_nodes_leases_end_and_a_living_ones_do_not() {
     let dir = tempfile::tempdir().unwrap();
-    let store = embedded(dir.path());
+    let store = memory_store();
     put_config(&store, CONFIG).await;
     let remote = Remote::new(Arc::clone(&store));
     let doomed = Remote::new(Arc::clone(&store));
@@ -133,7 +133,7 @@ async fn a_dead_nodes_leases_end_and_a_living_ones_do_not() {
     };
     let mut nodes = vec![];
     for (n, remote) in [&remote, &doomed].into_iter().enumerate() {
-        let store: Arc<dyn Store> = remote.clone();
+        let store: Arc<dyn LeaseStore> = remote.clone();
         let started = Membership::start(store, with_ttl(&format!("n{n}"))).await.unwrap();
         let (membership, updates) = started;
         membership.announce(attrs(&format!("192.0.2.{n}")));

@@ -12,27 +12,19 @@ use std::{
 use async_trait::async_trait;
 use netd_cluster::{LeaseAttrs, flannel, membership::MembershipOptions};
 use netd_store::{
-    Change, Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
-    WatchUpdate,
-    embedded::{EmbeddedOptions, EmbeddedStore, HistoryLimit},
-    keys::ClusterKeys,
+    Change, Entry, LeaseId, LeaseStore, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome,
+    Watch, WatchUpdate, embedded::HistoryLimit, keys::ClusterKeys, testing::MemoryStore,
 };
 use tokio::{runtime::Handle, sync::Notify};
 
 pub const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
 
-/// The embedded store under `dir`.
-pub fn embedded(dir: &Path) -> Arc<dyn Store> {
-    EmbeddedStore::open(EmbeddedOptions {
-        state_dir: dir.join("state"),
-        run_dir: dir.join("run"),
-        boot_id: "boot".into(),
-        history: HistoryLimit::default(),
-    })
-    .unwrap()
+/// A new store in memory.
+pub fn memory_store() -> Arc<dyn LeaseStore> {
+    MemoryStore::new(HistoryLimit::default())
 }
 
-pub async fn put(store: &Arc<dyn Store>, pairs: impl IntoIterator<Item = (String, String)>) {
+pub async fn put(store: &Arc<dyn LeaseStore>, pairs: impl IntoIterator<Item = (String, String)>) {
     let lease = store.grant(Duration::from_secs(3600)).await.unwrap();
     let change = |(key, value): (String, String)| Change::Put {
         lease: if key.ends_with("/config") { 0 } else { lease },
@@ -43,7 +35,7 @@ pub async fn put(store: &Arc<dyn Store>, pairs: impl IntoIterator<Item = (String
     store.commit(Txn { compares: vec![], changes }).await.unwrap();
 }
 
-pub async fn put_config(store: &Arc<dyn Store>, config: &str) {
+pub async fn put_config(store: &Arc<dyn LeaseStore>, config: &str) {
     put(store, [(ClusterKeys::default().config(), config.to_owned())]).await;
 }
 
@@ -71,7 +63,7 @@ pub fn options(dir: &Path, name: &str) -> MembershipOptions {
 /// becomes of who asked.
 #[derive(Debug)]
 pub struct Remote {
-    inner: Arc<dyn Store>,
+    inner: Arc<dyn LeaseStore>,
     runtime: Handle,
     gate: Arc<Gate>,
     pub requests: AtomicUsize,
@@ -93,7 +85,7 @@ impl Gate {
 
 impl Remote {
     /// To be called on the store's runtime.
-    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn LeaseStore>) -> Arc<Self> {
         Arc::new(Self {
             inner,
             runtime: Handle::current(),
@@ -108,7 +100,7 @@ impl Remote {
         self.gate.change.notify_waiters();
     }
 
-    async fn ask<T, F>(&self, ask: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, StoreError>
+    async fn ask<T, F>(&self, ask: impl FnOnce(Arc<dyn LeaseStore>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -151,7 +143,10 @@ impl Store for Remote {
         let inner = self.ask(move |store| async move { store.watch(&prefix, after).await }).await?;
         Ok(Box::new(RemoteWatch { inner, gate: Arc::clone(&self.gate), after, was_away: false }))
     }
+}
 
+#[async_trait]
+impl LeaseStore for Remote {
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         self.ask(move |store| async move { store.grant(ttl).await }).await
     }

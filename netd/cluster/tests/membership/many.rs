@@ -9,10 +9,10 @@ use netd_cluster::{
     flannel,
     membership::{Membership, Update},
 };
-use netd_store::{Store, keys::ClusterKeys};
+use netd_store::{LeaseStore, keys::ClusterKeys};
 use tokio::time::timeout;
 
-use super::bed::{Remote, attrs, embedded, options, put, put_config};
+use super::bed::{Remote, attrs, memory_store, options, put, put_config};
 
 const PEERS: usize = 10_000;
 const CONFIG: &str = r#"{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
@@ -39,13 +39,13 @@ fn cpu() -> Duration {
 #[tokio::test]
 async fn ten_thousand_peers_cost_a_handful_of_requests() {
     let dir = tempfile::tempdir().unwrap();
-    let store = embedded(dir.path());
+    let store = memory_store();
     put_config(&store, CONFIG).await;
     for chunk in (0..PEERS).collect::<Vec<_>>().chunks(1000) {
         put(&store, chunk.iter().map(|n| lease(*n))).await;
     }
     let remote = Remote::new(Arc::clone(&store));
-    let shared: Arc<dyn Store> = remote.clone();
+    let shared: Arc<dyn LeaseStore> = remote.clone();
     let start = Instant::now();
     let (membership, mut updates) =
         Membership::start(shared, options(dir.path(), "a")).await.unwrap();
@@ -94,7 +94,7 @@ async fn ten_thousand_peers_cost_a_handful_of_requests() {
     // Without the store.
     remote.set_away(true);
     let start = Instant::now();
-    let shared: Arc<dyn Store> = remote.clone();
+    let shared: Arc<dyn LeaseStore> = remote.clone();
     let (_membership, mut updates) =
         Membership::start(shared, options(dir.path(), "a")).await.unwrap();
     let mut peers = 0;

@@ -12,11 +12,11 @@ use netd_cluster::{
     Subnets,
     membership::{Membership, MembershipOptions, Update},
 };
-use netd_store::Store;
+use netd_store::LeaseStore;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
-use super::bed::{Remote, attrs, embedded, options, put_config};
+use super::bed::{Remote, attrs, memory_store, options, put_config};
 
 const NODES: usize = 6;
 /// Nodes that have so many ask for no more.
@@ -81,7 +81,7 @@ impl Life {
         used: &Arc<Mutex<Used>>,
     ) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let store: Arc<dyn Store> = store.clone();
+        let store: Arc<dyn LeaseStore> = store.clone();
         let started = runtime.block_on(Membership::start(store, options));
         let (membership, mut updates) = started.unwrap();
         membership.announce(attrs(&format!("192.0.2.{node}")));
@@ -118,7 +118,7 @@ fn no_subnet_is_ever_used_by_two() {
     let path: PathBuf = dir.path().into();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (remote, store) = runtime.block_on(async {
-        let store = embedded(&path);
+        let store = memory_store();
         put_config(&store, CONFIG).await;
         (Remote::new(Arc::clone(&store)), store)
     });

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{
-    super::{Compare, Store, TxnOutcome},
-    commit, delete, put, txn, value,
-};
+use super::helpers::{commit, delete, put, txn, value};
+use crate::{Compare, Store, TxnOutcome};
 
 /// Each condition holds when it should and only then.
 pub(super) async fn conditions(store: &Arc<dyn Store>, at: &str) {

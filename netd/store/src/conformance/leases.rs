@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    super::{Change, LeaseId, Store, StoreError, TxnOutcome},
-    commit, delete, events, put, revision_of, told, txn,
-};
+use super::helpers::{delete, events, put, revision_of, told, txn};
+use crate::{Change, LeaseId, LeaseStore, Revision, Store, StoreError, TxnOutcome};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -13,12 +11,17 @@ fn leased(key: &str, lease: LeaseId) -> Change {
     Change::Put { key: key.to_owned(), value: b"v".to_vec(), lease }
 }
 
-async fn is_there(store: &Arc<dyn Store>, key: &str) -> bool {
+async fn commit(store: &Arc<dyn LeaseStore>, changes: &[Change]) -> Revision {
+    let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
+    super::helpers::commit(&store, changes).await
+}
+
+async fn is_there(store: &Arc<dyn LeaseStore>, key: &str) -> bool {
     store.get(key).await.unwrap().is_some()
 }
 
 /// A lease that is not kept alive ends, and all its keys go at one revision.
-pub(super) async fn expiry(store: &Arc<dyn Store>, at: &str) {
+pub(super) async fn expiry(store: &Arc<dyn LeaseStore>, at: &str) {
     let [a, b, c] = ["a", "b", "c"].map(|k| format!("{at}{k}"));
     let lease = store.grant(TTL).await.unwrap();
     assert_ne!(lease, 0);
@@ -38,7 +41,7 @@ pub(super) async fn expiry(store: &Arc<dyn Store>, at: &str) {
 }
 
 /// An ended lease can be neither kept alive nor used; ending it again succeeds.
-async fn gone(store: &Arc<dyn Store>, lease: LeaseId, at: &str) {
+async fn gone(store: &Arc<dyn LeaseStore>, lease: LeaseId, at: &str) {
     let alive = store.keep_alive(lease).await;
     assert!(matches!(alive, Err(StoreError::LeaseGone(l)) if l == lease), "{alive:?}");
     let (late, with) = (format!("{at}late"), format!("{at}with"));
@@ -49,7 +52,7 @@ async fn gone(store: &Arc<dyn Store>, lease: LeaseId, at: &str) {
 }
 
 /// A lease kept alive outlives its time; no longer kept alive, it ends.
-pub(super) async fn keep_alive(store: &Arc<dyn Store>, at: &str) {
+pub(super) async fn keep_alive(store: &Arc<dyn LeaseStore>, at: &str) {
     let key = format!("{at}k");
     let lease = store.grant(TTL).await.unwrap();
     let after = commit(store, &[leased(&key, lease)]).await;
@@ -64,7 +67,7 @@ pub(super) async fn keep_alive(store: &Arc<dyn Store>, at: &str) {
 }
 
 /// Ending a lease removes its keys before it returns.
-pub(super) async fn revocation(store: &Arc<dyn Store>, at: &str) {
+pub(super) async fn revocation(store: &Arc<dyn LeaseStore>, at: &str) {
     let [a, b] = ["a", "b"].map(|k| format!("{at}{k}"));
     let lease = store.grant(Duration::from_secs(600)).await.unwrap();
     commit(store, &[leased(&a, lease)]).await;
@@ -79,7 +82,7 @@ pub(super) async fn revocation(store: &Arc<dyn Store>, at: &str) {
 }
 
 /// The last put decides which lease a key is bound to.
-pub(super) async fn rebinding(store: &Arc<dyn Store>, at: &str) {
+pub(super) async fn rebinding(store: &Arc<dyn LeaseStore>, at: &str) {
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|k| format!("{at}{k}"));
     let first = store.grant(Duration::from_secs(600)).await.unwrap();
     let second = store.grant(Duration::from_secs(600)).await.unwrap();

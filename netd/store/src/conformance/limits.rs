@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    super::{
-        Change, Compare, Store, StoreError, keys,
-        rules::{KEY_MOST, VALUE_MOST},
-    },
-    commit, delete, put, txn,
+use super::helpers::{commit, delete, put, txn};
+use crate::{
+    Change, Compare, Store, StoreError, keys,
+    rules::{KEY_MOST, VALUE_MOST},
 };
 
 /// Rules of the trait are checked before anything is done.

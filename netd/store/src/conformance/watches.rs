@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    super::{Event, Store, WatchUpdate},
-    Subject, commit, delete, events, next, put, revision_of, told,
+    helpers::{commit, delete, events, next, put, revision_of, told},
+    subject::Subject,
 };
+use crate::{Event, Store, WatchUpdate};
 
 /// Every change is told once, in order; removing nothing is not.
 pub(super) async fn order(store: &Arc<dyn Store>, at: &str) {

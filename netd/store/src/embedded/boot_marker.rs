@@ -1,5 +1,5 @@
-//! Which boot a volatile file is of, beside the file: it can be damaged by a power cut,
-//! and then has to be known to be of no use any more.
+//! The boot in which a volatile file was made, kept beside the file. A power cut can damage
+//! the file; the marker then tells that it is void anyway.
 
 use std::{
     fs::{self, File},

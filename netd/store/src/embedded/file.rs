@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -16,7 +15,7 @@ use super::{
     error::{damaged, io_failed, redb_failed},
     record,
 };
-use crate::{Entry, Revision, StoreError, rules::Class};
+use crate::{Entry, Revision, StoreError, memory::Effect, rules::Class};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
@@ -26,13 +25,6 @@ const REVISION: &str = "revision";
 const BOOT_ID: &str = "boot_id";
 /// Pages kept in memory. Reads never reach the file, so only writing profits.
 const CACHE: usize = 2 << 20;
-
-/// One change of the file.
-#[derive(Debug, Clone)]
-pub(super) enum Effect {
-    Put(Arc<Entry>),
-    Delete(String),
-}
 
 /// What is in a file.
 #[derive(Debug, Default)]
@@ -51,7 +43,7 @@ pub(super) trait RecordFile {
     #[cfg(test)]
     fn break_off(&mut self);
 
-    /// Opens the file anew and says what is in it.
+    /// Opens the file again and returns its content.
     ///
     /// # Errors
     /// [`StoreError::Failed`] when it can't be read, written or trusted.
@@ -70,7 +62,7 @@ pub(super) struct KvFile {
     path: PathBuf,
     class: Class,
     /// `None` after an error: redb refuses every use of a database that had an I/O
-    /// error until it is opened anew.
+    /// error until it is opened again.
     db: Option<Database>,
 }
 

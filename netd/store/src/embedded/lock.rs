@@ -1,4 +1,4 @@
-//! One netd a directory.
+//! Keeps two netds from using one directory.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},

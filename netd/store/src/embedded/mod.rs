@@ -6,56 +6,48 @@
 //! only what the files have taken.
 //!
 //! [`StoreError::Failed`] from a commit means that nothing was changed: a write that
-//! may have reached the disk is rolled back when the file is opened anew, at the next
+//! may have reached the disk is rolled back when the file is opened again, at the next
 //! change. (If netd dies before that, it may turn out as made.)
+//!
+//! It has no leases: its only client is the process that has it open.
 
 mod backend;
 mod boot_marker;
 mod error;
 mod file;
 mod journal;
-mod lease;
 mod lock;
-mod memory;
 mod open;
 mod record;
 #[cfg(test)]
 mod tests;
-mod watch;
 mod writer;
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, RwLock};
-use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
-    time::Instant,
-};
+use parking_lot::RwLock;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use self::{lease::Leases, memory::Memory, watch::EmbeddedWatch, writer::Writer};
-use super::{
-    Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
+use self::writer::Writer;
+use crate::{
+    Change, Entry, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
+    memory::Memory,
+    memory_watch::MemoryWatch,
     rules::{self, Class},
 };
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::journal::fuzz as fuzz_journal;
-pub use self::{memory::HistoryLimit, open::EmbeddedOptions};
-
-/// How long a lease whose keys could not be removed waits for the next try.
-const RETRY: Duration = Duration::from_secs(1);
+pub use self::open::EmbeddedOptions;
+pub use crate::memory::HistoryLimit;
 
 /// See the module.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     writer: Arc<AsyncMutex<Writer>>,
     memory: Arc<RwLock<Memory>>,
-    leases: Arc<Mutex<Leases>>,
     published: tokio::sync::watch::Receiver<Revision>,
 }
 
@@ -70,7 +62,6 @@ impl EmbeddedStore {
         let writer = open::open(&options)?;
         Ok(Arc::new(Self {
             memory: Arc::clone(&writer.memory),
-            leases: Arc::clone(&writer.leases),
             published: writer.published.subscribe(),
             writer: Arc::new(AsyncMutex::new(writer)),
         }))
@@ -80,7 +71,7 @@ impl EmbeddedStore {
 /// Runs `change` with the writer. Syncing a file takes milliseconds and goes to a
 /// thread of its own; a volatile change takes microseconds and stays. Either way it
 /// runs to its end even if the caller is dropped, so disk and memory can't part.
-/// A journal that is mostly past is made anew behind the caller's back.
+/// A journal that is mostly past is rewritten in the background.
 async fn run<T: Send + 'static>(
     writer: Arc<AsyncMutex<Writer>>,
     syncs: bool,
@@ -101,25 +92,6 @@ async fn run<T: Send + 'static>(
         .unwrap_or_else(|e| Err(StoreError::Unavailable(format!("the write was ended: {e}"))))
 }
 
-/// Ends `lease` when its time is over, unless the store is closed before.
-async fn expire(writer: Weak<AsyncMutex<Writer>>, leases: Arc<Mutex<Leases>>, lease: LeaseId) {
-    loop {
-        let Some(deadline) = leases.lock().deadline(lease) else { return };
-        tokio::time::sleep_until(deadline).await;
-        let Some(writer) = writer.upgrade() else { return };
-        let due = |deadline| Instant::now() >= deadline;
-        match run(writer, true, move |w| w.end_lease(lease, due)).await {
-            Ok(true) => return,
-            // Kept alive meanwhile.
-            Ok(false) => {}
-            Err(err) => {
-                tracing::warn!(lease, %err, "keys of an ended lease could not be removed yet");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
 #[async_trait]
 impl Store for EmbeddedStore {
     fn kind(&self) -> &'static str {
@@ -138,12 +110,13 @@ impl Store for EmbeddedStore {
 
     async fn commit(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let class = rules::check(&txn)?;
+        check_no_lease(&txn)?;
         let syncs = class == Some(Class::Durable);
         run(Arc::clone(&self.writer), syncs, move |w| w.commit(txn, class)).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, StoreError> {
-        Ok(Box::new(EmbeddedWatch {
+        Ok(Box::new(MemoryWatch {
             memory: Arc::clone(&self.memory),
             published: self.published.clone(),
             prefix: prefix.to_owned(),
@@ -151,25 +124,19 @@ impl Store for EmbeddedStore {
             ended: false,
         }))
     }
+}
 
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        if ttl.is_zero() {
-            return Err(StoreError::BadTransaction("a lease of no time; give it some".to_owned()));
-        }
-        let lease = self.leases.lock().grant(ttl, Instant::now());
-        let task = expire(Arc::downgrade(&self.writer), Arc::clone(&self.leases), lease);
-        self.leases.lock().set_timer(lease, tokio::spawn(task).abort_handle());
-        Ok(lease)
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        match self.leases.lock().keep_alive(lease, Instant::now()) {
-            true => Ok(()),
-            false => Err(StoreError::LeaseGone(lease)),
-        }
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        run(Arc::clone(&self.writer), true, move |w| w.end_lease(lease, |_| true)).await.map(drop)
+/// A key bound to a lease would be one that nothing ever removes.
+fn check_no_lease(txn: &Txn) -> Result<(), StoreError> {
+    let bound = txn.changes.iter().find_map(|change| match change {
+        Change::Put { key, lease, .. } if *lease != 0 => Some((key, lease)),
+        _ => None,
+    });
+    match bound {
+        Some((key, lease)) => Err(StoreError::BadTransaction(format!(
+            "{} is bound to lease {lease}, but the embedded store has no leases; bind it to none (0)",
+            key.escape_default()
+        ))),
+        None => Ok(()),
     }
 }

@@ -3,27 +3,28 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::{
     boot_marker::BootMarker,
     error::io_failed,
     file::{Content, KvFile, remove_if_there},
     journal::{Journal, remove_leftover},
-    lease::Leases,
     lock::Lock,
-    memory::{HistoryLimit, Memory},
     writer::Writer,
 };
-use crate::{Revision, StoreError, rules::Class};
+use crate::{
+    Revision, StoreError,
+    memory::{HistoryLimit, Memory},
+    rules::Class,
+};
 
 /// Where the kernel says which boot this is (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Each boot after the first begins at the next multiple. Volatile changes are not
-/// synced, so after a power cut nobody knows how far the revision got; 2^40 changes
+/// synced, so after a power cut the last revision is unknown; 2^40 changes
 /// in one boot are out of reach, and 2^23 boots are too.
 const BOOT_STEP: Revision = 1 << 40;
 
@@ -60,7 +61,7 @@ impl EmbeddedOptions {
     }
 }
 
-/// Opens both files. Keys bound to a lease are removed: it died with its process.
+/// Opens both files.
 pub(super) fn open(options: &EmbeddedOptions) -> Result<Writer, StoreError> {
     let locks = [
         Lock::take(&options.state_dir, "networks.lock")?,
@@ -72,20 +73,15 @@ pub(super) fn open(options: &EmbeddedOptions) -> Result<Writer, StoreError> {
 
     let revision = networks.revision.max(endpoints.revision);
     let entries: Vec<_> = networks.entries.into_iter().chain(endpoints.entries).collect();
-    let leased = entries.iter().filter(|e| e.lease != 0).map(|e| e.key.clone()).collect();
     let memory = Arc::new(RwLock::new(Memory::new(entries, revision, options.history)));
-    let mut writer = Writer {
+    Ok(Writer {
         durable,
         volatile,
-        memory: Arc::clone(&memory),
-        leases: Arc::new(Mutex::new(Leases::new(first_lease()))),
+        memory,
         published: tokio::sync::watch::Sender::new(revision),
         revision,
         _locks: locks,
-    };
-    writer.remove(leased)?;
-    memory.write().forget_all();
-    Ok(writer)
+    })
 }
 
 fn open_durable(path: &Path) -> Result<(KvFile, Content), StoreError> {
@@ -116,12 +112,12 @@ fn open_volatile(
             Ok((file, content))
         }
         Ok((_, content)) => {
-            tracing::info!(path = %path.display(), "machine was rebooted: endpoints are void");
+            tracing::info!(path = %path.display(), "the machine was rebooted: discarding the endpoints of the boot before");
             make_volatile(path, boot_id, next_boot(past.max(content.revision)))
         }
         Err(error) if marker.is_some_and(|marker| marker.boot_id != boot_id) => {
             // It is not synced, so this is how a power cut may leave it.
-            tracing::warn!(%error, "machine was rebooted: the damaged file is made anew");
+            tracing::warn!(%error, "discarding the damaged volatile store after a reboot");
             make_volatile(path, boot_id, next_boot(past))
         }
         Err(error) => Err(error),
@@ -140,14 +136,14 @@ fn import(path: &Path, boot_id: &str) -> Result<(), StoreError> {
         if content.boot_id == boot_id && is_newer(&content, path)? {
             let records = content.entries.len();
             Journal::make(path, content)?;
-            tracing::info!(path = %old.display(), records, "an earlier netd's are taken over");
+            tracing::info!(path = %old.display(), records, "took over the records of an earlier netd");
         }
     }
     remove_if_there(&old, "removing an earlier netd's file")
 }
 
-/// Whether the journal knows less, or there is none: an older netd ran after it. (One that
-/// was killed between taking over and removing left the same revision.)
+/// Whether the journal is missing or older: an older netd ran after it was written. (One
+/// that was killed between taking over and removing left the same revision.)
 fn is_newer(old: &Content, path: &Path) -> Result<bool, StoreError> {
     if is_missing(path)? {
         return Ok(true);
@@ -175,10 +171,4 @@ fn next_boot(past: Revision) -> Revision {
 
 fn is_missing(path: &Path) -> Result<bool, StoreError> {
     path.try_exists().map(|there| !there).map_err(|e| io_failed(path, "looking for it", &e))
-}
-
-/// Nanoseconds since the epoch: no run grants so many that two runs meet.
-fn first_lease() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(1)
 }

@@ -1,14 +1,14 @@
 //! Whether etcd still holds the data that it held before.
 //!
 //! Data restored from a backup has lower revisions than were seen, until new changes
-//! have passed them. raft's log tells it then, which a restored cluster begins anew: each
+//! have passed them. Then raft's log tells it, because a restored cluster starts a new one: each
 //! entry makes one revision at most, so that the surplus of entries over revisions only
 //! grows in one log, and falls by the backup's revision with a new one. What was restored
 //! escapes only if it then saw more leases and elections than the backup has revisions.
 
 use crate::Revision;
 
-/// What a member said: first the revision, by a read that all earlier changes go before,
+/// What a member reported: first the revision, by a read that all earlier changes go before,
 /// then the index of the last entry that raft has committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Observation {
@@ -29,7 +29,7 @@ pub(super) struct Mark {
     peak: Revision,
 }
 
-/// All that was seen of etcd's data.
+/// What is known about the identity of etcd's data.
 #[derive(Debug)]
 pub(super) struct ClusterIdentity {
     /// How often other data took the place of what was there.
@@ -79,7 +79,7 @@ impl ClusterIdentity {
         let other = mark.cluster.is_some_and(|cluster| cluster != now.cluster)
             || now.revision < mark.revision
             || now.index.is_some_and(other_log);
-        // Somebody else may have found out while the answer was on its way.
+        // Another request may have found out while the answer was on its way.
         if other && mark.epoch == self.epoch {
             let (epoch, peak) = (self.epoch + 1, self.peak);
             *self = Self { epoch, peak, ..Self::default() };
@@ -90,7 +90,7 @@ impl ClusterIdentity {
     }
 
     /// Whether what follows `after`, a revision of `epoch`, can still be told: etcd, asked
-    /// after `mark`, was at `now`. A revision that nobody had seen yet may be waited for.
+    /// after `mark`, was at `now`. A revision that no answer has named yet may be waited for.
     pub(super) fn can_resume(
         &self,
         mark: Mark,

@@ -1,4 +1,4 @@
-//! What etcd's errors mean: whether anything was done, and what to say.
+//! What etcd's errors mean: whether the request was carried out, and what to report.
 
 use std::{error::Error as _, fmt::Write as _};
 
@@ -31,7 +31,7 @@ pub(super) enum Refusal {
     LeaseGone,
     /// The request breaks one of etcd's limits.
     Limit,
-    /// Somebody has to do something about etcd, or the configuration.
+    /// etcd or the configuration has to be corrected by an operator.
     Setup,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn judge_status(status: &Status) -> AttemptError {
         Code::NotFound if has("lease not found") => {
             AttemptError::Refused(Refusal::LeaseGone, said.to_owned())
         }
-        // The next client logs in anew.
+        // The next client logs in again.
         Code::Unauthenticated => AttemptError::NotDone(said.to_owned()),
         Code::InvalidArgument if has("auth store is old") => AttemptError::NotDone(said.to_owned()),
         Code::InvalidArgument if has("authentication failed") || has("user name is empty") => {

@@ -36,7 +36,7 @@ pub(super) fn range(prefix: &str) -> (Vec<u8>, Vec<u8>) {
     (prefix.as_bytes().to_vec(), end)
 }
 
-/// An entry as etcd keeps it. Keys that are no UTF-8 text are somebody else's; they are
+/// An entry as etcd keeps it. Keys that are not UTF-8 text are not netd's; they are
 /// shown as near as can be, which no key that netd writes looks like.
 pub(super) fn entry(kv: KeyValue) -> Entry {
     let (create_revision, mod_revision, lease) =

@@ -14,7 +14,7 @@ use crate::{LeaseId, StoreError};
 /// Longest time of a lease, as etcd has it; longer ones are cut.
 const TTL_MOST: u64 = 9_000_000_000;
 
-/// One that nobody hears of, as the answer was lost, ends by itself.
+/// A lease whose answer was lost expires by itself.
 pub(super) async fn grant(members: &Members, ttl: Duration) -> Result<LeaseId, StoreError> {
     if ttl.is_zero() {
         return Err(StoreError::BadTransaction("a lease of no time; give it some".to_owned()));

@@ -33,7 +33,7 @@ pub(super) enum Repeat {
 }
 
 /// One member. Its client is made when it is needed and thrown away with the first
-/// failure: a new one connects anew, reads the certificates and logs in.
+/// failure: a new one connects again, reads the certificates and logs in.
 struct Member {
     endpoint: String,
     /// With a number, so that only the client that has failed is thrown away.

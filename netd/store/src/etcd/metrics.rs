@@ -1,4 +1,4 @@
-//! How many requests etcd was sent, and how long it took.
+//! Counts and durations of the requests to etcd.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,7 +20,7 @@ pub enum Rpc {
     Progress,
     /// A new lease.
     Grant,
-    /// A lease's time begins anew.
+    /// A lease's time is restarted.
     KeepAlive,
     /// A lease ends.
     Revoke,

@@ -2,7 +2,7 @@
 //!
 //! One member is talked to at a time, another when it fails. Every request ends within
 //! [`EtcdOptions::request_timeout`]. [`StoreError::Unavailable`] means for `get`, `list`,
-//! `grant`, `keep_alive` and `revoke`: nobody answered, try again. For `commit` it means
+//! `grant`, `keep_alive` and `revoke`: no member answered, try again. For `commit` it means
 //! that nothing was done, or that it is not known whether it was (the text says so):
 //! read before you try again. [`StoreError::Failed`] means that etcd or the
 //! configuration has to be changed, after which netd goes on by itself.
@@ -27,7 +27,9 @@ use async_trait::async_trait;
 use tokio::sync::watch::Sender;
 
 use self::members::Members;
-use super::{Entry, LeaseId, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch};
+use crate::{
+    Entry, LeaseId, LeaseStore, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, Watch,
+};
 
 pub use self::{
     metrics::{BOUNDS, RequestMetrics, Rpc, RpcStats},
@@ -80,7 +82,10 @@ impl Store for EtcdStore {
         let members = Arc::clone(&self.members);
         Ok(Box::new(watch::start(members, prefix, after, self.open.subscribe())))
     }
+}
 
+#[async_trait]
+impl LeaseStore for EtcdStore {
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         lease::grant(&self.members, ttl).await
     }

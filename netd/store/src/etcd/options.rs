@@ -27,7 +27,7 @@ pub struct EtcdOptions {
     /// For `https` endpoints; `None` trusts the system's authorities and shows no
     /// certificate.
     pub tls: Option<EtcdTls>,
-    /// Name and password; not used with an etcd that asks nobody for them.
+    /// Name and password; not used with an etcd that has no authentication.
     pub user: Option<(String, String)>,
     /// The longest that one request may take, all members tried.
     pub request_timeout: Duration,

@@ -64,7 +64,7 @@ pub(super) fn start(
 pub(super) struct Follower {
     pub members: Arc<Members>,
     pub prefix: String,
-    /// Everything up to here was told.
+    /// Everything up to this revision was delivered.
     pub after: Revision,
     /// What data `after` is a revision of.
     pub epoch: u64,
@@ -106,7 +106,7 @@ impl Follower {
                     let _ = self.tell.send(Ok(WatchUpdate::Compacted)).await;
                     return;
                 }
-                // A member went away, which is nobody's concern if another is there.
+                // Losing one member is no error as long as another one answers.
                 End::Settled(why) => {
                     tracing::debug!(prefix = self.prefix, why, "a watch goes to another member");
                     backoff.reset();
@@ -124,7 +124,7 @@ impl Follower {
         }
     }
 
-    /// From one connection to its loss.
+    /// Serves one connection until it is lost.
     async fn once(&mut self, was_away: bool) -> End {
         let (at, stream) = match self.connect().await {
             Ok(found) => found,
@@ -147,7 +147,7 @@ impl Follower {
         }
     }
 
-    /// Tells what the stream says until it ends.
+    /// Forwards the stream's events until it ends.
     async fn follow(&mut self, mut stream: WatchStream) -> End {
         let quiet = self.members.options().quiet_time;
         let mut ask_at = Instant::now() + quiet;

@@ -1,4 +1,4 @@
-//! What a watch's messages say.
+//! Reads a watch's messages.
 
 use etcd_client::{Event as Told, ResponseHeader, WatchResponse};
 

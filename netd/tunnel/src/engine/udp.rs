@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{
-    Local, Receiving, Sending, accepts,
     batch::{Batch, Packet},
+    io::{Receiving, Sending},
+    local::{Local, accepts},
 };
 use crate::{
     packet::{HEADERS, PACKETS, Piece, ip, segment::Cut},

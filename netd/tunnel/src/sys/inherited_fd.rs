@@ -12,7 +12,7 @@ pub fn inherited_fds() -> Vec<(String, OwnedFd)> {
         // has taken them: this is called once, at the start.
         Ok(fds) => fds.map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) })).collect(),
         Err(error) => {
-            tracing::warn!(%error, "what the service manager hands over can't be read");
+            tracing::warn!(%error, "can't read the file descriptors that systemd passed (LISTEN_FDS)");
             vec![]
         }
     }

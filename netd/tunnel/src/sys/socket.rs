@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes received that nobody has taken yet: some 10 ms at 10 Gb/s.
+/// Received bytes that wait to be read: some 10 ms at 10 Gb/s.
 const RECEIVE: usize = 8 << 20;
 /// Bytes sent that no device has taken yet. For each peer whose link address is being
 /// asked for the kernel keeps up to 200 KiB: a hundred dead peers must not fill this.

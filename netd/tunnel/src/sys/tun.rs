@@ -94,7 +94,7 @@ impl Tun {
         Some(queue)
     }
 
-    /// Whether this still is a queue of that device: somebody may have removed it.
+    /// Whether this still is a queue of that device: it may have been removed.
     pub fn is_of(&self, device: &str) -> bool {
         let Some(mut found) = request(device) else { return false };
         let wanted = found.ifr_name;

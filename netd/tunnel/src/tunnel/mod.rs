@@ -1,6 +1,7 @@
 //! A tunnel: a device's queues, sockets, an engine between them, threads.
 
 mod queue_worker;
+mod shared;
 mod workers;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -18,6 +19,7 @@ use crate::{
     spec::{Kind, Peers, TunnelSpec},
     sys::{Tun, TunError},
 };
+use shared::Shared;
 use workers::Threads;
 
 /// Why a tunnel is not as it was asked for.
@@ -37,16 +39,6 @@ pub enum TunnelError {
     /// Threads.
     #[error("threads: {0}")]
     Threads(io::Error),
-}
-
-/// What a tunnel's threads share.
-#[derive(Debug)]
-struct Shared {
-    device: String,
-    queues: Arc<Vec<Tun>>,
-    links: ArcSwap<Links>,
-    engine: Engine,
-    counters: Arc<Counters>,
 }
 
 /// A running tunnel. Dropped, it stops; its device stays.

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     counters::Tally,
     engine::{Receiving, Sending, batch::Batch, links::Links, outbox::Outbox, wireguard::Plain},
@@ -61,7 +61,7 @@ pub(super) struct QueueWorker<'a> {
 enum Step {
     /// There may be more.
     More,
-    /// There is no more for now.
+    /// Nothing is left for now.
     Done,
     /// It failed, as it will if it is tried at once again.
     Failed,

@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Shared, queue_worker::QueueWorker};
+use super::{queue_worker::QueueWorker, shared::Shared};
 use crate::sys::{Stop, Stopper, Wake, wait};
 
 /// Milliseconds between looks at the timers.

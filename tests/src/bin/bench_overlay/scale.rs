@@ -192,7 +192,7 @@ fn changes(cluster: &Cluster, nodes: usize) -> Result<()> {
     let node = cluster.nodes.first().context("no node")?;
     let monitor = Monitor::start(&node.host.net)?;
     let mut times = with_etcd(cluster, async move |store| {
-        use netd_store::Store as _;
+        use netd_store::LeaseStore as _;
         let lease = store.grant(Duration::from_secs(3600)).await?;
         let mut times = Vec::new();
         for n in nodes..nodes + CHANGES {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use netd_store::{
-    Change, LeaseId, Store as _, Txn, TxnOutcome,
+    Change, LeaseId, LeaseStore as _, Store as _, Txn, TxnOutcome,
     etcd::{EtcdOptions, EtcdStore},
 };
 use testbed::cluster::{PREFIX, flannel};

@@ -1,4 +1,4 @@
-//! What became of an action.
+//! Takes the results of actions.
 
 use super::{Completion, Link, Reconciler, SEEN_WITHIN, Written};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 use netd_store::{Entry, LeaseId, Revision, StoreError, Txn, TxnOutcome};
 
 impl Reconciler {
-    /// Takes what became of an action.
+    /// Takes the result of an action.
     pub(crate) fn complete(&mut self, done: Completion, now: Now) {
         self.dirty = true;
         match done {
@@ -81,7 +81,7 @@ impl Reconciler {
                     self.note_write(*subnets, now);
                 }
             }
-            // Somebody was faster, or the view is behind: it will show.
+            // Another node was faster, or the view is behind; the view will show which.
             TxnOutcome::Conflict(there) => {
                 for entry in &there {
                     self.await_part(&entry.key, entry.mod_revision, now);
@@ -94,7 +94,7 @@ impl Reconciler {
         }
     }
 
-    /// Nothing is decided before the view has seen this change of a key.
+    /// Postpones decisions until the view has seen this change of a key.
     fn await_part(&mut self, key: &str, revision: Revision, now: Now) {
         let part = self.view.part_of(key);
         let awaited = self.awaited.get(&part).map(|(revision, _)| *revision);
@@ -103,7 +103,8 @@ impl Reconciler {
         }
     }
 
-    /// Unless it was the node itself, by a transaction whose outcome it never learned.
+    /// Drops the claim, unless the owner is this node itself, by a transaction whose outcome
+    /// it never learned.
     fn claim_failed(&mut self, subnets: &Subnets, there: &[Entry]) {
         let name = flannel::key::name(subnets);
         let owner = there.iter().find(|entry| entry.key == self.view.keys.owner(&name));
@@ -114,7 +115,7 @@ impl Reconciler {
         }
     }
 
-    /// Who removes the node's keys again and again is not to be met at full speed.
+    /// Slows down writes to keys that another writer removes again and again.
     fn note_write(&mut self, subnets: Subnets, now: Now) {
         let first = Written { last: now.mono, next: now.mono, backoff: STORE_BACKOFF };
         let written = self.written.entry(subnets).or_insert(first);

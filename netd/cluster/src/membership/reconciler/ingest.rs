@@ -1,4 +1,4 @@
-//! What came from the store.
+//! Takes updates from the store into the view.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
 use netd_store::{Entry, Event, Revision};
 
 impl Reconciler {
-    /// Takes news from the store.
+    /// Takes an update from the store.
     pub(crate) fn ingest(&mut self, part: Part, seen: StoreUpdate, now: Now) {
         if !self.failing.is_empty() {
             self.cut_off = Some(now.mono);
@@ -82,7 +82,7 @@ impl Reconciler {
                 }
             }
         }
-        // Removed and made again within one batch: it is there.
+        // A key that was removed and made again within one batch exists.
         gone.retain(|name| !self.view.leases.contains_key(name));
         let own_too = gone.iter().any(|name| self.holds(name));
         let doubtful = own_too || self.was_cut_off(now);
@@ -90,7 +90,7 @@ impl Reconciler {
         self.pending.peers(updates);
     }
 
-    /// Tells what is under a lease's name now, if anything is.
+    /// Publishes the peer that a lease's name stands for now, if the key exists.
     pub(super) fn look_at(&mut self, name: &str, now: Now) {
         if let Some(key) = self.view.leases.get(name) {
             let mine = is_mine(&self.claims, &self.view, name, key);
@@ -106,8 +106,8 @@ impl Reconciler {
         names.iter().for_each(|name| self.look_at(name, now));
     }
 
-    /// Whether the node was itself cut off lately: nobody can say then which of the others
-    /// are dead, and which were cut off with it and are about to be back.
+    /// Whether the node was itself cut off lately: then it is unknown which of the others
+    /// are dead, and which were cut off with it and will be back soon.
     fn was_cut_off(&self, now: Now) -> bool {
         let hold = self.peers.hold();
         self.cut_off.is_some_and(|at| now.mono.saturating_duration_since(at) < hold)
@@ -158,7 +158,7 @@ impl Reconciler {
         }
     }
 
-    /// What was known stays in force.
+    /// Reports a bad configuration; the last good one stays in force.
     fn config_is_bad(&mut self, problem: String) {
         if self.config_problem.as_ref() != Some(&problem) {
             self.config_problem = Some(problem.clone());
@@ -167,7 +167,7 @@ impl Reconciler {
     }
 }
 
-/// Whether a lease is this node's, or about to be: it is no peer then.
+/// Whether a lease is this node's, or about to be: then it is not a peer.
 fn is_mine(claims: &Claims, view: &View, name: &str, key: &LeaseKey) -> bool {
     let owner = view.owners.get(name);
     if let Some(owner) = owner.filter(|owner| owner.record.is_ok()) {

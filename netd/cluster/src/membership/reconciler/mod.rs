@@ -1,5 +1,5 @@
-//! What happens in which order: events in, steps and news out. Pure; [`super::run`] does
-//! what it says.
+//! Decides what happens in which order: store updates in, actions and pending updates out.
+//! Pure; [`super::run`] carries the actions out.
 //!
 //! One step is done at a time, and none is decided before the view has reached what the
 //! last one changed. A subnet is used after the store has it, then the disk.
@@ -16,12 +16,13 @@ use std::{
 use super::{
     OwnSubnets,
     backoff::STORE_BACKOFF,
-    claims::{ClaimContext, ClaimStep, Claims, NodeIdentity, Purpose},
+    claims::{ClaimContext, ClaimStep, Claims, Purpose},
     diff::{Now, Peers},
     files::OwnFile,
     pending_updates::PendingUpdates,
     records::OwnerRecord,
     view::{Part, View},
+    writes::NodeIdentity,
 };
 use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
 use netd_domain::Backoff;
@@ -29,10 +30,10 @@ use netd_store::{Entry, Event, LeaseId, Revision, StoreError, Txn, TxnOutcome};
 
 /// After so long without a write, a subnet's keys are written at once again.
 const QUIET: Duration = Duration::from_secs(30);
-/// What was committed has to be seen within this time; else everything is listed anew.
+/// What was committed has to be seen within this time; else everything is listed again.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a node is told once.
+/// Fixed settings of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub ttl: Duration,
@@ -40,16 +41,16 @@ pub(super) struct Settings {
     pub preferred: Vec<Subnets>,
 }
 
-/// What came from the store.
+/// An update from the store.
 #[derive(Debug)]
 pub(super) enum StoreUpdate {
     List(Vec<Entry>, Revision),
     Changes(Vec<Event>, Revision),
-    /// It can't be followed; why.
+    /// The store can't be followed; the reason.
     Failed(String),
 }
 
-/// What to do.
+/// What the loop has to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     Grant(Duration),
@@ -57,11 +58,11 @@ pub(super) enum Action {
     Commit(Purpose, Txn),
     /// Write it durably.
     Save(OwnFile),
-    /// List everything anew.
+    /// List everything again.
     Relist,
 }
 
-/// What became of it.
+/// The result of an action.
 #[derive(Debug)]
 pub(super) enum Completion {
     Granted(Result<LeaseId, StoreError>),
@@ -71,7 +72,7 @@ pub(super) enum Completion {
     Relisting,
 }
 
-/// What can fail by itself.
+/// The connections that can fail independently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Link {
     Watching(Part),
@@ -201,7 +202,7 @@ impl Reconciler {
         self.failing.values().min_by_key(|(since, _)| *since)
     }
 
-    /// From now on the node's leases say this.
+    /// Sets what the node's leases say.
     pub(super) fn announce(&mut self, attrs: LeaseAttrs) {
         // As it will be read back: a backend may leave out what it is.
         let text = flannel::value::format(&attrs);
@@ -212,7 +213,7 @@ impl Reconciler {
         }
     }
 
-    /// One more subnet.
+    /// Asks for one more subnet.
     pub(super) fn more(&mut self) {
         if let Some(config) = self.config.clone() {
             self.claims.want_more(&config);
@@ -220,13 +221,13 @@ impl Reconciler {
         }
     }
 
-    /// These are not used any more.
+    /// Gives subnets back that are no longer used.
     pub(super) fn give_back(&mut self, subnets: &[Subnets]) {
         self.claims.give_back(subnets, self.config.as_deref());
         self.dirty = true;
     }
 
-    /// The next thing to do, if there is one now.
+    /// The next action, if one is due now.
     pub(super) fn next(&mut self, now: Now) -> Option<Action> {
         let updates = self.peers.tick(now);
         self.pending.peers(updates);
@@ -264,7 +265,7 @@ impl Reconciler {
         self.view.is_listed() && self.awaited.is_empty()
     }
 
-    /// Follows the view with what the node holds.
+    /// Updates what the node holds from the view.
     fn settle(&mut self, now: Now) {
         let settled = self.claims.settle(&self.view);
         for (subnets, who) in settled.lost {
@@ -285,7 +286,7 @@ impl Reconciler {
         self.tell_own();
     }
 
-    /// Tells which subnets can be used: those that are held, and on disk.
+    /// Publishes the usable subnets: those that are held and recorded on disk.
     fn tell_own(&mut self) {
         let usable = self.claims.held.iter().filter(|(s, _)| self.saved.held.contains_key(s));
         let own = usable.map(|(subnets, since)| {

@@ -8,12 +8,12 @@ use std::{
 
 use super::super::{
     PeerUpdate, Update,
-    claims::NodeIdentity,
     diff::{Now, Peers},
     files::OwnFile,
     ownership,
     reconciler::{Action, Completion, Reconciler, Settings, StoreUpdate},
     view::{Part, View},
+    writes::NodeIdentity,
 };
 use crate::{LeaseAttrs, Subnets, flannel};
 use netd_store::{

@@ -23,17 +23,17 @@ use prost::Message as _;
 use self::frame::{OVERHEAD, frame, payloads};
 use super::{
     error::{damaged, io_failed},
-    file::{Content, Effect, RecordFile, remove_if_there},
+    file::{Content, RecordFile, remove_if_there},
     record,
 };
-use crate::{Entry, Revision, StoreError, rules::Class};
+use crate::{Entry, Revision, StoreError, memory::Effect, rules::Class};
 
 const MAGIC: [u8; 8] = *b"netdlog1";
 /// Magic and size.
 const START: usize = 16;
 /// The file grows by so much, bytes; the new part is zeros.
 const STEP: u64 = 64 << 10;
-/// As much more than twice its content may be in a file before it is made anew, bytes.
+/// A file is rewritten when it exceeds twice its content by this many bytes.
 const SLACK: u64 = 1 << 20;
 /// Entries in a frame of a new file.
 const CHUNK: usize = 64;
@@ -107,7 +107,7 @@ impl Journal {
         self.open.as_ref().is_some_and(|open| open.end > open.enough)
     }
 
-    /// Makes the file anew, with nothing but `entries`: all that are there.
+    /// Rewrites the file with `entries`, which are all that exist.
     ///
     /// # Errors
     /// [`StoreError::Failed`]; it goes on with the old file, which is not called overgrown
@@ -164,7 +164,7 @@ impl RecordFile for Journal {
         let changes = effects.iter().map(Record::from).collect();
         let batch = Batch { revision, changes, boot_id: String::new() };
         let Err(error) = open.append(&batch) else { return Ok(()) };
-        // What can't be taken back is found when the file is opened anew.
+        // What can't be taken back is found when the file is opened again.
         if open.clear_rest().is_err() {
             self.open = None;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{durable, open, options, put, puts, value, volatile};
 use crate::{
-    Change, Event, Revision, Store, StoreError, TxnOutcome, WatchUpdate,
+    Change, Revision, Store, StoreError, TxnOutcome,
     embedded::{
         EmbeddedOptions, EmbeddedStore,
         file::{KvFile, RecordFile as _},
@@ -123,39 +123,13 @@ async fn a_run_directory_emptied_by_the_reboot_gives_no_revision_twice() {
 }
 
 #[tokio::test]
-async fn keys_bound_to_a_lease_are_gone_after_a_restart() {
+async fn a_key_bound_to_a_lease_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let lease = store.grant(Duration::from_secs(600)).await.unwrap();
-    let leased = |key| Change::Put { key, value: vec![], lease };
-    commit(&store, [leased(durable("n")), put(&durable("m"), b"")]).await;
-    let last = commit(&store, [leased(volatile("e")), put(&volatile("f"), b"")]).await;
-    drop(store);
-    let store = open(dir.path());
-    let list = store.list("").await.unwrap();
-    let keys: Vec<_> = list.entries.into_iter().map(|e| e.key).collect();
-    assert_eq!(keys, [durable("m"), volatile("f")]);
-    assert!(list.revision > last, "their removal is a change");
-    assert!(matches!(store.keep_alive(lease).await, Err(StoreError::LeaseGone(_))));
-    assert_ne!(store.grant(Duration::from_secs(1)).await.unwrap(), lease);
-}
-
-#[tokio::test]
-async fn a_lease_over_both_classes_removes_its_keys_at_one_revision() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let lease = store.grant(Duration::from_secs(600)).await.unwrap();
-    let leased = |key| Change::Put { key, value: vec![], lease };
-    commit(&store, [leased(durable("n"))]).await;
-    let after = commit(&store, [leased(volatile("e"))]).await;
-    let mut watch = store.watch("", after).await.unwrap();
-    store.revoke(lease).await.unwrap();
-    let Some(Ok(WatchUpdate::Changes { mut events, revision })) = watch.next().await else {
-        panic!("no events")
-    };
-    events.sort_by_key(|e| format!("{e:?}"));
-    let gone = |key| Event::Delete { key, revision };
-    assert_eq!(events, [gone(durable("n")), gone(volatile("e"))]);
+    let change = Change::Put { key: durable("n"), value: vec![], lease: 7 };
+    let refused = store.commit(puts([put(&durable("m"), b""), change])).await;
+    assert!(matches!(&refused, Err(StoreError::BadTransaction(text)) if text.contains("lease 7")));
+    assert_eq!(store.list("").await.unwrap().entries, []);
 }
 
 #[tokio::test]

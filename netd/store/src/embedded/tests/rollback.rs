@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use super::{durable, open, put, puts, volatile};
-use crate::{
-    Entry, Store, TxnOutcome,
-    embedded::file::{Effect, RecordFile},
-};
+use crate::{Entry, Store, TxnOutcome, embedded::file::RecordFile, memory::Effect};
 
 pub(super) fn entry(key: String, value: &[u8], revision: i64) -> Effect {
     let (create_revision, mod_revision) = (revision, revision);

@@ -1,4 +1,4 @@
-//! Datagrams from anybody: handshakes, data, garbage.
+//! Datagrams from any sender: handshakes, data, garbage.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -6,9 +6,13 @@ use boringtun::noise::{
     Packet, Tunn, TunnResult, handshake::parse_handshake_anon, rate_limiter::RateLimiter,
 };
 
-use super::{HANDSHAKE, PeerSet, Wireguard, peer::Peer};
+use super::{
+    PeerSet, Wireguard,
+    message::{HANDSHAKE, OVERHEAD},
+    peer::Peer,
+};
 use crate::{
-    engine::{Receiving, accepts, udp},
+    engine::{io::Receiving, local::accepts, udp},
     packet::{PACKETS, Piece, ip},
     sys::{Received, Receiver},
     table::Table,
@@ -17,7 +21,7 @@ use crate::{
 /// Numbers of data messages from here on are never used (WireGuard, 6.1:
 /// Reject-After-Messages).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
-/// The type of a message that says "prove your address": nobody is authenticated by it.
+/// The type of a message that says "prove your address"; it authenticates no sender.
 const COOKIE: u8 = 3;
 /// Packets that waited for a session and go out when it is there (boringtun keeps so many).
 const MOST_WAITING: usize = 256;
@@ -159,14 +163,14 @@ impl Batch<'_, '_> {
     /// Packets that waited for the session.
     fn waiting(&mut self, tunn: &mut Tunn, to: SocketAddr) {
         for _ in 0..MOST_WAITING {
-            let (_, room) = self.plain.room(usize::from(u16::MAX) + super::OVERHEAD);
+            let (_, room) = self.plain.room(usize::from(u16::MAX) + OVERHEAD);
             let TunnResult::WriteToNetwork(message) = tunn.decapsulate(None, &[], room) else {
                 return;
             };
             let len = message.len();
             add(&mut self.answers, self.receiving, message, to);
             self.receiving.sending.tally.packets += 1;
-            self.receiving.sending.tally.bytes += len.saturating_sub(super::OVERHEAD) as u64;
+            self.receiving.sending.tally.bytes += len.saturating_sub(OVERHEAD) as u64;
         }
     }
 

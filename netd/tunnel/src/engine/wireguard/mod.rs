@@ -4,6 +4,7 @@
 //! is of is looked up without one.
 
 mod inbound;
+mod message;
 mod peer;
 
 use std::{
@@ -21,8 +22,9 @@ use boringtun::{
 use ipnet::IpNet;
 
 use super::{
-    Local, Sending,
     batch::{Batch, Packet},
+    io::Sending,
+    local::Local,
 };
 use crate::{
     packet::{PACKETS, Piece},
@@ -30,16 +32,12 @@ use crate::{
     table::Table,
 };
 pub use inbound::Plain;
+use message::{HANDSHAKE, OVERHEAD};
 use peer::Peer;
 
 /// Handshakes a second before senders have to prove their address with a cookie. Each
 /// first message is counted twice: before its peer is known, and with its peer.
 const HANDSHAKES: u64 = 200;
-/// What a data message is longer than the packet in it.
-const OVERHEAD: usize = 32;
-/// Bytes of the longest message that is no data.
-const HANDSHAKE: usize = 148;
-
 /// The backend.
 pub struct Wireguard {
     pub(super) local: Local,
@@ -92,7 +90,7 @@ impl Wireguard {
                 let index = free_index(&mut next, |i| {
                     old.by_index.contains_key(&i) || set.by_index.contains_key(&i)
                 });
-                Arc::new(Peer::new(self, *key, index, spec))
+                Arc::new(Peer::new(&self.private, &self.limiter, *key, index, spec))
             });
             peer.configured(spec.endpoint);
             set.by_key.insert(*key, peer.clone());

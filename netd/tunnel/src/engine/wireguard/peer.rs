@@ -2,16 +2,19 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use boringtun::{
-    noise::{Tunn, TunnResult, errors::WireGuardError},
-    x25519::PublicKey,
+    noise::{Tunn, TunnResult, errors::WireGuardError, rate_limiter::RateLimiter},
+    x25519::{PublicKey, StaticSecret},
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{HANDSHAKE, Wireguard};
+use super::message::HANDSHAKE;
 use crate::spec::{PeerSpec, Secret};
 
 pub(super) struct Peer {
@@ -33,16 +36,22 @@ struct Places {
 }
 
 impl Peer {
-    pub(super) fn new(own: &Wireguard, key: [u8; 32], index: u32, spec: &PeerSpec) -> Self {
+    pub(super) fn new(
+        private: &StaticSecret,
+        limiter: &Arc<RateLimiter>,
+        key: [u8; 32],
+        index: u32,
+        spec: &PeerSpec,
+    ) -> Self {
         let preshared_key = spec.preshared_key.clone();
         let keepalive = (spec.keepalive > 0).then_some(spec.keepalive);
         let tunn = Tunn::new(
-            own.private.clone(),
+            private.clone(),
             PublicKey::from(key),
             preshared_key.as_ref().map(|key| key.0),
             keepalive,
             index,
-            Some(own.limiter.clone()),
+            Some(limiter.clone()),
         );
         Self {
             index,

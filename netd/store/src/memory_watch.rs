@@ -6,13 +6,15 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::sync::watch::Receiver;
 
-use super::memory::{Found, Memory};
-use crate::{Revision, StoreError, Watch, WatchUpdate};
+use crate::{
+    Revision, StoreError, Watch, WatchUpdate,
+    memory::{Found, Memory},
+};
 
 /// Holds a place in the history and no events, so a slow consumer costs nothing;
 /// one that falls behind the history's bound is told so.
 #[derive(Debug)]
-pub(super) struct EmbeddedWatch {
+pub(crate) struct MemoryWatch {
     pub memory: Arc<RwLock<Memory>>,
     /// Changes with each revision; closed with the store.
     pub published: Receiver<Revision>,
@@ -22,7 +24,7 @@ pub(super) struct EmbeddedWatch {
 }
 
 #[async_trait]
-impl Watch for EmbeddedWatch {
+impl Watch for MemoryWatch {
     async fn next(&mut self) -> Option<Result<WatchUpdate, StoreError>> {
         while !self.ended {
             // Before reading, so that what is committed meanwhile wakes us.

@@ -1,7 +1,4 @@
-//! Leases: who holds which keys for how long. Pure bookkeeping.
-//!
-//! They live in memory: holder and store are one process here, so a lease dies with
-//! it, and keys that were bound to one are removed when the store is opened.
+//! Leases: which keys each one holds, and for how long.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,8 +7,7 @@ use std::{
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::file::Effect;
-use crate::{Entry, LeaseId};
+use crate::{Entry, LeaseId, memory::Effect};
 
 /// Longest time of a lease; longer ones are cut.
 const TTL_MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -20,7 +16,6 @@ const TTL_MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 struct Lease {
     ttl: Duration,
     deadline: Instant,
-    /// No way back: its keys are being removed.
     ended: bool,
     keys: BTreeSet<String>,
     timer: Option<AbortHandle>,
@@ -34,9 +29,8 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// `first` should differ from run to run, so that no id means two leases.
-    pub(super) fn new(first: LeaseId) -> Self {
-        Self { by_id: HashMap::new(), next: first.max(1) }
+    pub(super) fn new() -> Self {
+        Self { by_id: HashMap::new(), next: 1 }
     }
 
     pub(super) fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
@@ -62,7 +56,7 @@ impl Leases {
         self.by_id.get(&id).is_some_and(|l| !l.ended && now < l.deadline)
     }
 
-    /// Begins its time anew; whether it was alive.
+    /// Restarts its time; returns whether it was alive.
     pub(super) fn keep_alive(&mut self, id: LeaseId, now: Instant) -> bool {
         let alive = self.is_alive(id, now);
         if let Some(lease) = self.by_id.get_mut(&id).filter(|_| alive) {

@@ -1,13 +1,17 @@
 //! The side that is read: all entries and the latest changes, in memory.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
 
-use super::file::Effect;
-use crate::{Entry, Event, Revision, rules::Class};
+use crate::{
+    entry::{Entry, Revision},
+    rules::Class,
+    txn::{Change, Compare},
+    watch::Event,
+};
 
 /// How many past changes a watch can still be given. What is over is forgotten,
 /// oldest first; the latest revision is always kept.
@@ -25,6 +29,13 @@ impl Default for HistoryLimit {
     }
 }
 
+/// One change of one key.
+#[derive(Debug, Clone)]
+pub(crate) enum Effect {
+    Put(Arc<Entry>),
+    Delete(String),
+}
+
 /// The changes of one revision.
 #[derive(Debug)]
 struct Past {
@@ -35,7 +46,7 @@ struct Past {
 
 /// What a watch finds.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// Changes after the revision asked for, up to `revision`.
     Changes { events: Vec<Event>, revision: Revision },
     /// They were forgotten.
@@ -45,7 +56,7 @@ pub(super) enum Found {
 /// Invariant: as committed to disk, at `revision`; `past` ascends and holds every
 /// change after `floor`.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     entries: BTreeMap<String, Arc<Entry>>,
     revision: Revision,
     past: VecDeque<Past>,
@@ -56,32 +67,62 @@ pub(super) struct Memory {
 
 impl Memory {
     /// What was read at start; earlier changes are not known.
-    pub(super) fn new(entries: Vec<Entry>, revision: Revision, limit: HistoryLimit) -> Self {
+    pub(crate) fn new(entries: Vec<Entry>, revision: Revision, limit: HistoryLimit) -> Self {
         let entries = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
         Self { entries, revision, past: VecDeque::new(), past_bytes: 0, floor: revision, limit }
     }
 
-    pub(super) fn revision(&self) -> Revision {
+    pub(crate) fn revision(&self) -> Revision {
         self.revision
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<Entry>> {
         self.entries.get(key)
     }
 
     /// In key order.
-    pub(super) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
+    pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
         let from = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
     }
 
     /// All of one class.
-    pub(super) fn of_class(&self, class: Class) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(crate) fn of_class(&self, class: Class) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values().filter(move |e| Class::of(&e.key) == class)
     }
 
-    /// Takes over what was committed to disk.
-    pub(super) fn apply(&mut self, effects: Vec<Effect>, revision: Revision) {
+    /// The compared keys that exist, if a condition does not hold.
+    pub(crate) fn conflict(&self, compares: &[Compare]) -> Option<Vec<Entry>> {
+        let holds = |compare: &Compare| match (compare, self.get(compare.key())) {
+            (Compare::Absent(_), entry) => entry.is_none(),
+            (Compare::Present(_), entry) => entry.is_some(),
+            (Compare::Unchanged(_, revision), entry) => {
+                entry.is_some_and(|e| e.mod_revision == *revision)
+            }
+        };
+        if compares.iter().all(holds) {
+            return None;
+        }
+        let keys: BTreeSet<_> = compares.iter().map(Compare::key).collect();
+        Some(keys.into_iter().filter_map(|k| self.get(k)).map(|e| Entry::clone(e)).collect())
+    }
+
+    /// What really changes: removing a key that does not exist is no change.
+    pub(crate) fn effects(&self, changes: Vec<Change>, revision: Revision) -> Vec<Effect> {
+        let effect = |change| match change {
+            Change::Put { key, value, lease } => {
+                let create_revision = self.get(&key).map_or(revision, |e| e.create_revision);
+                let mod_revision = revision;
+                let entry = Entry { key, value, create_revision, mod_revision, lease };
+                Some(Effect::Put(Arc::new(entry)))
+            }
+            Change::Delete { key } => self.get(&key).map(|_| Effect::Delete(key)),
+        };
+        changes.into_iter().filter_map(effect).collect()
+    }
+
+    /// Takes over what was committed.
+    pub(crate) fn apply(&mut self, effects: Vec<Effect>, revision: Revision) {
         let mut bytes = 0;
         for effect in &effects {
             match effect {
@@ -113,15 +154,8 @@ impl Memory {
         }
     }
 
-    /// Forgets every past change.
-    pub(super) fn forget_all(&mut self) {
-        self.past.clear();
-        self.past_bytes = 0;
-        self.floor = self.revision;
-    }
-
     /// Every change under `prefix` after revision `after`.
-    pub(super) fn since(&self, prefix: &str, after: Revision) -> Found {
+    pub(crate) fn since(&self, prefix: &str, after: Revision) -> Found {
         if after < self.floor {
             return Found::Forgotten;
         }
@@ -137,7 +171,7 @@ impl Memory {
 }
 
 impl Effect {
-    pub(super) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         match self {
             Self::Put(entry) => &entry.key,
             Self::Delete(key) => key,

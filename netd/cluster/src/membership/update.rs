@@ -1,0 +1,80 @@
+//! What a reader of the membership is told.
+
+use std::sync::Arc;
+
+use crate::{ClusterConfig, Lease, Subnets};
+use netd_store::Revision;
+
+/// A subnet of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSubnets {
+    /// Name of the lease: `10.5.52.0-24`.
+    pub key: String,
+    /// What it is.
+    pub subnets: Subnets,
+    /// Whether an operator reserved it for the node: it stays the node's for good.
+    pub reservation: bool,
+    /// Whether it is what the configuration wants. One that isn't is kept until it is
+    /// given back, and another one that does is taken beside it.
+    pub fits: bool,
+    /// Since when the node has it, seconds since the epoch.
+    pub since: u64,
+}
+
+/// A change of what is known of other nodes' leases.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PeerUpdate {
+    /// There is a lease, new or changed.
+    Set {
+        /// Its name.
+        key: String,
+        /// What it says now.
+        lease: Arc<Lease>,
+        /// Of two leases that overlap the one with the smaller one has the right.
+        created: Revision,
+        /// Of the key.
+        mod_revision: Revision,
+        /// When this node first saw it, seconds since the epoch.
+        since: u64,
+    },
+    /// It is gone, or it is this node's now.
+    Removed {
+        /// Its name.
+        key: String,
+    },
+    /// It can't be read. What was told of it before stays in force.
+    Refused {
+        /// Its name: any text that was written there, not always a lease's.
+        key: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+/// What a reader of membership is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// The cluster's configuration, at the start and when it changes.
+    Config(Arc<ClusterConfig>),
+    /// The configuration is missing or can't be read; the last good one stays in force.
+    ConfigProblem(String),
+    /// All subnets that this node has and may use; the store and the disk have them.
+    Own(Vec<OwnSubnets>),
+    /// It is another node's now. Another one is taken in its place.
+    Lost(Subnets),
+    /// The node has too few subnets, and there is nothing to take; why.
+    NoSubnet(String),
+    /// Changes of the others' leases; at the start all that are known.
+    Peers(Vec<PeerUpdate>),
+    /// Everything was listed once: what was told is what the store has.
+    Synced,
+    /// The store is out of reach; what was told stays in force.
+    Behind {
+        /// Seconds since the epoch.
+        since: u64,
+        /// What the store says.
+        why: String,
+    },
+    /// The store is back.
+    CaughtUp,
+}
