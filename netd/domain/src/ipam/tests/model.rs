@@ -209,7 +209,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..120),
     ) {
         let mut used = BTreeSet::new();
-        let mut network = NetworkAllocator::with_memory(&pools, 2);
+        let mut network = NetworkAllocator::remembering(&pools, 2);
         for step in steps {
             match step {
                 Step::Release(i) | Step::ReleaseAny(i) | Step::Request(i) if !used.is_empty() => {
