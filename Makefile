@@ -9,7 +9,7 @@ export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
 
-.PHONY: help setup build demo demo-cluster test bench bench-overlay fuzz lint deny clean-testbed
+.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,15 @@ bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release 
 bench-overlay: setup build-release ## 10,000 nodes in etcd; each backend beside bare routing (release build)
 	$(CARGO) build --release -p netd-tunnel -p netd-tests --bin netd-tunnel --bin netd-bench-overlay
 	@target/release/netd-bench-overlay
+
+# The commit to upgrade from; built in a work tree of its own.
+FROM ?= 2540bef
+FROM_DIR = .testbed/from-$(FROM)
+
+test-upgrade: setup build ## replace the netd of commit FROM by this one under running pods
+	test -d $(FROM_DIR) || git worktree add --detach $(FROM_DIR) $(FROM)
+	$(MAKE) -C $(FROM_DIR) build CARGO_TARGET_DIR=$(CURDIR)/$(FROM_DIR)/target
+	$(CARGO) run -q -p netd-tests --bin netd-upgrade -- $(FROM_DIR)/target/debug
 
 # Seconds a target.
 FUZZ_SECONDS ?= 20

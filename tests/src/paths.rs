@@ -3,6 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,8 +21,24 @@ pub fn fetched(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A binary of this workspace, from the same build as the running test.
+/// Another build's directory, from which [`built`] takes programs instead.
+static OTHER_BUILD: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Takes programs from `directory` from now on; `None`: from the test's own build again.
+pub fn use_build(directory: Option<&Path>) {
+    let mut other = OTHER_BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    *other = directory.map(Path::to_owned);
+}
+
+/// A binary of this workspace, from the same build as the running test unless
+/// [`use_build`] named another.
 pub fn built(name: &str) -> Result<PathBuf> {
+    let other = OTHER_BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    if let Some(directory) = other {
+        let path = directory.join(name);
+        ensure!(path.exists(), "{} is not built", path.display());
+        return Ok(path);
+    }
     let here = env::current_exe().context("path of the test's own executable")?;
     let profile = here
         .ancestors()

@@ -1,0 +1,134 @@
+//! `make test-upgrade FROM=COMMIT`: an earlier netd is replaced by this one under running
+//! pods, on one node and on a cluster. No packet may be lost, no record and nothing in the
+//! kernel may change, and the earlier CNI plugin has to go on working.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use netd_api::v1::Endpoint;
+use serde_json::json;
+use testbed::{
+    Cluster, Daemon, DaemonConfig, Host, Plan, Sandbox, case,
+    cluster::{Families, traffic::AllPairs},
+    inventory, paths, wait,
+};
+
+/// Packets a second of each flow.
+const RATE: u32 = 500;
+
+fn main() -> ExitCode {
+    let Some(old) = env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: netd-upgrade DIRECTORY-OF-THE-EARLIER-BUILD");
+        return ExitCode::from(2);
+    };
+    let checks: [(&str, Result<()>); 3] = [
+        ("one node, bridge driver", one_node(&old, "bridge")),
+        ("one node, routed driver", one_node(&old, "routed")),
+        ("three nodes on etcd, vxlan", three_nodes(&old)),
+    ];
+    let mut failed = 0;
+    for (what, outcome) in &checks {
+        match outcome {
+            Ok(()) => println!("PASS  {what}"),
+            Err(error) => {
+                failed += 1;
+                println!("FAIL  {what}: {error:#}");
+            }
+        }
+    }
+    println!("{} passed, {failed} failed", checks.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn one_node(old: &Path, driver: &str) -> Result<()> {
+    case(|bed| {
+        paths::use_build(Some(old));
+        let host = bed.host("node")?;
+        let config =
+            DaemonConfig::with_driver(driver).and_network("blue", driver, &["10.77.0.0/24"]);
+        let mut netd = Daemon::start(&host, &config)?;
+        let pods = [
+            Sandbox::attached(&host, "one")?,
+            Sandbox::with_ports(&host, "two", &[(8081, 80, "tcp", "")])?,
+        ];
+        let blue = Sandbox::attached_to(&host, "three", "blue")?;
+        let (endpoints, networks) = (steady(netd.endpoints()?), netd.networks()?);
+        let kernel = inventory::of(&host)?;
+
+        let traffic = AllPairs::start(&[&pods[0], &pods[1]], RATE)?;
+        for killed in [false, true] {
+            paths::use_build(Some(old));
+            netd.restart()?;
+            wait::pause(Duration::from_millis(300));
+            paths::use_build(None);
+            if killed {
+                netd.kill9()?;
+            }
+            netd.restart()?;
+            wait::pause(Duration::from_millis(300));
+        }
+        traffic.finish_without_loss(driver)?;
+
+        ensure!(steady(netd.endpoints()?) == endpoints, "the endpoints changed");
+        ensure!(netd.networks()? == networks, "the networks changed");
+        let difference = inventory::difference(&kernel, &inventory::of(&host)?);
+        ensure!(difference.is_empty(), "the kernel's state changed:\n{difference}");
+        plugins_of_both_builds(old, &host)?;
+        for pod in pods.iter().chain([&blue]) {
+            pod.call("CHECK").execute(&host)?.ok().context("CHECK of a pod of before")?;
+            pod.del(&host)?;
+        }
+        ensure!(netd.endpoints()?.is_empty(), "endpoints are left");
+        Ok(())
+    })
+}
+
+/// Each plugin attaches, checks and detaches, also what the other one attached.
+fn plugins_of_both_builds(old: &Path, host: &Host) -> Result<()> {
+    for (adds, deletes) in [(Some(old), None), (None, Some(old)), (Some(old), Some(old))] {
+        paths::use_build(adds);
+        let mut pod = Sandbox::bare(host, "later")?;
+        let result = pod.add(host).context("ADD")?;
+        pod.config["prevResult"] = result;
+        pod.call("CHECK").execute(host)?.ok().context("CHECK by the plugin that attached")?;
+        paths::use_build(deletes);
+        pod.call("CHECK").execute(host)?.ok().context("CHECK by the other plugin")?;
+        pod.config["prevResult"] = json!(null);
+        pod.config.as_object_mut().context("no object")?.remove("prevResult");
+        pod.del(host).context("DEL")?;
+    }
+    paths::use_build(None);
+    Ok(())
+}
+
+fn three_nodes(old: &Path) -> Result<()> {
+    case(|bed| {
+        paths::use_build(Some(old));
+        let plan = Plan::new(Families::Dual, json!({"Type": "vxlan"}));
+        let mut cluster = Cluster::start(bed, &plan)?;
+        let pods = cluster.pods()?;
+        let all: Vec<&Sandbox> = pods.iter().collect();
+        let leases = cluster.leases()?;
+        let traffic = AllPairs::start(&all, RATE / 2)?;
+        paths::use_build(None);
+        for node in &mut cluster.nodes {
+            node.netd.restart()?;
+            wait::pause(Duration::from_millis(500));
+        }
+        cluster.wait_converged()?;
+        traffic.finish_without_loss("each node's netd replaced")?;
+        ensure!(cluster.leases()? == leases, "the leases changed");
+        Ok(())
+    })
+}
+
+/// Endpoints without what a restart counts.
+fn steady(mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    endpoints.sort_by(|a, b| a.sandbox_id.cmp(&b.sandbox_id));
+    endpoints
+}
