@@ -95,7 +95,7 @@ const DUAL_NAME: &str = "10.5.8.0-24&fd00:5:0:8::-64";
 #[test]
 fn announcements_are_flannels() {
     let golden = |name: &str| {
-        let path = format!("{}/src/overlay/flannel/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/src/flannel/golden/{name}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(path).unwrap()
     };
     for (backend_json, families, file) in [
