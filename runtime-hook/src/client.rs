@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, body::Body, codegen::http};
 
 use crate::{
     error::HookError,
-    refusal::{Code, Refusal},
+    status::{Code, Refusal},
 };
 
 /// Calls netd, several at a time. It does not repeat a call.

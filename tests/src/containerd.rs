@@ -1,6 +1,8 @@
 //! A real containerd on a host of the bed.
 
 mod config;
+pub(crate) mod directories;
+mod version;
 
 use std::{
     fs,
@@ -12,26 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+pub use self::version::Version;
 use crate::{cri::Cri, hook, host::Host, image, paths, service::Service, wait};
-
-/// Which containerd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// 1.7.24 of Debian trixie: NRI 0.6, events as StateChange.
-    V1_7,
-    /// 2.1.9 of Debian forky: NRI 0.8.
-    V2_1,
-}
-
-impl Version {
-    /// The directory below `.testbed/`.
-    pub fn directory(self) -> &'static str {
-        match self {
-            Self::V1_7 => "containerd-1.7",
-            Self::V2_1 => "containerd-2.1",
-        }
-    }
-}
 
 /// A containerd with root, state, sockets and configuration of its own.
 #[derive(Debug)]
@@ -73,12 +57,12 @@ impl Containerd {
 
     /// Where a host's containerd looks for conflists.
     pub fn cni_config_of(host: &Host) -> PathBuf {
-        host.directory().join("containerd/cni")
+        directories::cni_config(host)
     }
 
     /// Where a host's containerd looks for plugins.
     pub fn cni_plugins_of(host: &Host) -> PathBuf {
-        host.directory().join("containerd/bin")
+        directories::cni_plugins(host)
     }
 
     /// Where a host's containerd listens for NRI plugins.

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use netd_api::v1::AttachRequest;
 use serde_json::{Value, json};
 
-use crate::{containerd::Containerd, daemon::Daemon, host::Host, namespace::Namespace, paths};
+use crate::{containerd::directories, daemon::Daemon, host::Host, namespace::Namespace, paths};
 
 /// The plugin's name in a conflist.
 pub const PLUGIN: &str = "netd-hook";
@@ -33,8 +33,8 @@ pub fn plugin_config(host: &Host) -> Value {
 
 /// `netd-hook install`, into the directories of the host's containerd.
 pub fn install(host: &Host) -> Result<()> {
-    let plugins = Containerd::cni_plugins_of(host);
-    let config = Containerd::cni_config_of(host);
+    let plugins = directories::cni_plugins(host);
+    let config = directories::cni_config(host);
     fs::create_dir_all(&plugins)?;
     fs::create_dir_all(&config)?;
     // containerd itself executes this one to bring lo up (its default, on both versions).

@@ -4,16 +4,7 @@ use std::{fmt, time::Duration};
 
 use rustix::io::Errno;
 
-use crate::refusal::{Code, Refusal};
-
-/// One field that can't be accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Path of the field as the caller wrote it: `runtimeConfig.ips[0]`.
-    pub field: String,
-    /// The value, what is wrong with it, and what would be right.
-    pub problem: String,
-}
+use crate::status::{Code, Refusal, Violation};
 
 /// Errors of every front.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +167,12 @@ impl HookError {
             | Self::Decode(_)
             | Self::Config(_) => String::new(),
         }
+    }
+}
+
+impl From<Refusal> for HookError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
     }
 }
 

@@ -7,7 +7,10 @@ use std::ops::{Deref, RangeInclusive};
 use rustix::{buffer::spare_capacity, fd::AsFd, io::Errno};
 use serde_json::Value;
 
-use crate::error::{HookError, Violation, shown, system};
+use crate::{
+    error::{HookError, shown, system},
+    status::Violation,
+};
 
 /// The most bytes that are read: four times what fits into one message to netd would
 /// be of no use.

@@ -1,11 +1,11 @@
 //! The CNI plugin, and how it asks netd.
 //!
 //! [`plugin`] is the protocol, [`rpc`] the one call to netd. The other fronts of
-//! `netd-hook` share the words: [`error`], [`json`], [`refusal`].
+//! `netd-hook` share the words: [`error`], [`json`], [`status`].
 
 pub mod clock;
 pub mod error;
 pub mod json;
 pub mod plugin;
-pub mod refusal;
 pub mod rpc;
+pub mod status;

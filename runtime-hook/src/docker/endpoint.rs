@@ -13,7 +13,7 @@ use super::{
         CreateEndpoint, EndpointCall, Interface, InterfaceName, Join, JoinAnswer, StaticRoute,
     },
 };
-use crate::{error::HookError, excerpt::escaped, refusal::Code};
+use crate::{error::HookError, excerpt::escaped, status::Code};
 
 /// libnetwork names the interface in the sandbox with this prefix and a number, as it does
 /// for Docker's own drivers.

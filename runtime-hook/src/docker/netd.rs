@@ -12,7 +12,7 @@ use netd_api::v1::{
 use tokio::time::{Instant, sleep};
 
 use super::pool_backoff::PoolBackoff;
-use crate::{client::UnixClient, error::HookError, refusal::Code};
+use crate::{client::UnixClient, error::HookError, status::Code};
 
 /// Limit of one attempt at a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use super::{
     error::DriverError,
     netd::{NetdClient, SOURCE},
 };
-use crate::{error::HookError, excerpt::escaped, refusal::Code};
+use crate::{error::HookError, excerpt::escaped, status::Code};
 
 /// The option of ProgramExternalConnectivity that holds the port map.
 const PORT_MAP: &str = "com.docker.network.portmap";

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Version;
+use super::version::Version;
 use crate::image::PAUSE;
 
 /// Everything below `directory`; no systemd cgroups, as systemd is not PID 1

@@ -7,7 +7,6 @@
 
 mod circles;
 mod dependencies;
-mod known_circles;
 mod modules;
 mod resolve;
 mod workspace;

@@ -8,8 +8,8 @@ use tokio::{io::AsyncWriteExt as _, net::UnixStream, sync::watch, time::timeout}
 use tonic::{Code, Status};
 
 use super::{
-    FRAME_TIMEOUT, MAX_CALL_TIME,
     call::{self, answer_of},
+    limits::{FRAME_TIMEOUT, MAX_CALL_TIME},
     requests::{Broken, Received, Requests},
     socket::receive,
 };

@@ -17,37 +17,31 @@
 //! request yet: bytes and descriptors. A call owns its request and its descriptor until
 //! the node has it. Nothing is shared between connections.
 //!
-//! **Limits.** [`MAX_CONNECTIONS`] at a time (more wait in the socket's queue), one call
+//! **Limits.** [`limits::MAX_CONNECTIONS`] at a time (more wait in the socket's queue), one call
 //! at a time on each (more wait in its buffer), 4 MiB a message, one descriptor a call;
-//! [`FRAME_TIMEOUT`] for a request to arrive whole and for its answer to be taken;
-//! for a call the time that its caller gives, at most [`MAX_CALL_TIME`]. A call that
+//! [`limits::FRAME_TIMEOUT`] for a request to arrive whole and for its answer to be taken;
+//! for a call the time that its caller gives, at most [`limits::MAX_CALL_TIME`]. A call that
 //! changes something runs to its end though its caller goes away or its time is over.
 
 mod call;
 mod connection;
+mod limits;
 pub(crate) mod requests;
 mod socket;
 
-use std::{os::unix::net::UnixListener as StdListener, sync::Arc, time::Duration};
+use std::{os::unix::net::UnixListener as StdListener, sync::Arc};
 
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{Semaphore, watch},
 };
 
+use self::limits::MAX_CONNECTIONS;
 use super::{
     Api,
     transport::{ACCEPT_PAUSE, peer_cred::Peer},
 };
 pub(super) use call::take_descriptor;
-
-/// So many connections are served at a time.
-const MAX_CONNECTIONS: u32 = 1024;
-/// Time for a request to arrive whole, counted from the connection or the last answer, and
-/// for an answer to be taken.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest time that a call may take. The longest that a CNI configuration can ask for.
-const MAX_CALL_TIME: Duration = Duration::from_secs(600);
 
 /// Serves the hooks until `stop` becomes true and the calls that are under way then are
 /// answered.

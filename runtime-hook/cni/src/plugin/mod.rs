@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::{
     error::HookError,
     json::{Node, Reader, parse, slurp},
-    refusal::Code,
     rpc::{self, Netd},
+    status::Code,
 };
 use config::{Config, PrevResult};
 use env::{Command, Lookup};

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use crate::{
     error::HookError,
-    refusal::{Code, Refusal},
+    status::{Code, Refusal},
 };
 
 /// Waits for the answer to a call.

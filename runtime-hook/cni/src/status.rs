@@ -6,7 +6,14 @@ use std::fmt;
 use netd_api::ttrpc::Status;
 use prost::{Enumeration, Message};
 
-use crate::error::{HookError, Violation};
+/// One field that can't be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field as the caller wrote it: `runtimeConfig.ips[0]`.
+    pub field: String,
+    /// The value, what is wrong with it, and what would be right.
+    pub problem: String,
+}
 
 /// gRPC's status codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
@@ -134,12 +141,6 @@ impl Refusal {
         parts.extend(self.metadata.iter().map(|(k, v)| format!("{k}={v}")));
         parts.extend(self.violations.iter().map(|v| format!("{}: {}", v.field, v.problem)));
         parts.join("; ")
-    }
-}
-
-impl From<Refusal> for HookError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(Box::new(refusal))
     }
 }
 
