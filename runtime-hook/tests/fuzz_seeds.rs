@@ -132,6 +132,6 @@ fn seeds_are_what_this_release_writes() {
             fs::write(&path, &bytes).unwrap();
         }
         let there = fs::read(&path).unwrap();
-        assert!(there == bytes, "{path:?} is stale; NETD_WRITE_SEEDS=1 writes it anew");
+        assert!(there == bytes, "{path:?} is stale; NETD_WRITE_SEEDS=1 rewrites it");
     }
 }

@@ -1,4 +1,4 @@
-//! At netd's socket is somebody who is not netd, or around the plugin a world that is not
+//! At netd's socket is a process that is not netd, or around the plugin a world that is not
 //! as usual. The plugin ends in time, with an error that can be acted upon.
 #![allow(clippy::unwrap_used)]
 

@@ -67,7 +67,7 @@ impl Bed {
         &self.underlay
     }
 
-    /// Plugs in another host: a node, or somebody outside.
+    /// Plugs in another host: a node, or a client outside.
     pub fn host(&self, name: &str) -> Result<Host> {
         self.plug(name, Segment::NEAR)
     }

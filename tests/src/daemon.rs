@@ -43,7 +43,7 @@ impl DaemonConfig {
         Self { top: String::new(), networks, filter: "info,netd=debug" }
     }
 
-    /// As the default, logging no more than a node in use does.
+    /// As the default, logging only what a node in use does.
     pub fn quiet() -> Self {
         Self { filter: "info", ..Self::default() }
     }

@@ -186,7 +186,7 @@ impl Sandbox {
         self.net = Namespace::of(&self.netns);
     }
 
-    /// Another namespace at the same path, as when a runtime made it anew.
+    /// Another namespace at the same path, as when a runtime recreated it.
     pub fn replace_namespace(&mut self) -> Result<()> {
         self.vanish();
         self.net = Namespace::create(&self.netns)?;

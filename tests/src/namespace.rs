@@ -18,7 +18,7 @@ use nix::{
 #[derive(Debug)]
 pub struct Namespace {
     path: PathBuf,
-    /// False for namespaces that somebody else made.
+    /// False for namespaces that another program made.
     ours: bool,
 }
 
@@ -45,7 +45,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// A namespace that somebody else made, such as a runtime.
+    /// A namespace that another program made, such as a runtime.
     pub fn of(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), ours: false }
     }

@@ -1,4 +1,4 @@
-//! What somebody else takes away is back within a second.
+//! What another program takes away is back within a second.
 
 use std::{
     net::IpAddr,

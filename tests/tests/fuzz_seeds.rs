@@ -1,6 +1,6 @@
 //! The fuzzers' seeds, as ordinary tests: every seed of `fuzz/seeds` goes through the
 //! entry point that its fuzzer has. `NETD_WRITE_SEEDS=1` writes those that are made
-//! here anew; the netlink ones are captures of a kernel's answers.
+//! here again; the netlink ones are captures of a kernel's answers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -344,7 +344,7 @@ fn seeds_are_what_this_release_writes() {
                 fs::write(&path, &bytes).unwrap();
             }
             let there = fs::read(&path).unwrap();
-            assert!(there == bytes, "{path:?} is stale; NETD_WRITE_SEEDS=1 writes it anew");
+            assert!(there == bytes, "{path:?} is stale; NETD_WRITE_SEEDS=1 rewrites it");
         }
     }
 }

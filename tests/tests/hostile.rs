@@ -186,7 +186,7 @@ fn what_is_well_formed_but_not_there_is_refused_with_its_own_code() -> Result<()
         // An interface that is there but not netd's.
         node.sandbox.net.sh("ip link add eth0 type veth peer name other")?;
         let codes = [Code::AlreadyExists, Code::FailedPrecondition];
-        node.refuses("an interface of somebody else's", &codes, node.good())?;
+        node.refuses("an interface of another program's", &codes, node.good())?;
         node.sandbox.net.sh("ip link show eth0 && ip link delete eth0")?;
         node.nothing_was_made()
     })

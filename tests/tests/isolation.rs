@@ -1,4 +1,4 @@
-//! Who can't reach whom, and who can't pretend to be somebody else.
+//! Who can't reach whom, and who can't pretend to be another pod.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -235,7 +235,7 @@ fn an_internal_network_has_no_way_out_and_none_in() -> Result<()> {
         one.net.sh("ip route add default via 10.55.0.1 || true")?;
         outside.net.sh(&format!("ip route add 10.55.0.0/24 via {}", host.v4))?;
         ensure!(probe::ping(&one.net, outside.v4.into()).is_err(), "it got out");
-        ensure!(probe::ping(&outside.net, one.v4()?).is_err(), "somebody got in");
+        ensure!(probe::ping(&outside.net, one.v4()?).is_err(), "a client outside got in");
         ensure!(probe::ping(&other.net, one.v4()?).is_err(), "another network got in");
         Ok(())
     })

@@ -391,7 +391,7 @@ mod tests {
         );
         let none = said(network(&[], &range, &[]));
         assert!(none.contains("10.244.7.0/24") && none.contains("overlay.docker0"), "{none}");
-        // docker0's, and somebody else's.
+        // docker0's, and another program's.
         assert_eq!(said(network(&["10.244.9.0/24"], &range, &own)), "");
         assert_eq!(said(network(&["10.88.0.0/16"], &[], &[])), "");
         // The file is older than the node's lease.

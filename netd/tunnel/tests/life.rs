@@ -1,4 +1,4 @@
-//! netd-tunnel is killed and comes back; devices that somebody removes.
+//! netd-tunnel is killed and comes back; devices that a program removes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -166,7 +166,7 @@ fn requests_that_are_wrong_change_nothing_and_name_the_field() -> Result<()> {
 }
 
 #[test]
-fn a_device_or_an_address_of_somebody_elses_is_left_alone() -> Result<()> {
+fn a_device_or_an_address_of_another_programs_is_left_alone() -> Result<()> {
     case(Pair::bare(Backend::Udp, false, &["--queues", "1"])?, |pair| {
         pair.a.net.sh("ip link add flannel0 type bridge")?;
         let error = block_on(pair.a.client.configure(&pair.tunnel(1))).unwrap_err();
@@ -192,7 +192,7 @@ fn another_user_is_turned_away() -> Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&pair.a.socket)?.permissions().mode();
         ensure!(mode & 0o777 == 0o600, "{mode:o}");
-        // Even if somebody opened the socket to all.
+        // Even if a program opened the socket to all.
         std::fs::set_permissions(&pair.a.socket, std::fs::Permissions::from_mode(0o666))?;
         let socket = pair.a.socket.clone();
         let answered = std::thread::spawn(move || -> Result<usize> {

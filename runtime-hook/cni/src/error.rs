@@ -158,7 +158,7 @@ impl HookError {
                 "is netd running? see `systemctl status netd` and `journalctl -u netd`".into()
             }
             Self::NotReady(_) => "see `netd status` and `journalctl -u netd`".into(),
-            Self::Mismatch(_) => "the pod has to be made anew; see `netd endpoint list`".into(),
+            Self::Mismatch(_) => "the pod has to be recreated; see `netd endpoint list`".into(),
             Self::BadAnswer(_) => "are netd and netd-hook of the same version?".into(),
             Self::Refused(refusal) => refusal.details(),
             Self::Version(_)

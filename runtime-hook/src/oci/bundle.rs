@@ -16,7 +16,7 @@ pub enum Netns {
     Host,
     /// An entry without path: the runtime makes a new one.
     Own,
-    /// An entry with a path: somebody made it before.
+    /// An entry with a path: a program made it before.
     Joined(String),
 }
 

@@ -113,7 +113,7 @@ async fn a_set_that_netd_can_not_take_yet_is_delivered_later_and_pods_stay_guard
 }
 
 #[tokio::test]
-async fn a_synchronize_that_fails_closes_the_connection_and_the_next_one_begins_anew() {
+async fn a_synchronize_that_fails_closes_the_connection_and_the_next_one_starts_over() {
     let (listener, netd) = (Listener::new(), FakeNetd::default());
     let _front = start(&listener, &netd, Policy::default());
     let mut peer = listener.accept().await;

@@ -73,7 +73,7 @@ impl Node {
         Ok(())
     }
 
-    /// Writes netd's configuration anew, with these lines in `[overlay]`; it counts from
+    /// Writes netd's configuration again, with these lines in `[overlay]`; it counts from
     /// the next start on.
     pub fn reconfigure(&self, etcd: &EtcdCluster, own: &str) -> Result<()> {
         let file = subnet_file(&self.host).display().to_string();

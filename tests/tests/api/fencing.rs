@@ -1,4 +1,4 @@
-//! Calls that come twice, late, or for what is somebody else's.
+//! Calls that come twice, late, or for what belongs to another caller.
 
 use anyhow::{Result, ensure};
 use netd_api::v1::{AttachRequest, CheckRequest, DetachRequest};
@@ -105,7 +105,7 @@ fn the_same_key_with_another_namespace_is_refused_and_harms_nobody() -> Result<(
 }
 
 #[test]
-fn a_namespace_made_anew_at_the_same_path_is_another() -> Result<()> {
+fn a_namespace_recreated_at_the_same_path_is_another() -> Result<()> {
     case(|bed| {
         let node = Node::start(bed)?;
         let mut pod = node.bare("pod")?;

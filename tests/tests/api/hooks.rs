@@ -260,7 +260,7 @@ fn requests_that_stop_halfway_are_given_up_and_disturb_nobody() -> Result<()> {
             }
             held.push(hook);
         }
-        // One that sends a byte a second has no more time.
+        // One that sends a byte a second has run out of time.
         let mut slow = node.hook()?;
         node.serves_hooks()?;
         let start = Instant::now();
@@ -349,7 +349,7 @@ fn only_root_may_call() -> Result<()> {
         let socket = node.netd.hook_socket();
         let mode = std::fs::metadata(&socket)?.permissions().mode() & 0o777;
         ensure!(mode == 0o600, "{mode:o}");
-        // Even where somebody opened it to all.
+        // Even where a program opened it to all.
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))?;
         let opened = File::options().read(true).custom_flags(libc::O_PATH).open(&socket)?;
         let name = format!("/proc/self/fd/{}", opened.as_raw_fd());

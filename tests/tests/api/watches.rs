@@ -178,7 +178,7 @@ fn a_watcher_that_does_not_read_holds_up_nobody_and_misses_nothing_silently() ->
                 match next.context("neither events nor an end")? {
                     Ok(Some(event)) if event.r#type() == EventType::Removed => seen += 1,
                     Ok(Some(_)) => {}
-                    // Told that it lost something: it lists and watches anew.
+                    // Told that it lost something: it lists and watches again.
                     Ok(None) => bail!("ended without a word after {seen}"),
                     Err(status) => {
                         let compacted = (Code::OutOfRange, "REVISION_COMPACTED");

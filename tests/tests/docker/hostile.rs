@@ -181,7 +181,7 @@ fn calls_are_repeated_and_come_out_of_order() -> Result<()> {
         for method in ["Leave", "DeleteEndpoint", "RevokeExternalConnectivity"] {
             ok(&plugin, &format!("NetworkDriver.{method}"), &endpoint)?;
         }
-        // Five addresses; all reserved, then no more.
+        // Five addresses; all reserved, then none is left.
         let pool = json!({"PoolID": "10.5.0.0/29"});
         let mut given = Vec::new();
         for _ in 0..5 {

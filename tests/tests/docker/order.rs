@@ -83,7 +83,7 @@ pub fn drift(stack: &mut Stack) -> Result<()> {
         Ok(())
     })?;
     stack.host.net.sh(&format!("ip link del {link}"))?;
-    works("the pair removed: made anew, default route and all")?;
+    works("the pair removed: recreated, default route and all")?;
     // Docker takes it away as if nothing had been.
     stack.docker.remove(&[&one.id])?;
     stack.remove_networks(&["shared"])

@@ -204,7 +204,7 @@ fn a_user_before_there_are_any() -> Result<()> {
     })
 }
 
-/// Nobody there, and somebody who answers no packet: an error in time that says who.
+/// Nobody there, and a host that answers no packet: an error in time that says who.
 #[test]
 fn out_of_reach() -> Result<()> {
     case(|bed| {

@@ -83,7 +83,7 @@ fn what_is_known_stays_while_etcd_is_in_trouble() -> Result<()> {
     })
 }
 
-/// Restored from a snapshot: what was given out since is claimed anew, and no two nodes
+/// Restored from a snapshot: what was given out since is claimed again, and no two nodes
 /// have one subnet.
 #[test]
 fn a_restored_etcd_learns_what_it_forgot() -> Result<()> {

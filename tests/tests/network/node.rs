@@ -1,4 +1,4 @@
-//! A host with netd, and somebody outside.
+//! A host with netd, and a client outside.
 
 use anyhow::{Context as _, Result, ensure};
 use netd_api::v1::{Driver, Endpoint, Network, Pool};

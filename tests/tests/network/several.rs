@@ -140,7 +140,7 @@ fn a_network_that_differs_or_overlaps_is_refused_and_nothing_is_made() -> Result
 }
 
 #[test]
-fn a_bridge_of_somebody_elses_is_not_taken_over() -> Result<()> {
+fn a_bridge_of_another_programs_is_not_taken_over() -> Result<()> {
     case(|bed| {
         let node = Node::start(bed)?;
         node.host.net.sh("ip link add br-other type dummy 2>/dev/null || \

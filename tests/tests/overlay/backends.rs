@@ -129,7 +129,7 @@ fn extension_runs_its_commands() -> Result<()> {
     })
 }
 
-/// Subnets are given out; the way between them is somebody else's.
+/// Subnets are given out; the way between them is another program's.
 #[test]
 fn alloc_gives_out_subnets_and_routes_nothing() -> Result<()> {
     case(|bed| {

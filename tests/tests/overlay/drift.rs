@@ -1,4 +1,4 @@
-//! What somebody else takes away of the overlay is back within a second, and counted.
+//! What another program takes away of the overlay is back within a second, and counted.
 
 use std::time::{Duration, Instant};
 

@@ -193,7 +193,7 @@ impl Garbage {
                 let head = [0x45, 0, self.number(256) as u8, 77];
                 piece.iter_mut().zip(head).for_each(|(to, from)| *to = from);
             }
-            // A whole one, of somebody who is not behind the peer, or to somebody else.
+            // A whole one, from an address that is not behind the peer, or to another node.
             _ => self.packet(&mut piece),
         }
         piece

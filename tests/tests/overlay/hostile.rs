@@ -137,7 +137,7 @@ fn what_was_known_stays_when_a_good_lease_turns_bad() -> Result<()> {
 
 /// The older claim counts, and the node that lost takes another subnet, without an end.
 #[test]
-fn a_subnet_that_somebody_else_writes_over_is_given_up_for_another() -> Result<()> {
+fn a_subnet_that_another_program_writes_over_is_given_up_for_another() -> Result<()> {
     case(|bed| {
         let (cluster, pods) = started(bed)?;
         let [one, two] = &cluster.nodes[..] else { return Ok(()) };

@@ -64,7 +64,7 @@ fn a_leftover_of_a_peer_that_went_away_meanwhile_is_removed_and_others_routes_ar
         let gone = cluster.nodes.pop().context("no node")?;
         let subnet = gone.subnets()?.first().context("no subnet")?.clone();
         let node = cluster.nodes.first_mut().context("no node")?;
-        // Of somebody else's, also inside the cluster's network.
+        // Of another program's, also inside the cluster's network.
         node.host.net.sh("ip route add 10.5.250.0/24 via 192.0.2.1 proto static")?;
         node.netd.kill9()?;
         drop(gone);
@@ -81,7 +81,7 @@ fn a_leftover_of_a_peer_that_went_away_meanwhile_is_removed_and_others_routes_ar
             ensure!(!routes.contains(&subnet), "{routes}");
             Ok(())
         })?;
-        ensure!(node.routes()?.contains("10.5.250.0/24"), "somebody else's route is gone");
+        ensure!(node.routes()?.contains("10.5.250.0/24"), "another program's route is gone");
         Ok(())
     })
 }

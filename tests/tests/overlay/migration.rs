@@ -43,7 +43,7 @@ fn a_node_that_ran_flannel_keeps_its_subnet_and_its_device() -> Result<()> {
         let node = cluster.nodes.last_mut().context("no node")?;
         node.wait_ready()?;
         ensure!(node.subnets()? == ["10.5.20.0/24"], "{:?}", node.subnets()?);
-        ensure!(index(&node.host)? == device, "flannel.1 was made anew");
+        ensure!(index(&node.host)? == device, "flannel.1 was recreated");
         // Its peers read the MAC that it has now.
         stays.follow(&cluster)?;
         wait::until(SOON, "old pods are reached", || probe::ping(&stays.pod, pod_ip))?;

@@ -89,7 +89,7 @@ fn reservations_are_honoured_and_never_rewritten() -> Result<()> {
     case(|bed| {
         let mut cluster = Cluster::prepare(bed, &Plan::new(Families::V4, backend("host-gw")))?;
         let first = bed.host("n0")?;
-        // For this node, by its address; for nobody in particular; for somebody else.
+        // For this node, by its address; for nobody in particular; for another node.
         let mine = flannel::host_gw_value(first.v4);
         flannel::reserve(&cluster.etcd, "10.5.3.0-24", &mine)?;
         let nobody = "{\"PublicIP\":\"192.0.2.99\",\"PublicIPv6\":null}";

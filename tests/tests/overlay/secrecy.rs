@@ -1,4 +1,4 @@
-//! What somebody on the underlay can read of pods' packets.
+//! What a listener on the underlay can read of pods' packets.
 
 use std::{thread, time::Duration};
 

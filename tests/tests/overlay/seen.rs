@@ -71,7 +71,7 @@ fn a_route_that_the_kernel_does_not_have_is_said() -> Result<()> {
         let cluster = Cluster::start(bed, &Plan::new(Families::V4, backend("host-gw")).nodes(2))?;
         let pods = cluster.pods()?;
         let (node, pod) = (&cluster.nodes[0], &pods[1]);
-        // A narrower route of somebody else's: netd leaves it alone, and says so.
+        // A narrower route of another program's: netd leaves it alone, and says so.
         node.host.net.sh(&format!("ip route add {}/32 via 192.0.2.1", pod.v4()?))?;
         let route = node.route(pod.v4()?)?;
         ensure!(!route.agrees && route.difference.contains("192.0.2.1"), "{route:?}");

@@ -123,7 +123,7 @@ fn address<T: FromStr>(
 /// `BackendData` of vxlan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VxlanData {
-    /// Of the VNI the low 16 bits: flannel writes no more. Old releases write none.
+    /// Of the VNI the low 16 bits: flannel writes only those. Old releases write none.
     pub vni: Option<u16>,
     /// The node's VTEP.
     pub mac: Mac,

@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::bed::{Remote, attrs, memory_store, options, put_config};
 
 const NODES: usize = 6;
-/// Nodes that have so many ask for no more.
+/// Nodes that have so many stop asking.
 const MOST: usize = 3;
 const TIME: Duration = Duration::from_secs(12);
 /// 24 subnets: enough, and few enough to be fought for.

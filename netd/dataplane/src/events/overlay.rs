@@ -137,7 +137,7 @@ impl OverlayTable {
         let queue = device.queue.is_none_or(|packets| packets == link.queue);
         let same = mac && queue && link.mtu == device.mtu && link.name == device.name.as_str();
         // That it came up says nothing: bringing it up ourselves looks the same, and
-        // before somebody else can it went down.
+        // before another program can it went down.
         gone || link.went_down() || !same
     }
 

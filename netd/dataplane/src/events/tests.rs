@@ -148,7 +148,7 @@ fn the_sandbox_side_is_compared_with_what_was_made() {
 }
 
 #[test]
-fn an_endpoint_that_was_made_anew_is_known_by_its_new_links_only() {
+fn an_endpoint_that_was_recreated_is_known_by_its_new_links_only() {
     let mut t = table(None);
     let again = Expected {
         name: "nd0123456789ab".parse().unwrap(),

@@ -38,7 +38,7 @@ async fn nodes_reach_each_other_by_vxlan_over_both_families() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_damages_is_heard_and_put_back() {
+async fn what_another_program_damages_is_heard_and_put_back() {
     let mut node = Node::one();
     let mut state = node.state(&[2, 3]);
     let (destination, hop) = ("10.5.1.0/24".parse().unwrap(), Hop::Blackhole);
@@ -169,7 +169,7 @@ async fn flannels_state_is_taken_over_without_an_interruption() {
     let report = node.sync(&state).await;
     assert!(report.refused.is_empty(), "{:?}", report.refused);
     assert!(!kinds(&report).contains("fdb"), "adopted: {:?}", report.repairs);
-    assert_eq!(index(&node), before, "the device was made anew");
+    assert_eq!(index(&node), before, "the device was recreated");
     node.assert_right(&state).await;
     let routes = node.host.ip("route show");
     for to in ["10.5.2.0/24", "10.6.0.0/24"] {
@@ -180,7 +180,7 @@ async fn flannels_state_is_taken_over_without_an_interruption() {
 }
 
 #[tokio::test]
-async fn what_a_device_can_change_it_changes_and_else_it_is_made_anew() {
+async fn what_a_device_can_change_it_changes_and_else_it_is_recreated() {
     let node = Node::one();
     let state = node.state(&[2]);
     node.settle(&state).await;
@@ -292,7 +292,7 @@ async fn single_changes_need_no_reading_and_never_undo_each_other() {
     let mut state = node.state(&[3]);
     state.objects.extend(moved.iter().cloned());
     node.assert_right(&state).await;
-    // What is not there is fine, and so is what belongs to somebody else by now.
+    // What is not there is fine, and so is what belongs to another program by now.
     let remove = [node.peer(2), node.peer(9)].concat().into_iter();
     let remove = remove.filter(|object| !moved.contains(object)).collect();
     change(OverlayChange { remove, ..Default::default() }).await;

@@ -54,7 +54,7 @@ pub(crate) enum Problem {
     TooManyDescriptors,
 }
 
-/// The peer does not speak ttrpc, or not as a client: the connection is of no more use.
+/// The peer does not speak ttrpc, or not as a client: the connection can't be used any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
     /// A frame of a type that a client does not send.

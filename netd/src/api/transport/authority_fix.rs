@@ -3,7 +3,7 @@
 //! the h2 crate refuses it as no authority (hyperium/h2#487). Nobody needs it here: it
 //! is replaced before h2 sees it.
 //!
-//! Of HPACK (RFC 7541) this needs no more than where each field ends. A replaced value
+//! Of HPACK (RFC 7541) this only needs to know where each field ends. A replaced value
 //! is shorter than what it replaces, so the decoder's dynamic table holds at least what
 //! the encoder counts on, at the same places.
 

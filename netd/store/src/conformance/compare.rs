@@ -26,7 +26,7 @@ pub(super) async fn conditions(store: &Arc<dyn Store>, at: &str) {
         let outcome = store.commit(txn(std::slice::from_ref(&compare), &[])).await.unwrap();
         assert_eq!(matches!(outcome, TxnOutcome::Committed(_)), holds, "{compare:?}: {outcome:?}");
     }
-    // A key made anew has a new creation, and an old revision does not come back.
+    // A key recreated has a new creation, and an old revision does not come back.
     commit(store, &[delete(&here)]).await;
     let again = commit(store, &[put(&here, "2")]).await;
     assert_eq!(store.get(&here).await.unwrap().unwrap().create_revision, again);

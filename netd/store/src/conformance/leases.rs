@@ -89,14 +89,14 @@ pub(super) async fn rebinding(store: &Arc<dyn LeaseStore>, at: &str) {
     let all = [&a, &b, &c, &d].map(|k| leased(k, first));
     commit(store, &all).await;
     commit(store, &[put(&a, "free"), leased(&b, second), delete(&d)]).await;
-    commit(store, &[put(&d, "anew")]).await;
+    commit(store, &[put(&d, "again")]).await;
     store.revoke(first).await.unwrap();
     let left = [&a, &b, &c, &d];
     let mut there = vec![];
     for key in left {
         there.push(is_there(store, key).await);
     }
-    assert_eq!(there, [true, true, false, true], "a freed, b rebound, c bound, d made anew");
+    assert_eq!(there, [true, true, false, true], "a freed, b rebound, c bound, d recreated");
     store.revoke(second).await.unwrap();
     assert!(!is_there(store, &b).await && is_there(store, &a).await);
     let outcome = store.commit(txn(&[], &[leased(&a, second)])).await;

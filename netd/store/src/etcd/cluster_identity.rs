@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(next(&mut identity, Observation { index: None, ..at(7, 11, 0) }), 0);
         let mark = identity.mark();
         assert!(identity.can_resume(mark, 0, 9, 11) && identity.can_resume(mark, 0, 12, 11));
-        // Reached by somebody else while the answer was on its way.
+        // Reached by another program while the answer was on its way.
         identity.seen(12);
         assert!(identity.can_resume(mark, 0, 12, 11));
     }

@@ -7,7 +7,7 @@
 //! read before you try again. [`StoreError::Failed`] means that etcd or the
 //! configuration has to be changed, after which netd goes on by itself.
 //!
-//! etcd takes no more than 128 changes, and 128 conditions, in one transaction, and
+//! etcd takes at most 128 changes, and 128 conditions, in one transaction, and
 //! 1.5 MiB (its `--max-txn-ops` and `--max-request-bytes`).
 
 mod cluster_identity;

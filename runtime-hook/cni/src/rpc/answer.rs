@@ -98,7 +98,7 @@ mod tests {
     fn what_is_no_answer_to_this_call_is_told() {
         let other = sent(1, &success());
         let request = ttrpc::encode(3, ttrpc::REQUEST, b"");
-        // As a gRPC server greets; no more than a head may come before it is seen.
+        // As a gRPC server greets; at most a head may come before it is seen.
         let settings = vec![0, 0, 6, 4, 0, 0, 0, 0, 0, 0];
         let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
         for bytes in [other, request, http, vec![0xa5; 100], vec![0; 10], settings] {

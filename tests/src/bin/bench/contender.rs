@@ -17,7 +17,7 @@ use crate::times::Times;
 
 /// A bridge takes 1,023 ports: with 1,000 attached, this many more at a time.
 pub const CHUNK: usize = 16;
-/// The kernel takes namespaces apart in its own time: not in somebody else's.
+/// The kernel takes namespaces apart in its own time: not in another contender's.
 pub const CLEAN_UP: Duration = Duration::from_millis(150);
 
 pub struct Contender {

@@ -113,7 +113,7 @@ fn who_keeps_deleting_is_met_at_a_measured_pace() {
 }
 
 #[test]
-fn a_lease_that_somebody_else_wrote_is_lost() {
+fn a_lease_that_another_program_wrote_is_lost() {
     let mut cluster = Cluster::settled(1);
     let had = cluster.only(0);
     let name = flannel::key::name(&had);

@@ -347,7 +347,7 @@ impl Node {
         any
     }
 
-    /// Lists a part anew.
+    /// Lists a part again.
     pub fn list(&mut self, world: &World, part: Part, now: Now) {
         self.at.insert(part as u8, world.revision);
         self.reconciler.ingest(

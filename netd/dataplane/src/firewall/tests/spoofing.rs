@@ -284,7 +284,7 @@ fn a_routed_pod_sends_only_as_itself_and_fills_no_neighbour_table() {
             ("another pod's IPv6 address", false, six(mac, yours6)),
             ("another MAC with IPv6", false, six(other, mine6)),
             ("the host's link-local", false, six(mac, "fe80::1".parse().unwrap())),
-            ("ARP as somebody else", false, fill),
+            ("ARP as another pod", false, fill),
             ("honest at the end", true, send(mac, mine)),
         ];
         check(&me.netns, &you.netns, &cases);

@@ -1,4 +1,4 @@
-//! A node with bridged, internal and routed pods, and somebody outside:
+//! A node with bridged, internal and routed pods, and a client outside:
 //!
 //! ```text
 //! a b (cni0)   c (nbrred)   d e (nbrclosed)   r s (routed)   -- node -- up0 -- outside
@@ -227,7 +227,7 @@ pub fn ask_udp(netns: &Netns, from: Option<IpAddr>, to: SocketAddr) -> Option<Ip
         socket.send_to(b"who am I?", to).ok()?;
         let mut buffer = [0; 64];
         let (n, peer) = socket.recv_from(&mut buffer).ok()?;
-        assert_eq!(peer, to, "the answer came from somebody else");
+        assert_eq!(peer, to, "the answer came from another address");
         std::str::from_utf8(&buffer[..n]).unwrap().parse().ok()
     })
 }

@@ -1,5 +1,5 @@
 //! What only the journal of volatile records does: it is cut off in the middle of a
-//! record, and it is made anew when most of it is past.
+//! record, and it is recreated when most of it is past.
 
 use std::{fs, path::PathBuf};
 

@@ -54,7 +54,7 @@ async fn a_reboot_voids_endpoints_keeps_networks_and_goes_on_with_higher_revisio
 }
 
 #[tokio::test]
-async fn a_file_damaged_by_a_power_cut_is_made_anew_in_the_next_boot_and_not_before() {
+async fn a_file_damaged_by_a_power_cut_is_recreated_in_the_next_boot_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let of = |boot: &str| EmbeddedOptions { boot_id: boot.into(), ..options(dir.path()) };
     drop(open(dir.path()));
