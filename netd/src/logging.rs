@@ -13,7 +13,7 @@ use crate::config::{Log, LogFormat};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// `log.format = "journald"` on a machine without a journal.
     #[error(
         "log.format is \"journald\", but the journal can't be reached: {0}; use \"text\" or \"json\""
@@ -39,7 +39,7 @@ enum Sink {
 ///
 /// # Errors
 /// The journal was asked for and can't be reached, or logging is set up already.
-pub fn init(log: &Log) -> Result<(), LogError> {
+pub(crate) fn init(log: &Log) -> Result<(), LogError> {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match sink(log.format, stream.as_deref()) {
         Sink::Journal => match journal() {

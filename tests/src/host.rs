@@ -23,12 +23,12 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Where hosts are unless they are put elsewhere.
-    pub const NEAR: Self = Self { bridge: "under", v4: [192, 0, 2], v6: 0 };
+    pub(crate) const NEAR: Self = Self { bridge: "under", v4: [192, 0, 2], v6: 0 };
     /// Behind the underlay's router.
-    pub const FAR: Self = Self { bridge: "far", v4: [198, 51, 100], v6: 1 };
+    pub(crate) const FAR: Self = Self { bridge: "far", v4: [198, 51, 100], v6: 1 };
 
     /// A host's addresses; number 1 is the router's.
-    pub fn addresses(self, number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    pub(crate) fn addresses(self, number: u8) -> (Ipv4Addr, Ipv6Addr) {
         let [a, b, c] = self.v4;
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, self.v6, 0, 0, 0, 0, u16::from(number));
         (Ipv4Addr::new(a, b, c, number), v6)

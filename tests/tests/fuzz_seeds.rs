@@ -238,7 +238,7 @@ fn records() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Records of different types in one list.
 mod erased {
-    pub trait Json {
+    pub(crate) trait Json {
         fn json(&self) -> Vec<u8>;
     }
     impl<T: serde::Serialize> Json for T {

@@ -28,7 +28,7 @@ const MAX_DNS_ENTRIES: usize = 64;
 const MAX_DNS_ENTRY_BYTES: usize = 256;
 const MAX_PATH_BYTES: usize = 4096;
 /// Bytes of a request's `source`.
-pub const MAX_SOURCE_BYTES: usize = 512;
+pub(crate) const MAX_SOURCE_BYTES: usize = 512;
 /// Bytes of each field of a pod's identity.
 const MAX_IDENTITY_BYTES: usize = 1024;
 
@@ -36,7 +36,7 @@ const MAX_IDENTITY_BYTES: usize = 1024;
 ///
 /// # Errors
 /// All wrong fields.
-pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
+pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
     let mut bad = Invalid::new();
     let key = endpoint_key(&request.sandbox_id, &request.interface, &mut bad);
     let network = bad.take("network", network_name(&request.network));
@@ -80,7 +80,7 @@ pub fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
 ///
 /// # Errors
 /// Every field that is wrong.
-pub fn create(
+pub(crate) fn create(
     request: v1::CreateEndpointRequest,
     network: NetworkName,
 ) -> Result<AttachSpec, Invalid> {
@@ -130,7 +130,7 @@ fn check_source(source: &str, bad: &mut Invalid) {
 }
 
 /// Sandbox id and interface (empty: eth0).
-pub fn endpoint_key(sandbox: &str, ifname: &str, bad: &mut Invalid) -> Option<EndpointKey> {
+pub(crate) fn endpoint_key(sandbox: &str, ifname: &str, bad: &mut Invalid) -> Option<EndpointKey> {
     let ifname = if ifname.is_empty() { DEFAULT_IFNAME } else { ifname };
     let sandbox = bad.take("sandbox_id", sandbox.parse::<SandboxId>());
     let ifname = bad.take("interface", ifname.parse::<IfName>());
@@ -138,12 +138,12 @@ pub fn endpoint_key(sandbox: &str, ifname: &str, bad: &mut Invalid) -> Option<En
 }
 
 /// A network's name (empty: "default").
-pub fn network_name(name: &str) -> Result<NetworkName, netd_domain::ids::NameError> {
+pub(crate) fn network_name(name: &str) -> Result<NetworkName, netd_domain::ids::NameError> {
     if name.is_empty() { NetworkName::DEFAULT.parse() } else { name.parse() }
 }
 
 /// The path of a sandbox's namespace.
-pub fn netns_path(path: &str) -> Result<PathBuf, String> {
+pub(crate) fn netns_path(path: &str) -> Result<PathBuf, String> {
     let plain = Path::new(path);
     if path.is_empty() {
         return Err("must not be empty; give the path of the sandbox's network namespace".into());
@@ -186,7 +186,7 @@ fn addresses(texts: &[String], bad: &mut Invalid) -> Vec<IpAddr> {
 }
 
 /// Host ports: each must be valid, and none may be given twice.
-pub fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
+pub(crate) fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec<PortMapping> {
     if ports.len() > MAX_PORTS {
         bad.add("port_mappings", format!("{} entries; at most {MAX_PORTS}", ports.len()));
         return vec![];
@@ -256,7 +256,7 @@ fn dns(wire: v1::Dns, bad: &mut Invalid) -> Dns {
 }
 
 /// A pod's identity.
-pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
+pub(crate) fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
     for (name, text) in [("namespace", &wire.namespace), ("name", &wire.name), ("uid", &wire.uid)] {
         if text.len() > MAX_IDENTITY_BYTES {
             bad.add(
@@ -269,7 +269,7 @@ pub fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
 }
 
 /// Labels and annotations.
-pub fn texts(
+pub(crate) fn texts(
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     bad: &mut Invalid,

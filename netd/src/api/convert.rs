@@ -7,7 +7,7 @@ use netd_domain::attach::bridge_mac;
 use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
 
 /// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
-pub fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
+pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
     let wiring = &endpoint.wiring;
     let (bridge, bridge_mac) = match &wiring.driver {
         WiringDriver::Bridge(name) => (name.to_string(), bridge_mac(name).to_string()),
@@ -101,7 +101,7 @@ fn port(port: &PortMapping) -> v1::PortMapping {
 }
 
 /// A network as created.
-pub fn network(network: &Network) -> v1::Network {
+pub(crate) fn network(network: &Network) -> v1::Network {
     let driver = match network.driver {
         Driver::Bridge => v1::Driver::Bridge,
         Driver::Routed => v1::Driver::Routed,
@@ -136,7 +136,7 @@ pub fn network(network: &Network) -> v1::Network {
 }
 
 /// A network and its state.
-pub fn network_status(view: &NetworkView) -> v1::NetworkStatus {
+pub(crate) fn network_status(view: &NetworkView) -> v1::NetworkStatus {
     let pools = view.pools.iter().map(|p| v1::PoolUsage {
         subnet: p.subnet.to_string(),
         size: p.size,

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 /// Whether the kernel has a feature.
 #[derive(Debug, Clone)]
-pub struct Capability {
+pub(crate) struct Capability {
     /// The feature.
     pub name: String,
     /// Whether the kernel has it.
@@ -15,7 +15,7 @@ pub struct Capability {
 
 /// What stays the same while netd runs.
 #[derive(Debug, Clone)]
-pub struct DaemonInfo {
+pub(crate) struct DaemonInfo {
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
     /// Results of trying the kernel's features; empty until that is done.

@@ -8,7 +8,7 @@ mod daemon_info;
 mod endpoint;
 mod error;
 mod error_metadata;
-pub mod hook;
+pub(crate) mod hook;
 mod network;
 mod network_request;
 mod node;
@@ -28,16 +28,16 @@ use tonic::{Status, service::RoutesBuilder};
 use crate::node::Node;
 #[cfg(feature = "fuzzing")]
 pub(crate) use attach_request::attach as check_attach;
-pub use daemon_info::{Capability, DaemonInfo};
+pub(crate) use daemon_info::{Capability, DaemonInfo};
 #[cfg(feature = "fuzzing")]
 pub(crate) use network_request::network as check_network;
 #[cfg(feature = "fuzzing")]
 pub(crate) use sandbox::sandbox as check_sandbox;
-pub use transport::accept;
+pub(crate) use transport::accept;
 
 /// Serves a node's API.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub(crate) struct Api {
     pub(crate) node: Arc<Node>,
     pub(crate) info: Arc<DaemonInfo>,
     /// Becomes true when netd stops; watches end then.
@@ -45,7 +45,7 @@ pub struct Api {
 }
 
 /// Full names of netd's services.
-pub const SERVICES: [&str; 5] = [
+pub(crate) const SERVICES: [&str; 5] = [
     netd_api::v1::cluster_service_server::SERVICE_NAME,
     netd_api::v1::network_service_server::SERVICE_NAME,
     netd_api::v1::endpoint_service_server::SERVICE_NAME,
@@ -58,7 +58,7 @@ const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 impl Api {
     /// The API of `node`. Watches end when `stop` becomes true.
-    pub fn new(
+    pub(crate) fn new(
         node: Arc<Node>,
         info: DaemonInfo,
         stop: tokio::sync::watch::Receiver<bool>,
@@ -70,7 +70,7 @@ impl Api {
     ///
     /// # Errors
     /// The file descriptors that are built into this binary can't be decoded.
-    pub fn add_to(&self, routes: &mut RoutesBuilder) -> Result<(), Status> {
+    pub(crate) fn add_to(&self, routes: &mut RoutesBuilder) -> Result<(), Status> {
         let max = MAX_REQUEST_BYTES;
         routes
             .add_service(ClusterServiceServer::new(self.clone()).max_decoding_message_size(max))

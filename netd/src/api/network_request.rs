@@ -11,7 +11,7 @@ const MAX_RESERVED: usize = 256;
 ///
 /// # Errors
 /// All wrong fields, each with its path: `network.pools[1].gateway`.
-pub fn network(wire: Option<v1::Network>) -> Result<Network, Invalid> {
+pub(crate) fn network(wire: Option<v1::Network>) -> Result<Network, Invalid> {
     let wire = wire.ok_or_else(|| Invalid::field("network", "missing"))?;
     let mut bad = Invalid::new();
     let result = inner(wire);
@@ -92,7 +92,7 @@ fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {
 }
 
 /// An address; `None` if the field is empty.
-pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
+pub(crate) fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::IpAddr> {
     if text.is_empty() {
         return None;
     }
@@ -100,7 +100,7 @@ pub fn optional(text: &str, field: &str, bad: &mut Invalid) -> Option<std::net::
 }
 
 /// Parses `text`; `what` says in the error what is expected.
-pub fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+pub(crate) fn parse<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     let shown: String = text.chars().take(64).collect();
     text.parse().map_err(|_| format!("{shown:?} is not {what}"))
 }

@@ -71,7 +71,7 @@ impl SandboxService for Api {
 ///
 /// # Errors
 /// All wrong fields.
-pub fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
+pub(crate) fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid> {
     let wire = wire.ok_or_else(|| Invalid::field("sandbox", "missing"))?;
     let mut bad = Invalid::new();
     let id = bad.take("sandbox.id", wire.id.parse::<SandboxId>());

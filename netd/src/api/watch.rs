@@ -14,10 +14,10 @@ use netd_domain::Invalid;
 use netd_store::{Entry, Event, Store, WatchUpdate};
 
 /// The stream of a watch's answers.
-pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// One change of a record.
-pub struct Change<R> {
+pub(crate) struct Change<R> {
     pub kind: EventType,
     pub revision: i64,
     pub record: Option<R>,
@@ -32,7 +32,7 @@ const EMPTY_PREFIX: &str = "/netd/v1/nothing/";
 const MAX_BUFFERED: usize = 256;
 
 /// The records to watch.
-pub struct Source {
+pub(crate) struct Source {
     pub store: Arc<dyn Store>,
     pub prefix: String,
     /// Becomes true when netd stops.
@@ -48,7 +48,7 @@ impl super::Api {
 
 /// Streams the changes of `source` after the revision `after`; 0: all records that exist,
 /// then changes. `message` makes an answer from a change, or `None` to skip it.
-pub fn records<R, T>(
+pub(crate) fn records<R, T>(
     source: Source,
     after: i64,
     message: impl Fn(Change<R>) -> Option<T> + Send + Sync + 'static,

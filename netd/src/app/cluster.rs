@@ -22,7 +22,7 @@ use netd_store::{
 
 /// Why the node can't join its cluster; only problems that waiting does not solve.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
+pub(crate) enum ClusterError {
     /// The settings for etcd are unusable.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -9,7 +9,7 @@ use netd_store::StoreError;
 
 /// Why netd ended by itself.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub(crate) enum ServeError {
     /// The API's socket could not be made or taken over.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -22,7 +22,7 @@ const HOOK_NAME: &str = "hook";
 
 /// Both, not blocking.
 #[derive(Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// See [`crate::api`].
     pub grpc: StdListener,
     /// See [`crate::api::hook`].
@@ -31,7 +31,7 @@ pub struct Listeners {
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// Another netd answers on it.
     #[error("{path}: another process is listening there; stop it or choose another socket")]
     InUse {
@@ -65,7 +65,7 @@ pub enum ListenError {
 ///
 /// # Errors
 /// See [`ListenError`].
-pub fn open(config: &Config) -> Result<Listeners, ListenError> {
+pub(crate) fn open(config: &Config) -> Result<Listeners, ListenError> {
     let mut handed = listenfd::ListenFd::from_env();
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let (grpc, hook) = places(&names, handed.len());

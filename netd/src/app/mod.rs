@@ -19,7 +19,7 @@ use crate::api::{self, Api, Capability, DaemonInfo};
 use crate::config::Config;
 use crate::metrics::{Metrics, serve_metrics};
 use crate::node::{self, Node};
-pub use error::ServeError;
+pub(crate) use error::ServeError;
 use listener::Listeners;
 use netd_dataplane::{Dataplane, FirewallSettings, Settings, kernel_release};
 use netd_store::{
@@ -36,7 +36,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Only problems that waiting does not solve: a socket or a state directory in use, a
 /// damaged store, missing privileges. Problems of single networks or pods are reported by
 /// `netd status` and do not end netd.
-pub async fn serve(config: Config) -> Result<(), ServeError> {
+pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let started_at = node::now_unix();
     let stop = stop_signal()?;
     // Opening the store takes its lock, so it comes first: two netds must not run on one node.

@@ -12,14 +12,14 @@ use crate::client::{Client, ClientArgs};
 use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
 #[derive(Debug, Subcommand)]
-pub enum NodeCommand {
+pub(crate) enum NodeCommand {
     /// List the cluster's nodes, their subnets, and whether the kernel has routes to them
     #[command(alias = "ls")]
     List(ClientArgs),
 }
 
 #[derive(Debug, Subcommand)]
-pub enum RouteCommand {
+pub(crate) enum RouteCommand {
     /// Show which node and pod have an address, and the route to it
     ///
     /// The exit code is 3 when the kernel's route is not the one that netd wants.
@@ -31,14 +31,14 @@ pub enum RouteCommand {
     },
 }
 
-pub async fn nodes(command: NodeCommand) -> Result<ExitCode, Failure> {
+pub(crate) async fn nodes(command: NodeCommand) -> Result<ExitCode, Failure> {
     let NodeCommand::List(args) = command;
     let list = service(&args).await?.list_nodes(ListNodesRequest {}).await?.into_inner();
     Nodes::from(list).print(args.output)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn route(command: RouteCommand) -> Result<ExitCode, Failure> {
+pub(crate) async fn route(command: RouteCommand) -> Result<ExitCode, Failure> {
     let RouteCommand::Get { ip, client } = command;
     let request = GetRouteRequest { ip: ip.to_string() };
     let route = service(&client).await?.get_route(request).await?.into_inner();

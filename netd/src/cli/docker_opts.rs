@@ -21,7 +21,7 @@ use netd_api::DEFAULT_SOCKET;
 use netd_domain::network::overlap;
 
 #[derive(Debug, Args)]
-pub struct DockerOptsArgs {
+pub(crate) struct DockerOptsArgs {
     /// The node's lease, as flannel writes it
     #[arg(
         short = 'f',

@@ -15,7 +15,7 @@ use crate::terminal::{Failure, Format, Output, print, print_json_line};
 mod attach;
 
 #[derive(Debug, Subcommand)]
-pub enum EndpointCommand {
+pub(crate) enum EndpointCommand {
     /// List the endpoints
     #[command(alias = "ls")]
     List(ListArgs),
@@ -55,7 +55,7 @@ pub enum EndpointCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     /// Only of this network
     #[arg(long, default_value = "", hide_default_value = true)]
     network: String,

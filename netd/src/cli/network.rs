@@ -13,7 +13,7 @@ use crate::client::{Client, ClientArgs};
 use crate::terminal::{Failure, Format, Output, print, print_json_line};
 
 #[derive(Debug, Subcommand)]
-pub enum NetworkCommand {
+pub(crate) enum NetworkCommand {
     /// List the networks
     #[command(alias = "ls")]
     List(ClientArgs),
@@ -37,7 +37,7 @@ pub enum NetworkCommand {
 }
 
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// 1 to 63 of a-z, 0-9 and '-'
     name: String,
     /// SUBNET[,gateway=IP][,range=FIRST-LAST][,reserved=IP or SUBNET]...; repeat for more pools

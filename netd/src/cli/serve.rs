@@ -10,7 +10,7 @@ use crate::terminal::{Failure, print};
 
 /// Each flag is a key of the configuration file and replaces its value.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// The configuration file [default: /etc/netd/netd.toml, which may be absent]
     #[arg(long, env = "NETD_CONFIG", value_parser = path_or_empty(), value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -102,7 +102,7 @@ pub struct ConfigArgs {
 
 /// Arguments of `netd serve`.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Check the configuration, print "ok" or all errors, and exit
@@ -111,7 +111,7 @@ pub struct ServeArgs {
 }
 
 impl ConfigArgs {
-    pub fn load(&self) -> Result<Config, Failure> {
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
         // An empty path counts as not given, like every empty value.
         let file = self.config.as_deref().filter(|path| !path.as_os_str().is_empty());
         load(file, self.overrides()).map_err(Failure::Invalid)

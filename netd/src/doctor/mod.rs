@@ -28,7 +28,7 @@ use netd_domain::Network;
 
 /// Arguments of `netd doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// netd's configuration [default: /etc/netd/netd.toml]
     #[arg(long, env = "NETD_CONFIG", value_parser = path_or_empty(), value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub struct DoctorArgs {
 }
 
 /// Makes every check and prints the findings.
-pub async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let report = examine(&args).await;
     match args.output {
         Format::Table => print(&report.text())?,

@@ -50,4 +50,4 @@ pub use read_model::{EndpointFilter, NetworkView, NodeCounts, Page};
 pub use reconcile::SandboxNetns;
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
-pub use state::{AddressReservation, KernelStatus};
+pub use state::KernelStatus;

@@ -228,7 +228,12 @@ impl Node {
                 self.queue.soon(Target::Endpoint(endpoint.key.clone()));
             } else if status == KernelStatus::Attaching {
                 let Some(netns) = super::reconcile::own_netns(&endpoint) else {
-                    tracing::warn!(endpoint = %endpoint.key, "the network namespace of {} is gone", endpoint.key);
+                    if endpoint.path_is_foreign {
+                        // No path leads to its namespace: its host link tells if it lives.
+                        self.queue.soon(Target::Endpoint(endpoint.key.clone()));
+                    } else {
+                        tracing::warn!(endpoint = %endpoint.key, "the network namespace of {} is gone", endpoint.key);
+                    }
                     continue;
                 };
                 let _lock = self.locks.lock(&endpoint.key).await;

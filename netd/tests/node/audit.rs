@@ -16,7 +16,7 @@ fn host_names(text: &str) -> BTreeSet<String> {
 }
 
 /// To be called while no request is running.
-pub fn audit(bed: &Bed, netd: &Process) -> Vec<Endpoint> {
+pub(crate) fn audit(bed: &Bed, netd: &Process) -> Vec<Endpoint> {
     netd.settle();
     let list = |prefix| netd.run(async { netd.node.store().list(prefix).await }).unwrap().entries;
     let stored: Vec<Endpoint> =

@@ -35,38 +35,38 @@ subnet = "10.99.0.0/29"
 "#;
 
 /// A netd: killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     pub node: Arc<Node>,
     runtime: Option<Runtime>,
 }
 
 impl Process {
-    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.as_ref().unwrap().block_on(work)
     }
 
-    pub fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         self.runtime.as_ref().unwrap().spawn(work)
     }
 
-    pub fn attach(&self, spec: AttachSpec) -> Result<Arc<Endpoint>> {
+    pub(crate) fn attach(&self, spec: AttachSpec) -> Result<Arc<Endpoint>> {
         self.run(self.node.attach(spec))
     }
 
-    pub fn detach(&self, key: &EndpointKey) -> Result<u32> {
+    pub(crate) fn detach(&self, key: &EndpointKey) -> Result<u32> {
         self.detach_at(key, now_boot())
     }
 
-    pub fn detach_at(&self, key: &EndpointKey, issued_at: u64) -> Result<u32> {
+    pub(crate) fn detach_at(&self, key: &EndpointKey, issued_at: u64) -> Result<u32> {
         let (sandbox, ifname) = (key.sandbox.clone(), Some(key.ifname.clone()));
         self.run(self.node.detach(sandbox, ifname, issued_at))
     }
 
     /// Waits until `done`, at most five seconds.
-    pub fn until(&self, what: &str, done: impl Fn(&Node) -> bool) {
+    pub(crate) fn until(&self, what: &str, done: impl Fn(&Node) -> bool) {
         let end = Instant::now() + Duration::from_secs(5);
         while !done(&self.node) {
             assert!(Instant::now() < end, "not in five seconds: {what}");
@@ -75,7 +75,7 @@ impl Process {
     }
 
     /// Waits until endpoints that are being removed are gone.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         self.until("everything is given back", |node| node.counts().detaching == 0);
     }
 }
@@ -88,7 +88,7 @@ impl Drop for Process {
     }
 }
 
-pub struct Bed {
+pub(crate) struct Bed {
     pub host: Space,
     pub faults: Arc<Faults>,
     pub networks: String,
@@ -98,7 +98,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             host: Space::new(),
             faults: Arc::default(),
@@ -129,7 +129,7 @@ unsafe_short_grace = true
         file
     }
 
-    pub fn open_store(&self) -> Arc<EmbeddedStore> {
+    pub(crate) fn open_store(&self) -> Arc<EmbeddedStore> {
         let dir = self.dir.path();
         let end = Instant::now() + Duration::from_secs(5);
         for sub in ["state", "run"] {
@@ -146,7 +146,7 @@ unsafe_short_grace = true
         }
     }
 
-    pub fn start(&self) -> Process {
+    pub(crate) fn start(&self) -> Process {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
         let mut config = load(Some(&self.config()), vec![]).unwrap();
@@ -165,16 +165,16 @@ unsafe_short_grace = true
 
 /// Nothing waits on the test's own thread.
 #[allow(clippy::disallowed_methods)]
-pub fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-pub fn key(sandbox: &str, ifname: &str) -> EndpointKey {
+pub(crate) fn key(sandbox: &str, ifname: &str) -> EndpointKey {
     EndpointKey { sandbox: sandbox.parse().unwrap(), ifname: ifname.parse().unwrap() }
 }
 
 /// A request for `key` in `network`, issued now.
-pub fn spec(key: &EndpointKey, pod: &Space, network: &str) -> AttachSpec {
+pub(crate) fn spec(key: &EndpointKey, pod: &Space, network: &str) -> AttachSpec {
     AttachSpec {
         key: key.clone(),
         netns_path: Some(pod.path()),

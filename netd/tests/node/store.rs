@@ -10,7 +10,7 @@ use netd_store::{Entry, Revision, Snapshot, Store, StoreError, Txn, TxnOutcome, 
 
 /// Which commits fail: shared by all stores of a bed.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Commits that still succeed; below zero: none fails.
     good: AtomicI64,
     /// Commits that fail after those.
@@ -19,13 +19,13 @@ pub struct Faults {
 
 impl Faults {
     /// After `good` commits that succeed, `bad` fail.
-    pub fn after(&self, good: i64, bad: i64) {
+    pub(crate) fn after(&self, good: i64, bad: i64) {
         self.good.store(good, SeqCst);
         self.bad.store(bad, SeqCst);
     }
 
     /// None fails from now on.
-    pub fn none(&self) {
+    pub(crate) fn none(&self) {
         self.after(0, 0);
     }
 
@@ -38,7 +38,7 @@ impl Faults {
 }
 
 #[derive(Debug)]
-pub struct Failing {
+pub(crate) struct Failing {
     pub inner: Arc<dyn Store>,
     pub faults: Arc<Faults>,
 }

@@ -23,7 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// What the hook asked.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // a handful in a test
-pub enum Asked {
+pub(crate) enum Asked {
     Attach(AttachRequest),
     Detach(DetachRequest),
     Check(CheckRequest),
@@ -37,7 +37,7 @@ pub enum Asked {
 
 /// How the fake behaves.
 #[derive(Clone, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Every call gets this, from the n-th call on.
     pub refuse: Option<Status>,
     /// Calls that succeed before `refuse` counts.
@@ -82,7 +82,7 @@ impl Fake {
 }
 
 /// The endpoint that the fake always makes.
-pub fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) -> Endpoint {
+pub(crate) fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) -> Endpoint {
     let (gw4, gw6) = if routed { ("169.254.1.1", "fe80::1") } else { ("10.88.0.1", "fd00:88::1") };
     let address = |a: &str, g: &str| Address { address: a.into(), gateway: g.into() };
     let route = |d: &str, g: &str| Route { destination: d.into(), gateway: g.into() };
@@ -230,7 +230,7 @@ impl NodeService for Fake {
 }
 
 /// A fake netd on a socket of its own; ends when dropped.
-pub struct Netd {
+pub(crate) struct Netd {
     pub dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<Asked>>>,
     stop: Option<oneshot::Sender<()>>,
@@ -238,7 +238,7 @@ pub struct Netd {
 }
 
 impl Netd {
-    pub fn start(script: Script) -> Self {
+    pub(crate) fn start(script: Script) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let fake = Fake { script, asked: asked.clone() };
@@ -250,19 +250,19 @@ impl Netd {
         Self { dir, asked, stop: Some(stop), thread: Some(thread) }
     }
 
-    pub fn ready() -> Self {
+    pub(crate) fn ready() -> Self {
         Self::start(Script::default())
     }
 
-    pub fn refusing(status: Status) -> Self {
+    pub(crate) fn refusing(status: Status) -> Self {
         Self::start(Script { refuse: Some(status), ..Script::default() })
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("netd.sock")
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }

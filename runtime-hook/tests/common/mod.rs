@@ -34,7 +34,7 @@ use tonic::Status;
 /// What the hook asked.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::large_enum_variant)] // a handful in a test
-pub enum Asked {
+pub(crate) enum Asked {
     Attach(AttachRequest),
     Detach(DetachRequest),
     Check(CheckRequest),
@@ -45,7 +45,7 @@ pub enum Asked {
 
 /// How the fake behaves.
 #[derive(Clone, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Every call gets this, from the n-th call on.
     pub refuse: Option<Status>,
     /// Calls that succeed before `refuse` counts.
@@ -90,7 +90,7 @@ impl Fake {
 }
 
 /// The endpoint that the fake always makes.
-pub fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) -> Endpoint {
+pub(crate) fn endpoint(sandbox: &str, interface: &str, dns: Option<Dns>, routed: bool) -> Endpoint {
     let (gw4, gw6) = if routed { ("169.254.1.1", "fe80::1") } else { ("10.88.0.1", "fd00:88::1") };
     let address = |a: &str, g: &str| Address { address: a.into(), gateway: g.into() };
     let route = |d: &str, g: &str| Route { destination: d.into(), gateway: g.into() };
@@ -229,7 +229,7 @@ fn pause() {
 }
 
 /// A fake netd on a hooks' socket of its own; ends when dropped.
-pub struct Netd {
+pub(crate) struct Netd {
     pub dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<Asked>>>,
     namespaces: Arc<Mutex<Vec<u64>>>,
@@ -238,7 +238,7 @@ pub struct Netd {
 }
 
 impl Netd {
-    pub fn start(script: Script) -> Self {
+    pub(crate) fn start(script: Script) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("hook.sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -254,25 +254,25 @@ impl Netd {
         Self { dir, asked, namespaces, stop, thread }
     }
 
-    pub fn ready() -> Self {
+    pub(crate) fn ready() -> Self {
         Self::start(Script::default())
     }
 
-    pub fn refusing(status: Status) -> Self {
+    pub(crate) fn refusing(status: Status) -> Self {
         Self::start(Script { refuse: Some(status), ..Script::default() })
     }
 
     /// As configurations name it: gRPC's, beside which the hooks' is.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("netd.sock")
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// Inodes of the namespaces that came as descriptors.
-    pub fn namespaces(&self) -> Vec<u64> {
+    pub(crate) fn namespaces(&self) -> Vec<u64> {
         self.namespaces.lock().unwrap().clone()
     }
 }
@@ -304,26 +304,26 @@ fn accept(fake: &Fake, listener: &UnixListener) {
 const HOOK: &str = env!("CARGO_BIN_EXE_netd-hook");
 
 /// The plugin alone, as it is shipped: `make build` puts it there.
-pub fn plugin() -> PathBuf {
+pub(crate) fn plugin() -> PathBuf {
     let plugin = Path::new(HOOK).with_file_name("netd-cni");
     assert!(plugin.exists(), "there is no {}: run `make build`", plugin.display());
     plugin
 }
 
 /// Both executables that are the CNI plugin.
-pub fn plugins() -> Vec<PathBuf> {
+pub(crate) fn plugins() -> Vec<PathBuf> {
     vec![HOOK.into(), plugin()]
 }
 
 /// Runs the hook, or the plugin if it is called as one, with this environment only.
-pub fn exec(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
+pub(crate) fn exec(args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
     let as_plugin = args.is_empty() && env.iter().any(|(name, _)| *name == "CNI_COMMAND");
     let program = if as_plugin { plugin() } else { HOOK.into() };
     execute(&program, args, env, stdin)
 }
 
 /// Runs a program with this environment only.
-pub fn execute(program: &Path, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
+pub(crate) fn execute(program: &Path, args: &[&str], env: &[(&str, &str)], stdin: &[u8]) -> Output {
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -339,15 +339,15 @@ pub fn execute(program: &Path, args: &[&str], env: &[(&str, &str)], stdin: &[u8]
 }
 
 /// One that is there, whoever opens it.
-pub const NETNS: &str = "/proc/self/ns/net";
+pub(crate) const NETNS: &str = "/proc/self/ns/net";
 
 /// Runs a CNI command for container "abc", interface eth0.
-pub fn cni(command: &str, config: &serde_json::Value) -> Output {
+pub(crate) fn cni(command: &str, config: &serde_json::Value) -> Output {
     cni_with(command, config, &[])
 }
 
 /// The same with more variables.
-pub fn cni_with(command: &str, config: &serde_json::Value, more: &[(&str, &str)]) -> Output {
+pub(crate) fn cni_with(command: &str, config: &serde_json::Value, more: &[(&str, &str)]) -> Output {
     let mut env = vec![
         ("CNI_COMMAND", command),
         ("CNI_CONTAINERID", "abc"),
@@ -360,13 +360,13 @@ pub fn cni_with(command: &str, config: &serde_json::Value, more: &[(&str, &str)]
 }
 
 /// What was printed, which must be JSON.
-pub fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
 /// The code of an error, which must have the spec's form.
-pub fn code(output: &Output) -> u64 {
+pub(crate) fn code(output: &Output) -> u64 {
     assert_eq!(output.status.code(), Some(1));
     let error = json(output);
     assert!(error["cniVersion"].is_string() && error["details"].is_string(), "{error}");

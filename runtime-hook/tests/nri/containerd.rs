@@ -16,25 +16,25 @@ use tokio::{
 };
 
 /// The socket that plugins connect to.
-pub struct Listener {
+pub(crate) struct Listener {
     listener: UnixListener,
     pub path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Listener {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nri.sock");
         Self { listener: UnixListener::bind(&path).unwrap(), path, _dir: dir }
     }
 
-    pub async fn accept(&self) -> PluginConnection {
+    pub(crate) async fn accept(&self) -> PluginConnection {
         PluginConnection::on(limit(self.listener.accept()).await.unwrap().0)
     }
 
     /// A plugin that is registered, configured and synchronized with no pods.
-    pub async fn ready(&self) -> PluginConnection {
+    pub(crate) async fn ready(&self) -> PluginConnection {
         let mut peer = self.accept().await;
         peer.register().await;
         peer.configure(2000).await;
@@ -43,47 +43,47 @@ impl Listener {
     }
 }
 
-pub async fn limit<F: Future>(future: F) -> F::Output {
+pub(crate) async fn limit<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(8), future).await.expect("the plugin did not act in time")
 }
 
 /// One plugin's connection.
-pub struct PluginConnection {
+pub(crate) struct PluginConnection {
     pub stream: UnixStream,
     served: VecDeque<u8>,
     called: VecDeque<u8>,
     next: u32,
 }
 
-pub fn frame(conn: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(conn: u32, payload: &[u8]) -> Vec<u8> {
     let head = [conn.to_be_bytes(), (payload.len() as u32).to_be_bytes()].concat();
     [head, payload.to_vec()].concat()
 }
 
-pub fn message(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn message(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut all = [(payload.len() as u32).to_be_bytes(), stream.to_be_bytes()].concat();
     all.extend([kind, 0]);
     all.extend(payload);
     all
 }
 
-pub fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
+pub(crate) fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
     let (service, method) = (service.to_owned(), method.to_owned());
     let request = Request { service, method, payload, ..Request::default() };
     message(stream, 1, &request.encode_to_vec())
 }
 
 impl PluginConnection {
-    pub fn on(stream: UnixStream) -> Self {
+    pub(crate) fn on(stream: UnixStream) -> Self {
         Self { stream, served: VecDeque::new(), called: VecDeque::new(), next: 1 }
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         limit(self.stream.write_all(bytes)).await.unwrap();
     }
 
     /// The next whole message on `conn` (stream, type, payload); `None` at the end.
-    pub async fn receive(&mut self, conn: u32) -> Option<(u32, u8, Vec<u8>)> {
+    pub(crate) async fn receive(&mut self, conn: u32) -> Option<(u32, u8, Vec<u8>)> {
         loop {
             let queue = if conn == 1 { &mut self.served } else { &mut self.called };
             let bytes = queue.make_contiguous();
@@ -108,7 +108,7 @@ impl PluginConnection {
     }
 
     /// The plugin's registration, not answered yet.
-    pub async fn registration(&mut self) -> RegisterPluginRequest {
+    pub(crate) async fn registration(&mut self) -> RegisterPluginRequest {
         let (stream, kind, payload) = self.receive(2).await.unwrap();
         assert_eq!((stream, kind), (1, 1));
         let request = Request::decode(payload.as_slice()).unwrap();
@@ -117,19 +117,19 @@ impl PluginConnection {
         RegisterPluginRequest::decode(request.payload.as_slice()).unwrap()
     }
 
-    pub async fn answer_registration(&mut self, status: Option<Status>) {
+    pub(crate) async fn answer_registration(&mut self, status: Option<Status>) {
         let response = Response { status, payload: vec![] }.encode_to_vec();
         self.send(&frame(2, &message(1, 2, &response))).await;
     }
 
-    pub async fn register(&mut self) -> RegisterPluginRequest {
+    pub(crate) async fn register(&mut self) -> RegisterPluginRequest {
         let request = self.registration().await;
         self.answer_registration(None).await;
         request
     }
 
     /// Sends a request and gives its stream.
-    pub async fn begin(&mut self, service: &str, method: &str, payload: Vec<u8>) -> u32 {
+    pub(crate) async fn begin(&mut self, service: &str, method: &str, payload: Vec<u8>) -> u32 {
         let stream = self.next;
         self.next += 2;
         self.send(&frame(1, &request(stream, service, method, payload))).await;
@@ -137,14 +137,14 @@ impl PluginConnection {
     }
 
     /// The next answer and the stream it is for.
-    pub async fn answer(&mut self) -> Option<(u32, Result<Vec<u8>, Status>)> {
+    pub(crate) async fn answer(&mut self) -> Option<(u32, Result<Vec<u8>, Status>)> {
         let (stream, kind, payload) = self.receive(1).await?;
         assert_eq!(kind, 2);
         let response = Response::decode(payload.as_slice()).unwrap();
         Some((stream, response.status.map_or(Ok(response.payload), Err)))
     }
 
-    pub async fn call(
+    pub(crate) async fn call(
         &mut self,
         service: &str,
         method: &str,
@@ -156,13 +156,13 @@ impl PluginConnection {
         result
     }
 
-    pub async fn configure(&mut self, request_timeout: i64) -> ConfigureResponse {
+    pub(crate) async fn configure(&mut self, request_timeout: i64) -> ConfigureResponse {
         let request = ConfigureRequest { request_timeout, ..named() };
         let answer = self.call(PLUGIN_SERVICE, "Configure", request.encode_to_vec()).await;
         ConfigureResponse::decode(answer.unwrap().as_slice()).unwrap()
     }
 
-    pub async fn synchronize(
+    pub(crate) async fn synchronize(
         &mut self,
         pods: Vec<PodSandbox>,
         more: bool,
@@ -173,7 +173,7 @@ impl PluginConnection {
     }
 
     /// An event in the style of NRI 0.12 (a call of its own) or of those before.
-    pub async fn event(
+    pub(crate) async fn event(
         &mut self,
         style: Style,
         which: i32,
@@ -186,7 +186,7 @@ impl PluginConnection {
     }
 }
 
-pub fn named() -> ConfigureRequest {
+pub(crate) fn named() -> ConfigureRequest {
     ConfigureRequest {
         runtime_name: "fake".to_owned(),
         runtime_version: "0.0".to_owned(),
@@ -195,16 +195,16 @@ pub fn named() -> ConfigureRequest {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     StateChange,
     Calls,
 }
 
-pub const RUN: i32 = 1;
-pub const STOP: i32 = 2;
-pub const REMOVE: i32 = 3;
+pub(crate) const RUN: i32 = 1;
+pub(crate) const STOP: i32 = 2;
+pub(crate) const REMOVE: i32 = 3;
 
-pub fn encode_event(style: Style, which: i32, pod: &PodSandbox) -> (&'static str, Vec<u8>) {
+pub(crate) fn encode_event(style: Style, which: i32, pod: &PodSandbox) -> (&'static str, Vec<u8>) {
     let pod = Some(pod.clone());
     let method = match (style, which) {
         (Style::StateChange, _) => {
@@ -218,7 +218,7 @@ pub fn encode_event(style: Style, which: i32, pod: &PodSandbox) -> (&'static str
 }
 
 /// A pod with a network namespace.
-pub fn pod(id: &str, annotations: &[(&str, &str)]) -> PodSandbox {
+pub(crate) fn pod(id: &str, annotations: &[(&str, &str)]) -> PodSandbox {
     let namespace =
         |kind: &str, path: &str| LinuxNamespace { r#type: kind.to_owned(), path: path.to_owned() };
     let namespaces = vec![namespace("pid", ""), namespace("network", "/run/netns/cni-x")];
@@ -235,6 +235,6 @@ pub fn pod(id: &str, annotations: &[(&str, &str)]) -> PodSandbox {
 }
 
 /// The same pod as Stop of containerd 1.7 and 2.0 shows it.
-pub fn without_namespaces(pod: &PodSandbox) -> PodSandbox {
+pub(crate) fn without_namespaces(pod: &PodSandbox) -> PodSandbox {
     PodSandbox { linux: None, ..pod.clone() }
 }

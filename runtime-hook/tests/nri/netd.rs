@@ -15,7 +15,7 @@ use runtime_hook::nri::netd::Netd;
 use tonic::Status;
 
 #[derive(Default)]
-pub struct FakeState {
+pub(crate) struct FakeState {
     pub endpoints: BTreeMap<(String, String), Endpoint>,
     pub attached: Vec<AttachRequest>,
     pub detached: Vec<DetachRequest>,
@@ -31,15 +31,15 @@ pub struct FakeState {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeNetd(Arc<Mutex<FakeState>>);
+pub(crate) struct FakeNetd(Arc<Mutex<FakeState>>);
 
 impl FakeNetd {
-    pub fn state(&self) -> std::sync::MutexGuard<'_, FakeState> {
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, FakeState> {
         self.0.lock().unwrap()
     }
 
     /// Waits for what happens in the background.
-    pub async fn wait_until(&self, reached: impl Fn(&FakeState) -> bool) {
+    pub(crate) async fn wait_until(&self, reached: impl Fn(&FakeState) -> bool) {
         let poll = async {
             while !reached(&self.state()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -49,7 +49,7 @@ impl FakeNetd {
     }
 
     /// What CNI ADD does.
-    pub fn has(&self, sandbox: &str, interface: &str) {
+    pub(crate) fn has(&self, sandbox: &str, interface: &str) {
         let endpoint = Endpoint {
             sandbox_id: sandbox.to_owned(),
             interface: interface.to_owned(),
@@ -59,7 +59,7 @@ impl FakeNetd {
         self.state().endpoints.insert((sandbox.to_owned(), interface.to_owned()), endpoint);
     }
 
-    pub fn interfaces(&self, sandbox: &str) -> Vec<String> {
+    pub(crate) fn interfaces(&self, sandbox: &str) -> Vec<String> {
         let state = self.state();
         state.endpoints.keys().filter(|k| k.0 == sandbox).map(|k| k.1.clone()).collect()
     }

@@ -8,36 +8,36 @@ use testbed::{Bed, Daemon, DaemonConfig, Host, Sandbox, inventory, stack::check_
 use tonic::{Code, Status};
 
 /// More than any call here takes.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
-pub struct Node {
+pub(crate) struct Node {
     pub netd: Daemon,
     before: String,
     pub host: Host,
 }
 
 impl Node {
-    pub fn start(bed: &Bed) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed) -> Result<Self> {
         Self::start_with(bed, &DaemonConfig::default())
     }
 
-    pub fn start_with(bed: &Bed, config: &DaemonConfig) -> Result<Self> {
+    pub(crate) fn start_with(bed: &Bed, config: &DaemonConfig) -> Result<Self> {
         let host = bed.host("node")?;
         let netd = Daemon::start(&host, config)?;
         let before = inventory::of(&host)?;
         Ok(Self { netd, before, host })
     }
 
-    pub fn bare(&self, name: &str) -> Result<Sandbox> {
+    pub(crate) fn bare(&self, name: &str) -> Result<Sandbox> {
         Sandbox::bare(&self.host, name)
     }
 
-    pub fn detach(&self, sandbox: &Sandbox) -> Result<u32> {
+    pub(crate) fn detach(&self, sandbox: &Sandbox) -> Result<u32> {
         Ok(self.netd.detach(detach(sandbox))?)
     }
 
     /// Refused with this code and reason, and the message says something.
-    pub fn refuses(
+    pub(crate) fn refuses(
         &self,
         what: &str,
         request: AttachRequest,
@@ -46,18 +46,18 @@ impl Node {
         refused(what, self.netd.attach(request), expected)
     }
 
-    pub fn nothing_left(&self) -> Result<()> {
+    pub(crate) fn nothing_left(&self) -> Result<()> {
         check_nothing_left(&self.host, &self.netd, &self.before)
     }
 }
 
 /// All endpoints of the sandbox.
-pub fn detach(sandbox: &Sandbox) -> DetachRequest {
+pub(crate) fn detach(sandbox: &Sandbox) -> DetachRequest {
     DetachRequest { sandbox_id: sandbox.id.clone(), ..DetachRequest::default() }
 }
 
 /// An error unless it was refused with this code and google.rpc reason.
-pub fn refused<T>(
+pub(crate) fn refused<T>(
     what: &str,
     outcome: Result<T, Status>,
     (code, reason): (Code, &str),
@@ -73,10 +73,10 @@ pub fn refused<T>(
 }
 
 /// A reproducible stream of bytes (xorshift64).
-pub struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 impl Noise {
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut next = || {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -90,6 +90,6 @@ impl Noise {
 }
 
 /// The same bytes in every run.
-pub fn noise() -> Noise {
+pub(crate) fn noise() -> Noise {
     Noise(0x9e37_79b9_7f4a_7c15)
 }

@@ -13,7 +13,7 @@ use super::{
 const ROUNDS: usize = 17;
 const AT_ONCE: usize = 6;
 
-pub fn kills(stack: &mut Stack) -> Result<()> {
+pub(crate) fn kills(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &["10.88.0.0/16", "fd00:88::/64"])?;
     for round in 0..ROUNDS {
         let flags = ["run", "-d", "--network", "shared", "test:1", "/bin/sleep", "1000"];

@@ -11,7 +11,7 @@ use testbed::{
 use super::stack::Stack;
 
 /// Docker's own IPAM, everything given.
-pub fn flags(stack: &mut Stack) -> Result<()> {
+pub(crate) fn flags(stack: &mut Stack) -> Result<()> {
     let flags = [
         "--subnet",
         "10.66.0.0/24",
@@ -66,7 +66,7 @@ pub fn flags(stack: &mut Stack) -> Result<()> {
 }
 
 /// The network `default`, with a pod in it.
-pub fn shared_with_pods(stack: &mut Stack) -> Result<()> {
+pub(crate) fn shared_with_pods(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &["10.88.0.0/16", "fd00:88::/64"])?;
     let pod = Sandbox::attached(&stack.host, "pod")?;
     let container = stack.docker.container(&["--network", "shared"])?;
@@ -114,7 +114,7 @@ pub fn shared_with_pods(stack: &mut Stack) -> Result<()> {
 }
 
 /// Addresses alone, a link-local next hop.
-pub fn routed(stack: &mut Stack) -> Result<()> {
+pub(crate) fn routed(stack: &mut Stack) -> Result<()> {
     stack.share("routed", "rt", &["10.99.0.0/16", "fd00:99::/64"])?;
     let one = stack.docker.container(&["--network", "routed", "-p", "8082:7000"])?;
     let two = stack.docker.container(&["--network", "routed"])?;
@@ -137,7 +137,7 @@ pub fn routed(stack: &mut Stack) -> Result<()> {
     stack.remove_networks(&["routed"])
 }
 
-pub fn refusals(stack: &mut Stack) -> Result<()> {
+pub(crate) fn refusals(stack: &mut Stack) -> Result<()> {
     let driver = stack.plugin.driver.clone();
     let create = |flags: &[&str]| {
         let mut all = vec!["network", "create", "-d", driver.as_str()];
@@ -173,7 +173,7 @@ pub fn refusals(stack: &mut Stack) -> Result<()> {
 }
 
 /// Several networks, the gateway moves with them.
-pub fn connect_and_disconnect(stack: &mut Stack) -> Result<()> {
+pub(crate) fn connect_and_disconnect(stack: &mut Stack) -> Result<()> {
     stack.create_with_ipam("first", &[])?;
     stack.create_with_ipam(
         "second",

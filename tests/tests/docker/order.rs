@@ -13,7 +13,7 @@ use super::stack::{SOON, Stack};
 const POOLS: [&str; 2] = ["10.88.0.0/16", "fd00:88::/64"];
 
 /// `--network container:ID`, `docker restart`, a restart policy.
-pub fn pause_and_restarts(stack: &mut Stack) -> Result<()> {
+pub(crate) fn pause_and_restarts(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &POOLS)?;
     let pause = stack.docker.container(&["--network", "shared", "--name", "pause"])?;
     let before = stack.docker.addresses("pause", "shared")?;
@@ -58,7 +58,7 @@ pub fn pause_and_restarts(stack: &mut Stack) -> Result<()> {
 }
 
 /// As with pods: what is netd's, netd puts back.
-pub fn drift(stack: &mut Stack) -> Result<()> {
+pub(crate) fn drift(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &POOLS)?;
     let one = stack.docker.container(&["--network", "shared", "-p", "8086:7000"])?;
     stack.settled(1)?;
@@ -90,7 +90,7 @@ pub fn drift(stack: &mut Stack) -> Result<()> {
 }
 
 /// netd restarted under containers; containers started and removed while it is away.
-pub fn netd_away(stack: &mut Stack) -> Result<()> {
+pub(crate) fn netd_away(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &POOLS)?;
     let one = stack.docker.container(&["--network", "shared", "-p", "8087:7000"])?;
     stack.settled(1)?;
@@ -131,7 +131,7 @@ pub fn netd_away(stack: &mut Stack) -> Result<()> {
 
 /// With live-restore containers go on and are taken over; without, they are started
 /// again by their restart policy. Either way nothing is left of those before.
-pub fn dockerd_killed(stack: &mut Stack) -> Result<()> {
+pub(crate) fn dockerd_killed(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &POOLS)?;
     let one =
         stack.docker.container(&["--network", "shared", "-p", "8088:7000", "--name", "lives"])?;
@@ -163,14 +163,14 @@ pub fn dockerd_killed(stack: &mut Stack) -> Result<()> {
 }
 
 /// Containers whose removal failed while netd was away.
-pub fn remove_left(stack: &Stack) -> Result<()> {
+pub(crate) fn remove_left(stack: &Stack) -> Result<()> {
     let all = stack.docker.run(&["ps", "-aq"])?;
     let ids: Vec<&str> = all.split_whitespace().collect();
     if ids.is_empty() { Ok(()) } else { stack.docker.remove(&ids) }
 }
 
 /// dockerd may still believe that a container of before is in it.
-pub fn remove_network(stack: &mut Stack, name: &str) -> Result<()> {
+pub(crate) fn remove_network(stack: &mut Stack, name: &str) -> Result<()> {
     if stack.remove_networks(&[name]).is_err() {
         stack.docker.restart()?;
         stack.remove_networks(&[name])?;

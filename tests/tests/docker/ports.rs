@@ -7,7 +7,7 @@ use testbed::net::probe::{self, Mirror};
 
 use super::stack::Stack;
 
-pub fn host_ports(stack: &mut Stack) -> Result<()> {
+pub(crate) fn host_ports(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &["10.88.0.0/16", "fd00:88::/64"])?;
     let flags = [
         "--network",
@@ -55,7 +55,7 @@ pub fn host_ports(stack: &mut Stack) -> Result<()> {
     stack.remove_networks(&["shared"])
 }
 
-pub fn chosen_ports(stack: &mut Stack) -> Result<()> {
+pub(crate) fn chosen_ports(stack: &mut Stack) -> Result<()> {
     stack.create_with_ipam("ports", &["--subnet", "10.72.0.0/24"])?;
     let flags = ["--network", "ports", "-p", "7000", "-p", "9000-9003:7000"];
     let one = stack.docker.container(&flags)?;

@@ -12,7 +12,7 @@ use testbed::{
 };
 
 /// Dropped in this order: dockerd, the plugin, netd, the host.
-pub struct Stack {
+pub(crate) struct Stack {
     pub docker: Docker,
     pub plugin: Plugin,
     pub netd: Daemon,
@@ -23,7 +23,7 @@ pub struct Stack {
 }
 
 /// Of endpoints that nobody ends; a look more, and room for a slow machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 fn config() -> DaemonConfig {
     let mut config =
@@ -33,7 +33,7 @@ fn config() -> DaemonConfig {
 }
 
 impl Stack {
-    pub fn start(bed: &Bed, version: DockerVersion) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed, version: DockerVersion) -> Result<Self> {
         let host = bed.host("node")?;
         let outside = bed.host("outside")?;
         let netd = Daemon::start(&host, &config())?;
@@ -47,7 +47,7 @@ impl Stack {
     }
 
     /// `docker network create -d netd FLAGS NAME`
-    pub fn create(&self, name: &str, flags: &[&str]) -> Result<String> {
+    pub(crate) fn create(&self, name: &str, flags: &[&str]) -> Result<String> {
         let mut all = vec!["network", "create", "-d", &self.plugin.driver];
         all.extend(flags);
         all.push(name);
@@ -55,7 +55,7 @@ impl Stack {
     }
 
     /// As [`Stack::create`], with netd's IPAM.
-    pub fn create_with_ipam(&self, name: &str, flags: &[&str]) -> Result<String> {
+    pub(crate) fn create_with_ipam(&self, name: &str, flags: &[&str]) -> Result<String> {
         let driver = self.plugin.driver.clone();
         let mut all = vec!["--ipam-driver", driver.as_str()];
         all.extend(flags);
@@ -63,21 +63,21 @@ impl Stack {
     }
 
     /// One that shares netd's network `of`, which has these pools.
-    pub fn share(&self, name: &str, of: &str, subnets: &[&str]) -> Result<String> {
+    pub(crate) fn share(&self, name: &str, of: &str, subnets: &[&str]) -> Result<String> {
         let (ipam, option) = (format!("netd.network={of}"), format!("netd.network={of}"));
         let mut flags = vec!["--ipam-opt", &ipam, "-o", &option, "--ipv6"];
         flags.extend(subnets.iter().flat_map(|subnet| ["--subnet", subnet]));
         self.create_with_ipam(name, &flags)
     }
 
-    pub fn remove_networks(&self, names: &[&str]) -> Result<()> {
+    pub(crate) fn remove_networks(&self, names: &[&str]) -> Result<()> {
         let mut all = vec!["network", "rm"];
         all.extend(names);
         self.docker.run(&all).map(drop)
     }
 
     /// No endpoint, no held address, no network more, nothing in the kernel.
-    pub fn nothing_left(&self) -> Result<()> {
+    pub(crate) fn nothing_left(&self) -> Result<()> {
         check_nothing_left(&self.host, &self.netd, &self.before)?;
         let networks = self.netd.networks()?.len();
         ensure!(networks == self.networks, "{networks} networks, not {}", self.networks);
@@ -85,7 +85,7 @@ impl Stack {
     }
 
     /// Waits until netd has seen every endpoint in its sandbox.
-    pub fn settled(&self, endpoints: usize) -> Result<()> {
+    pub(crate) fn settled(&self, endpoints: usize) -> Result<()> {
         wait::until(SOON, "all endpoints are in their sandboxes", || {
             let all = self.netd.endpoints()?;
             let attached = netd_api::v1::EndpointState::Attached;

@@ -6,40 +6,40 @@ use anyhow::Result;
 use testbed::{Bed, Daemon, DaemonConfig, Host, Sandbox, inventory, stack::check_nothing_left};
 
 /// Of [`Node::start`].
-pub const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// Grace, a look, and room for a slow machine.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-pub struct Node {
+pub(crate) struct Node {
     pub netd: Daemon,
     before: String,
     pub host: Host,
 }
 
-pub fn config(driver: &str) -> DaemonConfig {
+pub(crate) fn config(driver: &str) -> DaemonConfig {
     let mut config = DaemonConfig::with_driver(driver);
     config.networks += "[gc]\ngrace = \"2s\"\ninterval = \"1s\"\nunsafe_short_grace = true\n";
     config
 }
 
 impl Node {
-    pub fn start(bed: &Bed) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed) -> Result<Self> {
         let host = bed.host("node")?;
         let netd = Daemon::start(&host, &config("bridge"))?;
         let before = inventory::of(&host)?;
         Ok(Self { netd, before, host })
     }
 
-    pub fn attached(&self, name: &str) -> Result<Sandbox> {
+    pub(crate) fn attached(&self, name: &str) -> Result<Sandbox> {
         Sandbox::attached(&self.host, name)
     }
 
-    pub fn has(&self, sandbox: &Sandbox) -> Result<bool> {
+    pub(crate) fn has(&self, sandbox: &Sandbox) -> Result<bool> {
         let endpoints = self.netd.endpoints()?;
         Ok(endpoints.iter().any(|endpoint| endpoint.sandbox_id == sandbox.id))
     }
 
-    pub fn nothing_left(&self) -> Result<()> {
+    pub(crate) fn nothing_left(&self) -> Result<()> {
         check_nothing_left(&self.host, &self.netd, &self.before)
     }
 }

@@ -22,7 +22,7 @@ use testbed::etcd::EtcdCluster;
 
 /// What a node told.
 #[derive(Debug, Default)]
-pub struct Told {
+pub(crate) struct Told {
     pub own: BTreeSet<Subnets>,
     pub peers: BTreeMap<String, LeaseAttrs>,
     pub refused: BTreeSet<String>,
@@ -35,13 +35,13 @@ pub struct Told {
 }
 
 /// A node of the cluster.
-pub struct Node {
+pub(crate) struct Node {
     pub membership: Arc<Membership>,
     pub store: Arc<EtcdStore>,
     pub told: Arc<Mutex<Told>>,
 }
 
-pub fn attrs(ip: &str) -> Result<LeaseAttrs> {
+pub(crate) fn attrs(ip: &str) -> Result<LeaseAttrs> {
     let text = format!(
         r#"{{"PublicIP":"{ip}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}}}"#
     );
@@ -50,7 +50,12 @@ pub fn attrs(ip: &str) -> Result<LeaseAttrs> {
 
 impl Node {
     /// Starts one with its state below `dir`.
-    pub async fn start(etcd: &EtcdCluster, dir: &Path, n: u8, ttl: Duration) -> Result<Self> {
+    pub(crate) async fn start(
+        etcd: &EtcdCluster,
+        dir: &Path,
+        n: u8,
+        ttl: Duration,
+    ) -> Result<Self> {
         let mut options = EtcdOptions::new(etcd.endpoints());
         options.quiet_time = Duration::from_secs(1);
         let store = EtcdStore::open(options)?;
@@ -77,7 +82,7 @@ impl Node {
         Ok(Self { membership, store, told })
     }
 
-    pub fn own(&self) -> BTreeSet<Subnets> {
+    pub(crate) fn own(&self) -> BTreeSet<Subnets> {
         self.told.lock().own.clone()
     }
 }
@@ -113,7 +118,7 @@ impl Told {
 }
 
 /// Waits until each node has what it should and knows all others, and `extra` leases.
-pub async fn converge(nodes: &[Node], extra: &[&str], within: Duration) -> Result<Duration> {
+pub(crate) async fn converge(nodes: &[Node], extra: &[&str], within: Duration) -> Result<Duration> {
     let start = tokio::time::Instant::now();
     loop {
         match check(nodes, extra) {
@@ -145,7 +150,7 @@ fn check(nodes: &[Node], extra: &[&str]) -> Result<()> {
 }
 
 /// Nothing was lost, and no peer that lives was removed.
-pub fn ensure_unharmed(nodes: &[Node], had: &[BTreeSet<Subnets>]) -> Result<()> {
+pub(crate) fn ensure_unharmed(nodes: &[Node], had: &[BTreeSet<Subnets>]) -> Result<()> {
     for (n, (node, had)) in nodes.iter().zip(had).enumerate() {
         let told = node.told.lock();
         ensure!(told.own == *had, "node {n} had {had:?} and has {:?}", told.own);

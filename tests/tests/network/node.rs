@@ -6,53 +6,53 @@ use testbed::{
     Bed, Daemon, DaemonConfig, Host, Sandbox, hook::Answer, inventory, stack::check_nothing_left,
 };
 
-pub struct Node {
+pub(crate) struct Node {
     pub netd: Daemon,
     before: String,
     pub host: Host,
 }
 
 impl Node {
-    pub fn start(bed: &Bed) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed) -> Result<Self> {
         Self::start_with(bed, &DaemonConfig::default())
     }
 
-    pub fn start_with(bed: &Bed, config: &DaemonConfig) -> Result<Self> {
+    pub(crate) fn start_with(bed: &Bed, config: &DaemonConfig) -> Result<Self> {
         let host = bed.host("node")?;
         let netd = Daemon::start(&host, config)?;
         let before = inventory::of(&host)?;
         Ok(Self { netd, before, host })
     }
 
-    pub fn bare(&self, name: &str) -> Result<Sandbox> {
+    pub(crate) fn bare(&self, name: &str) -> Result<Sandbox> {
         Sandbox::bare(&self.host, name)
     }
 
-    pub fn attached(&self, name: &str) -> Result<Sandbox> {
+    pub(crate) fn attached(&self, name: &str) -> Result<Sandbox> {
         Sandbox::attached(&self.host, name)
     }
 
-    pub fn to(&self, name: &str, network: &str) -> Result<Sandbox> {
+    pub(crate) fn to(&self, name: &str, network: &str) -> Result<Sandbox> {
         Sandbox::attached_to(&self.host, name, network)
     }
 
-    pub fn add(&self, sandbox: &Sandbox) -> Result<Answer> {
+    pub(crate) fn add(&self, sandbox: &Sandbox) -> Result<Answer> {
         sandbox.call("ADD").execute(&self.host)
     }
 
-    pub fn endpoint(&self, sandbox: &Sandbox) -> Result<Endpoint> {
+    pub(crate) fn endpoint(&self, sandbox: &Sandbox) -> Result<Endpoint> {
         let endpoints = self.netd.endpoints()?;
         let found = endpoints.into_iter().find(|endpoint| endpoint.sandbox_id == sandbox.id);
         found.with_context(|| format!("{} has no endpoint", sandbox.id))
     }
 
-    pub fn nothing_left(&self) -> Result<()> {
+    pub(crate) fn nothing_left(&self) -> Result<()> {
         check_nothing_left(&self.host, &self.netd, &self.before)
     }
 }
 
 /// A network with masquerade, as CreateNetwork takes it.
-pub fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {
+pub(crate) fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {
     let pool = |subnet: &&str| Pool { subnet: (*subnet).to_owned(), ..Pool::default() };
     Network {
         name: name.to_owned(),
@@ -64,7 +64,7 @@ pub fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {
 }
 
 /// An error unless the hook refused with this code and said all of `words`.
-pub fn refused(answer: &Answer, code: u64, words: &[&str]) -> Result<()> {
+pub(crate) fn refused(answer: &Answer, code: u64, words: &[&str]) -> Result<()> {
     ensure!(answer.code() == Some(code), "not code {code}: {answer:?}");
     let said = answer.json.to_string();
     for word in words {

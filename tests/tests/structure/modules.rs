@@ -11,16 +11,16 @@ use quote::ToTokens;
 use syn::{Attribute, Item, UseTree, Visibility};
 
 /// The segments of a path as written: `["super", "link", "Link"]`.
-pub type Segments = Vec<String>;
+pub(crate) type Segments = Vec<String>;
 
-pub struct Import {
+pub(crate) struct Import {
     pub path: Segments,
     /// `pub use` or `pub(...) use`: others may import it from here.
     pub reexport: bool,
 }
 
 #[derive(Default)]
-pub struct Module {
+pub(crate) struct Module {
     pub file: PathBuf,
     pub parent: Option<usize>,
     pub children: BTreeMap<String, usize>,
@@ -37,7 +37,7 @@ pub struct Module {
 
 /// The modules of the crate whose root file is given; the first is the root. Those for
 /// tests are left out.
-pub fn read_crate(root: &Path) -> Vec<Module> {
+pub(crate) fn read_crate(root: &Path) -> Vec<Module> {
     let mut modules = vec![];
     read_file(&mut modules, root, root.parent().unwrap(), None);
     modules
@@ -97,7 +97,7 @@ fn file_of(attributes: &[Attribute], file: &Path, folder: &Path, name: &str) -> 
 }
 
 /// `#[cfg(test)]` or `#[cfg(all(test, ...))]`.
-pub fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().filter(|a| a.path().is_ident("cfg")).any(|a| {
         let condition = a.meta.require_list().map(|l| l.tokens.to_string()).unwrap_or_default();
         condition == "test" || condition.replace(' ', "").starts_with("all(test")
@@ -121,7 +121,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-pub fn name_of(item: &Item) -> Option<String> {
+pub(crate) fn name_of(item: &Item) -> Option<String> {
     match item {
         Item::Const(i) => Some(i.ident.to_string()),
         Item::Enum(i) => Some(i.ident.to_string()),

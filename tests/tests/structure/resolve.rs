@@ -6,7 +6,7 @@ use crate::modules::{Module, Segments};
 const MAX_DEPTH: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A module itself.
     Module(usize),
     /// Something that this module defines.
@@ -14,7 +14,7 @@ pub enum Target {
 }
 
 /// What `path` in module `from` names; `None` when it belongs to another crate.
-pub fn resolve(all: &[Module], from: usize, path: &[String]) -> Option<Target> {
+pub(crate) fn resolve(all: &[Module], from: usize, path: &[String]) -> Option<Target> {
     resolve_at(all, from, path, 0)
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-pub struct Package {
+pub(crate) struct Package {
     pub name: String,
     pub folder: PathBuf,
     /// The root files of its library and its binaries.
@@ -18,13 +18,13 @@ pub struct Package {
 }
 
 /// Every package of the workspace.
-pub fn packages() -> Vec<Package> {
+pub(crate) fn packages() -> Vec<Package> {
     let text = cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"]);
     let all: Value = serde_json::from_str(&text).unwrap();
     all["packages"].as_array().unwrap().iter().map(package).collect()
 }
 
-pub fn package_named(name: &str) -> Package {
+pub(crate) fn package_named(name: &str) -> Package {
     packages().into_iter().find(|p| p.name == name).unwrap()
 }
 
@@ -48,14 +48,14 @@ fn package(value: &Value) -> Package {
 }
 
 /// What `cargo` with these arguments prints.
-pub fn cargo(args: &[&str]) -> String {
+pub(crate) fn cargo(args: &[&str]) -> String {
     let done = Command::new(env!("CARGO")).args(args).output().unwrap();
     assert!(done.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()
 }
 
 /// Every file of Rust below `folder`.
-pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

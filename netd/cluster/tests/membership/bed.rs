@@ -17,14 +17,17 @@ use netd_store::{
 };
 use tokio::{runtime::Handle, sync::Notify};
 
-pub const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
+pub(crate) const CONFIG: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
 
 /// A new store in memory.
-pub fn memory_store() -> Arc<dyn LeaseStore> {
+pub(crate) fn memory_store() -> Arc<dyn LeaseStore> {
     MemoryStore::new(HistoryLimit::default())
 }
 
-pub async fn put(store: &Arc<dyn LeaseStore>, pairs: impl IntoIterator<Item = (String, String)>) {
+pub(crate) async fn put(
+    store: &Arc<dyn LeaseStore>,
+    pairs: impl IntoIterator<Item = (String, String)>,
+) {
     let lease = store.grant(Duration::from_secs(3600)).await.unwrap();
     let change = |(key, value): (String, String)| Change::Put {
         lease: if key.ends_with("/config") { 0 } else { lease },
@@ -35,18 +38,18 @@ pub async fn put(store: &Arc<dyn LeaseStore>, pairs: impl IntoIterator<Item = (S
     store.commit(Txn { compares: vec![], changes }).await.unwrap();
 }
 
-pub async fn put_config(store: &Arc<dyn LeaseStore>, config: &str) {
+pub(crate) async fn put_config(store: &Arc<dyn LeaseStore>, config: &str) {
     put(store, [(ClusterKeys::default().config(), config.to_owned())]).await;
 }
 
-pub fn attrs(ip: &str) -> LeaseAttrs {
+pub(crate) fn attrs(ip: &str) -> LeaseAttrs {
     let text = format!(
         r#"{{"PublicIP":"{ip}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}}}"#
     );
     flannel::value::parse(text.as_bytes()).unwrap()
 }
 
-pub fn options(dir: &Path, name: &str) -> MembershipOptions {
+pub(crate) fn options(dir: &Path, name: &str) -> MembershipOptions {
     MembershipOptions {
         keys: ClusterKeys::default(),
         state_dir: dir.join(name),
@@ -62,7 +65,7 @@ pub fn options(dir: &Path, name: &str) -> MembershipOptions {
 /// A store behind a network: requests are done by the runtime of the store, whatever
 /// becomes of who asked.
 #[derive(Debug)]
-pub struct Remote {
+pub(crate) struct Remote {
     inner: Arc<dyn LeaseStore>,
     runtime: Handle,
     gate: Arc<Gate>,
@@ -85,7 +88,7 @@ impl Gate {
 
 impl Remote {
     /// To be called on the store's runtime.
-    pub fn new(inner: Arc<dyn LeaseStore>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn LeaseStore>) -> Arc<Self> {
         Arc::new(Self {
             inner,
             runtime: Handle::current(),
@@ -95,7 +98,7 @@ impl Remote {
         })
     }
 
-    pub fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.gate.away.store(away, Ordering::SeqCst);
         self.gate.change.notify_waiters();
     }

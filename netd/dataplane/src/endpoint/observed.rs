@@ -9,7 +9,7 @@ use netd_domain::{Mac, Route};
 
 /// A link in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ActualLink {
+pub(crate) struct ActualLink {
     pub index: u32,
     pub name: String,
     /// `veth`, `bridge`, ...; empty: hardware.
@@ -39,7 +39,7 @@ pub struct ActualLink {
 
 /// The kernel's state of an endpoint; the default is that it has nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ActualEndpoint {
+pub(crate) struct ActualEndpoint {
     /// The link with the host side's name.
     pub host: Option<ActualLink>,
     /// Destinations of the host's routes through it.
@@ -66,7 +66,7 @@ pub struct ActualEndpoint {
 
 /// Bandwidth limits in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ActualLimits {
+pub(crate) struct ActualLimits {
     /// Limit on the host side.
     pub to_pod: Option<Shape>,
     /// Index of the intermediate device, and whether it is up.

@@ -9,7 +9,7 @@ use netd_domain::{BridgeWiring, IfName, NetworkWiring};
 
 /// The kernel's state of a network's bridge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ActualNetwork {
+pub(crate) struct ActualNetwork {
     /// The device with the bridge's name.
     pub device: Option<ActualLink>,
     /// Its addresses.
@@ -18,7 +18,7 @@ pub struct ActualNetwork {
 
 /// A step on a bridge; each is one netlink request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetworkOp {
+pub(crate) enum NetworkOp {
     /// Make the bridge, for now with another MTU: see [`provisional_mtu`].
     Create,
     /// Set MAC and MTU, no STP, up.
@@ -32,7 +32,7 @@ pub enum NetworkOp {
 /// The MTU with which a bridge is made. The kernel lets a bridge's MTU follow its ports' until
 /// a request changes it: to make it with the right one does not count, nor does to set the
 /// value that it has.
-pub const fn provisional_mtu(mtu: u32) -> u32 {
+pub(crate) const fn provisional_mtu(mtu: u32) -> u32 {
     const USUAL: u32 = 1500;
     if mtu == USUAL { USUAL - 1 } else { USUAL }
 }
@@ -41,7 +41,7 @@ pub const fn provisional_mtu(mtu: u32) -> u32 {
 ///
 /// # Errors
 /// `InterfaceExists` when a device of the name is there that is no bridge.
-pub fn plan_network(
+pub(crate) fn plan_network(
     desired: &NetworkWiring,
     actual: &ActualNetwork,
 ) -> Result<Vec<NetworkOp>, DataplaneError> {
@@ -74,7 +74,7 @@ fn fits(device: &ActualLink, bridge: &BridgeWiring, mtu: u32) -> bool {
 
 impl NetworkOp {
     /// As it is reported.
-    pub fn repair(&self, bridge: &IfName) -> Repair {
+    pub(crate) fn repair(&self, bridge: &IfName) -> Repair {
         let kind = match self {
             Self::Create | Self::Set => RepairKind::Link,
             Self::RemoveAddress(_) | Self::Address(_) => RepairKind::Address,

@@ -20,10 +20,10 @@ use netd_domain::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A network namespace that lives as long as this.
-pub struct Space(pub Arc<OwnedFd>);
+pub(crate) struct Space(pub Arc<OwnedFd>);
 
 impl Space {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let made = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
                 .expect("these tests need root: they make network namespaces");
@@ -34,16 +34,16 @@ impl Space {
         space
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
-    pub fn open(&self) -> Arc<Netns> {
+    pub(crate) fn open(&self) -> Arc<Netns> {
         Arc::new(Netns::open(&self.path()).unwrap())
     }
 
     /// Runs a program in it; its output, or its complaint.
-    pub fn run(&self, program: &str, line: &str) -> Result<String, String> {
+    pub(crate) fn run(&self, program: &str, line: &str) -> Result<String, String> {
         let output = Command::new("nsenter")
             .arg(format!("--net={}", self.path().display()))
             .arg(program)
@@ -55,33 +55,33 @@ impl Space {
     }
 
     /// Runs `ip`, which has to succeed.
-    pub fn ip(&self, line: &str) -> String {
+    pub(crate) fn ip(&self, line: &str) -> String {
         self.run("ip", line).unwrap_or_else(|e| panic!("ip {line}: {e}"))
     }
 
-    pub fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
+    pub(crate) fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
         namespace::run_in(self.0.as_fd(), f).unwrap()
     }
 
-    pub fn udp(&self, at: IpAddr) -> UdpSocket {
+    pub(crate) fn udp(&self, at: IpAddr) -> UdpSocket {
         let socket = self.inside(|| UdpSocket::bind(SocketAddr::new(at, 0))).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         socket
     }
 
-    pub fn sysctl(&self, path: &str) -> String {
+    pub(crate) fn sysctl(&self, path: &str) -> String {
         let file = format!("/proc/sys/net/{path}");
         self.inside(|| std::fs::read_to_string(&file)).unwrap().trim().to_owned()
     }
 
-    pub fn set_sysctl(&self, path: &str, value: &str) {
+    pub(crate) fn set_sysctl(&self, path: &str, value: &str) {
         let file = format!("/proc/sys/net/{path}");
         self.inside(|| std::fs::write(&file, value)).unwrap();
     }
 }
 
 /// Whether a datagram from `a` at `from` reaches `b` at `to`, and another one back.
-pub fn reaches(a: &Space, from: IpAddr, b: &Space, to: IpAddr) -> bool {
+pub(crate) fn reaches(a: &Space, from: IpAddr, b: &Space, to: IpAddr) -> bool {
     let (near, far) = (a.udp(from), b.udp(to));
     let mut buffer = [0; 64];
     // The first one may be lost while a bridge learns where everybody is.
@@ -93,7 +93,7 @@ pub fn reaches(a: &Space, from: IpAddr, b: &Space, to: IpAddr) -> bool {
 }
 
 /// A host with a dataplane and two networks: `cni0`, and a routed one.
-pub struct Bed {
+pub(crate) struct Bed {
     pub host: Space,
     pub dataplane: Arc<Dataplane>,
     pub drift: UnboundedReceiver<Drift>,
@@ -102,7 +102,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let host = Space::new();
         let settings = Settings { host_netns: Some(host.0.clone()), ..Settings::default() };
         let (dataplane, drift) = Dataplane::start(settings).unwrap();
@@ -117,18 +117,18 @@ impl Bed {
     }
 
     /// A second process's dataplane on the same host.
-    pub fn another(&self) -> (Arc<Dataplane>, UnboundedReceiver<Drift>) {
+    pub(crate) fn another(&self) -> (Arc<Dataplane>, UnboundedReceiver<Drift>) {
         let settings = Settings { host_netns: Some(self.host.0.clone()), ..Settings::default() };
         Dataplane::start(settings).unwrap()
     }
 
-    pub async fn attach(&self, wiring: &Arc<Wiring>) -> Space {
+    pub(crate) async fn attach(&self, wiring: &Arc<Wiring>) -> Space {
         let pod = Space::new();
         self.try_attach(&pod, wiring).await.unwrap();
         pod
     }
 
-    pub async fn try_attach(
+    pub(crate) async fn try_attach(
         &self,
         pod: &Space,
         wiring: &Arc<Wiring>,
@@ -137,13 +137,13 @@ impl Bed {
     }
 
     /// Nothing differs.
-    pub async fn assert_right(&self, pod: &Space, wiring: &Arc<Wiring>) {
+    pub(crate) async fn assert_right(&self, pod: &Space, wiring: &Arc<Wiring>) {
         let found = self.dataplane.check(pod.open(), wiring.clone()).await.unwrap();
         assert_eq!(found, Vec::<String>::new());
     }
 
     /// Waits for a drift event that `wanted` accepts, at most a second.
-    pub async fn hears(&mut self, wanted: impl Fn(&Drift) -> bool) -> bool {
+    pub(crate) async fn hears(&mut self, wanted: impl Fn(&Drift) -> bool) -> bool {
         let end = Instant::now() + Duration::from_secs(1);
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             match tokio::time::timeout(left, self.drift.recv()).await {
@@ -156,7 +156,7 @@ impl Bed {
     }
 
     /// Forgets the events so far.
-    pub async fn quiet(&mut self) -> Vec<Drift> {
+    pub(crate) async fn quiet(&mut self) -> Vec<Drift> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         std::iter::from_fn(|| self.drift.try_recv().ok()).collect()
     }
@@ -183,7 +183,7 @@ fn network(bridged: bool) -> NetworkWiring {
 }
 
 /// The `n`th endpoint of the bridge network, dual-stack.
-pub fn on_bridge(n: u16) -> Wiring {
+pub(crate) fn on_bridge(n: u16) -> Wiring {
     let [high, low] = n.to_be_bytes();
     let routes = ["0.0.0.0/0 10.88.0.1", "::/0 fd00:88::1"];
     Wiring {
@@ -198,7 +198,7 @@ pub fn on_bridge(n: u16) -> Wiring {
 }
 
 /// The `n`th endpoint of the routed network, dual-stack.
-pub fn on_route(n: u16) -> Wiring {
+pub(crate) fn on_route(n: u16) -> Wiring {
     let [high, low] = n.to_be_bytes();
     let routes = ["169.254.1.1/32", "0.0.0.0/0 169.254.1.1", "fe80::1/128", "::/0 fe80::1"];
     Wiring {
@@ -241,7 +241,7 @@ fn route(text: &str) -> Route {
 }
 
 /// The address of a family: `v6` or IPv4.
-pub fn ip(wiring: &Wiring, v6: bool) -> IpAddr {
+pub(crate) fn ip(wiring: &Wiring, v6: bool) -> IpAddr {
     let mut all = wiring.addresses.iter().map(|a| a.address.addr());
     all.find(|ip| ip.is_ipv6() == v6).unwrap()
 }

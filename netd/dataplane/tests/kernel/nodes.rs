@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::bed::Space;
 
 /// A node of a cluster: a namespace with an underlay device and a dataplane.
-pub struct Node {
+pub(crate) struct Node {
     pub host: Space,
     pub dataplane: Arc<Dataplane>,
     pub drift: UnboundedReceiver<Drift>,
@@ -24,7 +24,7 @@ pub struct Node {
 
 impl Node {
     /// Two nodes on one link, with an underlay of IPv4 or IPv6.
-    pub fn pair(v6: bool) -> [Self; 2] {
+    pub(crate) fn pair(v6: bool) -> [Self; 2] {
         let hosts = [Space::new(), Space::new()];
         let far = hosts[1].path();
         hosts[0].ip(&format!(
@@ -39,14 +39,14 @@ impl Node {
     }
 
     /// One that nobody is at the other end of.
-    pub fn one() -> Self {
+    pub(crate) fn one() -> Self {
         let host = Space::new();
         host.ip("link add eth0 mtu 1500 type veth peer name eth1");
         host.ip("link set eth1 up");
         Self::with_underlay(host, 1, false)
     }
 
-    pub fn with_underlay(host: Space, number: u8, v6: bool) -> Self {
+    pub(crate) fn with_underlay(host: Space, number: u8, v6: bool) -> Self {
         host.ip("link set eth0 up");
         host.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"));
         host.ip(&format!("addr add 2001:db8::{number}/64 dev eth0 nodad"));
@@ -57,7 +57,7 @@ impl Node {
         Self { host, dataplane, drift, number, v6 }
     }
 
-    pub fn outer(&self, number: u8) -> IpAddr {
+    pub(crate) fn outer(&self, number: u8) -> IpAddr {
         let text = match self.v6 {
             false => format!("192.0.2.{number}"),
             true => format!("2001:db8::{number}"),
@@ -65,7 +65,7 @@ impl Node {
         text.parse().unwrap()
     }
 
-    pub fn device(&self) -> OverlayDevice {
+    pub(crate) fn device(&self) -> OverlayDevice {
         OverlayDevice {
             name: name(),
             mtu: if self.v6 { 1430 } else { 1450 },
@@ -83,7 +83,7 @@ impl Node {
     }
 
     /// What leads to a peer's subnets of both families.
-    pub fn peer(&self, number: u8) -> Vec<OverlayObject> {
+    pub(crate) fn peer(&self, number: u8) -> Vec<OverlayObject> {
         let mac = mac(number).parse().unwrap();
         let mut all = vec![OverlayObject::Fdb { device: name(), mac, remote: self.outer(number) }];
         for v6 in [false, true] {
@@ -96,29 +96,29 @@ impl Node {
         all
     }
 
-    pub fn state(&self, peers: &[u8]) -> OverlayState {
+    pub(crate) fn state(&self, peers: &[u8]) -> OverlayState {
         let objects = peers.iter().flat_map(|number| self.peer(*number)).collect();
         OverlayState { devices: vec![self.device()], objects, ..OverlayState::default() }
     }
 
-    pub async fn sync(&self, state: &OverlayState) -> OverlayReport {
+    pub(crate) async fn sync(&self, state: &OverlayState) -> OverlayReport {
         self.dataplane.sync_overlay(Arc::new(state.clone())).await.unwrap()
     }
 
     /// Makes the state true, and shows that nothing is left to be done.
-    pub async fn settle(&self, state: &OverlayState) {
+    pub(crate) async fn settle(&self, state: &OverlayState) {
         let report = self.sync(state).await;
         assert!(report.refused.is_empty(), "{:?}", report.refused);
         self.assert_right(state).await;
     }
 
-    pub async fn assert_right(&self, state: &OverlayState) {
+    pub(crate) async fn assert_right(&self, state: &OverlayState) {
         let report = self.sync(state).await;
         assert!(report.repairs.is_empty(), "{:?}", report.repairs);
         assert!(report.refused.is_empty(), "{:?}", report.refused);
     }
 
-    pub async fn hears(&mut self, wanted: &Drift) -> bool {
+    pub(crate) async fn hears(&mut self, wanted: &Drift) -> bool {
         let heard = async {
             while let Some(drift) = self.drift.recv().await {
                 if drift == *wanted {
@@ -130,34 +130,34 @@ impl Node {
         tokio::time::timeout(std::time::Duration::from_secs(1), heard).await.unwrap_or(false)
     }
 
-    pub async fn quiet(&mut self) -> Vec<Drift> {
+    pub(crate) async fn quiet(&mut self) -> Vec<Drift> {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         std::iter::from_fn(|| self.drift.try_recv().ok()).collect()
     }
 
-    pub fn bridge(&self, line: &str) -> String {
+    pub(crate) fn bridge(&self, line: &str) -> String {
         self.host.run("bridge", line).unwrap_or_else(|e| panic!("bridge {line}: {e}"))
     }
 }
 
-pub fn name() -> IfName {
+pub(crate) fn name() -> IfName {
     "flannel.1".parse().unwrap()
 }
 
-pub fn mac(number: u8) -> String {
+pub(crate) fn mac(number: u8) -> String {
     format!("02:00:00:00:00:{number:02x}")
 }
 
-pub fn subnet(number: u8, v6: bool) -> String {
+pub(crate) fn subnet(number: u8, v6: bool) -> String {
     if v6 { format!("fd00:5:{number:x}::/64") } else { format!("10.5.{number}.0/24") }
 }
 
 /// The device's own address: the subnet's first.
-pub fn own(subnet: String) -> ipnet::IpNet {
+pub(crate) fn own(subnet: String) -> ipnet::IpNet {
     let net: ipnet::IpNet = subnet.parse().unwrap();
     net.addr().into()
 }
 
-pub fn kinds(report: &OverlayReport) -> HashSet<&'static str> {
+pub(crate) fn kinds(report: &OverlayReport) -> HashSet<&'static str> {
     report.repairs.iter().map(|repair| repair.kind.name()).collect()
 }

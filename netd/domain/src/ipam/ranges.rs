@@ -50,7 +50,7 @@ impl Ranges {
 
     /// How many ranges the numbers make up: memory and cost depend on it.
     #[cfg(test)]
-    pub fn pieces(&self) -> usize {
+    pub(crate) fn pieces(&self) -> usize {
         self.by_first.len()
     }
 

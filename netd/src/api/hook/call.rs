@@ -30,14 +30,19 @@ struct Descriptor(Arc<OwnedFd>);
 
 /// The sandbox's network namespace that came with a request, if one did; it is not looked at
 /// yet.
-pub fn take_descriptor<T>(request: &mut tonic::Request<T>) -> Option<OwnedFd> {
+pub(crate) fn take_descriptor<T>(request: &mut tonic::Request<T>) -> Option<OwnedFd> {
     let Descriptor(shared) = request.extensions_mut().remove()?;
     // There is one owner: nobody clones a hook's request.
     Arc::into_inner(shared)
 }
 
 /// Makes the call. What changes something goes on to its end though this is dropped.
-pub async fn make(api: &Api, peer: Peer, request: Request, netns: Option<OwnedFd>) -> Response {
+pub(crate) async fn make(
+    api: &Api,
+    peer: Peer,
+    request: Request,
+    netns: Option<OwnedFd>,
+) -> Response {
     let call = Call { payload: &request.payload, peer, netns };
     let done = match (request.service.as_str(), request.method.as_str()) {
         (endpoints::SERVICE_NAME, "Attach") => call.with(async |r| api.attach(r).await).await,
@@ -87,7 +92,7 @@ impl Call<'_> {
 }
 
 /// A status, or the encoded message, as it is sent.
-pub fn answer_of(done: Result<Vec<u8>, Status>) -> Response {
+pub(crate) fn answer_of(done: Result<Vec<u8>, Status>) -> Response {
     match done {
         Ok(payload) => Response { status: None, payload },
         Err(status) => {

@@ -32,7 +32,7 @@ enum Failure {
 }
 
 /// Answers requests until the peer, a fault, or `stop` ends it.
-pub async fn serve(api: &Api, stream: UnixStream, peer: Peer, stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(api: &Api, stream: UnixStream, peer: Peer, stop: watch::Receiver<bool>) {
     let mut connection = Connection { stream, requests: Requests::new() };
     let ended = connection.run(api, peer, stop).await;
     if let Err(Failure::Broken(Broken::TooLong { stream, length })) = &ended {

@@ -48,7 +48,7 @@ pub(super) use call::take_descriptor;
 ///
 /// # Errors
 /// The system's, when the listener can't be watched.
-pub async fn serve(
+pub(crate) async fn serve(
     api: Api,
     listener: StdListener,
     mut stop: watch::Receiver<bool>,

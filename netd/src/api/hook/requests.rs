@@ -19,7 +19,7 @@ pub(crate) enum Descriptors<D> {
 
 impl<D> Descriptors<D> {
     /// Adds those that came later.
-    pub fn add(&mut self, more: Self) {
+    pub(crate) fn add(&mut self, more: Self) {
         *self = match (std::mem::take(self), more) {
             (Self::None, more) => more,
             (found, Self::None) => found,
@@ -76,7 +76,7 @@ pub(crate) struct Requests<D> {
 
 impl<D> Requests<D> {
     /// Nothing has come yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             decoder: ttrpc::Decoder::default(),
             descriptors: Descriptors::None,
@@ -86,7 +86,7 @@ impl<D> Requests<D> {
     }
 
     /// Takes what one read gave.
-    pub fn push(&mut self, bytes: &[u8], descriptors: Descriptors<D>) {
+    pub(crate) fn push(&mut self, bytes: &[u8], descriptors: Descriptors<D>) {
         self.descriptors.add(descriptors);
         let Self { decoder, descriptors, ready, broken } = self;
         decoder.push(bytes, |item| match received(item, descriptors) {
@@ -105,7 +105,7 @@ impl<D> Requests<D> {
     ///
     /// # Errors
     /// [`Broken`], after all that was whole before.
-    pub fn next(&mut self) -> Result<Option<Received<D>>, Broken> {
+    pub(crate) fn next(&mut self) -> Result<Option<Received<D>>, Broken> {
         match (self.ready.pop_front(), self.broken) {
             (None, Some(broken)) => Err(broken),
             (next, _) => Ok(next),

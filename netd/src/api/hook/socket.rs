@@ -20,7 +20,7 @@ const SPACE: usize = rustix::cmsg_space!(ScmRights(2));
 ///
 /// # Errors
 /// The system's.
-pub async fn receive(
+pub(crate) async fn receive(
     stream: &UnixStream,
     bytes: &mut [u8],
 ) -> io::Result<(usize, Descriptors<OwnedFd>)> {

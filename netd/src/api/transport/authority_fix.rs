@@ -38,19 +38,19 @@ enum State {
 
 /// Rewrites a client's bytes as they come.
 #[derive(Debug)]
-pub struct Rewriter {
+pub(crate) struct Rewriter {
     state: State,
     held: Vec<u8>,
 }
 
 impl Rewriter {
     /// For a connection's bytes from the first one on.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::Pass(PREFACE), held: Vec::new() }
     }
 
     /// Takes the next bytes and appends what becomes of them to `out`.
-    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         while !bytes.is_empty() {
             let wanted = match self.state {
                 State::Pass(left) => left,

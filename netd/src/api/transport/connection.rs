@@ -19,7 +19,7 @@ const CHUNK: usize = 8192;
 
 /// A client's connection.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     stream: UnixStream,
     peer: Option<Peer>,
     rewriter: Rewriter,
@@ -30,7 +30,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has just come; `peer`: who is at its other end, if that is known.
-    pub fn new(stream: UnixStream, peer: Option<Peer>) -> Self {
+    pub(crate) fn new(stream: UnixStream, peer: Option<Peer>) -> Self {
         Self { stream, peer, rewriter: Rewriter::new(), ready: Vec::new(), taken: 0 }
     }
 

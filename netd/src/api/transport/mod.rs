@@ -19,7 +19,7 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// The system's.
-pub fn accept(
+pub(crate) fn accept(
     listener: std::os::unix::net::UnixListener,
 ) -> std::io::Result<impl Stream<Item = std::io::Result<Connection>>> {
     let connections = UnixListenerStream::new(UnixListener::from_std(listener)?);

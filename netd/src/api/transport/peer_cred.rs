@@ -10,7 +10,7 @@ use tonic::Request;
 
 /// A process, at the moment when it connected (unix(7), SO_PEERCRED).
 #[derive(Debug, Clone, Copy)]
-pub struct Peer {
+pub(crate) struct Peer {
     pid: i32,
     uid: u32,
     gid: u32,
@@ -18,7 +18,7 @@ pub struct Peer {
 
 impl Peer {
     /// The peer of a connected socket; `None`, with a warning in the log, if it can't be read.
-    pub fn of(socket: &impl AsFd) -> Option<Self> {
+    pub(crate) fn of(socket: &impl AsFd) -> Option<Self> {
         match getsockopt(socket, PeerCredentials) {
             Ok(found) => {
                 let peer = Self { pid: found.pid(), uid: found.uid(), gid: found.gid() };
@@ -33,18 +33,18 @@ impl Peer {
     }
 
     /// The user's number.
-    pub fn uid(&self) -> u32 {
+    pub(crate) fn uid(&self) -> u32 {
         self.uid
     }
 
     /// Whether it is root or runs as netd's own user.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 }
 
 /// A span for a call that changes something: every line within says who asked for it.
-pub fn span<T>(request: &Request<T>) -> tracing::Span {
+pub(crate) fn span<T>(request: &Request<T>) -> tracing::Span {
     match request.extensions().get::<Option<Peer>>().copied().flatten() {
         Some(Peer { pid, uid, gid }) => tracing::info_span!("call", pid, uid, gid),
         None => tracing::info_span!("call"),

@@ -7,7 +7,7 @@ use netd_api::v1::{AttachRequest, Bandwidth, PodIdentity, PortMapping, Protocol}
 use crate::client::ClientArgs;
 
 #[derive(Debug, Args)]
-pub struct AttachArgs {
+pub(crate) struct AttachArgs {
     /// The sandbox's id
     sandbox: String,
     /// Path of the network namespace: /run/netns/NAME, /proc/PID/ns/net

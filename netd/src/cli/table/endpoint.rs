@@ -274,7 +274,7 @@ impl Output for Endpoint {
 
 impl Event {
     /// One line for people.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Some(e) = &self.endpoint else {
             return format!("{:<8} r{}\n", self.r#type, self.revision);
         };

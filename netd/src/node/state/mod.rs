@@ -10,9 +10,10 @@ mod sandboxes;
 mod tombstones;
 
 pub(crate) use address_reservations::AddressOwner;
-pub use address_reservations::AddressReservation;
+pub(crate) use address_reservations::AddressReservation;
 pub(crate) use load::Loaded;
+pub use node_state::KernelStatus;
+pub(crate) use node_state::NetworkState;
 pub(crate) use node_state::NodeState;
-pub use node_state::{KernelStatus, NetworkState};
 pub(crate) use reserve::Placement;
 pub(crate) use sandboxes::is_primary;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::setup::{Bench, Node, Running};
 
-pub fn start(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn start(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
     let mut running = Running::default();
     for (node, other) in [(a, b), (b, a)] {
         let mut command = node.net.command(std::env::current_exe()?);
@@ -25,7 +25,7 @@ pub fn start(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
 }
 
 /// The process: `--naive OWN PEER`.
-pub fn run() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let addresses: Vec<SocketAddr> =
         std::env::args().skip(2).map(|text| text.parse()).collect::<Result<_, _>>()?;
     let [own, peer] = addresses[..] else { anyhow::bail!("two addresses are needed") };

@@ -15,35 +15,35 @@ use netd::tunnel::{PeerChange, Tunnel, TunnelClient, TunnelKind};
 use netd_domain::overlay::{SecretKey, TunnelPeer, UdpPeer, WireguardPeer};
 use testbed::{Namespace, block_on, service::Service, wait};
 
-pub struct Bench {
+pub(crate) struct Bench {
     directory: PathBuf,
     seconds: u32,
     pub boringtun: Option<String>,
 }
 
-pub struct Node {
+pub(crate) struct Node {
     number: u8,
     pub net: Namespace,
 }
 
 /// Processes of a mode.
 #[derive(Default)]
-pub struct Running {
+pub(crate) struct Running {
     pub processes: Vec<Service>,
 }
 
 impl Node {
-    pub fn outer(&self) -> String {
+    pub(crate) fn outer(&self) -> String {
         format!("192.0.2.{}:8285", self.number)
     }
 
-    pub fn until(&self, script: &str) -> Result<()> {
+    pub(crate) fn until(&self, script: &str) -> Result<()> {
         wait::until(Duration::from_secs(10), script, || self.net.sh(script))?;
         Ok(())
     }
 
     /// Gives the device its addresses and the route.
-    pub fn address(&self, mtu: u32) -> Result<()> {
+    pub(crate) fn address(&self, mtu: u32) -> Result<()> {
         let n = self.number;
         self.net.sh(&format!(
             "ip link set flannel0 mtu {mtu} up
@@ -63,14 +63,14 @@ impl Node {
 }
 
 impl Bench {
-    pub fn new(seconds: u32, boringtun: Option<String>) -> Result<Self> {
+    pub(crate) fn new(seconds: u32, boringtun: Option<String>) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("netd-tun-bench-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
         Ok(Self { directory, seconds, boringtun })
     }
 
     /// Two on a cable of their own.
-    pub fn nodes(&self) -> Result<(Node, Node)> {
+    pub(crate) fn nodes(&self) -> Result<(Node, Node)> {
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
         let run = COUNTER.fetch_add(1, Ordering::Relaxed);
         let make = |number: u8| -> Result<Node> {
@@ -87,18 +87,18 @@ impl Bench {
         Ok((a, b))
     }
 
-    pub fn service(&self, name: &str, node: &Node, command: Command) -> Result<Service> {
+    pub(crate) fn service(&self, name: &str, node: &Node, command: Command) -> Result<Service> {
         let log = self.directory.join(format!("{name}{}.log", node.number));
         Service::start(name, command, &log)
     }
 
-    pub fn wait_for(&self, a: &Node, limit: Duration) -> Result<()> {
+    pub(crate) fn wait_for(&self, a: &Node, limit: Duration) -> Result<()> {
         wait::until(limit, "a ping", || a.net.sh("ping -n -c 1 -W 1 10.2.0.1"))?;
         Ok(())
     }
 
     /// Gb/s.
-    pub fn iperf(&self, a: &Node, b: &Node, streams: u32) -> Result<f64> {
+    pub(crate) fn iperf(&self, a: &Node, b: &Node, streams: u32) -> Result<f64> {
         let mut server = b.net.command("iperf3");
         server.args(["-s", "-1"]);
         let _server = self.service("iperf3", b, server)?;
@@ -112,7 +112,7 @@ impl Bench {
     }
 
     /// min/avg/max of small packets.
-    pub fn ping(&self, a: &Node) -> Result<String> {
+    pub(crate) fn ping(&self, a: &Node) -> Result<String> {
         let printed = a.net.sh("ping -n -q -c 500 -i 0.002 10.2.0.1")?;
         let line = printed.lines().last().unwrap_or_default();
         Ok(line.split(" = ").nth(1).unwrap_or(line).trim_end_matches(" ms").to_owned())
@@ -125,7 +125,7 @@ impl Drop for Bench {
     }
 }
 
-pub fn bare(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn bare(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
     for (node, other) in [(a, b), (b, a)] {
         let (n, o) = (node.number, other.number);
         node.net.sh(&format!(
@@ -136,7 +136,7 @@ pub fn bare(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
     Ok(Running::default())
 }
 
-pub fn vxlan(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn vxlan(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
     for (node, other) in [(a, b), (b, a)] {
         let (n, o) = (node.number, other.number);
         node.net.sh(&format!(
@@ -152,7 +152,7 @@ pub fn vxlan(_: &Bench, a: &Node, b: &Node) -> Result<Running> {
     Ok(Running::default())
 }
 
-pub fn udp(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn udp(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
     let mut running = Running::default();
     for (node, other) in [(a, b), (b, a)] {
         let subnets = [format!("10.{}.0.0/24", other.number).parse()?].into();
@@ -164,7 +164,7 @@ pub fn udp(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
     Ok(running)
 }
 
-pub fn wireguard(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn wireguard(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
     let mut running = Running::default();
     for (node, other) in [(a, b), (b, a)] {
         let peer = WireguardPeer {
@@ -208,7 +208,7 @@ fn tunnel(bench: &Bench, node: &Node, kind: TunnelKind, peer: TunnelPeer) -> Res
 }
 
 /// boringtun's own command, by its configuration protocol.
-pub fn boringtun(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
+pub(crate) fn boringtun(bench: &Bench, a: &Node, b: &Node) -> Result<Running> {
     let mut running = Running::default();
     let program = bench.boringtun.as_deref().context("no path")?;
     for (node, other) in [(a, b), (b, a)] {

@@ -2,8 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses its own part
 
-pub mod stream;
-pub mod wire;
+pub(crate) mod stream;
+pub(crate) mod wire;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,19 +21,19 @@ use netd_domain::{
 };
 use testbed::{Namespace, block_on, service::Service, wait};
 
-pub const SOON: Duration = Duration::from_secs(10);
-pub const DEVICE: &str = "flannel0";
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const DEVICE: &str = "flannel0";
 
 /// Which backend a test is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     Udp,
     Wireguard,
 }
 
 /// One node: number 1 or 2. It has 192.0.2.N and 2001:db8::N, and in the tunnel
 /// 10.N.0.1/24 and fd00:N::1/64.
-pub struct Node {
+pub(crate) struct Node {
     pub number: u8,
     pub net: Namespace,
     pub socket: PathBuf,
@@ -64,36 +64,40 @@ impl Node {
     }
 
     /// SIGKILL, then a new process.
-    pub fn kill_and_start(&mut self) -> Result<()> {
+    pub(crate) fn kill_and_start(&mut self) -> Result<()> {
         self.process.kill9()?;
         self.start_again()
     }
 
-    pub fn start_again(&mut self) -> Result<()> {
+    pub(crate) fn start_again(&mut self) -> Result<()> {
         self.process = start(&self.directory, self.number, &self.net, &self.arguments)?;
         self.ready()
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.directory.join(format!("tunnel{}.state", self.number))
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.process.log()).unwrap_or_default()
     }
 
-    pub fn status(&self) -> Result<pb::TunnelStatus> {
+    pub(crate) fn status(&self) -> Result<pb::TunnelStatus> {
         let status = block_on(self.client.status())?;
         let mut all = status.tunnels.into_iter();
         all.find(|t| t.tunnel.as_ref().is_some_and(|t| t.device == DEVICE)).context("no tunnel")
     }
 
-    pub fn counters(&self) -> Result<pb::Counters> {
+    pub(crate) fn counters(&self) -> Result<pb::Counters> {
         self.status()?.counters.context("no counters")
     }
 
     /// Waits until a count has changed by what is said.
-    pub fn until_count(&self, what: &str, holds: impl Fn(&pb::Counters) -> bool) -> Result<()> {
+    pub(crate) fn until_count(
+        &self,
+        what: &str,
+        holds: impl Fn(&pb::Counters) -> bool,
+    ) -> Result<()> {
         wait::until(SOON, what, || {
             let counters = self.counters()?;
             ensure!(holds(&counters), "{counters:?}");
@@ -102,11 +106,11 @@ impl Node {
         Ok(())
     }
 
-    pub fn update(&self, change: &PeerChange) -> Result<()> {
+    pub(crate) fn update(&self, change: &PeerChange) -> Result<()> {
         Ok(block_on(self.client.update_peers(&device(), change))?)
     }
 
-    pub fn configure(&self, tunnel: &Tunnel) -> Result<()> {
+    pub(crate) fn configure(&self, tunnel: &Tunnel) -> Result<()> {
         Ok(block_on(self.client.configure(tunnel))?)
     }
 }
@@ -127,24 +131,24 @@ fn start(
     Service::start("netd-tunnel", command, &directory.join(format!("tunnel{number}.log")))
 }
 
-pub fn device() -> IfName {
+pub(crate) fn device() -> IfName {
     DEVICE.parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
-pub fn endpoint(text: &str) -> SocketAddr {
+pub(crate) fn endpoint(text: &str) -> SocketAddr {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
 /// Two nodes with a cable between them.
-pub struct Pair {
+pub(crate) struct Pair {
     pub backend: Backend,
     /// IPv6 outside.
     pub outer_v6: bool,
@@ -164,7 +168,7 @@ impl Drop for Directory {
 }
 
 /// A private key of a node's, and the public one.
-pub fn keys(number: u8) -> (SecretKey, [u8; 32]) {
+pub(crate) fn keys(number: u8) -> (SecretKey, [u8; 32]) {
     let private = boringtun::x25519::StaticSecret::from([number + 0x40; 32]);
     let public = boringtun::x25519::PublicKey::from(&private);
     (SecretKey(private.to_bytes()), public.to_bytes())
@@ -172,7 +176,7 @@ pub fn keys(number: u8) -> (SecretKey, [u8; 32]) {
 
 impl Pair {
     /// Processes that have no tunnel yet.
-    pub fn bare(backend: Backend, outer_v6: bool, arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn bare(backend: Backend, outer_v6: bool, arguments: &[&str]) -> Result<Self> {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
         let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -204,7 +208,7 @@ impl Pair {
     }
 
     /// Tunnels that know each other, with addresses.
-    pub fn new(backend: Backend, outer_v6: bool) -> Result<Self> {
+    pub(crate) fn new(backend: Backend, outer_v6: bool) -> Result<Self> {
         let pair = Self::bare(backend, outer_v6, &["--queues", "2"])?;
         for (node, other) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
             node.configure(&pair.tunnel(node.number))?;
@@ -214,12 +218,12 @@ impl Pair {
         Ok(pair)
     }
 
-    pub fn mtu(&self) -> u32 {
+    pub(crate) fn mtu(&self) -> u32 {
         let outer = if self.outer_v6 { 48 } else { 28 };
         1500 - outer - if self.backend == Backend::Wireguard { 32 } else { 0 }
     }
 
-    pub fn address(&self, node: &Node) -> Result<()> {
+    pub(crate) fn address(&self, node: &Node) -> Result<()> {
         // The queue has room for what comes while a busy machine does something else.
         let (n, mtu) = (node.number, self.mtu());
         node.net.sh(&format!(
@@ -232,7 +236,7 @@ impl Pair {
         Ok(())
     }
 
-    pub fn outer(&self, number: u8) -> SocketAddr {
+    pub(crate) fn outer(&self, number: u8) -> SocketAddr {
         let port = 8284 + u16::from(number);
         match self.outer_v6 {
             false => endpoint(&format!("192.0.2.{number}:{port}")),
@@ -240,7 +244,7 @@ impl Pair {
         }
     }
 
-    pub fn tunnel(&self, number: u8) -> Tunnel {
+    pub(crate) fn tunnel(&self, number: u8) -> Tunnel {
         Tunnel {
             device: device(),
             listen: vec![self.outer(number)],
@@ -252,7 +256,7 @@ impl Pair {
         }
     }
 
-    pub fn peer(&self, number: u8) -> TunnelPeer {
+    pub(crate) fn peer(&self, number: u8) -> TunnelPeer {
         let subnets =
             [net(&format!("10.{number}.0.0/24")), net(&format!("fd00:{number}::/64"))].into();
         let endpoint = self.outer(number);
@@ -272,7 +276,7 @@ impl Pair {
     }
 
     /// From node 1 to node 2 in the tunnel, both families.
-    pub fn ping(&self) -> Result<()> {
+    pub(crate) fn ping(&self) -> Result<()> {
         for target in ["10.2.0.1", "fd00:2::1"] {
             self.a.net.sh(&format!("ping -n -c 3 -i 0.05 -W 2 {target}"))?;
         }
@@ -280,7 +284,7 @@ impl Pair {
     }
 
     /// As above, but not within some time.
-    pub fn silent(&self) -> Result<()> {
+    pub(crate) fn silent(&self) -> Result<()> {
         let pinged = self.a.net.sh("ping -n -c 3 -i 0.1 -W 1 10.2.0.1");
         ensure!(pinged.is_err(), "it answers");
         Ok(())
@@ -298,7 +302,7 @@ impl Drop for Pair {
 }
 
 /// Shows the logs if the test fails.
-pub fn case(pair: Pair, test: impl FnOnce(&mut Pair) -> Result<()>) -> Result<()> {
+pub(crate) fn case(pair: Pair, test: impl FnOnce(&mut Pair) -> Result<()>) -> Result<()> {
     let mut pair = pair;
     let outcome = test(&mut pair);
     if outcome.is_err() {

@@ -21,7 +21,12 @@ fn byte(seed: u64, at: u64) -> u8 {
 
 /// Sends `bytes` from `from` to `address` in `to` and as many back at the same time, in
 /// writes of odd sizes, and compares every byte.
-pub fn both_ways(from: &Namespace, to: &Namespace, address: IpAddr, bytes: u64) -> Result<()> {
+pub(crate) fn both_ways(
+    from: &Namespace,
+    to: &Namespace,
+    address: IpAddr,
+    bytes: u64,
+) -> Result<()> {
     let listener = to.run(|| Ok(TcpListener::bind(SocketAddr::new(address, 0))?))?;
     let target = listener.local_addr()?;
     thread::scope(|scope| {
@@ -77,7 +82,7 @@ fn receive(mut stream: &TcpStream, bytes: u64, seed: u64) -> Result<()> {
 
 /// Datagrams of `size` bytes from `from` to `address` in `to`, one every `pause`, until
 /// `work` is done. Returns how many were sent and how many came.
-pub fn count_datagrams(
+pub(crate) fn count_datagrams(
     (from, to): (&Namespace, &Namespace),
     address: IpAddr,
     size: usize,

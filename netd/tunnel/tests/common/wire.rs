@@ -11,13 +11,13 @@ use testbed::{Namespace, service::Service, wait};
 use super::SOON;
 
 /// Everything that passes a node's eth0.
-pub struct Capture {
+pub(crate) struct Capture {
     process: Service,
     file: PathBuf,
 }
 
 impl Capture {
-    pub fn start(net: &Namespace, directory: PathBuf) -> Result<Self> {
+    pub(crate) fn start(net: &Namespace, directory: PathBuf) -> Result<Self> {
         let file = directory.join("wire.pcap");
         let mut command = net.command("tcpdump");
         // Immediate: else the packets of the last second can be lost with the process.
@@ -33,13 +33,13 @@ impl Capture {
     }
 
     /// The bytes of all packets.
-    pub fn end(mut self) -> Result<Vec<u8>> {
+    pub(crate) fn end(mut self) -> Result<Vec<u8>> {
         self.process.stop(SOON)?;
         Ok(std::fs::read(&self.file)?)
     }
 }
 
-pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
@@ -53,7 +53,12 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// A UDP packet in IPv4 without a UDP checksum.
-pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    port: u16,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0];
     packet.extend(source.octets());
     packet.extend(destination.octets());
@@ -71,6 +76,6 @@ pub fn packet(source: Ipv4Addr, destination: Ipv4Addr, port: u16, payload: &[u8]
 }
 
 /// A socket in `net` on `local`, which shares the port with netd-tunnel's if it has to.
-pub fn socket(net: &Namespace, local: SocketAddr) -> Result<UdpSocket> {
+pub(crate) fn socket(net: &Namespace, local: SocketAddr) -> Result<UdpSocket> {
     net.run(|| Ok(UdpSocket::bind(local)?))
 }

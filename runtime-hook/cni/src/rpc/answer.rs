@@ -9,14 +9,14 @@ use crate::{
 };
 
 /// Waits for the answer to a call.
-pub struct Answer {
+pub(crate) struct Answer {
     stream: u32,
     decoder: Decoder,
 }
 
 /// What came is not the answer, nor a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// Something else than ttrpc, or than an answer to this call.
     #[error("its answer is not ttrpc")]
     NotTtrpc,
@@ -27,7 +27,7 @@ pub enum Broken {
 
 impl Answer {
     /// To the call `stream`.
-    pub fn to(stream: u32) -> Self {
+    pub(crate) fn to(stream: u32) -> Self {
         Self { stream, decoder: Decoder::default() }
     }
 
@@ -35,7 +35,7 @@ impl Answer {
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         let mut found = None;
         self.decoder.push(bytes, |item| found = found.take().or(Some(item)));
         let (head, payload) = match found {
@@ -55,7 +55,7 @@ impl Answer {
 ///
 /// # Errors
 /// [`HookError::Refused`], [`HookError::BadAnswer`].
-pub fn message(answer: &[u8], operation: &'static str) -> Result<Vec<u8>, HookError> {
+pub(crate) fn message(answer: &[u8], operation: &'static str) -> Result<Vec<u8>, HookError> {
     let Response { status, payload } = Response::decode(answer).map_err(|e| {
         HookError::BadAnswer(format!("the answer to {operation} is no ttrpc response: {e}"))
     })?;

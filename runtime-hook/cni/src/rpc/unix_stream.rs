@@ -18,11 +18,11 @@ use crate::clock::Deadline;
 const READ: usize = 1 << 10;
 
 /// A connection.
-pub struct UnixStream(OwnedFd);
+pub(crate) struct UnixStream(OwnedFd);
 
 /// Why something was not done.
 #[derive(Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Time was over.
     Late,
     /// The system's word.
@@ -34,7 +34,7 @@ impl UnixStream {
     ///
     /// # Errors
     /// The system's; `EAGAIN` when the listener's queue is full.
-    pub fn connect(path: &str) -> Result<Self, Errno> {
+    pub(crate) fn connect(path: &str) -> Result<Self, Errno> {
         let address = SocketAddrUnix::new(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         #[allow(clippy::disallowed_methods)] // a Unix one
@@ -47,7 +47,7 @@ impl UnixStream {
     ///
     /// # Errors
     /// [`Fault`]; part of it may have been sent.
-    pub fn send(
+    pub(crate) fn send(
         &self,
         mut bytes: &[u8],
         descriptor: Option<BorrowedFd<'_>>,
@@ -82,7 +82,7 @@ impl UnixStream {
     ///
     /// # Errors
     /// [`Fault`].
-    pub fn receive(&self, to: &mut Vec<u8>, until: Deadline) -> Result<usize, Fault> {
+    pub(crate) fn receive(&self, to: &mut Vec<u8>, until: Deadline) -> Result<usize, Fault> {
         to.reserve(READ);
         loop {
             // It takes netd longer than it takes to ask twice.

@@ -16,11 +16,11 @@ use testbed::{Daemon, Host, Namespace, hook, paths, wait};
 use crate::times::Times;
 
 /// A bridge takes 1,023 ports: with 1,000 attached, this many more at a time.
-pub const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
 /// The kernel takes namespaces apart in its own time: not in another contender's.
-pub const CLEAN_UP: Duration = Duration::from_millis(150);
+pub(crate) const CLEAN_UP: Duration = Duration::from_millis(150);
 
-pub struct Contender {
+pub(crate) struct Contender {
     pub name: &'static str,
     host: Host,
     plugin: PathBuf,
@@ -36,7 +36,7 @@ struct Pod {
 
 impl Contender {
     /// The `bridge` in the directory `plugins`, with the `host-local` beside it.
-    pub fn peer(name: &'static str, host: Host, plugins: PathBuf) -> Self {
+    pub(crate) fn peer(name: &'static str, host: Host, plugins: PathBuf) -> Self {
         let data = host.directory().join("ipam");
         let config = json!({
             "cniVersion": "1.0.0", "name": "peer", "type": "bridge", "bridge": "peer0",
@@ -48,7 +48,7 @@ impl Contender {
     }
 
     /// The hook of the netd that runs on the host.
-    pub fn netd(name: &'static str, host: Host) -> Result<Self> {
+    pub(crate) fn netd(name: &'static str, host: Host) -> Result<Self> {
         let mut config = hook::plugin_config(&host);
         config["cniVersion"] = json!("1.0.0");
         config["name"] = json!("default");
@@ -60,7 +60,7 @@ impl Contender {
     }
 
     /// Attaches until `count` pods stay.
-    pub fn fill(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn fill(&mut self, count: usize) -> Result<()> {
         const AT_ONCE: usize = 4;
         let more = self.bare(count.saturating_sub(self.pods.len()))?;
         self.measure("ADD", &more, AT_ONCE)?;
@@ -70,7 +70,7 @@ impl Contender {
 
     /// ADD and DEL of [`CHUNK`] more pods, which are gone when this returns; `settled`
     /// waits until their network is.
-    pub fn sample(
+    pub(crate) fn sample(
         &mut self,
         at_once: usize,
         settled: impl Fn() -> Result<()>,
@@ -147,7 +147,7 @@ impl Contender {
 }
 
 /// Median of what netd itself says its last attaches took, in milliseconds.
-pub fn inside(daemon: &Daemon, last: usize) -> Option<f64> {
+pub(crate) fn inside(daemon: &Daemon, last: usize) -> Option<f64> {
     let logged = daemon.logged();
     let attached = logged.lines().rev().filter(|line| line.contains("\"attached "));
     let micros = attached.filter_map(|line| {

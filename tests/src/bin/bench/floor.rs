@@ -24,7 +24,7 @@ use crate::{
 const BRIDGE_INDEX: u32 = 99_999;
 const FIRST_INDEX: u32 = 100_000;
 
-pub struct Floor {
+pub(crate) struct Floor {
     host: Host,
     network: Network,
     socket: Socket,
@@ -34,7 +34,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn new(host: Host, driver: Driver) -> Result<Self> {
+    pub(crate) fn new(host: Host, driver: Driver) -> Result<Self> {
         let pool = Pool::new("10.98.0.0/16".parse()?, None, (None, None), Vec::new())?;
         let options = NetworkOptions { driver, ..NetworkOptions::default() };
         let network = Network::new("default".parse()?, vec![pool], options)?;
@@ -48,7 +48,7 @@ impl Floor {
     }
 
     /// Attaches until `count` pods stay.
-    pub fn fill(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn fill(&mut self, count: usize) -> Result<()> {
         let more = count.saturating_sub(self.pods.len());
         let (_, pods) = self.attach(more)?;
         self.pods.extend(pods);
@@ -56,7 +56,7 @@ impl Floor {
     }
 
     /// Attaches of [`CHUNK`] more pods, which are gone when this returns.
-    pub fn sample(&mut self) -> Result<Times> {
+    pub(crate) fn sample(&mut self) -> Result<Times> {
         let (times, pods) = self.attach(CHUNK)?;
         let index = FIRST_INDEX + self.made;
         let gone = (0..pods.len()).map(|n| format!("link delete dev {}", name(index, n)));

@@ -19,7 +19,7 @@ const PORT: u16 = 51820;
 /// As netd's: 1500 without IPv6's 40, UDP's 8 and WireGuard's 32.
 const MTU: u32 = 1420;
 
-pub struct Boringtun {
+pub(crate) struct Boringtun {
     // It ends before its nodes do.
     _processes: Vec<Process>,
     pub way: Way,
@@ -37,7 +37,7 @@ impl Drop for Process {
 }
 
 impl Boringtun {
-    pub fn start(bed: &Bed, program: &Path) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed, program: &Path) -> Result<Self> {
         let nodes = handmade::nodes(bed, "bt")?;
         let [one, two] = &nodes;
         let processes = vec![start(bed, program, one, two)?, start(bed, program, two, one)?];

@@ -6,7 +6,7 @@ use anyhow::Result;
 use testbed::{Bed, Host, Namespace, cluster::flannel::FlannelNode};
 
 /// Two pods and what leads from one to the other.
-pub struct Way {
+pub(crate) struct Way {
     pub from: Namespace,
     pub to: Namespace,
     pub ip: IpAddr,
@@ -15,7 +15,7 @@ pub struct Way {
 }
 
 /// Host to host: the underlay itself.
-pub fn bare(bed: &Bed) -> Result<Way> {
+pub(crate) fn bare(bed: &Bed) -> Result<Way> {
     let (one, two) = (bed.host("bare1")?, bed.host("bare2")?);
     let ip = two.v4.into();
     let (from, to) = (Namespace::of(one.net.path()), Namespace::of(two.net.path()));
@@ -23,7 +23,7 @@ pub fn bare(bed: &Bed) -> Result<Way> {
 }
 
 /// A pod on a bridge on each of two nodes, and vxlan between them.
-pub fn vxlan(bed: &Bed) -> Result<Way> {
+pub(crate) fn vxlan(bed: &Bed) -> Result<Way> {
     let nodes = nodes(bed, "vx")?;
     lead(&nodes)?;
     Ok(way(nodes))
@@ -43,7 +43,7 @@ fn lead(nodes: &[FlannelNode; 2]) -> Result<()> {
 }
 
 /// The same with routes between them.
-pub fn routes(bed: &Bed) -> Result<Way> {
+pub(crate) fn routes(bed: &Bed) -> Result<Way> {
     let nodes = nodes(bed, "gw")?;
     each(&nodes, |here, there| {
         let (net, public) = (there.subnet, there.host.v4);
@@ -57,7 +57,7 @@ pub fn routes(bed: &Bed) -> Result<Way> {
 
 /// As [`vxlan`], with the one rule that flannel's nodes have for what leaves the cluster:
 /// with it the kernel tracks connections, as it does for netd's rules.
-pub fn tracked_vxlan(bed: &Bed) -> Result<Way> {
+pub(crate) fn tracked_vxlan(bed: &Bed) -> Result<Way> {
     let nodes = nodes(bed, "vt")?;
     lead(&nodes)?;
     each(&nodes, |here, _| {
@@ -70,7 +70,7 @@ pub fn tracked_vxlan(bed: &Bed) -> Result<Way> {
 }
 
 /// Two nodes with a pod on a bridge each; nothing leads from one to the other.
-pub fn nodes(bed: &Bed, name: &str) -> Result<[FlannelNode; 2]> {
+pub(crate) fn nodes(bed: &Bed, name: &str) -> Result<[FlannelNode; 2]> {
     let node = |number: u8| {
         FlannelNode::vxlan(bed, &format!("{name}{number}"), &format!("10.6.{number}.0/24"))
     };
@@ -78,7 +78,7 @@ pub fn nodes(bed: &Bed, name: &str) -> Result<[FlannelNode; 2]> {
 }
 
 /// Does something on each node, which is told the other.
-pub fn each(
+pub(crate) fn each(
     [one, two]: &[FlannelNode; 2],
     work: impl Fn(&FlannelNode, &FlannelNode) -> Result<()>,
 ) -> Result<()> {
@@ -87,14 +87,14 @@ pub fn each(
 }
 
 /// The pod's MTU.
-pub fn set_mtu(node: &FlannelNode, mtu: u32) -> Result<()> {
+pub(crate) fn set_mtu(node: &FlannelNode, mtu: u32) -> Result<()> {
     node.pod.sh(&format!("ip link set eth0 mtu {mtu}"))?;
     node.host.net.sh(&format!("ip link set pod mtu {mtu}"))?;
     Ok(())
 }
 
 /// From the first one's pod to the second one's.
-pub fn way([one, two]: [FlannelNode; 2]) -> Way {
+pub(crate) fn way([one, two]: [FlannelNode; 2]) -> Way {
     let ip = two.pod_ip;
     Way { from: one.pod, to: two.pod, ip, _hosts: vec![one.host, two.host] }
 }

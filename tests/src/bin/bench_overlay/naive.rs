@@ -18,14 +18,14 @@ const MTU: usize = 1472;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 
 /// Two nodes with a tun device each; the threads end with the process.
-pub struct Naive {
+pub(crate) struct Naive {
     pub from: Host,
     pub to: Host,
     pub ip: IpAddr,
 }
 
 impl Naive {
-    pub fn start(bed: &Bed) -> Result<Self> {
+    pub(crate) fn start(bed: &Bed) -> Result<Self> {
         let (from, to) = (bed.host("naive1")?, bed.host("naive2")?);
         node(&from, "10.7.0.1", &to)?;
         node(&to, "10.7.0.2", &from)?;

@@ -76,7 +76,7 @@ fn forget(node: &Node, device: bool) -> Result<()> {
     Ok(())
 }
 
-pub fn run(nodes: usize) -> Result<()> {
+pub(crate) fn run(nodes: usize) -> Result<()> {
     case(|bed| {
         let mut cluster = Cluster::prepare(bed, &plan())?;
         println!("## A cluster of {nodes} nodes, vxlan, as one more node sees it\n");

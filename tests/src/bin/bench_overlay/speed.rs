@@ -57,7 +57,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-pub fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Result<()> {
+pub(crate) fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Result<()> {
     case(|bed| {
         let bare = handmade::bare(bed)?;
         let vxlan = handmade::vxlan(bed)?;

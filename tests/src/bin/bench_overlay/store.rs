@@ -17,7 +17,7 @@ const AT_ONCE: usize = 100;
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Node number `n`'s lease: name and value.
-pub fn lease(n: usize) -> Result<(String, String)> {
+pub(crate) fn lease(n: usize) -> Result<(String, String)> {
     let [_, a, b, c] = u32::try_from(n)?.to_be_bytes();
     // 10.1.0.0/24 and on; the nodes are elsewhere than the bed's own.
     let name = format!("10.{}.{c}.0-24", b + 1);
@@ -29,7 +29,7 @@ pub fn lease(n: usize) -> Result<(String, String)> {
 }
 
 /// A client in the current thread's network namespace.
-pub fn open(endpoint: String) -> Result<Arc<EtcdStore>> {
+pub(crate) fn open(endpoint: String) -> Result<Arc<EtcdStore>> {
     Ok(EtcdStore::open(EtcdOptions::new(vec![endpoint]))?)
 }
 
@@ -46,7 +46,7 @@ async fn commit(store: &EtcdStore, changes: Vec<Change>) -> Result<()> {
 }
 
 /// Writes the leases of nodes 0 to `count`, a hundred at a time.
-pub async fn fill(store: &EtcdStore, count: usize) -> Result<()> {
+pub(crate) async fn fill(store: &EtcdStore, count: usize) -> Result<()> {
     let lease = store.grant(TTL).await?;
     for from in (0..count).step_by(AT_ONCE) {
         let numbers = from..(from + AT_ONCE).min(count);
@@ -57,14 +57,14 @@ pub async fn fill(store: &EtcdStore, count: usize) -> Result<()> {
 }
 
 /// One node's lease, as it starts; when it was acknowledged.
-pub async fn add(store: &EtcdStore, n: usize, lease: LeaseId) -> Result<(Instant, Instant)> {
+pub(crate) async fn add(store: &EtcdStore, n: usize, lease: LeaseId) -> Result<(Instant, Instant)> {
     let asked = Instant::now();
     commit(store, vec![put(n, lease)?]).await?;
     Ok((asked, Instant::now()))
 }
 
 /// As flannel renews: a new etcd lease and the same value again, `count` times.
-pub async fn renew_as_flannel(store: &EtcdStore, nodes: usize, count: usize) -> Result<()> {
+pub(crate) async fn renew_as_flannel(store: &EtcdStore, nodes: usize, count: usize) -> Result<()> {
     for n in 0..count {
         let lease = store.grant(TTL).await?;
         commit(store, vec![put(n % nodes, lease)?]).await?;
@@ -73,7 +73,7 @@ pub async fn renew_as_flannel(store: &EtcdStore, nodes: usize, count: usize) -> 
 }
 
 /// As netd renews.
-pub async fn keep_alive(store: &EtcdStore, count: usize) -> Result<()> {
+pub(crate) async fn keep_alive(store: &EtcdStore, count: usize) -> Result<()> {
     let lease = store.grant(TTL).await?;
     for _ in 0..count {
         store.keep_alive(lease).await?;

@@ -193,7 +193,7 @@ impl Reconciler {
     }
 
     #[cfg(test)]
-    pub fn seed(&mut self, seed: u64) {
+    pub(crate) fn seed(&mut self, seed: u64) {
         self.rng = fastrand::Rng::with_seed(seed);
     }
 

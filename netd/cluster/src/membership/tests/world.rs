@@ -23,7 +23,7 @@ use netd_store::{
 
 /// A store as the trait describes it.
 #[derive(Debug, Default)]
-pub struct World {
+pub(crate) struct World {
     pub entries: BTreeMap<String, Entry>,
     pub revision: Revision,
     log: Vec<(Revision, Event)>,
@@ -32,33 +32,33 @@ pub struct World {
 }
 
 impl World {
-    pub fn grant(&mut self) -> LeaseId {
+    pub(crate) fn grant(&mut self) -> LeaseId {
         self.last_lease += 1;
         self.leases.insert(self.last_lease);
         self.last_lease
     }
 
-    pub fn is_alive(&self, lease: LeaseId) -> bool {
+    pub(crate) fn is_alive(&self, lease: LeaseId) -> bool {
         self.leases.contains(&lease)
     }
 
-    pub fn end_lease(&mut self, lease: LeaseId) {
+    pub(crate) fn end_lease(&mut self, lease: LeaseId) {
         self.leases.remove(&lease);
         let bound = self.entries.values().filter(|e| e.lease == lease);
         let changes = bound.map(|e| Change::Delete { key: e.key.clone() }).collect();
         self.apply(changes);
     }
 
-    pub fn delete(&mut self, key: &str) {
+    pub(crate) fn delete(&mut self, key: &str) {
         self.apply(vec![Change::Delete { key: key.to_owned() }]);
     }
 
-    pub fn put(&mut self, key: &str, value: &str, lease: LeaseId) {
+    pub(crate) fn put(&mut self, key: &str, value: &str, lease: LeaseId) {
         let value = value.as_bytes().to_vec();
         self.apply(vec![Change::Put { key: key.to_owned(), value, lease }]);
     }
 
-    pub fn commit(&mut self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+    pub(crate) fn commit(&mut self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         netd_store::rules::check(&txn)?;
         let holds = |compare: &Compare| match (compare, self.entries.get(compare.key())) {
             (Compare::Absent(_), entry) => entry.is_none(),
@@ -130,7 +130,7 @@ impl World {
 
 /// How an action ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Completion,
     /// The store was never asked.
     Unasked,
@@ -139,7 +139,7 @@ pub enum Fate {
 }
 
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     pub id: String,
     pub reconciler: Reconciler,
     pub disk: OwnFile,
@@ -158,22 +158,22 @@ pub struct Node {
     at: BTreeMap<u8, Revision>,
 }
 
-pub const TTL: Duration = Duration::from_secs(3600);
-pub const HOLD: Duration = Duration::from_secs(30);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);
+pub(crate) const HOLD: Duration = Duration::from_secs(30);
 
 /// `192.0.2.N`, with a MAC of its own.
-pub fn attrs(n: u8) -> LeaseAttrs {
+pub(crate) fn attrs(n: u8) -> LeaseAttrs {
     let text = format!(
         r#"{{"PublicIP":"192.0.2.{n}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:{n:02x}"}}}}"#
     );
     flannel::value::parse(text.as_bytes()).unwrap()
 }
 
-pub fn subnets(name: &str) -> Subnets {
+pub(crate) fn subnets(name: &str) -> Subnets {
     flannel::key::parse(name).unwrap()
 }
 
-pub fn config(len: u8) -> String {
+pub(crate) fn config(len: u8) -> String {
     // It has to be the first address of a subnet.
     let min = if len < 24 { "10.5.2.0" } else { "10.5.1.0" };
     format!(
@@ -182,7 +182,7 @@ pub fn config(len: u8) -> String {
 }
 
 /// The clock of a world.
-pub fn clock(passed: Duration) -> Now {
+pub(crate) fn clock(passed: Duration) -> Now {
     static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     Now { mono: *BEGAN.get_or_init(Instant::now) + passed, unix: 1_000_000 + passed.as_secs() }
 }
@@ -193,7 +193,7 @@ fn prefix(part: Part) -> String {
 }
 
 impl Node {
-    pub fn new(n: u8, settings: Settings) -> Self {
+    pub(crate) fn new(n: u8, settings: Settings) -> Self {
         let id = format!("id-{n}");
         let reconciler = reconciler(&id, &settings, OwnFile::default(), n.into());
         let mut node = Self {
@@ -217,17 +217,17 @@ impl Node {
         node
     }
 
-    pub fn plain(n: u8) -> Self {
+    pub(crate) fn plain(n: u8) -> Self {
         Self::new(n, Settings { ttl: TTL, fixed: None, preferred: vec![] })
     }
 
-    pub fn announce(&mut self, attrs: LeaseAttrs) {
+    pub(crate) fn announce(&mut self, attrs: LeaseAttrs) {
         self.attrs = attrs.clone();
         self.reconciler.announce(attrs);
     }
 
     /// kill -9, and a start: only the disk is left.
-    pub fn restart(&mut self, seed: u64) {
+    pub(crate) fn restart(&mut self, seed: u64) {
         self.reconciler = reconciler(&self.id, &self.settings, self.disk.clone(), seed);
         (self.doing, self.answered) = (None, None);
         self.at.clear();
@@ -268,7 +268,7 @@ impl Node {
     }
 
     /// Looks for something to do. Whether there is.
-    pub fn decide(&mut self, now: Now) -> bool {
+    pub(crate) fn decide(&mut self, now: Now) -> bool {
         if self.doing.is_none() && self.answered.is_none() {
             self.doing = self.reconciler.next(now);
         }
@@ -277,7 +277,7 @@ impl Node {
     }
 
     /// Does what was decided.
-    pub fn act(&mut self, world: &mut World, fate: Fate) {
+    pub(crate) fn act(&mut self, world: &mut World, fate: Fate) {
         let Some(action) = self.doing.take() else { return };
         let away = || StoreError::Unavailable("away".into());
         let unanswered = fate != Fate::Completion;
@@ -318,12 +318,12 @@ impl Node {
     }
 
     /// Whether what was decided is to write to disk.
-    pub fn is_saving(&self) -> bool {
+    pub(crate) fn is_saving(&self) -> bool {
         matches!(self.doing, Some(Action::Save(_)))
     }
 
     /// Learns what became of it.
-    pub fn learn(&mut self, now: Now) {
+    pub(crate) fn learn(&mut self, now: Now) {
         if let Some(done) = self.answered.take() {
             self.reconciler.complete(done, now);
         }
@@ -331,7 +331,7 @@ impl Node {
     }
 
     /// Sees the next changes of a part, of some revisions. Whether there were any.
-    pub fn see(&mut self, world: &World, part: Part, revisions: usize, now: Now) -> bool {
+    pub(crate) fn see(&mut self, world: &World, part: Part, revisions: usize, now: Now) -> bool {
         let prefix = prefix(part);
         let Some(at) = self.at.get(&(part as u8)).copied() else {
             self.list(world, part, now);
@@ -348,7 +348,7 @@ impl Node {
     }
 
     /// Lists a part again.
-    pub fn list(&mut self, world: &World, part: Part, now: Now) {
+    pub(crate) fn list(&mut self, world: &World, part: Part, now: Now) {
         self.at.insert(part as u8, world.revision);
         self.reconciler.ingest(
             part,
@@ -358,7 +358,7 @@ impl Node {
         self.read();
     }
 
-    pub fn fails(&mut self, part: Part, now: Now) {
+    pub(crate) fn fails(&mut self, part: Part, now: Now) {
         self.reconciler.ingest(part, StoreUpdate::Failed("away".into()), now);
         self.read();
     }
@@ -374,7 +374,7 @@ fn reconciler(id: &str, settings: &Settings, disk: OwnFile, seed: u64) -> Reconc
 }
 
 /// Lets everything happen that is to happen within `within`; the time that is then.
-pub fn rest(
+pub(crate) fn rest(
     world: &mut World,
     nodes: &mut [Node],
     mut passed: Duration,
@@ -407,7 +407,7 @@ pub fn rest(
 }
 
 /// No two nodes use one address.
-pub fn assert_disjoint(nodes: &[Node]) {
+pub(crate) fn assert_disjoint(nodes: &[Node]) {
     for (n, a) in nodes.iter().enumerate() {
         for b in nodes.iter().skip(n + 1) {
             for (x, y) in a.used.iter().flat_map(|x| b.used.iter().map(move |y| (x, y))) {

@@ -8,7 +8,7 @@ use netd_domain::{
     wiring::WiredAddress,
 };
 
-pub fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> NetworkWiring {
+pub(crate) fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> NetworkWiring {
     NetworkWiring {
         name: name.parse().unwrap(),
         bridge: bridge.map(|b| BridgeWiring {
@@ -26,7 +26,7 @@ pub fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> NetworkWir
 }
 
 /// Its name on the host is `nd` and twelve digits.
-pub fn endpoint(number: u64, driver: WiringDriver, addresses: &[&str]) -> Wiring {
+pub(crate) fn endpoint(number: u64, driver: WiringDriver, addresses: &[&str]) -> Wiring {
     Wiring {
         network: "blue".parse().unwrap(),
         driver,
@@ -45,17 +45,21 @@ pub fn endpoint(number: u64, driver: WiringDriver, addresses: &[&str]) -> Wiring
     }
 }
 
-pub fn bridged(number: u64, bridge: &str, addresses: &[&str]) -> Wiring {
+pub(crate) fn bridged(number: u64, bridge: &str, addresses: &[&str]) -> Wiring {
     endpoint(number, WiringDriver::Bridge(bridge.parse().unwrap()), addresses)
 }
 
-pub fn port(protocol: Protocol, host: (Option<&str>, u16), container_port: u16) -> PortMapping {
+pub(crate) fn port(
+    protocol: Protocol,
+    host: (Option<&str>, u16),
+    container_port: u16,
+) -> PortMapping {
     let host_ip = host.0.map(|ip| ip.parse::<IpAddr>().unwrap());
     PortMapping { host_port: host.1, container_port, protocol, host_ip }
 }
 
 /// A bit of everything.
-pub fn mixed() -> FirewallState {
+pub(crate) fn mixed() -> FirewallState {
     let mut closed = network("closed", Some("nbrclosed"), &["10.90.0.0/24"]);
     closed.internal = true;
     let mut plain = network("plain", None, &["10.91.0.0/24", "fd00:91::/64"]);
@@ -75,7 +79,7 @@ pub fn mixed() -> FirewallState {
 }
 
 /// `count` bridged endpoints with both families and no ports.
-pub fn crowd(count: u16) -> FirewallState {
+pub(crate) fn crowd(count: u16) -> FirewallState {
     let endpoints = (0..count).map(|i| {
         let (a, b) = (i / 250, i % 250 + 2);
         let addresses = [format!("10.88.{a}.{b}/16"), format!("fd00:88::{:x}/64", i + 2)];

@@ -5,7 +5,7 @@ use std::{process::Command, sync::mpsc, thread};
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A namespace; it ends with its thread, when this is dropped.
-pub struct Netns {
+pub(crate) struct Netns {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     /// Thread id: `ip link set ... netns` takes it.
@@ -13,7 +13,7 @@ pub struct Netns {
 }
 
 /// Whether to go on: kernel tests need root.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("skipped: needs root");
@@ -22,7 +22,7 @@ pub fn is_root() -> bool {
 }
 
 impl Netns {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (send, receive) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -42,7 +42,7 @@ impl Netns {
     }
 
     /// Does `job` in the namespace and hands back what it gives.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (send, receive) = mpsc::channel();
         let job: Job = Box::new(move || {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
@@ -53,7 +53,7 @@ impl Netns {
     }
 
     /// Runs shell commands; what they print. They have to succeed.
-    pub fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         let script = script.to_owned();
         self.run(move || {
             let out = Command::new("sh").args(["-ec", &script]).output().unwrap();

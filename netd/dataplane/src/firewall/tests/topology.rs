@@ -21,23 +21,23 @@ use netd_domain::{PortMapping, Wiring, WiringDriver};
 
 const WAIT: Duration = Duration::from_millis(400);
 /// Where the servers of every pod and of the outside listen, TCP and UDP.
-pub const SERVED: u16 = 80;
+pub(crate) const SERVED: u16 = 80;
 
-pub struct Pod {
+pub(crate) struct Pod {
     pub netns: Netns,
     pub wiring: Wiring,
 }
 
 impl Pod {
-    pub fn v4(&self) -> IpAddr {
+    pub(crate) fn v4(&self) -> IpAddr {
         self.wiring.addresses[0].address.addr()
     }
-    pub fn v6(&self) -> IpAddr {
+    pub(crate) fn v6(&self) -> IpAddr {
         self.wiring.addresses[1].address.addr()
     }
 }
 
-pub struct Topology {
+pub(crate) struct Topology {
     pub firewall: Arc<Mutex<Firewall>>,
     pub node: Netns,
     pub outside: Netns,
@@ -47,12 +47,12 @@ pub struct Topology {
 }
 
 /// The node's addresses towards the outside, and the outside's.
-pub const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-pub const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+pub(crate) const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+pub(crate) const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
 impl Topology {
     /// `bridge_calls`: whether bridged packets pass the inet hooks too (br_netfilter).
-    pub fn new(bridge_calls: bool, ports: &[(usize, PortMapping)]) -> Self {
+    pub(crate) fn new(bridge_calls: bool, ports: &[(usize, PortMapping)]) -> Self {
         let (node, outside) = (Netns::new(), Netns::new());
         node.sh(&format!(
             "echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -119,7 +119,10 @@ impl Topology {
     }
 
     /// Does something with the firewall, in the node's namespace.
-    pub fn firewall(&self, job: impl FnOnce(&mut Firewall, &FirewallState) + Send + 'static) {
+    pub(crate) fn firewall(
+        &self,
+        job: impl FnOnce(&mut Firewall, &FirewallState) + Send + 'static,
+    ) {
         let (firewall, state) = (self.firewall.clone(), self.state.clone());
         self.node.run(move || job(&mut firewall.lock().unwrap(), &state));
     }
@@ -219,7 +222,7 @@ fn serve(netns: &Netns) {
 }
 
 /// Asks by UDP who we are; `None`: no answer.
-pub fn ask_udp(netns: &Netns, from: Option<IpAddr>, to: SocketAddr) -> Option<IpAddr> {
+pub(crate) fn ask_udp(netns: &Netns, from: Option<IpAddr>, to: SocketAddr) -> Option<IpAddr> {
     netns.run(move || {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let socket = UdpSocket::bind((from.unwrap_or(any), 0)).unwrap();
@@ -233,7 +236,7 @@ pub fn ask_udp(netns: &Netns, from: Option<IpAddr>, to: SocketAddr) -> Option<Ip
 }
 
 /// Asks by TCP who we are; `None`: no connection.
-pub fn ask_tcp(netns: &Netns, to: SocketAddr) -> Option<IpAddr> {
+pub(crate) fn ask_tcp(netns: &Netns, to: SocketAddr) -> Option<IpAddr> {
     netns.run(move || {
         let mut stream = TcpStream::connect_timeout(&to, WAIT).ok()?;
         stream.set_read_timeout(Some(WAIT)).unwrap();
@@ -243,6 +246,6 @@ pub fn ask_tcp(netns: &Netns, to: SocketAddr) -> Option<IpAddr> {
     })
 }
 
-pub fn at(ip: impl ToString, port: u16) -> SocketAddr {
+pub(crate) fn at(ip: impl ToString, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_string().parse().unwrap(), port)
 }
