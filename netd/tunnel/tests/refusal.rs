@@ -206,7 +206,7 @@ fn another_user_is_turned_away() -> Result<()> {
         });
         ensure!(answered.join().unwrap()? == 0, "it was answered");
         testbed::wait::until(common::SOON, "the log says so", || {
-            ensure!(pair.a.log().contains("turned away"));
+            ensure!(pair.a.log().contains("rejected a connection"));
             Ok(())
         })?;
         Ok(())

@@ -120,7 +120,7 @@ fn what_was_known_stays_when_a_good_lease_turns_bad() -> Result<()> {
         let node = &cluster.nodes[0];
         wait::until(SOON, "it is said", || {
             let known = node.knows("10.5.77.0/24")?.context("not listed")?;
-            ensure!(known.problem.contains("can't be read"), "{known:?}");
+            ensure!(known.problem.contains("can no longer be read"), "{known:?}");
             Ok(())
         })?;
         wait::pause(Duration::from_millis(500));

@@ -22,7 +22,7 @@ const ROUNDS: u32 = 50;
 pub(super) fn child_command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--ignored", "--nocapture"]);
-    command.arg(format!("store::embedded::tests::{name}")).env(DIR, dir);
+    command.arg(format!("embedded::tests::{name}")).env(DIR, dir);
     command
 }
 
