@@ -52,11 +52,18 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
         let config =
             DaemonConfig::with_driver(driver).and_network("blue", driver, &["10.77.0.0/24"]);
         let mut netd = Daemon::start(&host, &config)?;
-        let pods = [
-            Sandbox::attached(&host, "one")?,
-            Sandbox::with_ports(&host, "two", &[(8081, 80, "tcp", "")])?,
+        let mut pods = [
+            Sandbox::bare(&host, "one")?,
+            Sandbox::bare(&host, "two")?,
+            Sandbox::bare(&host, "three")?,
         ];
-        let blue = Sandbox::attached_to(&host, "three", "blue")?;
+        let port = json!([{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]);
+        pods[1].config["runtimeConfig"] = json!({"portMappings": port});
+        pods[2].config["network"] = json!("blue");
+        for pod in &mut pods {
+            let result = pod.add(&host)?;
+            pod.config["prevResult"] = result;
+        }
         let (endpoints, networks) = (steady(netd.endpoints()?), netd.networks()?);
         let kernel = inventory::of(&host)?;
 
@@ -79,11 +86,15 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
         let difference = inventory::difference(&kernel, &inventory::of(&host)?);
         ensure!(difference.is_empty(), "the kernel's state changed:\n{difference}");
         plugins_of_both_builds(old, &host)?;
-        for pod in pods.iter().chain([&blue]) {
+        for pod in &pods {
             pod.call("CHECK").execute(&host)?.ok().context("CHECK of a pod of before")?;
             pod.del(&host)?;
         }
-        ensure!(netd.endpoints()?.is_empty(), "endpoints are left");
+        // Links leave the kernel behind the caller's back.
+        wait::until(Duration::from_secs(5), "every endpoint is gone", || {
+            ensure!(netd.endpoints()?.is_empty(), "{:?}", netd.endpoints()?);
+            Ok(())
+        })?;
         Ok(())
     })
 }
