@@ -21,7 +21,7 @@ pub(crate) const CHUNK: usize = 16;
 pub(crate) const CLEAN_UP: Duration = Duration::from_millis(150);
 
 pub(crate) struct Contender {
-    pub name: &'static str,
+    pub name: String,
     host: Host,
     plugin: PathBuf,
     config: String,
@@ -36,7 +36,7 @@ struct Pod {
 
 impl Contender {
     /// The `bridge` in the directory `plugins`, with the `host-local` beside it.
-    pub(crate) fn peer(name: &'static str, host: Host, plugins: PathBuf) -> Self {
+    pub(crate) fn peer(name: &str, host: Host, plugins: PathBuf) -> Self {
         let data = host.directory().join("ipam");
         let config = json!({
             "cniVersion": "1.0.0", "name": "peer", "type": "bridge", "bridge": "peer0",
@@ -48,14 +48,15 @@ impl Contender {
     }
 
     /// The hook of the netd that runs on the host.
-    pub(crate) fn netd(name: &'static str, host: Host) -> Result<Self> {
+    pub(crate) fn netd(name: &str, host: Host) -> Result<Self> {
         let mut config = hook::plugin_config(&host);
         config["cniVersion"] = json!("1.0.0");
         config["name"] = json!("default");
         Ok(Self::new(name, host, paths::plugin()?, &config))
     }
 
-    fn new(name: &'static str, host: Host, plugin: PathBuf, config: &Value) -> Self {
+    fn new(name: &str, host: Host, plugin: PathBuf, config: &Value) -> Self {
+        let name = name.to_owned();
         Self { name, host, plugin, config: config.to_string(), pods: Vec::new(), made: 0 }
     }
 
@@ -149,7 +150,7 @@ impl Contender {
 /// Median of what netd itself says its last attaches took, in milliseconds.
 pub(crate) fn inside(daemon: &Daemon, last: usize) -> Option<f64> {
     let logged = daemon.logged();
-    let attached = logged.lines().rev().filter(|line| line.contains("\"attached "));
+    let attached = logged.lines().rev().filter(|line| line.contains("\"attached"));
     let micros = attached.filter_map(|line| {
         serde_json::from_str::<Value>(line).ok()?.get("micros").and_then(Value::as_u64)
     });
