@@ -181,8 +181,8 @@ proptest! {
 
     #[test]
     fn arbitrary_oci_states_never_panic(value in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        use runtime_hook::oci::state::State;
-        prop_assert!(State::parse(value.to_string().as_bytes()).is_err());
-        prop_assert!(State::parse(&bytes).is_err());
+        use runtime_hook::oci::state::OciState;
+        prop_assert!(OciState::parse(value.to_string().as_bytes()).is_err());
+        prop_assert!(OciState::parse(&bytes).is_err());
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use netd_dataplane::{
     namespace,
-    netlink::{Batch, Family, Refusal, Socket},
+    netlink::{Batch, Protocol, Refusal, Socket},
 };
 use netd_domain::{BridgeWiring, IfName, Mac, Route, Wiring, WiringDriver};
 use netlink_packet_route::{
@@ -58,7 +58,7 @@ pub fn attach(
         }
     }
     first_refusal(host.batch(batch)?)?;
-    let mut pod = namespace::run_in(fd, || Socket::open(Family::Route))??;
+    let mut pod = namespace::run_in(fd, || Socket::open(Protocol::Route))??;
     let mut batch = Batch::new();
     batch.route(up(index), 0);
     batch.route(up(LOOPBACK_INDEX), 0);

@@ -29,19 +29,19 @@ pub struct Published {
     /// See `namespace`.
     #[serde(default)]
     pub uid: String,
-    /// The pod's labels; left out where they are larger than [`MOST_LABELS`].
+    /// The pod's labels; left out where they are larger than [`MAX_LABELS`].
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
 /// Bytes of labels that are published: etcd's values and transactions are bounded.
-pub const MOST_LABELS: usize = 8 << 10;
+pub const MAX_LABELS: usize = 8 << 10;
 
 impl Published {
     /// What of `endpoint` is published.
     pub fn of(node: &str, endpoint: &Endpoint) -> Self {
         let bytes: usize = endpoint.labels.iter().map(|(k, v)| k.len() + v.len()).sum();
-        let labels = if bytes > MOST_LABELS { BTreeMap::new() } else { endpoint.labels.clone() };
+        let labels = if bytes > MAX_LABELS { BTreeMap::new() } else { endpoint.labels.clone() };
         Self {
             node: node.to_owned(),
             sandbox: endpoint.key.sandbox.to_string(),

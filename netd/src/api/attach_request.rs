@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn the_largest_request_that_is_taken_fits_into_a_record() {
-        use netd_store::rules::VALUE_MOST;
+        use netd_store::rules::MAX_VALUE_BYTES;
         let most = |what: &str, n: usize| what.repeat(n);
         let port = |n: u32| v1::PortMapping {
             host_port: n,
@@ -396,7 +396,7 @@ mod tests {
         let all = (&spec.annotations, &spec.port_mappings, &spec.pod, &spec.dns, &spec.source);
         // The ports are in the record once, the netns path and the rest are small.
         let size = serde_json::to_vec(&all).unwrap().len() + 8 * MAX_PATH_BYTES;
-        assert!(size < VALUE_MOST, "{size}");
+        assert!(size < MAX_VALUE_BYTES, "{size}");
         assert!(attach(large("\u{1}", MAX_TEXT_BYTES / 6 + 1)).is_err());
     }
 

@@ -148,17 +148,17 @@ impl From<Error> for Status {
 /// Statuses travel in headers, of which HTTP/2 peers take some 16 KiB. A hostile request
 /// can be wrong in thousands of places.
 fn shown(error: &Error) -> String {
-    const MOST_BYTES: usize = 4 << 10;
+    const MAX_BYTES: usize = 4 << 10;
     let mut text = match error {
-        Error::Invalid(invalid) if invalid.violations.len() > MOST_VIOLATIONS => {
-            let violations = invalid.violations[..MOST_VIOLATIONS].to_vec();
-            let more = invalid.violations.len() - MOST_VIOLATIONS;
+        Error::Invalid(invalid) if invalid.violations.len() > MAX_VIOLATIONS => {
+            let violations = invalid.violations[..MAX_VIOLATIONS].to_vec();
+            let more = invalid.violations.len() - MAX_VIOLATIONS;
             format!("{}; and {more} more", Invalid { violations })
         }
         error => error.to_string(),
     };
-    if text.len() > MOST_BYTES {
-        let end = (0..=MOST_BYTES).rev().find(|end| text.is_char_boundary(*end));
+    if text.len() > MAX_BYTES {
+        let end = (0..=MAX_BYTES).rev().find(|end| text.is_char_boundary(*end));
         text.truncate(end.unwrap_or(0));
         text.push_str("...");
     }
@@ -166,10 +166,10 @@ fn shown(error: &Error) -> String {
 }
 
 /// So many are named.
-const MOST_VIOLATIONS: usize = 32;
+const MAX_VIOLATIONS: usize = 32;
 
 fn add_violations(details: &mut ErrorDetails, invalid: &Invalid) {
-    for v in invalid.violations.iter().take(MOST_VIOLATIONS) {
+    for v in invalid.violations.iter().take(MAX_VIOLATIONS) {
         details.add_bad_request_violation(&v.field, &v.problem);
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn route(command: RouteCommand) -> Result<ExitCode, Failure> {
 }
 
 async fn service(args: &ClientArgs) -> Result<ClusterServiceClient<Client>, Failure> {
-    const MOST_BYTES: usize = 64 << 20;
+    const MAX_BYTES: usize = 64 << 20;
     let client = ClusterServiceClient::new(args.connect().await?);
-    Ok(client.max_decoding_message_size(MOST_BYTES))
+    Ok(client.max_decoding_message_size(MAX_BYTES))
 }

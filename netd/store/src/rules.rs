@@ -9,9 +9,9 @@ use crate::{
 };
 
 /// Longest key, bytes.
-pub const KEY_MOST: usize = 4096;
+pub const MAX_KEY_BYTES: usize = 4096;
 /// Longest value, bytes.
-pub const VALUE_MOST: usize = 1 << 20;
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
 /// How long a key lasts. One transaction changes keys of one class only, because
 /// each class has a file of its own and two files can't be changed at once.
@@ -66,15 +66,17 @@ pub fn check(txn: &Txn) -> Result<Option<Class>, StoreError> {
 fn check_key(key: &str) -> Result<(), StoreError> {
     match key.len() {
         0 => bad("a key is empty".to_owned()),
-        n if n > KEY_MOST => bad(format!("{} has {n} bytes, at most {KEY_MOST} fit", shown(key))),
+        n if n > MAX_KEY_BYTES => {
+            bad(format!("{} has {n} bytes, at most {MAX_KEY_BYTES} fit", shown(key)))
+        }
         _ => Ok(()),
     }
 }
 
 fn check_value(key: &str, len: usize, lease: i64) -> Result<(), StoreError> {
-    if len > VALUE_MOST {
+    if len > MAX_VALUE_BYTES {
         return bad(format!(
-            "the value of {} has {len} bytes, at most {VALUE_MOST} fit",
+            "the value of {} has {len} bytes, at most {MAX_VALUE_BYTES} fit",
             shown(key)
         ));
     }
@@ -111,11 +113,11 @@ mod tests {
 
     #[test]
     fn limits_hold_to_the_byte() {
-        let longest = "k".repeat(KEY_MOST);
-        assert!(matches!(of(vec![put(&longest, VALUE_MOST, 0)]), Ok(Some(Class::Durable))));
+        let longest = "k".repeat(MAX_KEY_BYTES);
+        assert!(matches!(of(vec![put(&longest, MAX_VALUE_BYTES, 0)]), Ok(Some(Class::Durable))));
         let err = of(vec![put(&format!("{longest}k"), 0, 0)]).unwrap_err().to_string();
         assert!(err.contains("4097") && err.len() < 300, "{err}");
-        assert!(of(vec![put("k", VALUE_MOST + 1, 0)]).is_err());
+        assert!(of(vec![put("k", MAX_VALUE_BYTES + 1, 0)]).is_err());
         assert!(of(vec![put("", 0, 0)]).is_err());
         assert!(of(vec![put("k", 0, -1)]).is_err());
         let compares = vec![Compare::Absent(String::new())];

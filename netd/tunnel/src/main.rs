@@ -30,9 +30,9 @@ enum Error {
 }
 
 /// A request holds at most this much, bytes: 100,000 peers and more.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// Queues of a device, unless told otherwise.
-const MOST_QUEUES: usize = 16;
+const MAX_QUEUES: usize = 16;
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
@@ -61,10 +61,10 @@ async fn serve(args: Args, inherited: Vec<(String, OwnedFd)>) -> Result<(), Erro
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let queues = args.queues.map_or(cores.min(MOST_QUEUES), usize::from);
+    let queues = args.queues.map_or(cores.min(MAX_QUEUES), usize::from);
     let manager = Manager::start(StateFile::new(&args.state), FdStore::new(inherited), queues);
     let service = TunnelServiceServer::new(Service::new(Arc::new(manager)))
-        .max_decoding_message_size(MOST_BYTES);
+        .max_decoding_message_size(MAX_BYTES);
     tell(NotifyState::Ready);
     let stop = async move {
         tokio::select! {

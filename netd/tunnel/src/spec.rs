@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use netd_api::tunnel::v1 as pb;
 
 /// Listen addresses of a tunnel, at most.
-const MOST_LISTEN: usize = 16;
+const MAX_LISTEN: usize = 16;
 /// Violations that are told of one request, at most.
-const MOST_VIOLATIONS: usize = 32;
+const MAX_VIOLATIONS: usize = 32;
 
 /// One field that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl fmt::Display for Invalid {
 
 impl Invalid {
     fn add(&mut self, field: impl Into<String>, rule: impl Into<String>) {
-        if self.violations.len() < MOST_VIOLATIONS {
+        if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(Violation { field: field.into(), rule: rule.into() });
         }
     }
@@ -195,7 +195,7 @@ pub fn device(name: &str) -> Result<(), Invalid> {
 
 fn listen(values: &[String], invalid: &mut Invalid) -> Vec<SocketAddr> {
     let mut found = vec![];
-    for (index, value) in values.iter().enumerate().take(MOST_LISTEN) {
+    for (index, value) in values.iter().enumerate().take(MAX_LISTEN) {
         let field = format!("tunnel.listen[{index}]");
         match address(value) {
             Some(address) if found.contains(&address) => {
@@ -205,8 +205,8 @@ fn listen(values: &[String], invalid: &mut Invalid) -> Vec<SocketAddr> {
             None => invalid.add(field, address_rule(value)),
         }
     }
-    if values.is_empty() || values.len() > MOST_LISTEN {
-        invalid.add("tunnel.listen", format!("1 to {MOST_LISTEN} addresses are needed"));
+    if values.is_empty() || values.len() > MAX_LISTEN {
+        invalid.add("tunnel.listen", format!("1 to {MAX_LISTEN} addresses are needed"));
     }
     found
 }

@@ -97,7 +97,7 @@ fn hostile_peers_are_refused_by_name() {
     let twice = vec![peer("192.0.2.8:1", "10.1.3.0/24"), peer("192.0.2.8:1", "10.1.4.0/24")];
     assert_eq!(refused(twice), ["set[1]"]);
     let many = (0..10_000).map(|_| peer("x", "y")).collect();
-    assert!(refused(many).len() <= MOST_VIOLATIONS);
+    assert!(refused(many).len() <= MAX_VIOLATIONS);
     let long = "x".repeat(1 << 20);
     let request = pb::UpdatePeersRequest { remove: vec![long], ..Default::default() };
     assert!(updated(&Peers::new(), &spec, &request).unwrap_err().to_string().len() < 400);

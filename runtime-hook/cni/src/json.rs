@@ -14,23 +14,23 @@ use crate::{
 
 /// The most bytes that are read: four times what fits into one message to netd would
 /// be of no use.
-pub const MOST_BYTES: u64 = 4 << 20;
+pub const MAX_BYTES: u64 = 4 << 20;
 
 /// The most violations that are reported.
-const MOST_VIOLATIONS: usize = 20;
+const MAX_VIOLATIONS: usize = 20;
 
 /// Bytes of the first read; a configuration is a few hundred.
 const READ: usize = 1 << 10;
 
-/// Reads all of `input`, at most [`MOST_BYTES`].
+/// Reads all of `input`, at most [`MAX_BYTES`].
 ///
 /// # Errors
 /// [`HookError::Io`], or [`HookError::Decode`] when it is too much.
 pub fn slurp(input: impl AsFd, what: &str) -> Result<Vec<u8>, HookError> {
     let mut bytes = Vec::with_capacity(READ);
     loop {
-        if bytes.len() as u64 > MOST_BYTES {
-            return Err(HookError::Decode(format!("{what} has more than {MOST_BYTES} bytes")));
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(HookError::Decode(format!("{what} has more than {MAX_BYTES} bytes")));
         }
         if bytes.len() == bytes.capacity() {
             bytes.reserve(bytes.len());
@@ -55,19 +55,19 @@ pub fn parse(bytes: &[u8], what: &str) -> Result<Value, HookError> {
 
 /// A value and where it is.
 #[derive(Clone)]
-pub struct Node<'a> {
+pub struct JsonNode<'a> {
     path: String,
     value: &'a Value,
 }
 
-impl Deref for Node<'_> {
+impl Deref for JsonNode<'_> {
     type Target = Value;
     fn deref(&self) -> &Value {
         self.value
     }
 }
 
-impl<'a> Node<'a> {
+impl<'a> JsonNode<'a> {
     /// The document itself.
     pub fn root(value: &'a Value) -> Self {
         Self { path: String::new(), value }
@@ -84,9 +84,9 @@ impl<'a> Node<'a> {
     }
 
     /// The field, unless it is missing or null.
-    pub fn get(&self, key: &str) -> Option<Node<'a>> {
+    pub fn get(&self, key: &str) -> Option<JsonNode<'a>> {
         let value = self.value.get(key).filter(|v| !v.is_null())?;
-        Some(Node { path: self.path_of(key), value })
+        Some(JsonNode { path: self.path_of(key), value })
     }
 }
 
@@ -105,7 +105,7 @@ impl Reader {
 
     /// Records a violation.
     pub fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        if self.found.len() < MOST_VIOLATIONS {
+        if self.found.len() < MAX_VIOLATIONS {
             self.found.push(Violation { field: field.into(), problem: problem.into() });
         } else {
             self.more += 1;
@@ -113,7 +113,7 @@ impl Reader {
     }
 
     /// Records that `node` is not `wanted`.
-    pub fn wrong(&mut self, node: &Node<'_>, wanted: &str) {
+    pub fn wrong(&mut self, node: &JsonNode<'_>, wanted: &str) {
         let field = if node.path.is_empty() { "(document)" } else { &node.path };
         self.add(field, format!("must be {wanted}, is {}", describe(node.value)));
     }
@@ -131,7 +131,7 @@ impl Reader {
     }
 
     /// The node if it is an object.
-    pub fn object<'a>(&mut self, node: Option<Node<'a>>) -> Option<Node<'a>> {
+    pub fn object<'a>(&mut self, node: Option<JsonNode<'a>>) -> Option<JsonNode<'a>> {
         let node = node?;
         if node.is_object() {
             return Some(node);
@@ -142,18 +142,18 @@ impl Reader {
 
     /// A field of an object under either spelling (`hostPort`, `HostPort`): runtimes
     /// in Go write both. Given under both is a violation.
-    pub fn any_case<'a>(&mut self, object: &Node<'a>, key: &str) -> Option<Node<'a>> {
+    pub fn any_case<'a>(&mut self, object: &JsonNode<'a>, key: &str) -> Option<JsonNode<'a>> {
         let fields = object.value.as_object()?;
         let mut same = fields.iter().filter(|(k, v)| k.eq_ignore_ascii_case(key) && !v.is_null());
         let (name, value) = same.next()?;
         if let Some((other, _)) = same.next() {
             self.add(object.path_of(name), format!("is given again as {}", shown(other)));
         }
-        Some(Node { path: object.path_of(name), value })
+        Some(JsonNode { path: object.path_of(name), value })
     }
 
     /// A string; `None` if missing.
-    pub fn string(&mut self, node: Option<Node<'_>>) -> Option<String> {
+    pub fn string(&mut self, node: Option<JsonNode<'_>>) -> Option<String> {
         let node = node?;
         let text = node.as_str().map(str::to_owned);
         if text.is_none() {
@@ -163,7 +163,11 @@ impl Reader {
     }
 
     /// A whole number; `None` if missing.
-    pub fn number(&mut self, node: Option<Node<'_>>, range: RangeInclusive<u64>) -> Option<u64> {
+    pub fn number(
+        &mut self,
+        node: Option<JsonNode<'_>>,
+        range: RangeInclusive<u64>,
+    ) -> Option<u64> {
         let node = node?;
         let number = node.as_u64().filter(|n| range.contains(n));
         if number.is_none() {
@@ -178,23 +182,23 @@ impl Reader {
     }
 
     /// The elements of a list; none if missing.
-    pub fn list<'a>(&mut self, node: Option<Node<'a>>) -> Vec<Node<'a>> {
+    pub fn list<'a>(&mut self, node: Option<JsonNode<'a>>) -> Vec<JsonNode<'a>> {
         let Some(node) = node else { return Vec::new() };
         let Some(values) = node.value.as_array() else {
             self.wrong(&node, "a list");
             return Vec::new();
         };
-        let element = |(i, value)| Node { path: format!("{}[{i}]", node.path), value };
+        let element = |(i, value)| JsonNode { path: format!("{}[{i}]", node.path), value };
         values.iter().enumerate().map(element).collect()
     }
 
     /// A list of strings; empty if missing.
-    pub fn strings(&mut self, node: Option<Node<'_>>) -> Vec<String> {
+    pub fn strings(&mut self, node: Option<JsonNode<'_>>) -> Vec<String> {
         self.list(node).into_iter().filter_map(|n| self.string(Some(n))).collect()
     }
 
     /// An object whose values are strings; empty if missing.
-    pub fn string_map(&mut self, node: Option<Node<'_>>) -> BTreeMap<String, String> {
+    pub fn string_map(&mut self, node: Option<JsonNode<'_>>) -> BTreeMap<String, String> {
         let Some(node) = self.object(node) else { return BTreeMap::new() };
         let Some(fields) = node.value.as_object() else { return BTreeMap::new() };
         let mut map = BTreeMap::new();
@@ -231,7 +235,7 @@ mod tests {
     #[test]
     fn every_wrong_field_is_named_by_its_path() {
         let value = json!({"a": [{"b": "x"}, {"b": -1}, 7], "s": {"t": []}});
-        let root = Node::root(&value);
+        let root = JsonNode::root(&value);
         let mut reader = Reader::new();
         for node in reader.list(root.get("a")) {
             if let Some(object) = reader.object(Some(node)) {
@@ -254,7 +258,7 @@ mod tests {
     fn a_field_under_two_spellings_is_refused() {
         let value = json!({"hostPort": 1, "HostPort": 2});
         let mut reader = Reader::new();
-        reader.any_case(&Node::root(&value), "hostPort");
+        reader.any_case(&JsonNode::root(&value), "hostPort");
         let text = reader.finish().unwrap_err().to_string();
         assert!(text.contains("is given again"), "{text}");
     }
@@ -263,7 +267,7 @@ mod tests {
     fn reports_stay_short_however_much_is_wrong() {
         let value = Value::Array(vec![json!(1); 100_000]);
         let mut reader = Reader::new();
-        assert!(reader.strings(Some(Node::root(&value))).is_empty());
+        assert!(reader.strings(Some(JsonNode::root(&value))).is_empty());
         let text = reader.finish().unwrap_err().to_string();
         assert!(text.len() < 2000 && text.ends_with("and 99980 more"), "{text}");
     }

@@ -14,7 +14,7 @@ use std::{
 use netd_cni::rpc::Netd;
 
 use crate::{
-    cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT, check_socket},
+    cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MAX_TIMEOUT, check_socket},
     error::HookError,
 };
 use atomic_file::FileChange;
@@ -61,7 +61,7 @@ pub struct InstallArgs {
     network: String,
     /// Limit of each call of netd, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT,
-          value_parser = clap::value_parser!(u64).range(1..=MOST_TIMEOUT))]
+          value_parser = clap::value_parser!(u64).range(1..=MAX_TIMEOUT))]
     timeout: u64,
     /// How long to wait until netd is ready, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60,

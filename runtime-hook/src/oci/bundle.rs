@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     error::HookError,
-    json::{Node, Reader, parse, slurp},
+    json::{JsonNode, Reader, parse, slurp},
 };
 
 /// Where the container's network namespace comes from.
@@ -32,7 +32,7 @@ pub fn netns(bundle: &Path) -> Result<Netns, HookError> {
 }
 
 fn of_config(config: &Value) -> Result<Netns, HookError> {
-    let root = Node::root(config);
+    let root = JsonNode::root(config);
     let mut reader = Reader::new();
     let linux = reader.object(root.get("linux"));
     let mut found = Netns::Host;

@@ -21,13 +21,13 @@ use netd_api::v1::{AttachRequest, DetachRequest};
 use netd_cni::rpc::{Netd, open_netns};
 
 use crate::{
-    cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MOST_TIMEOUT},
+    cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     error::HookError,
     json::{Reader, slurp},
 };
 use annotations::Wishes;
 use bundle::Netns;
-use state::{Stage, State};
+use state::{OciState, Stage};
 
 pub mod annotations;
 pub mod bundle;
@@ -49,7 +49,7 @@ pub struct Args {
     pub socket: String,
     /// Seconds that netd has for each call
     #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT,
-          value_parser = clap::value_parser!(u64).range(1..=MOST_TIMEOUT))]
+          value_parser = clap::value_parser!(u64).range(1..=MAX_TIMEOUT))]
     pub timeout: u64,
 }
 
@@ -74,7 +74,7 @@ pub fn main(args: &Args, issued_at: u64) -> ExitCode {
 /// Those of reading the state and the bundle, and of netd.
 pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookError> {
     let bytes = slurp(stdin, "the container's state on stdin")?;
-    let state = State::parse(&bytes)?;
+    let state = OciState::parse(&bytes)?;
     let mut reader = Reader::new();
     let wishes = Wishes::read(&state.annotations, &mut reader);
     let stopping = state.stage == Stage::Stopping;
@@ -109,7 +109,7 @@ fn netd(args: &Args) -> Result<Netd, HookError> {
 /// One request a network. What an annotation says about addresses, MAC and ports is
 /// for the first, which also has the default route.
 fn requests(
-    state: State,
+    state: OciState,
     wishes: Wishes,
     networks: &[String],
     netns: String,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use crate::{
     cni::env::check_id,
     error::{HookError, shown},
-    json::{Node, Reader, parse},
+    json::{JsonNode, Reader, parse},
 };
 
 /// Where in its life the container is.
@@ -19,7 +19,7 @@ pub enum Stage {
 
 /// What a hook needs of the state.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct OciState {
     /// `id`.
     pub id: String,
     /// `pid` of the container's first process; 0 when it is gone.
@@ -32,7 +32,7 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl State {
+impl OciState {
     /// Parses the state.
     ///
     /// # Errors
@@ -40,12 +40,12 @@ impl State {
     pub fn parse(bytes: &[u8]) -> Result<Self, HookError> {
         let value = parse(bytes, "the container's state on stdin")?;
         let mut reader = Reader::new();
-        let state = Self::read(&Node::root(&value), &mut reader);
+        let state = Self::read(&JsonNode::root(&value), &mut reader);
         reader.finish()?;
         state.ok_or_else(|| HookError::Decode("the container's state is incomplete".into()))
     }
 
-    fn read(root: &Node<'_>, reader: &mut Reader) -> Option<Self> {
+    fn read(root: &JsonNode<'_>, reader: &mut Reader) -> Option<Self> {
         let root = reader.object(Some(root.clone()))?;
         for key in ["id", "status", "bundle"] {
             if root.get(key).is_none() {
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn parsed(value: serde_json::Value) -> Result<State, HookError> {
-        State::parse(value.to_string().as_bytes())
+    fn parsed(value: serde_json::Value) -> Result<OciState, HookError> {
+        OciState::parse(value.to_string().as_bytes())
     }
 
     #[test]
@@ -118,6 +118,6 @@ mod tests {
             let error = parsed(state).unwrap_err().to_string();
             assert!(error.contains(part), "{part} in {error}");
         }
-        assert!(State::parse(b"{").is_err());
+        assert!(OciState::parse(b"{").is_err());
     }
 }

@@ -13,7 +13,7 @@ use netd_dataplane::{
     Dataplane, Netns, Settings,
     firewall::FirewallState,
     namespace,
-    netlink::{Family, Socket},
+    netlink::{Protocol, Socket},
 };
 use netd_domain::{
     Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,
@@ -52,7 +52,7 @@ fn floor_of(bridged: bool, ipv6: bool, pods: u16) -> Outcome<Vec<Duration>> {
     const FIRST_INDEX: u32 = 1000;
     let home = space(ipv6)?;
     namespace::enter_for_good(&home)?;
-    let mut socket = Socket::open(Family::Route)?;
+    let mut socket = Socket::open(Protocol::Route)?;
     let bridge = network(bridged)?.bridge;
     if let Some(bridge) = &bridge {
         raw_netlink::bridge(&mut socket, bridge, 1500, BRIDGE_INDEX)?;

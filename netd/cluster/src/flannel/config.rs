@@ -26,7 +26,7 @@ pub struct Read {
 /// Linux's port for vxlan, which flannel's `Port` 0 stands for (the kernel's default,
 /// older than IANA's 4789).
 const VXLAN_PORT: u16 = 8472;
-const MOST_VNI: u32 = (1 << 24) - 1;
+const MAX_VNI: u32 = (1 << 24) - 1;
 
 /// Reads the cluster's configuration as flannel 0.28 does, with its defaults.
 ///
@@ -204,7 +204,7 @@ fn vxlan(f: &mut Fields, v6: bool, bad: &mut Invalid) -> BackendConfig {
     // The number is in the device's name, which has 15 bytes.
     let (most, device) = if v6 { (9999, "flannel-v6.") } else { (9_999_999, "flannel.") };
     let vni = f.get("VNI", bad, |v| {
-        let vni = number(v, 0..=MOST_VNI)?;
+        let vni = number(v, 0..=MAX_VNI)?;
         let long = format!("{vni} is above {most}: {device}{vni} is too long for a device's name");
         if vni > most { Err(long) } else { Ok(vni) }
     });

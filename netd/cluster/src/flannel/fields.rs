@@ -55,11 +55,11 @@ impl Fields {
 }
 
 /// How much of a value is shown back: it can be megabytes of junk.
-const MOST_SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 
 fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(MOST_SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MOST_SHOWN).is_some() {
+    let mut short: String = text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
         short.push_str("...");
     }
     short

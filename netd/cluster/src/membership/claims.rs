@@ -17,10 +17,10 @@ use netd_store::{LeaseId, Txn};
 
 /// Most subnets a node can have, so that a caller that asks again and again can't empty
 /// the range.
-pub(super) const SUBNETS_MOST: usize = 64;
+pub(super) const MAX_SUBNETS: usize = 64;
 
 /// How many earlier announcements are remembered.
-pub(super) const PAST_MOST: usize = 8;
+pub(super) const MAX_PAST: usize = 8;
 
 /// What a transaction is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Claims {
         if let Some(old) = self.attrs.replace(attrs) {
             self.past.retain(|past| *past != old);
             self.past.insert(0, old);
-            self.past.truncate(PAST_MOST);
+            self.past.truncate(MAX_PAST);
         }
     }
 
@@ -142,7 +142,7 @@ impl Claims {
     /// Wants one more than it has, unless it is about to get one anyway.
     pub(super) fn want_more(&mut self, config: &ClusterConfig) {
         if self.is_content(config) {
-            self.wanted = (self.fitting(config) + 1).min(SUBNETS_MOST);
+            self.wanted = (self.fitting(config) + 1).min(MAX_SUBNETS);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{Lease, Subnets};
 use netd_store::Revision;
 
 /// Subnets that are remembered as lately gone, at most.
-const GONE_MOST: usize = 4096;
+const MAX_GONE: usize = 4096;
 
 /// The time, on two clocks.
 #[derive(Debug, Clone, Copy)]
@@ -209,7 +209,7 @@ impl Peers {
     fn drop_gone(&mut self, name: &str, now: Now) -> Option<PeerUpdate> {
         if let Some(known) = self.known.get(name) {
             self.gone.push_back((now.mono, known.lease.subnets));
-            if self.gone.len() > GONE_MOST {
+            if self.gone.len() > MAX_GONE {
                 self.gone.pop_front();
             }
         }

@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    claims::{PAST_MOST, SUBNETS_MOST},
+    claims::{MAX_PAST, MAX_SUBNETS},
     diff::Known,
     records::OwnerRecord,
 };
@@ -30,7 +30,7 @@ const NODE_ID: &str = "node-id";
 const RANDOM_UUID: &str = "/proc/sys/kernel/random/uuid";
 const VERSION: u32 = 1;
 /// Largest file that is read, bytes.
-const FILE_MOST: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// What a node knows of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,9 +98,9 @@ impl OwnFile {
         Self {
             config: json.config,
             attrs: json.announced.as_ref().and_then(attrs),
-            past: json.announced_before.iter().filter_map(attrs).take(PAST_MOST).collect(),
-            wanted: json.wanted.min(SUBNETS_MOST),
-            held: held.take(SUBNETS_MOST).collect(),
+            past: json.announced_before.iter().filter_map(attrs).take(MAX_PAST).collect(),
+            wanted: json.wanted.min(MAX_SUBNETS),
+            held: held.take(MAX_SUBNETS).collect(),
             leaving: json.leaving.iter().filter_map(subnets).collect(),
         }
     }
@@ -217,9 +217,9 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path, version: impl Fn(&T) -> u3
 
 fn read_some(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    let read = File::open(path)?.take(FILE_MOST + 1).read_to_end(&mut bytes)?;
-    if read as u64 > FILE_MOST {
-        return Err(io::Error::other(format!("more than {FILE_MOST} bytes")));
+    let read = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("more than {MAX_FILE_BYTES} bytes")));
     }
     Ok(bytes)
 }
@@ -313,7 +313,7 @@ mod tests {
         fs::write(dir.path().join(OWN), text).unwrap();
         let read = OwnFile::read(dir.path());
         assert_eq!(read.held, [(subnets("10.5.1.0-24"), 1)].into());
-        assert_eq!((read.wanted, read.attrs, read.leaving.len()), (SUBNETS_MOST, None, 0));
+        assert_eq!((read.wanted, read.attrs, read.leaving.len()), (MAX_SUBNETS, None, 0));
         let text = r#"{"version":1,"peers":{
             "10.5.1.0-24":{"value":"{\"PublicIP\":\"192.0.2.1\"}","created":1,"modified":1,"since":1},
             "10.5.2.0-24":{"value":"{","created":1,"modified":1,"since":1}}}"#;

@@ -11,7 +11,7 @@ use super::{backoff::STORE_BACKOFF, reconciler::StoreUpdate, view::Part};
 use netd_store::{LeaseStore, StoreError, WatchUpdate};
 
 /// A list that takes longer is tried again.
-const LIST_MOST: Duration = Duration::from_secs(60);
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A watch that lived so long was no failure.
 const LIVED: Duration = Duration::from_secs(30);
 
@@ -50,8 +50,8 @@ impl Follower {
 
     /// `Ok`: list again.
     async fn list_and_watch(&self) -> Result<(), StoreError> {
-        let list = timeout(LIST_MOST, self.store.list(&self.prefix)).await;
-        let late = |_| StoreError::Unavailable(format!("no list within {LIST_MOST:?}"));
+        let list = timeout(LIST_TIMEOUT, self.store.list(&self.prefix)).await;
+        let late = |_| StoreError::Unavailable(format!("no list within {LIST_TIMEOUT:?}"));
         let list = list.map_err(late)??;
         let revision = list.revision;
         if self.tell(StoreUpdate::List(list.entries, revision)).await.is_none() {

@@ -9,7 +9,7 @@ use super::{OwnSubnets, PeerUpdate, Update};
 use crate::{ClusterConfig, Subnets};
 
 /// Peers in one message, so that the reader gets to other work in between.
-const PEERS_MOST: usize = 20_000;
+const MAX_PEERS: usize = 20_000;
 
 #[derive(Debug, Default)]
 pub(super) struct PendingUpdates {
@@ -111,7 +111,7 @@ impl PendingUpdates {
     }
 
     fn some_peers(&mut self) -> Vec<PeerUpdate> {
-        let rest = match self.peers.keys().nth(PEERS_MOST).cloned() {
+        let rest = match self.peers.keys().nth(MAX_PEERS).cloned() {
             Some(key) => self.peers.split_off(&key),
             None => BTreeMap::new(),
         };

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use netd_store::Revision;
 
 /// Longest id or name that is read, bytes: it is shown and logged.
-const TEXT_MOST: usize = 253;
+const MAX_TEXT_BYTES: usize = 253;
 /// Longest record that is read, bytes.
-const RECORD_MOST: usize = 16 << 10;
+const MAX_RECORD_BYTES: usize = 16 << 10;
 
 /// Who has a subnet: the value of its owner key. The owner is the node with this id,
 /// whatever its name and its addresses are.
@@ -76,8 +76,8 @@ impl NodeRecord {
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
-    if value.len() > RECORD_MOST {
-        return Err(format!("{} bytes; a record has at most {RECORD_MOST}", value.len()));
+    if value.len() > MAX_RECORD_BYTES {
+        return Err(format!("{} bytes; a record has at most {MAX_RECORD_BYTES}", value.len()));
     }
     serde_json::from_slice(value).map_err(|e| e.to_string())
 }
@@ -87,7 +87,9 @@ fn parse<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, String> {
 pub(super) fn check(field: &str, text: &str) -> Result<(), String> {
     match text.len() {
         0 => Err(format!("{field} is empty")),
-        n if n > TEXT_MOST => Err(format!("{field} has {n} bytes; at most {TEXT_MOST} are read")),
+        n if n > MAX_TEXT_BYTES => {
+            Err(format!("{field} has {n} bytes; at most {MAX_TEXT_BYTES} are read"))
+        }
         _ if text.chars().any(char::is_control) => Err(format!("{field} has control characters")),
         _ => Ok(()),
     }

@@ -25,7 +25,7 @@ use super::{
 use netd_store::{LeaseStore, StoreError};
 
 /// A request that takes longer is tried again.
-const REQUEST_MOST: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
@@ -151,9 +151,9 @@ async fn at(time: Option<Instant>) {
 }
 
 async fn in_time<T>(request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match timeout(REQUEST_MOST, request).await {
+    match timeout(REQUEST_TIMEOUT, request).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable(format!("no answer within {REQUEST_MOST:?}"))),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {REQUEST_TIMEOUT:?}"))),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     error::failed,
     exec::{context::SharedContext, namespace::go_home},
     firewall::{OwnChanges, Watcher},
-    netlink::{Family, Received, Socket},
+    netlink::{Protocol, Received, Socket},
     network::underlay,
 };
 
@@ -108,7 +108,7 @@ impl Listener {
         let what = || failed("listening to the kernel's events");
         let buffer = shared.settings.event_buffer.unwrap_or(BUFFER);
         let hear = |groups: &[u32], mut program: Vec<_>, everywhere| {
-            let socket = Socket::open(Family::Route)?;
+            let socket = Socket::open(Protocol::Route)?;
             socket.set_buffers(buffer)?;
             socket.filter(&mut program)?;
             socket.subscribe(groups, everywhere)?;
@@ -119,7 +119,7 @@ impl Listener {
                 hear(&EVERYWHERE, filter::everywhere(quiet), true).map_err(what())?,
                 hear(&ON_THE_HOST, filter::on_the_host(quiet), false).map_err(what())?,
             ],
-            asking: Socket::open(Family::Route).map_err(what())?,
+            asking: Socket::open(Protocol::Route).map_err(what())?,
             firewall: Watcher::open(own)?,
             shared,
             drift,

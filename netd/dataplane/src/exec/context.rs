@@ -9,7 +9,7 @@ use crate::{
     DataplaneError, Settings,
     error::failed,
     events::Table,
-    netlink::{Batch, Family, Refusal, Socket, link::LinkId, link_group::LinkGroups, query},
+    netlink::{Batch, Protocol, Refusal, Socket, link::LinkId, link_group::LinkGroups, query},
 };
 use netd_domain::{IfName, Wiring, WiringDriver};
 
@@ -41,7 +41,7 @@ pub(crate) struct SharedContext {
 impl Context {
     /// Opens this thread's socket.
     pub(crate) fn open(shared: Arc<SharedContext>) -> Result<Self, DataplaneError> {
-        let socket = Socket::open(Family::Route).map_err(failed("opening a netlink socket"))?;
+        let socket = Socket::open(Protocol::Route).map_err(failed("opening a netlink socket"))?;
         shared.ports.lock().push(socket.port());
         Ok(Self { socket, shared })
     }
@@ -76,7 +76,7 @@ impl Context {
 /// A socket in a sandbox's namespace.
 pub(crate) fn pod_socket(netns: &Netns) -> Result<Socket, DataplaneError> {
     let what = || format!("opening a netlink socket in {}", netns.path().display());
-    namespace::run_in(netns.as_fd(), || Socket::open_unbound(Family::Route))
+    namespace::run_in(netns.as_fd(), || Socket::open_unbound(Protocol::Route))
         .and_then(|socket| socket)
         .map_err(|e| failed(what())(e))
 }

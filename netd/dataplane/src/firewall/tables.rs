@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     DataplaneError,
-    netlink::{Family, Socket},
+    netlink::{Protocol, Socket},
 };
 use netd_domain::Wiring;
 
@@ -34,10 +34,12 @@ impl Firewall {
     /// # Errors
     /// No nfnetlink in this kernel, or no permission.
     pub fn new(settings: FirewallSettings) -> Result<Self, DataplaneError> {
-        let socket = Socket::open(Family::Netfilter).map_err(|e| DataplaneError::Unsupported {
-            what: format!("an nfnetlink socket can't be opened: {e}"),
-            hint: "nf_tables has to be built in or loadable, and netd needs CAP_NET_ADMIN".into(),
-        })?;
+        let socket =
+            Socket::open(Protocol::Netfilter).map_err(|e| DataplaneError::Unsupported {
+                what: format!("an nfnetlink socket can't be opened: {e}"),
+                hint: "nf_tables has to be built in or loadable, and netd needs CAP_NET_ADMIN"
+                    .into(),
+            })?;
         let own = OwnChanges::new(socket.port());
         let applied = Applied::load(settings.memory.as_deref());
         Ok(Self { settings, socket, own, applied, destroys: true })

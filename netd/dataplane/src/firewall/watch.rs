@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     DataplaneError,
-    netlink::{Family, Received, Socket},
+    netlink::{Protocol, Received, Socket},
 };
 
 /// `NFNLGRP_NFTABLES`
@@ -44,7 +44,7 @@ impl Watcher {
     /// # Errors
     /// The system's.
     pub fn open(own: OwnChanges) -> Result<Self, DataplaneError> {
-        let socket = Socket::open(Family::Netfilter).map_err(failed)?;
+        let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
         // A small buffer only means that more is lost, and said to be.
         let _ = socket.set_buffers(BUFFER);
         socket.subscribe(&[GROUP], false).map_err(failed)?;

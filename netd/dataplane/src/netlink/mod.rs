@@ -28,4 +28,4 @@ pub(crate) use message::cut;
 #[cfg(feature = "fuzzing")]
 pub(crate) use message::outcome;
 pub use message::{Batch, Received, Refusal};
-pub use socket::{Family, Socket};
+pub use socket::{Protocol, Socket};

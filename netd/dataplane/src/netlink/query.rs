@@ -26,13 +26,22 @@ use netd_domain::{Mac, Route};
 
 /// The link, or `None` when there is none.
 pub(crate) fn link(socket: &mut Socket, which: LinkId<'_>) -> io::Result<Option<ActualLink>> {
+    link_as(socket, which, read_link)
+}
+
+/// As [`link`], but `read` takes from the answer what the caller wants to know.
+pub(crate) fn link_as<T>(
+    socket: &mut Socket,
+    which: LinkId<'_>,
+    read: impl FnMut(&Received) -> Option<T>,
+) -> io::Result<Option<T>> {
     let mut batch = Batch::new();
     batch.route(link::get(which), 0);
     let (results, messages) = socket.exchange(batch)?;
     match results.into_iter().next() {
         Some(Err(refusal)) if refusal.errno == libc::ENODEV => Ok(None),
         Some(Err(refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
-        _ => Ok(messages.iter().find_map(read_link)),
+        _ => Ok(messages.iter().find_map(read)),
     }
 }
 

@@ -35,7 +35,7 @@ thread_local! {
 
 /// Which part of the kernel a socket talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub enum Protocol {
     /// Links, addresses, routes, neighbours, tc.
     Route,
     /// nftables.
@@ -57,8 +57,8 @@ impl Socket {
     ///
     /// # Errors
     /// The system's, e.g. out of descriptors or no permission.
-    pub fn open(family: Family) -> io::Result<Self> {
-        let unbound = Self::open_unbound(family)?;
+    pub fn open(protocol: Protocol) -> io::Result<Self> {
+        let unbound = Self::open_unbound(protocol)?;
         Ok(Self { port: bind(&unbound.fd)?, ..unbound })
     }
 
@@ -67,24 +67,24 @@ impl Socket {
     ///
     /// # Errors
     /// As for `open`.
-    pub fn open_unbound(family: Family) -> io::Result<Self> {
-        let protocol = match family {
-            Family::Route => libc::NETLINK_ROUTE,
-            Family::Netfilter => libc::NETLINK_NETFILTER,
-            Family::Generic => libc::NETLINK_GENERIC,
+    pub fn open_unbound(protocol: Protocol) -> io::Result<Self> {
+        let number = match protocol {
+            Protocol::Route => libc::NETLINK_ROUTE,
+            Protocol::Netfilter => libc::NETLINK_NETFILTER,
+            Protocol::Generic => libc::NETLINK_GENERIC,
         };
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; the descriptor is owned from here on.
         #[allow(clippy::disallowed_methods)] // this is its place
         let fd = unsafe {
-            let raw = libc::socket(libc::AF_NETLINK, kind, protocol);
+            let raw = libc::socket(libc::AF_NETLINK, kind, number);
             if raw < 0 {
                 return Err(io::Error::last_os_error());
             }
             OwnedFd::from_raw_fd(raw)
         };
         set_option(&fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
-        if family == Family::Route {
+        if protocol == Protocol::Route {
             // Dumps are filtered by what the request says instead of sent whole.
             set_option(&fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)?;
         }

@@ -10,27 +10,20 @@ use super::{
     objects::{Objects, is_overlay_metric},
 };
 use crate::netlink::{
-    Batch, Received, Socket,
+    Received, Socket,
     address::{self, HeldAddress},
     entry::{BOOT_PROTOCOL, HeldRoute, OverlayEntry},
     link::{self, LinkId},
     neighbour,
     overlay_device::{self as message, HeldDevice},
     overlay_entry,
-    query::some_family,
+    query::{self, some_family},
     route::NETD_PROTOCOL,
 };
 
 /// The device with this name or index, if there is one.
 pub(super) fn link(socket: &mut Socket, which: LinkId<'_>) -> io::Result<Option<HeldDevice>> {
-    let mut batch = Batch::new();
-    batch.route(link::get(which), 0);
-    let (results, messages) = socket.exchange(batch)?;
-    match results.into_iter().next() {
-        Some(Err(refusal)) if refusal.errno == libc::ENODEV => Ok(None),
-        Some(Err(refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
-        _ => Ok(messages.iter().find_map(message::read)),
-    }
+    query::link_as(socket, which, message::read)
 }
 
 /// The device with this name, and its addresses.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     DataplaneError, Repair, RepairKind,
     error::{failed, refused},
-    netlink::{Batch, Family, Socket, wireguard},
+    netlink::{Batch, Protocol, Socket, wireguard},
 };
 use netd_domain::{
     IfName,
@@ -27,7 +27,7 @@ impl Overlay {
     pub(super) fn wireguard(&mut self) -> Result<Option<&mut WireguardSocket>, DataplaneError> {
         if self.generic.is_none() {
             let what = || failed("asking whether the kernel knows wireguard");
-            let mut socket = Socket::open(Family::Generic).map_err(what())?;
+            let mut socket = Socket::open(Protocol::Generic).map_err(what())?;
             let mut batch = Batch::new();
             let ack = libc::NLM_F_ACK as u16;
             batch.raw(wireguard::CONTROLLER, ack, &wireguard::get_family());

@@ -150,14 +150,14 @@ impl Fields<'_> {
 
     /// An integer of which the first byte has `prefix` bits (RFC 7541, 5.1).
     fn integer(&mut self, prefix: u32) -> Option<usize> {
-        const MOST_SHIFT: u32 = 21;
+        const MAX_SHIFT: u32 = 21;
         let mask = (1usize << prefix) - 1;
         let mut value = usize::from(*self.block.get(self.at)?) & mask;
         self.at += 1;
         if value < mask {
             return Some(value);
         }
-        for shift in (0..=MOST_SHIFT).step_by(7) {
+        for shift in (0..=MAX_SHIFT).step_by(7) {
             let byte = usize::from(*self.block.get(self.at)?);
             self.at += 1;
             value += (byte & 0x7f) << shift;

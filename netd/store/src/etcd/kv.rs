@@ -19,7 +19,7 @@ use crate::{
 /// Keys in one page of a list, at most.
 const PAGE: i64 = 1000;
 /// The longest answer that is taken, bytes. A list gets on with shorter pages.
-pub(super) const ANSWER_MOST: usize = 16 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How often a list begins again because its revision was compacted meanwhile.
 const AGAIN: usize = 5;
 
@@ -67,7 +67,7 @@ async fn ask(
 ) -> Result<GetResponse, RequestError> {
     let request = |client: etcd_client::Client| {
         let (key, options) = (key.to_vec(), options.clone());
-        let mut kv = client.kv_client().max_decoding_message_size(ANSWER_MOST);
+        let mut kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
         async move { kv.get(key, Some(options)).await }
     };
     let answer = members.call(rpc, Repeat::Yes, request).await?;
@@ -130,7 +130,7 @@ pub(super) async fn commit(members: &Members, txn: Txn) -> Result<TxnOutcome, St
     let request = request(&txn);
     let send = |client: etcd_client::Client| {
         let request = request.clone();
-        let mut kv = client.kv_client().max_decoding_message_size(ANSWER_MOST);
+        let mut kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
         async move { kv.txn(request).await }
     };
     match members.call(Rpc::Commit, Repeat::IfNotDone, send).await {

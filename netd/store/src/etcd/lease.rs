@@ -12,7 +12,7 @@ use super::{
 use crate::{LeaseId, StoreError};
 
 /// Longest time of a lease, as etcd has it; longer ones are cut.
-const TTL_MOST: u64 = 9_000_000_000;
+const MAX_TTL: u64 = 9_000_000_000;
 
 /// A lease whose answer was lost expires by itself.
 pub(super) async fn grant(members: &Members, ttl: Duration) -> Result<LeaseId, StoreError> {
@@ -20,7 +20,7 @@ pub(super) async fn grant(members: &Members, ttl: Duration) -> Result<LeaseId, S
         return Err(StoreError::BadTransaction("a lease of no time; give it some".to_owned()));
     }
     let whole = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-    let seconds = i64::try_from(whole.min(TTL_MOST)).unwrap_or(i64::MAX);
+    let seconds = i64::try_from(whole.min(MAX_TTL)).unwrap_or(i64::MAX);
     let request = |client: Client| async move { client.lease_client().grant(seconds, None).await };
     Ok(members.call(Rpc::Grant, Repeat::Yes, request).await?.id())
 }

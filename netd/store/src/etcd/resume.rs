@@ -34,7 +34,7 @@ impl Follower {
             .with_progress_notify();
         let open = |client: Client| {
             let (from, options) = (from.clone(), options.clone());
-            let mut watch = client.watch_client().max_decoding_message_size(kv::ANSWER_MOST);
+            let mut watch = client.watch_client().max_decoding_message_size(kv::MAX_ANSWER_BYTES);
             async move {
                 let mut stream = watch.watch(from, Some(options)).await?;
                 let first = stream.message().await?;

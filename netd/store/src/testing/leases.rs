@@ -10,7 +10,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use crate::{Entry, LeaseId, memory::Effect};
 
 /// Longest time of a lease; longer ones are cut.
-const TTL_MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 #[derive(Debug)]
 struct Lease {
@@ -36,7 +36,7 @@ impl Leases {
     pub(super) fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
         let id = self.next;
         self.next = self.next.checked_add(1).unwrap_or(1);
-        let ttl = ttl.min(TTL_MOST);
+        let ttl = ttl.min(MAX_TTL);
         let keys = BTreeSet::new();
         let lease = Lease { ttl, deadline: now + ttl, ended: false, keys, timer: None };
         self.by_id.insert(id, lease);

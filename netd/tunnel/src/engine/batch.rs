@@ -16,12 +16,12 @@ use crate::{
 const MOST: usize = 32;
 /// A batch ends with the packet that makes it this long: what has come is sent before
 /// the processor's cache is full of it.
-const MOST_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 256 << 10;
 /// Bytes for each: the largest packet and its header, aligned.
 const SLOT: usize = 65_536 + 64;
 
 /// A batch, and the memory for the next ones.
-pub struct Batch {
+pub struct PacketBatch {
     buffer: Vec<u8>,
     /// Bytes in each slot.
     lengths: Vec<usize>,
@@ -46,13 +46,13 @@ impl Packet {
     }
 }
 
-impl Default for Batch {
+impl Default for PacketBatch {
     fn default() -> Self {
         Self { buffer: vec![0; MOST * SLOT], lengths: Vec::with_capacity(MOST) }
     }
 }
 
-impl Batch {
+impl PacketBatch {
     /// Reads what the device has; returns whether there may be more.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Batch {
                 Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(true),
                 Err(e) => return Err(e),
             }
-            if bytes >= MOST_BYTES {
+            if bytes >= MAX_BYTES {
                 break;
             }
         }

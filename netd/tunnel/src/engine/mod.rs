@@ -15,7 +15,7 @@ use crate::{
     spec::{Kind, Peers},
     sys::Receiver,
 };
-use batch::Batch;
+use batch::PacketBatch;
 pub use io::{Receiving, Sending};
 
 /// The backends.
@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Sends packets from the device to peers.
-    pub fn outbound(&self, batch: &mut Batch, sending: &mut Sending<'_>) {
+    pub fn outbound(&self, batch: &mut PacketBatch, sending: &mut Sending<'_>) {
         match self {
             Self::Udp(engine) => engine.outbound(batch, sending),
             Self::Wireguard(engine) => engine.outbound(batch, sending),

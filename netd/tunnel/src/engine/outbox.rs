@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// Datagrams the kernel cuts one message into (UDP_MAX_SEGMENTS of older kernels).
-const MOST_DATAGRAMS: usize = 64;
+const MAX_DATAGRAMS: usize = 64;
 /// Bytes of a message: the largest UDP payload in IPv4.
-const MOST_BYTES: usize = 65_507;
+const MAX_BYTES: usize = 65_507;
 /// Messages that are looked through for one to the same peer.
 const WINDOW: usize = 16;
 /// Milliseconds that a full send buffer is waited for before what does not fit is
@@ -109,8 +109,8 @@ impl Message {
         self.open
             && len <= self.segment
             && len > 0
-            && self.datagrams < MOST_DATAGRAMS
-            && self.bytes + len <= MOST_BYTES
+            && self.datagrams < MAX_DATAGRAMS
+            && self.bytes + len <= MAX_BYTES
     }
 
     fn add(&mut self, len: usize, pieces: &[Piece]) {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{
-    batch::{Batch, Packet},
+    batch::{Packet, PacketBatch},
     io::{Receiving, Sending},
     local::{Local, accepts},
 };
@@ -54,7 +54,7 @@ impl Udp {
         self.peers.store(Arc::new(set));
     }
 
-    pub(super) fn outbound(&self, batch: &mut Batch, sending: &mut Sending<'_>) {
+    pub(super) fn outbound(&self, batch: &mut PacketBatch, sending: &mut Sending<'_>) {
         let peers = self.peers.load();
         let mut headers = vec![];
         // Of the packet before: most are followed by one to the same address.

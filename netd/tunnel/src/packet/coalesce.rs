@@ -17,7 +17,7 @@ const WINDOW: usize = 16;
 /// Bytes of the largest packet that the kernel takes.
 const MOST: usize = 65_535;
 /// Segments of UDP that it takes as one (UDP_MAX_SEGMENTS of older kernels).
-const MOST_UDP: usize = 64;
+const MAX_UDP: usize = 64;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
@@ -205,7 +205,7 @@ impl Group {
         let (Some(first), Some(next), true) = (self.part, next, self.open) else { return false };
         let head = self.first.of(&[packets, &[]]);
         let tcp = self.ip.protocol == ip::TCP;
-        let room = if tcp { usize::MAX } else { MOST_UDP };
+        let room = if tcp { usize::MAX } else { MAX_UDP };
         let alike = next.header == first.header
             && next.payload <= first.payload
             && self.length + next.payload <= MOST

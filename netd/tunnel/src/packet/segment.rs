@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Headers longer than this are refused: nothing sends such.
-pub const MOST_HEADER: usize = 256;
+pub const MAX_HEADER: usize = 256;
 
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
@@ -69,7 +69,7 @@ impl Cut {
         };
         let payload = upper.checked_add(header)?;
         let size = usize::from(vnet.segment);
-        let fits = upper >= ip.header && payload <= MOST_HEADER && payload <= ip.length;
+        let fits = upper >= ip.header && payload <= MAX_HEADER && payload <= ip.length;
         (fits && size > 0 && header >= if tcp { 20 } else { 8 }).then_some(Self {
             ip,
             upper,

@@ -13,7 +13,9 @@ use std::{
 use super::shared::Shared;
 use crate::{
     counters::Tally,
-    engine::{Receiving, Sending, batch::Batch, links::Links, outbox::Outbox, wireguard::Plain},
+    engine::{
+        Receiving, Sending, batch::PacketBatch, links::Links, outbox::Outbox, wireguard::Plain,
+    },
     packet::coalesce::Coalescer,
     sys::{Receiver, Sender, Stop, Tun, Wake, wait, wait_any},
 };
@@ -49,7 +51,7 @@ pub(super) struct QueueWorker<'a> {
     queue: usize,
     stop: &'a Stop,
     links: Arc<Links>,
-    batch: Batch,
+    batch: PacketBatch,
     gear: Gear,
     datagrams: Receiver,
     coalescer: Coalescer,
@@ -58,7 +60,7 @@ pub(super) struct QueueWorker<'a> {
 
 /// How a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum TurnResult {
     /// There may be more.
     More,
     /// Nothing is left for now.
@@ -77,7 +79,7 @@ impl<'a> QueueWorker<'a> {
             queue,
             stop,
             links: shared.links.load_full(),
-            batch: Batch::default(),
+            batch: PacketBatch::default(),
             gear: Gear::default(),
             datagrams: Receiver::new(MESSAGES),
             coalescer: Coalescer::new(shared.queues.iter().all(Tun::takes_udp)),
@@ -94,19 +96,19 @@ impl<'a> QueueWorker<'a> {
         let mut ready = vec![true; fds.len()];
         while !self.stop.is_set() {
             match self.turn(tun, &fds, &mut ready) {
-                Step::Done => {
+                TurnResult::Done => {
                     if wait_any(&fds, &mut ready, self.stop) == Wake::Stop {
                         return;
                     }
                     continue;
                 }
-                Step::More => {}
+                TurnResult::More => {}
                 // A device that is down: reads fail until it is up.
-                Step::Failed => {
+                TurnResult::Failed => {
                     wait(None, false, self.stop, Some(REST));
                 }
                 // netd asks for another.
-                Step::Gone => {
+                TurnResult::Gone => {
                     tracing::warn!(device = self.shared.device, "the tun device is gone");
                     return;
                 }
@@ -117,47 +119,47 @@ impl<'a> QueueWorker<'a> {
     }
 
     /// A batch of each that is ready, the device last.
-    fn turn(&mut self, tun: &Tun, fds: &[BorrowedFd<'_>], ready: &mut [bool]) -> Step {
-        let mut whole = Step::Done;
+    fn turn(&mut self, tun: &Tun, fds: &[BorrowedFd<'_>], ready: &mut [bool]) -> TurnResult {
+        let mut whole = TurnResult::Done;
         let Some((device_ready, sockets_ready)) = ready.split_first_mut() else { return whole };
         for (socket, ready) in fds.iter().skip(1).zip(sockets_ready) {
             if *ready {
                 let step = self.receive(*socket);
-                *ready = step != Step::Done;
+                *ready = step != TurnResult::Done;
                 *device_ready = true;
                 whole = worst(whole, step);
             }
         }
         if *device_ready {
             let step = self.send(tun);
-            *device_ready = step != Step::Done;
+            *device_ready = step != TurnResult::Done;
             whole = worst(whole, step);
         }
         whole
     }
 
     /// From the device to peers.
-    fn send(&mut self, tun: &Tun) -> Step {
+    fn send(&mut self, tun: &Tun) -> TurnResult {
         let more = match self.batch.read(tun) {
             Ok(more) => more,
-            Err(e) if e.raw_os_error() == Some(libc::EBADFD) => return Step::Gone,
-            Err(_) => return Step::Failed,
+            Err(e) if e.raw_os_error() == Some(libc::EBADFD) => return TurnResult::Gone,
+            Err(_) => return TurnResult::Failed,
         };
         if !self.batch.is_empty() {
             let mut sending = self.gear.sending(&self.links, self.queue, self.stop);
             self.shared.engine.outbound(&mut self.batch, &mut sending);
             sending.account(&self.shared.counters);
         }
-        if more { Step::More } else { Step::Done }
+        if more { TurnResult::More } else { TurnResult::Done }
     }
 
     /// From peers to the device.
-    fn receive(&mut self, socket: BorrowedFd<'_>) -> Step {
+    fn receive(&mut self, socket: BorrowedFd<'_>) -> TurnResult {
         let more = match self.datagrams.receive(socket) {
             Ok(more) => more,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Done,
-            Err(e) if e.kind() == ErrorKind::Interrupted => return Step::More,
-            Err(_) => return Step::Failed,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return TurnResult::Done,
+            Err(e) if e.kind() == ErrorKind::Interrupted => return TurnResult::More,
+            Err(_) => return TurnResult::Failed,
         };
         let shared = self.shared;
         let sending = self.gear.sending(&self.links, self.queue, self.stop);
@@ -170,13 +172,13 @@ impl<'a> QueueWorker<'a> {
         }
         shared.counters.received(tally);
         sending.account(&shared.counters);
-        if more { Step::More } else { Step::Done }
+        if more { TurnResult::More } else { TurnResult::Done }
     }
 }
 
-fn worst(a: Step, b: Step) -> Step {
-    let order = [Step::Gone, Step::Failed, Step::More];
-    order.into_iter().find(|step| [a, b].contains(step)).unwrap_or(Step::Done)
+fn worst(a: TurnResult, b: TurnResult) -> TurnResult {
+    let order = [TurnResult::Gone, TurnResult::Failed, TurnResult::More];
+    order.into_iter().find(|step| [a, b].contains(step)).unwrap_or(TurnResult::Done)
 }
 
 /// Writes a batch to the device, by this thread's queue: the kernel puts what it answers

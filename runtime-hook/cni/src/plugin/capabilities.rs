@@ -12,7 +12,7 @@ use netd_api::v1::{Bandwidth, Dns, PortMapping, Protocol};
 use super::args::CniArgs;
 use crate::{
     error::shown,
-    json::{Node, Reader},
+    json::{JsonNode, Reader},
 };
 
 /// Where containerd puts a pod's annotations in `runtimeConfig`.
@@ -39,12 +39,12 @@ pub struct Wishes {
 
 impl Wishes {
     /// Reads the configuration; what is wrong is added to `reader`.
-    pub fn read(root: &Node<'_>, cni_args: &CniArgs, reader: &mut Reader) -> Self {
+    pub fn read(root: &JsonNode<'_>, cni_args: &CniArgs, reader: &mut Reader) -> Self {
         let runtime = reader.object(root.get("runtimeConfig"));
         let args = reader.object(root.get("args"));
         let args = reader.object(args.and_then(|a| a.get("cni")));
         let field =
-            |object: &Option<Node<'_>>, key| object.as_ref().and_then(|o| o.get(key)).is_some();
+            |object: &Option<JsonNode<'_>>, key| object.as_ref().and_then(|o| o.get(key)).is_some();
         let ips = if field(&runtime, "ips") { &runtime } else { &args };
         let mac = if field(&runtime, "mac") { &runtime } else { &args };
         let mac = mac.as_ref().and_then(|o| reader.string(o.get("mac")));
@@ -68,7 +68,7 @@ impl Wishes {
 }
 
 /// `ips`: addresses with or without a prefix length.
-fn addresses(object: &Node<'_>, reader: &mut Reader) -> Vec<String> {
+fn addresses(object: &JsonNode<'_>, reader: &mut Reader) -> Vec<String> {
     let mut found = Vec::new();
     for node in reader.list(object.get("ips")) {
         match node.as_str() {
@@ -93,7 +93,7 @@ pub fn is_address(text: &str) -> bool {
 }
 
 /// `args.cni.labels`: `[{"key": .., "value": ..}]`.
-fn labels(args: &Node<'_>, reader: &mut Reader) -> BTreeMap<String, String> {
+fn labels(args: &JsonNode<'_>, reader: &mut Reader) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for node in reader.list(args.get("labels")) {
         let Some(label) = reader.object(Some(node)) else { continue };
@@ -107,7 +107,7 @@ fn labels(args: &Node<'_>, reader: &mut Reader) -> BTreeMap<String, String> {
     labels
 }
 
-fn ports(runtime: &Node<'_>, reader: &mut Reader) -> Vec<PortMapping> {
+fn ports(runtime: &JsonNode<'_>, reader: &mut Reader) -> Vec<PortMapping> {
     let mut ports = Vec::new();
     for node in reader.list(runtime.get("portMappings")) {
         let Some(object) = reader.object(Some(node)) else { continue };
@@ -124,7 +124,7 @@ fn ports(runtime: &Node<'_>, reader: &mut Reader) -> Vec<PortMapping> {
     ports
 }
 
-fn port(object: &Node<'_>, key: &str, reader: &mut Reader) -> u32 {
+fn port(object: &JsonNode<'_>, key: &str, reader: &mut Reader) -> u32 {
     let node = reader.any_case(object, key);
     if node.is_none() {
         reader.add(object.path_of(key), "is required");
@@ -133,7 +133,7 @@ fn port(object: &Node<'_>, key: &str, reader: &mut Reader) -> u32 {
     number.and_then(|n| u32::try_from(n).ok()).unwrap_or_default()
 }
 
-fn protocol(object: &Node<'_>, reader: &mut Reader) -> Protocol {
+fn protocol(object: &JsonNode<'_>, reader: &mut Reader) -> Protocol {
     let Some(node) = reader.any_case(object, "protocol") else { return Protocol::Tcp };
     let Some(text) = reader.string(Some(node)) else { return Protocol::Tcp };
     parse_protocol(&text).unwrap_or_else(|| {
@@ -153,7 +153,7 @@ pub fn parse_protocol(text: &str) -> Option<Protocol> {
     }
 }
 
-fn bandwidth(runtime: &Node<'_>, reader: &mut Reader) -> Option<Bandwidth> {
+fn bandwidth(runtime: &JsonNode<'_>, reader: &mut Reader) -> Option<Bandwidth> {
     let object = reader.object(runtime.get("bandwidth"))?;
     let mut rate = |key| {
         let node = reader.any_case(&object, key);
@@ -170,7 +170,7 @@ fn bandwidth(runtime: &Node<'_>, reader: &mut Reader) -> Option<Bandwidth> {
 
 /// The configuration's own `dns` and the runtime's, which has other names for the
 /// same and counts for more.
-fn dns(root: &Node<'_>, runtime: Option<&Node<'_>>, reader: &mut Reader) -> Option<Dns> {
+fn dns(root: &JsonNode<'_>, runtime: Option<&JsonNode<'_>>, reader: &mut Reader) -> Option<Dns> {
     let mut dns = Dns::default();
     if let Some(own) = reader.object(root.get("dns")) {
         dns.nameservers = reader.strings(own.get("nameservers"));
@@ -202,7 +202,7 @@ mod tests {
     fn read(value: &Value, args: &str) -> Result<Wishes, HookError> {
         let args = super::super::args::parse(args).unwrap();
         let mut reader = Reader::new();
-        let wishes = Wishes::read(&Node::root(value), &args, &mut reader);
+        let wishes = Wishes::read(&JsonNode::root(value), &args, &mut reader);
         reader.finish().map(|()| wishes)
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{env, version::SpecVersion};
 use crate::{
     error::{HookError, shown},
-    json::{Node, Reader},
+    json::{JsonNode, Reader},
 };
 
 /// Seconds that netd has for a call unless `timeout` says otherwise. An ADD takes
@@ -15,7 +15,7 @@ use crate::{
 pub const DEFAULT_TIMEOUT: u64 = 30;
 
 /// Most seconds of `timeout`.
-pub const MOST_TIMEOUT: u64 = 600;
+pub const MAX_TIMEOUT: u64 = 600;
 
 /// The network of a configuration that names none.
 pub const DEFAULT_NETWORK: &str = "default";
@@ -38,7 +38,7 @@ pub struct Config {
 
 impl Config {
     /// Reads the configuration; what is wrong is added to `reader`.
-    pub fn read(root: &Node<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
+    pub fn read(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
         let name = read_name(root, reader);
         let network = reader.string(root.get("network")).filter(|n| !n.is_empty());
         let socket = reader.string(root.get("socket"));
@@ -46,7 +46,7 @@ impl Config {
         if let Err(problem) = check_socket(&socket) {
             reader.add("socket", problem);
         }
-        let seconds = reader.number(root.get("timeout"), 1..=MOST_TIMEOUT);
+        let seconds = reader.number(root.get("timeout"), 1..=MAX_TIMEOUT);
         Self {
             version,
             name,
@@ -58,7 +58,7 @@ impl Config {
 }
 
 /// `name` is required, and of the same letters as a container id.
-fn read_name(root: &Node<'_>, reader: &mut Reader) -> String {
+fn read_name(root: &JsonNode<'_>, reader: &mut Reader) -> String {
     if root.get("name").is_none() {
         reader.add("name", "is required");
         return String::new();
@@ -98,7 +98,7 @@ pub struct PrevResult {
 impl PrevResult {
     /// Reads `prevResult`; `None` if there is none. Runtimes convert it to the
     /// configuration's version (libcni does), so another version is a violation.
-    pub fn read(root: &Node<'_>, version: SpecVersion, reader: &mut Reader) -> Option<Self> {
+    pub fn read(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Option<Self> {
         let prev = reader.object(root.get("prevResult"))?;
         if let Some(own) = reader.string(prev.get("cniVersion"))
             && own != version.as_str()
@@ -123,7 +123,7 @@ impl PrevResult {
     }
 }
 
-fn objects(prev: &Node<'_>, key: &str, reader: &mut Reader) -> Vec<Value> {
+fn objects(prev: &JsonNode<'_>, key: &str, reader: &mut Reader) -> Vec<Value> {
     let nodes = reader.list(prev.get(key)).into_iter();
     nodes.filter_map(|n| reader.object(Some(n))).map(|n| n.value().clone()).collect()
 }
@@ -135,7 +135,7 @@ mod tests {
 
     fn read(value: &Value) -> Result<Config, HookError> {
         let mut reader = Reader::new();
-        let config = Config::read(&Node::root(value), SpecVersion::V100, &mut reader);
+        let config = Config::read(&JsonNode::root(value), SpecVersion::V100, &mut reader);
         reader.finish().map(|()| config)
     }
 

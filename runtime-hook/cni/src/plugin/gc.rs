@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use netd_api::v1::{Sandbox, SynchronizeRequest};
 
 use super::env;
-use crate::json::{Node, Reader};
+use crate::json::{JsonNode, Reader};
 
 /// The key of the list (CNI spec 1.1.0, section 2, "GC").
 const VALID: &str = "cni.dev/valid-attachments";
@@ -20,7 +20,7 @@ pub fn source(name: &str) -> String {
 /// remove every pod's network. netd keeps or removes a sandbox as a whole, so one
 /// valid interface keeps all of its sandbox's.
 pub fn request(
-    root: &Node<'_>,
+    root: &JsonNode<'_>,
     name: &str,
     network: &str,
     reader: &mut Reader,
@@ -55,7 +55,7 @@ mod tests {
 
     fn read(value: &Value) -> Result<Vec<String>, crate::error::HookError> {
         let mut reader = Reader::new();
-        let request = request(&Node::root(value), "pods", "default", &mut reader);
+        let request = request(&JsonNode::root(value), "pods", "default", &mut reader);
         reader.finish()?;
         assert!(request.authoritative && request.network == "default");
         assert_eq!(request.source, "cni/pods");

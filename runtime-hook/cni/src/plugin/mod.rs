@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     error::HookError,
-    json::{Node, Reader, parse, slurp},
+    json::{JsonNode, Reader, parse, slurp},
     rpc::{self, Netd},
     status::Code,
 };
@@ -122,16 +122,16 @@ fn netns(attachment: &env::Attachment) -> Result<OwnedFd, HookError> {
     opened.map_err(|problem| HookError::Environment { variable: "CNI_NETNS", problem })
 }
 
-fn object(value: &Value) -> Result<Node<'_>, HookError> {
+fn object(value: &Value) -> Result<JsonNode<'_>, HookError> {
     if value.is_object() {
-        return Ok(Node::root(value));
+        return Ok(JsonNode::root(value));
     }
     Err(HookError::Decode("the configuration on stdin is no JSON object".into()))
 }
 
 fn add(
     lookup: Lookup<'_>,
-    root: &Node<'_>,
+    root: &JsonNode<'_>,
     version: SpecVersion,
     issued_at: u64,
 ) -> Result<Value, HookError> {
@@ -168,7 +168,7 @@ fn add(
 /// Reads nothing but what it needs: what made an ADD fail must not make the DEL fail.
 fn del(
     lookup: Lookup<'_>,
-    root: &Node<'_>,
+    root: &JsonNode<'_>,
     version: SpecVersion,
     issued_at: u64,
 ) -> Result<(), HookError> {
@@ -189,7 +189,7 @@ fn del(
     }
 }
 
-fn check(lookup: Lookup<'_>, root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
+fn check(lookup: Lookup<'_>, root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
     version.needs("CHECK", SpecVersion::V040)?;
     let attachment = env::attachment(lookup, Command::Check)?;
     let mut reader = Reader::new();
@@ -211,7 +211,7 @@ fn check(lookup: Lookup<'_>, root: &Node<'_>, version: SpecVersion) -> Result<()
 }
 
 /// Every reason why netd could not be asked is "not available" to a runtime.
-fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
+fn status(root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
     version.needs("STATUS", SpecVersion::V110)?;
     let mut reader = Reader::new();
     let config = Config::read(root, version, &mut reader);
@@ -224,7 +224,7 @@ fn status(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
     })
 }
 
-fn collect(root: &Node<'_>, version: SpecVersion) -> Result<(), HookError> {
+fn collect(root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
     version.needs("GC", SpecVersion::V110)?;
     let mut reader = Reader::new();
     let config = Config::read(root, version, &mut reader);

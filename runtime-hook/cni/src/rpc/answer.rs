@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Waits for the answer to a call.
-pub(crate) struct Answer {
+pub(crate) struct ResponseReader {
     stream: u32,
     decoder: Decoder,
 }
@@ -25,7 +25,7 @@ pub(crate) enum Broken {
     TooLong,
 }
 
-impl Answer {
+impl ResponseReader {
     /// To the call `stream`.
     pub(crate) fn to(stream: u32) -> Self {
         Self { stream, decoder: Decoder::default() }
@@ -85,13 +85,13 @@ mod tests {
     fn an_answer_is_the_same_however_it_is_cut() {
         let bytes = sent(3, &success());
         for at in 0..bytes.len() {
-            let mut answer = Answer::to(3);
+            let mut answer = ResponseReader::to(3);
             assert_eq!(answer.read(&bytes[..at]), Ok(None), "{at}");
             let whole = answer.read(&bytes[at..]).unwrap().unwrap();
             assert_eq!(message(&whole, "Attach").unwrap(), b"message");
         }
         let more = [bytes, b"junk behind it".to_vec()].concat();
-        assert!(Answer::to(3).read(&more).unwrap().is_some());
+        assert!(ResponseReader::to(3).read(&more).unwrap().is_some());
     }
 
     #[test]
@@ -102,11 +102,11 @@ mod tests {
         let settings = vec![0, 0, 6, 4, 0, 0, 0, 0, 0, 0];
         let http = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
         for bytes in [other, request, http, vec![0xa5; 100], vec![0; 10], settings] {
-            assert_eq!(Answer::to(3).read(&bytes), Err(Broken::NotTtrpc), "{bytes:?}");
+            assert_eq!(ResponseReader::to(3).read(&bytes), Err(Broken::NotTtrpc), "{bytes:?}");
         }
         let length = (ttrpc::MAX_PAYLOAD as u32 + 1).to_be_bytes();
         let head = [&length[..], &[0, 0, 0, 3, ttrpc::RESPONSE, 0]].concat();
-        assert_eq!(Answer::to(3).read(&head), Err(Broken::TooLong));
+        assert_eq!(ResponseReader::to(3).read(&head), Err(Broken::TooLong));
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         fn any_bytes_in_any_pieces_never_panic(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
         ) {
-            let mut answer = Answer::to(1);
+            let mut answer = ResponseReader::to(1);
             for piece in pieces {
                 match answer.read(&piece) {
                     Ok(None) => {}

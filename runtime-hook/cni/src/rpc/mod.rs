@@ -25,7 +25,7 @@ use crate::{
     clock::Deadline,
     error::{HookError, system},
 };
-use answer::Answer;
+use answer::ResponseReader;
 pub use netns::open_netns;
 use unix_stream::{Fault, UnixStream};
 
@@ -185,7 +185,7 @@ impl Netd {
     }
 
     fn answer(&self, method: &Method, until: Deadline) -> Result<Vec<u8>, HookError> {
-        let mut answer = Answer::to(self.last);
+        let mut answer = ResponseReader::to(self.last);
         let mut bytes = Vec::new();
         loop {
             bytes.clear();

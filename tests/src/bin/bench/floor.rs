@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use netd_dataplane::netlink::{Family, Socket};
+use netd_dataplane::netlink::{Protocol, Socket};
 use netd_domain::{
     AttachSpec, Driver, EndpointKey, Network, Pool, Wiring, attach::Assigned,
     network::NetworkOptions,
@@ -38,7 +38,7 @@ impl Floor {
         let pool = Pool::new("10.98.0.0/16".parse()?, None, (None, None), Vec::new())?;
         let options = NetworkOptions { driver, ..NetworkOptions::default() };
         let network = Network::new("default".parse()?, vec![pool], options)?;
-        let mut socket = host.net.run(|| Ok(Socket::open(Family::Route)?))?;
+        let mut socket = host.net.run(|| Ok(Socket::open(Protocol::Route)?))?;
         let bridge = network.wiring(1500).bridge;
         if let Some(bridge) = &bridge {
             raw_netlink::bridge(&mut socket, bridge, 1500, BRIDGE_INDEX)?;

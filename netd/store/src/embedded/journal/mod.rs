@@ -5,7 +5,7 @@
 //! SIGKILL, and after a crash of the machine the file is void anyway.
 //!
 //! Begins with [`MAGIC`] and the file's size, so that one that was cut short is known;
-//! then come frames, each a [`Batch`]. The first names the boot.
+//! then come frames, each a [`CommitBatch`]. The first names the boot.
 
 mod frame;
 
@@ -40,7 +40,7 @@ const CHUNK: usize = 64;
 
 /// What changes at once.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Batch {
+struct CommitBatch {
     #[prost(int64, tag = "1")]
     revision: Revision,
     #[prost(message, repeated, tag = "2")]
@@ -162,7 +162,7 @@ impl RecordFile for Journal {
             return Err(damaged(&self.path, Class::Volatile, "an earlier write failed"));
         };
         let changes = effects.iter().map(Record::from).collect();
-        let batch = Batch { revision, changes, boot_id: String::new() };
+        let batch = CommitBatch { revision, changes, boot_id: String::new() };
         let Err(error) = open.append(&batch) else { return Ok(()) };
         // What can't be taken back is found when the file is opened again.
         if open.clear_rest().is_err() {
@@ -173,7 +173,7 @@ impl RecordFile for Journal {
 }
 
 impl Open {
-    fn append(&mut self, batch: &Batch) -> io::Result<()> {
+    fn append(&mut self, batch: &CommitBatch) -> io::Result<()> {
         let frame = frame(&batch.encode_to_vec()).ok_or(io::ErrorKind::InvalidInput)?;
         let end = self.end + frame.len() as u64;
         if end > self.size {
@@ -256,11 +256,11 @@ fn fill(
     file.write_all_at(&MAGIC, 0)?;
     let boot = boot_id.to_owned();
     let mut open = Open { file, boot_id: boot.clone(), end: START as u64, size: 0, enough: 0 };
-    open.append(&Batch { revision, changes: Vec::new(), boot_id: boot })?;
+    open.append(&CommitBatch { revision, changes: Vec::new(), boot_id: boot })?;
     let mut entries = entries.map(Effect::Put).peekable();
     while entries.peek().is_some() {
         let changes = entries.by_ref().take(CHUNK).map(|effect| Record::from(&effect)).collect();
-        open.append(&Batch { revision, changes, boot_id: String::new() })?;
+        open.append(&CommitBatch { revision, changes, boot_id: String::new() })?;
     }
     open.enough = enough(open.end);
     Ok(open)
@@ -292,7 +292,7 @@ fn read(bytes: &[u8]) -> Result<(Content, u64), String> {
     let mut entries = std::collections::BTreeMap::new();
     let mut offset = START;
     for payload in payloads {
-        let batch = Batch::decode(payload).map_err(|_| at(offset))?;
+        let batch = CommitBatch::decode(payload).map_err(|_| at(offset))?;
         offset += payload.len() + OVERHEAD;
         let content = content.get_or_insert_with(|| Content {
             boot_id: batch.boot_id.clone(),
@@ -319,7 +319,7 @@ fn read(bytes: &[u8]) -> Result<(Content, u64), String> {
 /// For fuzzing: as a whole file, and as a record, whose checksum no fuzzer finds out.
 pub fn fuzz(bytes: &[u8]) {
     let _ = read(bytes);
-    let first = Batch { revision: 1, changes: Vec::new(), boot_id: "boot".to_owned() };
+    let first = CommitBatch { revision: 1, changes: Vec::new(), boot_id: "boot".to_owned() };
     let frames = [first.encode_to_vec(), bytes.to_vec()];
     let frames: Vec<u8> = frames.iter().filter_map(|payload| frame(payload)).flatten().collect();
     let size = (START + frames.len()) as u64;

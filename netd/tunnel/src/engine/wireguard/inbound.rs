@@ -24,7 +24,7 @@ const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// The type of a message that says "prove your address"; it authenticates no sender.
 const COOKIE: u8 = 3;
 /// Packets that waited for a session and go out when it is there (boringtun keeps so many).
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 
 /// Decrypted packets of a batch.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Plain {
 }
 
 /// One batch in work.
-struct Batch<'a, 'b> {
+struct InboundBatch<'a, 'b> {
     own: &'a Wireguard,
     peers: &'a PeerSet,
     local: Arc<Table<()>>,
@@ -71,16 +71,16 @@ impl Wireguard {
         let peers = self.peers.load();
         let local = self.local.load();
         let mut batch =
-            Batch { own: self, peers: &peers, local, plain, receiving, answers: vec![] };
+            InboundBatch { own: self, peers: &peers, local, plain, receiving, answers: vec![] };
         for message in datagrams.messages() {
             batch.message(datagrams.buffer(), message);
         }
-        let Batch { receiving, answers, .. } = batch;
+        let InboundBatch { receiving, answers, .. } = batch;
         receiving.sending.flush(&[&answers, &[]]);
     }
 }
 
-impl Batch<'_, '_> {
+impl InboundBatch<'_, '_> {
     fn message(&mut self, buffer: &[u8], message: &Received) {
         for (start, len) in udp::packets(message) {
             let datagram = buffer.get(start..start + len).unwrap_or_default();
@@ -162,7 +162,7 @@ impl Batch<'_, '_> {
 
     /// Packets that waited for the session.
     fn waiting(&mut self, tunn: &mut Tunn, to: SocketAddr) {
-        for _ in 0..MOST_WAITING {
+        for _ in 0..MAX_WAITING {
             let (_, room) = self.plain.room(usize::from(u16::MAX) + OVERHEAD);
             let TunnResult::WriteToNetwork(message) = tunn.decapsulate(None, &[], room) else {
                 return;

@@ -22,7 +22,7 @@ use boringtun::{
 use ipnet::IpNet;
 
 use super::{
-    batch::{Batch, Packet},
+    batch::{Packet, PacketBatch},
     io::Sending,
     local::Local,
 };
@@ -105,7 +105,7 @@ impl Wireguard {
 
     /// Packets are taken in groups of one peer, so that each group is encrypted and sent
     /// in one go and in order: receivers forget numbers that come 1,000 packets late.
-    pub(super) fn outbound(&self, batch: &mut Batch, sending: &mut Sending<'_>) {
+    pub(super) fn outbound(&self, batch: &mut PacketBatch, sending: &mut Sending<'_>) {
         let peers = self.peers.load();
         let mut groups: Vec<(&Arc<Peer>, Vec<Packet>)> = vec![];
         for index in 0..batch.len() {
@@ -125,7 +125,7 @@ impl Wireguard {
             let _in_order = peer.order.lock();
             for packet in packets {
                 sealed.packet(peer, batch.bytes(), packet, sending);
-                if sealed.bytes.len() > MOST_SEALED {
+                if sealed.bytes.len() > MAX_SEALED {
                     sealed.flush(sending);
                 }
             }
@@ -162,7 +162,7 @@ fn free_index(next: &mut u32, taken: impl Fn(u32) -> bool) -> u32 {
 }
 
 /// Bytes after which what is encrypted is sent.
-const MOST_SEALED: usize = 256 << 10;
+const MAX_SEALED: usize = 256 << 10;
 
 /// Encrypted messages of a group.
 #[derive(Default)]
