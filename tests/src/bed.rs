@@ -74,7 +74,7 @@ impl Bed {
 
     /// Plugs in a host on a second link, 198.51.100.0/24 and 2001:db8:1::/64, to which
     /// the underlay routes.
-    pub fn far_host(&self, name: &str) -> Result<Host> {
+    pub(crate) fn far_host(&self, name: &str) -> Result<Host> {
         static MAKING: Mutex<()> = Mutex::new(());
         let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         self.underlay.sh("ip link show dev far >/dev/null 2>&1 && exit 0
@@ -92,7 +92,7 @@ impl Bed {
     }
 
     /// Prints the end of every log that the test's processes wrote.
-    pub fn show_logs(&self) {
+    pub(crate) fn show_logs(&self) {
         for log in logs(&self.directory) {
             let text = fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);

@@ -66,7 +66,7 @@ impl Containerd {
     }
 
     /// Where a host's containerd listens for NRI plugins.
-    pub fn nri_socket_of(host: &Host) -> PathBuf {
+    pub(crate) fn nri_socket_of(host: &Host) -> PathBuf {
         host.directory().join("containerd/nri.sock")
     }
 

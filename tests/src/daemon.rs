@@ -32,9 +32,9 @@ pub struct DaemonConfig {
 }
 
 /// The pools that most tests use.
-pub const V4_POOL: &str = "10.88.0.0/16";
+pub(crate) const V4_POOL: &str = "10.88.0.0/16";
 /// See [`V4_POOL`].
-pub const V6_POOL: &str = "fd00:88::/64";
+pub(crate) const V6_POOL: &str = "fd00:88::/64";
 
 impl DaemonConfig {
     /// One dual-stack network `default`, with `driver` "bridge" or "routed".
@@ -206,7 +206,7 @@ impl Daemon {
     }
 
     /// SandboxService.
-    pub fn sandbox_service(&self) -> Result<SandboxServiceClient<Channel>> {
+    pub(crate) fn sandbox_service(&self) -> Result<SandboxServiceClient<Channel>> {
         Ok(SandboxServiceClient::new(channel(&self.socket())?))
     }
 

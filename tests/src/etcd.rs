@@ -231,7 +231,7 @@ impl EtcdCluster {
     }
 
     /// As [`Self::ctl`], with one member's endpoint.
-    pub fn ctl_of(&self, member: usize, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn ctl_of(&self, member: usize, arguments: &[&str]) -> Result<String> {
         self.etcdctl(&self.endpoint(member), member, arguments)
     }
 

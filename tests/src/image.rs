@@ -20,7 +20,7 @@ use crate::paths;
 /// What the sandbox container runs.
 pub const PAUSE: &str = "localhost/pause:1";
 /// What the other containers run.
-pub const TEST: &str = "localhost/test:1";
+pub(crate) const TEST: &str = "localhost/test:1";
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -48,7 +48,7 @@ const APPLETS: [&str; 17] = [
 ];
 
 /// An OCI layout as a tar, for `ctr images import`; made once.
-pub fn tar() -> Result<PathBuf> {
+pub(crate) fn tar() -> Result<PathBuf> {
     let path = paths::root().join(".testbed/images.tar");
     let busybox = paths::fetched("busybox")?.join("bin/busybox");
     if path.exists() {

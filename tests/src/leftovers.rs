@@ -22,7 +22,7 @@ use crate::wait;
 pub const PREFIX: &str = "netd-bed-";
 
 /// Removes the beds of test processes that are gone.
-pub fn sweep_dead() {
+pub(crate) fn sweep_dead() {
     let Ok(entries) = fs::read_dir(env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -45,7 +45,7 @@ impl Local {
     }
 
     /// The first subnet of a family: the overlay's devices have their address from it.
-    pub fn first_subnet(&self, family: Family) -> Option<IpNet> {
+    pub(crate) fn first_subnet(&self, family: Family) -> Option<IpNet> {
         self.subnets.iter().find_map(|s| s.of(family))
     }
 

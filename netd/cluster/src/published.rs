@@ -35,7 +35,7 @@ pub struct Published {
 }
 
 /// Bytes of labels that are published: etcd's values and transactions are bounded.
-pub const MAX_LABELS: usize = 8 << 10;
+pub(crate) const MAX_LABELS: usize = 8 << 10;
 
 impl Published {
     /// What of `endpoint` is published.

@@ -25,6 +25,6 @@ pub(super) fn duration(
 }
 
 /// `d` in the form that the configuration uses.
-pub fn duration_text(d: Duration) -> String {
+pub(crate) fn duration_text(d: Duration) -> String {
     humantime::format_duration(d).to_string()
 }

@@ -10,7 +10,7 @@ use super::{Config, Override, Sources};
 use netd_domain::Invalid;
 
 /// The file that is read when no other is named; it may be absent.
-pub const DEFAULT_FILE: &str = "/etc/netd/netd.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/netd/netd.toml";
 
 const MAX_BYTES: u64 = 1 << 20;
 

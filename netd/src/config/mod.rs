@@ -16,15 +16,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use netd_domain::{IfName, Network};
 
-pub use duration::duration_text;
-pub use load::{DEFAULT_FILE, load};
+pub use load::load;
 pub use overlay::{Etcd, Overlay};
 pub use sources::{Override, Sources};
 pub use values::{LogFormat, SocketGroup};
 
 /// Minimum of `gc.grace`: kubelet gives a sandbox four minutes to start, and until then a
 /// runtime may not list it.
-pub const MIN_GRACE: Duration = Duration::from_secs(240);
+pub(crate) const MIN_GRACE: Duration = Duration::from_secs(240);
 
 /// A whole configuration without errors.
 #[derive(Debug, Clone, PartialEq, Eq)]

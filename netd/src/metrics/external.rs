@@ -44,18 +44,18 @@ pub struct ExternalCounters {
 
 impl ExternalCounters {
     /// Shows the counters of etcd's client. Only the first call has an effect.
-    pub fn watch_etcd(&self, meters: Arc<RequestMetrics>) {
+    pub(crate) fn watch_etcd(&self, meters: Arc<RequestMetrics>) {
         // There is one client of etcd per process.
         let _ = self.etcd.set(meters);
     }
 
     /// Sets what the kernel counted on the overlay's devices, which `backend` made.
-    pub fn set_devices(&self, backend: &str, traffic: Vec<DeviceTraffic>) {
+    pub(crate) fn set_devices(&self, backend: &str, traffic: Vec<DeviceTraffic>) {
         *self.devices.lock() = (backend.to_owned(), traffic);
     }
 
     /// Sets what netd-tunnel counted.
-    pub fn set_tunnels(&self, losses: Vec<TunnelLosses>) {
+    pub(crate) fn set_tunnels(&self, losses: Vec<TunnelLosses>) {
         *self.tunnels.lock() = losses;
     }
 }

@@ -34,7 +34,7 @@ pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 type Reply = Response<Full<Bytes>>;
 
 /// Answers on `listener` until `shutdown` completes.
-pub async fn serve_metrics(
+pub(crate) async fn serve_metrics(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     ready: Readiness,

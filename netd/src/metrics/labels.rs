@@ -111,7 +111,7 @@ impl EncodeLabelValue for Code {
 }
 
 /// The name of a gRPC code in its specification.
-pub fn code_name(code: tonic::Code) -> &'static str {
+pub(crate) fn code_name(code: tonic::Code) -> &'static str {
     use tonic::Code::*;
     match code {
         Ok => "OK",

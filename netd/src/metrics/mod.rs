@@ -19,9 +19,11 @@ use prometheus_client::{
 };
 
 pub use external::{DeviceTraffic, ExternalCounters, TunnelLosses};
-pub use http::{Readiness, serve_metrics};
+pub use http::Readiness;
+pub(crate) use http::serve_metrics;
+pub(crate) use labels::code_name;
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
-pub use labels::{Step, Verb, code_name};
+pub use labels::{Step, Verb};
 use netd_domain::NetworkName;
 
 /// 50 us to about 1.6 s, each bound twice the one before: an attach takes hundreds of
@@ -131,13 +133,13 @@ impl Metrics {
     }
 
     /// Sets how many endpoints are in `state`: "attaching", "attached", "detaching".
-    pub fn set_endpoints(&self, state: &'static str, count: usize) {
+    pub(crate) fn set_endpoints(&self, state: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.endpoints.get_or_create(&StateLabel { state }).set(count);
     }
 
     /// Sets how many addresses a pool has and how many of them are used.
-    pub fn set_pool(&self, network: &NetworkName, subnet: IpNet, size: u64, used: u64) {
+    pub(crate) fn set_pool(&self, network: &NetworkName, subnet: IpNet, size: u64, used: u64) {
         let labels = PoolLabels::new(network, subnet);
         // Floats, because a /64 has more addresses than an i64 can count. They are rounded.
         self.pool_size.get_or_create(&labels).set(size as f64);
@@ -145,14 +147,14 @@ impl Metrics {
     }
 
     /// Removes the series of a pool whose network was deleted.
-    pub fn remove_pool(&self, network: &NetworkName, subnet: IpNet) {
+    pub(crate) fn remove_pool(&self, network: &NetworkName, subnet: IpNet) {
         let labels = PoolLabels::new(network, subnet);
         self.pool_size.remove(&labels);
         self.pool_used.remove(&labels);
     }
 
     /// Counts `count` repaired kernel objects of `kind`: see `netd_dataplane::RepairKind`.
-    pub fn drift_repaired(&self, kind: &'static str, count: u64) {
+    pub(crate) fn drift_repaired(&self, kind: &'static str, count: u64) {
         self.drift.get_or_create(&KindLabel { kind }).inc_by(count);
     }
 
@@ -172,27 +174,27 @@ impl Metrics {
     }
 
     /// Sets how many links wait for the kernel to remove them.
-    pub fn set_reaper_queue(&self, length: usize) {
+    pub(crate) fn set_reaper_queue(&self, length: usize) {
         self.reaper_queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
     /// Records that a commit of the store took `time`.
-    pub fn store_commit(&self, time: Duration) {
+    pub(crate) fn store_commit(&self, time: Duration) {
         self.store_commit.observe(time.as_secs_f64());
     }
 
     /// Records that a change of peers was in the kernel after `time`.
-    pub fn overlay_converged(&self, time: Duration) {
+    pub(crate) fn overlay_converged(&self, time: Duration) {
         self.overlay_convergence.observe(time.as_secs_f64());
     }
 
     /// Records that comparing the whole overlay with the kernel, repairs included, took `time`.
-    pub fn overlay_synced(&self, time: Duration) {
+    pub(crate) fn overlay_synced(&self, time: Duration) {
         self.overlay_sync.observe(time.as_secs_f64());
     }
 
     /// Sets how many peers the overlay has, and how many of them are not in the kernel.
-    pub fn set_overlay_peers(&self, desired: usize, failed: usize) {
+    pub(crate) fn set_overlay_peers(&self, desired: usize, failed: usize) {
         let states = [
             ("desired", desired),
             ("programmed", desired.saturating_sub(failed)),
@@ -204,13 +206,8 @@ impl Metrics {
         }
     }
 
-    /// How many peers are not in the kernel.
-    pub fn overlay_peers_failed(&self) -> i64 {
-        self.overlay_peers.get(&StateLabel { state: "failed" }).map_or(0, |gauge| gauge.get())
-    }
-
     /// Sets for how many seconds etcd has been out of reach; 0: it is in reach.
-    pub fn set_etcd_behind(&self, seconds: u64) {
+    pub(crate) fn set_etcd_behind(&self, seconds: u64) {
         self.etcd_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
@@ -220,7 +217,7 @@ impl Metrics {
     }
 
     /// All metrics in OpenMetrics text format 1.0.
-    pub fn exposition(&self) -> String {
+    pub(crate) fn exposition(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
         match encode(&mut text, &self.registry) {

@@ -24,7 +24,7 @@ use netd_store::Store;
 impl Node {
     /// Makes the node a member of its cluster; to be called once. Returns when the leases
     /// that were known before the restart are in force, or after a second.
-    pub async fn join_cluster(
+    pub(crate) async fn join_cluster(
         self: &Arc<Self>,
         overlay: Arc<Overlay>,
         updates: mpsc::Receiver<Update>,

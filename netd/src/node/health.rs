@@ -46,7 +46,7 @@ impl Health {
 
     /// Notes a problem that keeps no other part from working: it is shown, but the node
     /// stays ready.
-    pub fn advise(&self, name: &str, problem: impl std::fmt::Display) {
+    pub(crate) fn advise(&self, name: &str, problem: impl std::fmt::Display) {
         self.set(name, Some(problem.to_string()), false);
     }
 

@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// The network that has the address in one of its pools.
-    pub fn network_of(&self, ip: std::net::IpAddr) -> Option<NetworkName> {
+    pub(crate) fn network_of(&self, ip: std::net::IpAddr) -> Option<NetworkName> {
         self.state.network_of(&ip.into())
     }
 

@@ -11,7 +11,7 @@ pub const ADDRESSES: &str = "/netd/v1/node/addresses/";
 /// What is left of detached endpoints: as endpoints.
 pub const TOMBSTONES: &str = "/netd/v1/node/tombstones/";
 /// Everything under here is void after a reboot and is written without fsync.
-pub const VOLATILE: &str = "/netd/v1/node/";
+pub(crate) const VOLATILE: &str = "/netd/v1/node/";
 
 /// Written and removed to see whether durable keys can be written again.
 pub const PROBE_DURABLE: &str = "/netd/v1/probe";
@@ -45,9 +45,9 @@ pub fn tombstone(key: &EndpointKey) -> String {
 }
 
 /// Where flannel keeps its configuration and leases, unless told otherwise.
-pub const FLANNEL_PREFIX: &str = "/coreos.com/network";
+pub(crate) const FLANNEL_PREFIX: &str = "/coreos.com/network";
 /// What netd keeps about the cluster, unless told otherwise.
-pub const NETD_PREFIX: &str = "/netd/v1";
+pub(crate) const NETD_PREFIX: &str = "/netd/v1";
 
 /// Keys that all nodes share. Which prefixes they have is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Longest key, bytes.
-pub const MAX_KEY_BYTES: usize = 4096;
+pub(crate) const MAX_KEY_BYTES: usize = 4096;
 /// Longest value, bytes.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 

@@ -59,12 +59,12 @@ impl FdStore {
     }
 
     /// The device is to go.
-    pub fn forget_tun(&self, device: &str, queues: usize) {
+    pub(crate) fn forget_tun(&self, device: &str, queues: usize) {
         (0..queues).for_each(|queue| self.forget(&tun_name(device, queue)));
     }
 
     /// The address is no longer listened on.
-    pub fn forget_socket(&self, listen: SocketAddr, queues: usize) {
+    pub(crate) fn forget_socket(&self, listen: SocketAddr, queues: usize) {
         (0..queues).for_each(|queue| self.forget(&socket_name(listen, queue)));
     }
 

@@ -172,7 +172,7 @@ impl TunnelSpec {
 }
 
 /// Checks a device's name: what the kernel takes, in printable ASCII.
-pub fn check_device(field: &str, name: &str, invalid: &mut Invalid) {
+pub(crate) fn check_device(field: &str, name: &str, invalid: &mut Invalid) {
     let fine = |b: u8| b.is_ascii_graphic() && !b"/:%\"\\*".contains(&b);
     let reserved = [".", "..", "lo", "all", "default"].contains(&name);
     if name.is_empty() || name.len() > 15 || reserved || !name.bytes().all(fine) {
@@ -315,7 +315,7 @@ fn peer(
 }
 
 /// The message that a peer came from.
-pub fn peer_message(name: &PeerName, peer: &PeerSpec) -> pb::Peer {
+pub(crate) fn peer_message(name: &PeerName, peer: &PeerSpec) -> pb::Peer {
     pb::Peer {
         subnets: peer.subnets.iter().map(IpNet::to_string).collect(),
         endpoint: peer.endpoint.to_string(),

@@ -83,17 +83,17 @@ pub enum HookError {
 }
 
 /// An existing endpoint or interface stands in the way.
-pub const CODE_CONFLICT: u32 = 100;
+pub(crate) const CODE_CONFLICT: u32 = 100;
 /// The state of the endpoint or network forbids it; for CHECK: it has drifted.
-pub const CODE_PRECONDITION: u32 = 101;
+pub(crate) const CODE_PRECONDITION: u32 = 101;
 /// netd does not let this process call it.
-pub const CODE_DENIED: u32 = 102;
+pub(crate) const CODE_DENIED: u32 = 102;
 /// netd failed, or its answer makes no sense.
-pub const CODE_INTERNAL: u32 = 103;
+pub(crate) const CODE_INTERNAL: u32 = 103;
 /// This netd does not know the call: hook and daemon are of different versions.
-pub const CODE_UNIMPLEMENTED: u32 = 104;
+pub(crate) const CODE_UNIMPLEMENTED: u32 = 104;
 /// CHECK: netd and `prevResult` differ.
-pub const CODE_MISMATCH: u32 = 105;
+pub(crate) const CODE_MISMATCH: u32 = 105;
 
 /// The CNI code for each gRPC status code (CNI spec 1.1.0, "Error"; 100 and up are
 /// the plugin's own). `INVALID_ARGUMENT` is 4 instead when the offending field came
@@ -102,7 +102,7 @@ pub const CODE_MISMATCH: u32 = 105;
 ///
 /// A full pool (`RESOURCE_EXHAUSTED`) is 11, "try again later": addresses come back
 /// when pods end, and the runtime should go on trying.
-pub const CNI_CODES: &[(Code, u32)] = &[
+pub(crate) const CNI_CODES: &[(Code, u32)] = &[
     (Code::InvalidArgument, 7),
     (Code::OutOfRange, 7),
     (Code::NotFound, 3),
@@ -136,7 +136,7 @@ impl HookError {
     }
 
     /// The code of a CNI error result.
-    pub fn cni_code(&self) -> u32 {
+    pub(crate) fn cni_code(&self) -> u32 {
         match self {
             Self::Version(_) => 1,
             Self::Environment { .. } => 4,

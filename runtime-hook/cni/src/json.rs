@@ -142,7 +142,11 @@ impl Reader {
 
     /// A field of an object under either spelling (`hostPort`, `HostPort`): runtimes
     /// in Go write both. Given under both is a violation.
-    pub fn any_case<'a>(&mut self, object: &JsonNode<'a>, key: &str) -> Option<JsonNode<'a>> {
+    pub(crate) fn any_case<'a>(
+        &mut self,
+        object: &JsonNode<'a>,
+        key: &str,
+    ) -> Option<JsonNode<'a>> {
         let fields = object.value.as_object()?;
         let mut same = fields.iter().filter(|(k, v)| k.eq_ignore_ascii_case(key) && !v.is_null());
         let (name, value) = same.next()?;

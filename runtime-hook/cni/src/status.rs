@@ -110,7 +110,7 @@ impl Refusal {
 
     /// Reads a status. Details that can't be decoded are left out: the code and the message
     /// are what counts.
-    pub fn of_status(operation: &'static str, status: Status) -> Self {
+    pub(crate) fn of_status(operation: &'static str, status: Status) -> Self {
         let (code, message) = (Code::from_number(status.code), status.message);
         let mut refusal = Self { operation, code, message, ..Self::default() };
         for any in status.details {

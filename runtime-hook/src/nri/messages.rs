@@ -10,7 +10,7 @@ pub use netd_api::ttrpc::{Request, Response, Status};
 /// The service of the plugin.
 pub const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
 /// The service of the runtime.
-pub const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
+pub(crate) const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RegisterPluginRequest {
@@ -120,12 +120,12 @@ impl PodSandbox {
 /// Values of NRI's `Event`.
 pub mod event {
     /// The pod's sandbox runs; no container of the pod exists yet.
-    pub const RUN_POD_SANDBOX: i32 = 1;
+    pub(crate) const RUN_POD_SANDBOX: i32 = 1;
     /// The sandbox stops; with containerd its network namespace still exists.
-    pub const STOP_POD_SANDBOX: i32 = 2;
+    pub(crate) const STOP_POD_SANDBOX: i32 = 2;
     /// The sandbox is removed.
-    pub const REMOVE_POD_SANDBOX: i32 = 3;
+    pub(crate) const REMOVE_POD_SANDBOX: i32 = 3;
     /// These three as `ConfigureResponse.events`. 0 would subscribe to all events, and for an
     /// unknown bit the runtime disconnects the plugin.
-    pub const SUBSCRIBED: i32 = 0x7;
+    pub(crate) const SUBSCRIBED: i32 = 0x7;
 }

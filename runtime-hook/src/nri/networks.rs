@@ -10,7 +10,7 @@ use crate::excerpt::excerpt;
 /// [`AdditionalNetwork`].
 pub const ANNOTATION: &str = "netd.io/networks";
 /// The interface of the pod's primary network, which CNI ADD creates.
-pub const PRIMARY_INTERFACE: &str = "eth0";
+pub(crate) const PRIMARY_INTERFACE: &str = "eth0";
 /// The limit of additional networks: the runtime's timeout must suffice to attach them all.
 pub const MAX_NETWORKS: usize = 16;
 

@@ -125,7 +125,7 @@ pub fn host_gw_value(public: Ipv4Addr) -> String {
 }
 
 /// `10.5.52.0-24`.
-pub fn key_name(subnet: Ipv4Net) -> String {
+pub(crate) fn key_name(subnet: Ipv4Net) -> String {
     subnet.to_string().replace('/', "-")
 }
 

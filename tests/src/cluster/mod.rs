@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use self::{
     node::Node,
-    plan::{Families, NETWORK_V4, NETWORK_V6, PREFIX, Plan, network_config},
+    plan::{Families, PREFIX, Plan, network_config},
 };
 use crate::{
     bed::Bed,

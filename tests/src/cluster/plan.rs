@@ -36,9 +36,9 @@ impl Families {
 }
 
 /// The cluster's IPv4 network.
-pub const NETWORK_V4: &str = "10.5.0.0/16";
+pub(crate) const NETWORK_V4: &str = "10.5.0.0/16";
 /// The cluster's IPv6 network.
-pub const NETWORK_V6: &str = "fd00:5::/48";
+pub(crate) const NETWORK_V6: &str = "fd00:5::/48";
 /// Where flannel's keys are.
 pub const PREFIX: &str = "/coreos.com/network";
 

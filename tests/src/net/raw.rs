@@ -13,7 +13,7 @@ use crate::namespace::Namespace;
 /// A hardware address.
 pub type Mac = [u8; 6];
 /// To everybody.
-pub const BROADCAST: Mac = [0xff; 6];
+pub(crate) const BROADCAST: Mac = [0xff; 6];
 
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;

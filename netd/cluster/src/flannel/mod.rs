@@ -9,7 +9,7 @@ pub mod subnet_env;
 pub mod value;
 
 /// Longest configuration or lease value that is read, bytes. flannel's own are below 1 KiB.
-pub const LONGEST: usize = 64 * 1024;
+pub(crate) const LONGEST: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -122,7 +122,7 @@ fn address<T: FromStr>(
 
 /// `BackendData` of vxlan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VxlanData {
+pub(crate) struct VxlanData {
     /// Of the VNI the low 16 bits: flannel writes only those. Old releases write none.
     pub vni: Option<u16>,
     /// The node's VTEP.
@@ -166,7 +166,7 @@ fn data(attrs: &LeaseAttrs, family: Family) -> Result<(Fields, &'static Names), 
 
 impl VxlanData {
     /// To be announced.
-    pub fn json(vni: u32, mac: Mac) -> Value {
+    pub(crate) fn json(vni: u32, mac: Mac) -> Value {
         json!({ "VNI": vni & 0xffff, "VtepMAC": mac.to_string() })
     }
 
@@ -174,7 +174,7 @@ impl VxlanData {
     ///
     /// # Errors
     /// The field that is missing or wrong.
-    pub fn read(attrs: &LeaseAttrs, family: Family) -> Result<Self, PeerProblem> {
+    pub(crate) fn read(attrs: &LeaseAttrs, family: Family) -> Result<Self, PeerProblem> {
         let (mut f, names) = data(attrs, family)?;
         let vni = f.take("VNI").map(|v| number(&v, 0..=u16::MAX));
         let vni = vni.transpose().map_err(|e| problem(names.vni, e))?;
@@ -189,7 +189,7 @@ impl VxlanData {
 
 /// `BackendData` of wireguard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WireguardData {
+pub(crate) struct WireguardData {
     /// X25519.
     pub public_key: [u8; 32],
     /// UDP; old releases write none.
@@ -198,7 +198,7 @@ pub struct WireguardData {
 
 impl WireguardData {
     /// To be announced.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let key = BASE64_STANDARD.encode(self.public_key);
         match self.port {
             Some(port) => json!({ "PublicKey": key, "Port": port }),
@@ -210,7 +210,7 @@ impl WireguardData {
     ///
     /// # Errors
     /// The field that is missing or wrong.
-    pub fn read(attrs: &LeaseAttrs, family: Family) -> Result<Self, PeerProblem> {
+    pub(crate) fn read(attrs: &LeaseAttrs, family: Family) -> Result<Self, PeerProblem> {
         let (mut f, names) = data(attrs, family)?;
         let port = f.take("Port").map(|v| number(&v, 0..=u16::MAX));
         let port = port.transpose().map_err(|e| problem(names.port, e))?.filter(|p| *p != 0);

@@ -54,7 +54,7 @@ use netd_store::LeaseStore;
 
 pub use self::{
     command::NoMore,
-    options::{DEFAULT_HOLD, DEFAULT_TTL, MembershipOptions},
+    options::{DEFAULT_HOLD, MembershipOptions},
     records::{NodeRecord, OwnerRecord},
     status::{Listing, Status},
     update::{OwnSubnets, PeerUpdate, Update},
@@ -152,11 +152,6 @@ impl Membership {
     /// How it is doing.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
-    }
-
-    /// [`Self::status`], and when it changes.
-    pub fn watch_status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
     }
 
     /// Who is in the cluster; empty after [`Self::stop`].

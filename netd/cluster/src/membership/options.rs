@@ -5,8 +5,6 @@ use std::{path::PathBuf, time::Duration};
 use crate::Subnets;
 use netd_store::keys::ClusterKeys;
 
-/// How long a node's leases last without renewal, as flannel's do.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long leases that vanish by the dozen stay in force.
 pub const DEFAULT_HOLD: Duration = Duration::from_secs(30);
 

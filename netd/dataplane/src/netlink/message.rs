@@ -82,7 +82,7 @@ impl Batch {
 
     /// Asks for no acknowledgement of all requests but the last; the kernel still reports
     /// those that it refuses. An acknowledgement costs as much as a small request.
-    pub fn quieten(&mut self) {
+    pub(crate) fn quieten(&mut self) {
         let last = self.offsets.len().saturating_sub(1);
         for (offset, acked) in self.offsets.iter().zip(&mut self.acked).take(last) {
             let quiet = flags(&self.bytes[*offset..]) & !(libc::NLM_F_ACK as u16);

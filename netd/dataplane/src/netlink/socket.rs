@@ -67,7 +67,7 @@ impl Socket {
     ///
     /// # Errors
     /// As for `open`.
-    pub fn open_unbound(protocol: Protocol) -> io::Result<Self> {
+    pub(crate) fn open_unbound(protocol: Protocol) -> io::Result<Self> {
         let number = match protocol {
             Protocol::Route => libc::NETLINK_ROUTE,
             Protocol::Netfilter => libc::NETLINK_NETFILTER,
@@ -103,7 +103,7 @@ impl Socket {
     ///
     /// # Errors
     /// The system's.
-    pub fn set_buffers(&self, bytes: i32) -> io::Result<()> {
+    pub(crate) fn set_buffers(&self, bytes: i32) -> io::Result<()> {
         for (force, plain) in
             [(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF), (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)]
         {
@@ -204,7 +204,10 @@ impl Socket {
     ///
     /// # Errors
     /// As for `dump`.
-    pub fn dump_moving(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<Received>> {
+    pub(crate) fn dump_moving(
+        &mut self,
+        message: &RouteNetlinkMessage,
+    ) -> io::Result<Vec<Received>> {
         const MAX_TRIES: usize = 3;
         let mut found = Vec::new();
         for _ in 0..MAX_TRIES {
@@ -223,7 +226,7 @@ impl Socket {
     ///
     /// # Errors
     /// As for `dump`.
-    pub fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
+    pub(crate) fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
         self.dump_whole(|batch| batch.raw(kind, libc::NLM_F_DUMP as u16, body))
     }
 
@@ -265,7 +268,7 @@ impl Socket {
     ///
     /// # Errors
     /// As for `events`.
-    pub fn events_now(&mut self) -> io::Result<Vec<Received>> {
+    pub(crate) fn events_now(&mut self) -> io::Result<Vec<Received>> {
         self.receive(libc::MSG_DONTWAIT)
     }
 

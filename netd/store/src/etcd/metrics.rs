@@ -67,7 +67,7 @@ impl Rpc {
 }
 
 /// Upper bounds of [`RpcStats::buckets`], seconds; what is slower is in none.
-pub const BOUNDS: [f64; 12] =
+pub(crate) const BOUNDS: [f64; 12] =
     [0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.512, 1.024, 3.072];
 
 /// What was counted of one kind since the store was opened.

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use self::{
-    metrics::{BOUNDS, RequestMetrics, Rpc, RpcStats},
+    metrics::{RequestMetrics, Rpc, RpcStats},
     options::{EtcdOptions, EtcdTls},
 };
 

@@ -41,7 +41,7 @@ impl Sending<'_> {
     }
 
     /// Brings the counts home.
-    pub fn account(&mut self, counters: &Counters) {
+    pub(crate) fn account(&mut self, counters: &Counters) {
         counters.sent(std::mem::take(&mut self.tally));
     }
 }

@@ -37,7 +37,7 @@ impl Engine {
     }
 
     /// Sets this node's subnets.
-    pub fn set_local(&self, local: &[IpNet]) {
+    pub(crate) fn set_local(&self, local: &[IpNet]) {
         match self {
             Self::Udp(engine) => engine.local.set(local),
             Self::Wireguard(engine) => engine.local.set(local),
@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// Sets all peers. What is known of one that stays is kept.
-    pub fn set_peers(&self, peers: &Peers) {
+    pub(crate) fn set_peers(&self, peers: &Peers) {
         match self {
             Self::Udp(engine) => engine.set_peers(peers),
             Self::Wireguard(engine) => engine.set_peers(peers),

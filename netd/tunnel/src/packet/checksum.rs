@@ -44,7 +44,7 @@ pub fn finish(sum: u64) -> u16 {
 
 /// Sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1): `addresses` are source and
 /// destination as they stand in the packet, `length` is the upper layer's.
-pub fn pseudo(addresses: &[u8], protocol: u8, length: u16) -> u64 {
+pub(crate) fn pseudo(addresses: &[u8], protocol: u8, length: u16) -> u64 {
     sum(addresses)
         + u64::from(u16::from_ne_bytes([0, protocol]))
         + u64::from(u16::from_ne_bytes(length.to_be_bytes()))

@@ -19,7 +19,7 @@ pub struct Piece {
 }
 
 /// The arena that packets lie in as they came.
-pub const PACKETS: u8 = 0;
+pub(crate) const PACKETS: u8 = 0;
 /// The arena of headers made here.
 pub const HEADERS: u8 = 1;
 

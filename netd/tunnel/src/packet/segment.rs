@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Headers longer than this are refused: nothing sends such.
-pub const MAX_HEADER: usize = 256;
+pub(crate) const MAX_HEADER: usize = 256;
 
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
@@ -19,7 +19,7 @@ const CWR: u8 = 0x80;
 
 /// Completes the checksum of a packet that is sent as it is. `None`: the fields lead
 /// outside the packet.
-pub fn complete_checksum(vnet: &Vnet, packet: &mut [u8]) -> Option<()> {
+pub(crate) fn complete_checksum(vnet: &Vnet, packet: &mut [u8]) -> Option<()> {
     if !vnet.needs_checksum {
         return Some(());
     }

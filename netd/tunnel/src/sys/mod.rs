@@ -9,5 +9,6 @@ mod tun;
 pub use batch::{Outgoing, Received, Receiver, Sender};
 pub use inherited_fd::inherited_fds;
 pub use socket::bind;
-pub use stop::{Stop, Stopper, Wake, wait, wait_any};
+pub use stop::{Stop, Wake, wait};
+pub(crate) use stop::{Stopper, wait_any};
 pub use tun::{Tun, TunError, remove};

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Tells every thread with its [`Stop`] to end, when it is dropped.
 #[derive(Debug)]
-pub struct Stopper {
+pub(crate) struct Stopper {
     /// The reader sees the end of the pipe when this is gone.
     _writer: io::PipeWriter,
     set: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ impl Stopper {
     ///
     /// # Errors
     /// The system's: no descriptors left.
-    pub fn new() -> io::Result<(Self, Stop)> {
+    pub(crate) fn new() -> io::Result<(Self, Stop)> {
         let (reader, writer) = io::pipe()?;
         let set = Arc::new(AtomicBool::new(false));
         Ok((Self { _writer: writer, set: set.clone() }, Stop { reader: Arc::new(reader), set }))
@@ -79,7 +79,7 @@ pub fn wait(fd: Option<BorrowedFd<'_>>, writable: bool, stop: &Stop, timeout: Op
 
 /// Waits until one of `fds` can be read, as long as it takes; `ready` says which, in the
 /// same order.
-pub fn wait_any(fds: &[BorrowedFd<'_>], ready: &mut [bool], stop: &Stop) -> Wake {
+pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], ready: &mut [bool], stop: &Stop) -> Wake {
     let read = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let mut polled: Vec<_> = fds.iter().map(|fd| read(*fd)).collect();
     polled.push(read(stop.reader.as_fd()));

@@ -105,7 +105,7 @@ impl Tun {
     }
 
     /// Whether the kernel takes segmented UDP.
-    pub fn takes_udp(&self) -> bool {
+    pub(crate) fn takes_udp(&self) -> bool {
         self.udp
     }
 
@@ -136,7 +136,7 @@ impl Tun {
     ///
     /// # Errors
     /// The system's.
-    pub fn persist(&self, stay: bool) -> io::Result<()> {
+    pub(crate) fn persist(&self, stay: bool) -> io::Result<()> {
         // SAFETY: a tun queue's descriptor, an argument by value.
         unsafe { ioctl::set_persist(self.file.as_raw_fd(), i32::from(stay)) }?;
         Ok(())

@@ -111,7 +111,7 @@ impl Tunnel {
     }
 
     /// Whether its device is still there, and read.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.workers.is_some()
             && self.shared.queues.iter().all(|queue| queue.is_of(&self.spec.device))
     }
@@ -151,7 +151,7 @@ impl Tunnel {
     }
 
     /// Sets all peers.
-    pub fn set_peers(&mut self, peers: Peers) {
+    pub(crate) fn set_peers(&mut self, peers: Peers) {
         if peers != self.peers {
             self.shared.engine.set_peers(&peers);
             self.peers = peers;

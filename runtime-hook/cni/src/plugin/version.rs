@@ -23,7 +23,7 @@ impl SpecVersion {
     /// All, oldest first.
     pub const ALL: [Self; 5] = [Self::V030, Self::V031, Self::V040, Self::V100, Self::V110];
     /// The newest.
-    pub const NEWEST: Self = Self::V110;
+    pub(crate) const NEWEST: Self = Self::V110;
 
     /// As in `cniVersion`.
     pub fn as_str(self) -> &'static str {

@@ -3,12 +3,12 @@
 /// The conn on which the plugin is the server.
 pub const PLUGIN_CONN: u32 = 1;
 /// The conn on which the plugin is the client.
-pub const RUNTIME_CONN: u32 = 2;
+pub(crate) const RUNTIME_CONN: u32 = 2;
 /// Longest payload that is accepted: a ttrpc message of 4 MiB with its header.
 pub const MAX_PAYLOAD: usize = (4 << 20) + 10;
 /// Longest frame that is sent, header included. The Go peer reads a whole frame
 /// into a buffer of 4096 bytes, and fails with ENOMEM on a longer one.
-pub const MAX_SENT_FRAME: usize = 4096;
+pub(crate) const MAX_SENT_FRAME: usize = 4096;
 
 const HEADER: usize = 8;
 
