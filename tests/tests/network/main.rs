@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod families;
+mod flows;
 mod foreign_firewall;
 mod mtu;
 mod node;
