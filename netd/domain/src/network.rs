@@ -38,6 +38,9 @@ pub struct Network {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
+    /// From outside of the network and of the node, endpoints are reached by host ports only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub published_only: bool,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +72,8 @@ struct StoredNetwork {
     masquerade: bool,
     internal: bool,
     #[serde(default)]
+    published_only: bool,
+    #[serde(default)]
     leased: Option<Leased>,
 }
 
@@ -81,6 +86,7 @@ impl TryFrom<StoredNetwork> for Network {
             mtu: n.mtu,
             masquerade: n.masquerade,
             internal: n.internal,
+            published_only: n.published_only,
             leased: n.leased,
         };
         Self::new(n.name, n.pools, options)
@@ -105,6 +111,8 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
+    /// From outside, endpoints are reached by host ports only.
+    pub published_only: bool,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
 }
@@ -153,6 +161,7 @@ impl Network {
             mtu: options.mtu,
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
+            published_only: options.published_only,
             leased: options.leased,
         })
     }
@@ -174,6 +183,7 @@ impl Network {
             mtu: self.mtu,
             masquerade: self.masquerade,
             internal: self.internal,
+            published_only: self.published_only,
             leased: Some(leased),
         };
         Self::new(self.name.clone(), pools, options)

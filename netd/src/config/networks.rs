@@ -64,6 +64,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     let mtu = s.get("mtu", mtu);
     let masquerade = s.get("masquerade", boolean);
     let internal = s.get("internal", boolean).unwrap_or(false);
+    let published_only = s.get("published_only", boolean).unwrap_or(false);
     if driver == Driver::Routed && bridge.is_some() {
         s.bad("bridge", "the routed driver has no bridge; remove the key");
     }
@@ -87,7 +88,8 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
         report.add(&format!("{path}.pool"), text);
         return None;
     }
-    let options = NetworkOptions { driver, bridge, mtu, masquerade, internal, leased };
+    let options =
+        NetworkOptions { driver, bridge, mtu, masquerade, internal, published_only, leased };
     let made = Network::new(name, pools, options);
     made.map_err(|e| nest(report, &path, e)).ok()
 }
