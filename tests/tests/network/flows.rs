@@ -13,9 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netd_api::v1::{
-    CreateEndpointRequest, JoinRequest, PortMapping, Protocol, PublishRequest,
-};
+use netd_api::v1::{CreateEndpointRequest, JoinRequest, PortMapping, Protocol, PublishRequest};
 use serde_json::json;
 use testbed::{DaemonConfig, Host, Namespace, Sandbox, block_on, case, wait};
 
