@@ -70,7 +70,9 @@ struct Client {
 impl Client {
     fn new(net: &Namespace, to: IpAddr) -> Result<Self> {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
-        let socket = net.run(|| Ok(UdpSocket::bind((any, 5555))?))?;
+        // A socket of IPv6 takes the port of IPv4 too.
+        let port = if to.is_ipv4() { 5555 } else { 5556 };
+        let socket = net.run(|| Ok(UdpSocket::bind((any, port))?))?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         Ok(Self { socket, to: SocketAddr::new(to, HOST_PORT) })
     }
@@ -317,11 +319,14 @@ fn join(node: &Node, sandbox: &Sandbox) -> Result<()> {
     let joined = block_on(service.join(join))?.into_inner().endpoint.context("no endpoint")?;
     let (link, path) = (&joined.sandbox_interface, sandbox.net.path().display());
     node.host.net.sh(&format!("ip link set {link} netns {path}"))?;
-    sandbox.net.sh(&format!("ip link set {link} name eth0; ip link set eth0 up"))?;
+    sandbox.net.sh(&format!("ip link set {link} name eth0"))?;
     for address in &joined.addresses {
-        let (ip, gateway) = (&address.address, &address.gateway);
-        sandbox.net.sh(&format!("ip address add {ip} dev eth0 nodad"))?;
-        sandbox.net.sh(&format!("ip route add default via {gateway}"))?;
+        sandbox.net.sh(&format!("ip address add {} dev eth0 nodad", address.address))?;
+    }
+    // netd takes it for placed when it is up.
+    sandbox.net.sh("ip link set eth0 up")?;
+    for address in &joined.addresses {
+        sandbox.net.sh(&format!("ip route replace default via {}", address.gateway))?;
     }
     Ok(())
 }

@@ -124,6 +124,7 @@ fn an_association_that_was_begun_before_the_pod_came_reaches_it() -> Result<()> 
             ensure!(found.is_some(), "not yet");
             Ok(())
         })
+        .map(drop)
     })
 }
 
