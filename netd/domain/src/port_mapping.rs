@@ -128,7 +128,8 @@ pub fn check_families(
             let rest = PortMapping { host_ip: Some(ip), ..other.clone() };
             rest == *mapping && other.host_ip.is_some_and(|o| o.is_unspecified() && has(o))
         };
-        if !has(ip) && !(ip.is_unspecified() && mappings.iter().any(is_pair)) {
+        let reached = has(ip) || ip.is_unspecified() && mappings.iter().any(is_pair);
+        if !reached {
             let text = format!("{ip}: the endpoint has no address of this family");
             bad.add(format!("port_mappings[{i}].host_ip"), text);
         }
