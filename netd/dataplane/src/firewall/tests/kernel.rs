@@ -168,8 +168,9 @@ fn an_nft_that_hangs_is_an_error_and_changes_nothing() {
         let error = Firewall::new(settings).unwrap().replace(&mixed()).unwrap_err().to_string();
         assert!(error.contains("did not end") && error.contains("nft"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20));
-        let done = std::process::Command::new("nft").args(["list", "table", "inet", "netd"]);
-        assert!({ done }.output().unwrap().status.success(), "the old tables stay");
+        let mut list = std::process::Command::new("nft");
+        let listed = list.args(["list", "table", "inet", "netd"]).output().unwrap();
+        assert!(listed.status.success(), "the old tables stay");
     });
 }
 
