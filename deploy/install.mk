@@ -78,7 +78,9 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	@echo "Installed. Next: $(BINDIR)/netd doctor"
 	@echo "and: systemctl enable --now netd.socket netd-ttrpc.socket netd.service netd-hook.service"
 
+# Refuses while endpoints exist, unless FORCE=1.
 uninstall:
+	@test -n "$(DESTDIR)" || FORCE=$(FORCE) $(ROOT)/deploy/uninstall.sh $(BINDIR) $(UNITS)
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd

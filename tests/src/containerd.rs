@@ -48,7 +48,7 @@ impl Containerd {
 
     /// Starts it where netd runs, with the hook as its CNI plugin; its network is ready.
     pub fn with_hook(host: &Host, version: Version) -> Result<(Self, Cri)> {
-        hook::install(host)?;
+        hook::install(host, &binaries(version)?.join("containerd"))?;
         let containerd = Self::start(host, version)?;
         let cri = containerd.cri()?;
         wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
@@ -81,6 +81,11 @@ impl Containerd {
         let config = Self::cni_config_of(host);
         fs::create_dir_all(&config)?;
         Ok(fs::write(config.join("10-stock.conflist"), conflist)?)
+    }
+
+    /// Where a host's containerd listens.
+    pub fn socket_of(host: &Host) -> PathBuf {
+        host.directory().join("containerd/containerd.sock")
     }
 
     /// A CRI client.
@@ -132,8 +137,12 @@ impl Containerd {
     }
 }
 
+fn binaries(version: Version) -> Result<PathBuf> {
+    Ok(paths::fetched(version.directory())?.join("usr/bin"))
+}
+
 fn spawn(version: Version, directory: &Path, net: &Path, log: &Path) -> Result<Service> {
-    let binaries = paths::fetched(version.directory())?.join("usr/bin");
+    let binaries = binaries(version)?;
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", net.display()))

@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::IpAddr,
     os::unix::fs::symlink,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -31,8 +31,9 @@ pub fn plugin_config(host: &Host) -> Value {
     })
 }
 
-/// `netd-hook install`, into the directories of the host's containerd.
-pub fn install(host: &Host) -> Result<()> {
+/// `netd-hook install`, into the directories of the host's containerd, for the CNI version that
+/// this program of containerd speaks.
+pub fn install(host: &Host, containerd: &Path) -> Result<()> {
     let plugins = directories::cni_plugins(host);
     let config = directories::cni_config(host);
     fs::create_dir_all(&plugins)?;
@@ -41,7 +42,7 @@ pub fn install(host: &Host) -> Result<()> {
     symlink("/usr/lib/cni/loopback", plugins.join("loopback"))?;
     let mut command = host.net.command(paths::built("netd-hook")?);
     command.arg("install").arg("--bin-dir").arg(plugins).arg("--conf-dir").arg(config);
-    command.arg("--socket").arg(Daemon::socket_of(host));
+    command.arg("--socket").arg(Daemon::socket_of(host)).arg("--containerd").arg(containerd);
     let output = command.output()?;
     let messages = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "netd-hook install: {messages}");

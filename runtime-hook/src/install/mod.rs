@@ -22,9 +22,14 @@ use conflist::PLUGIN;
 
 mod atomic_file;
 mod conflist;
+mod containerd;
+mod endpoints_left;
 
 /// The executable that is installed under the name [`PLUGIN`]: the CNI front alone.
 const PROGRAM: &str = "netd-cni";
+
+/// The value of `--cni-version` that asks containerd.
+const AUTO: &str = "auto";
 
 /// Between two questions whether netd is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(250);
@@ -67,11 +72,17 @@ pub struct InstallArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait: u64,
-    /// CNI version of the conflist; containerd 1.7 supports 1.0.0, later releases also 1.1.0,
-    /// with which they ask netd for its status
-    #[arg(long, value_name = "VERSION", default_value = "1.0.0",
-          value_parser = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
+    /// CNI version of the conflist; auto: 1.1.0 for containerd 2.0 and later, which then ask
+    /// netd for its status, otherwise 1.0.0
+    #[arg(long, value_name = "VERSION", default_value = AUTO,
+          value_parser = [AUTO, "0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
     cni_version: String,
+    /// containerd's socket, to ask for its version
+    #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+    containerd_socket: PathBuf,
+    /// The program to ask for its version when no containerd answers
+    #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
+    containerd: String,
 }
 
 /// Options of `netd-hook uninstall`.
@@ -79,6 +90,12 @@ pub struct InstallArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     paths: InstallPaths,
+    /// netd's socket, to ask which pods still need the plugin
+    #[arg(long, value_name = "PATH", default_value = netd_api::DEFAULT_SOCKET)]
+    socket: String,
+    /// Remove them although pods still need the plugin to be stopped
+    #[arg(long)]
+    force: bool,
 }
 
 /// Installs the executable and then the conflist, and prints what it did.
@@ -88,7 +105,7 @@ pub fn install(args: &InstallArgs) -> ExitCode {
 
 /// Removes the conflist and then the executable, and prints what it did.
 pub fn uninstall(args: &UninstallArgs) -> ExitCode {
-    report(try_uninstall(&args.paths))
+    report(try_uninstall(args))
 }
 
 fn report(result: Result<(), HookError>) -> ExitCode {
@@ -106,8 +123,12 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     check_not_foreign(&target)?;
     wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
     print(&atomic_file::write(&paths.bin_dir, PLUGIN, &program()?, 0o755)?);
+    let cni_version = match args.cni_version.as_str() {
+        AUTO => containerd::cni_version(&args.containerd_socket, &args.containerd),
+        version => version,
+    };
     let settings = conflist::Settings {
-        cni_version: &args.cni_version,
+        cni_version,
         network: &args.network,
         socket: &args.socket,
         timeout: args.timeout,
@@ -125,11 +146,32 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     Ok(())
 }
 
-fn try_uninstall(paths: &InstallPaths) -> Result<(), HookError> {
+fn try_uninstall(args: &UninstallArgs) -> Result<(), HookError> {
+    let paths = &args.paths;
     check_not_foreign(&paths.conf_dir.join(&paths.conf_name))?;
+    if !args.force {
+        check_unused(&args.socket)?;
+    }
     print(&atomic_file::remove(&paths.conf_dir, &paths.conf_name)?);
     print(&atomic_file::remove(&paths.bin_dir, PLUGIN)?);
     Ok(())
+}
+
+/// Refuses to take the plugin from pods that can't be stopped without it.
+fn check_unused(socket: &str) -> Result<(), HookError> {
+    const SHOWN: usize = 5;
+    let left = endpoints_left::endpoints_left(socket)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let more = if left.len() > SHOWN { ", ..." } else { "" };
+    let shown = left.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let problem = format!(
+        "{} endpoints still need the plugin to be detached: {shown}{more}; stop their pods first \
+         (kubectl drain), or give --force and detach them by `netd endpoint detach`",
+        left.len()
+    );
+    Err(HookError::io("nothing was removed", problem))
 }
 
 /// The content of `netd-cni` beside this executable. Where it was not built (see
@@ -170,7 +212,7 @@ fn check_not_foreign(path: &Path) -> Result<(), HookError> {
 fn wait_until_ready(socket: &str, wait: Duration) -> Result<(), HookError> {
     let end = Instant::now() + wait;
     loop {
-        match Netd::connect(socket, READY_TIMEOUT).and_then(|mut netd| netd.ready()) {
+        match Netd::connect(socket, READY_TIMEOUT).and_then(|mut netd| netd.ready("")) {
             Err(error) if Instant::now() >= end => return Err(error),
             #[allow(clippy::disallowed_methods)] // no async task runs on this thread
             Err(_) => thread::sleep(READY_INTERVAL),

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -155,7 +156,7 @@ fn watch_prints_a_json_document_a_line() -> Result<()> {
 fn doctor_ends_with_0_only_when_nothing_is_broken() -> Result<()> {
     case(|bed| {
         let mut node = Node::start(bed)?;
-        hook::install(&node.host)?;
+        hook::install(&node.host, Path::new("/nonexistent/containerd"))?;
         let config = node.host.directory().join("containerd.toml");
         let plugins = Containerd::cni_plugins_of(&node.host);
         let conflists = Containerd::cni_config_of(&node.host);
