@@ -4,7 +4,7 @@
 //! timeout, and answers in the runtime's protocol. No front stores anything or speaks netlink,
 //! and every fault is reported to the runtime.
 
-pub use netd_cni::{clock, error, json, status};
+pub use netd_cni::{clock, error, input, json, status};
 
 pub mod cli;
 mod client;

@@ -72,8 +72,10 @@ fn a_chained_add_keeps_what_came_before() {
         "dns": {"domain": "before.test", "search": ["x"]}});
     config["dns"] = json!({"search": ["own.test"]});
     assert_eq!(json(&cni("ADD", &config)), golden("add-chained-1.0.0.json"));
+    // One of an earlier version is converted; see strict.rs.
     config["prevResult"]["cniVersion"] = json!("0.4.0");
-    assert_eq!(code(&cni("ADD", &config)), 7);
+    config["prevResult"]["ips"][0]["version"] = json!("4");
+    assert_eq!(json(&cni("ADD", &config)), golden("add-chained-1.0.0.json"));
 }
 
 #[test]
@@ -176,6 +178,29 @@ fn status_says_whether_netd_is_ready() {
     let output = cni("STATUS", &config(&netd, "1.1.0"));
     assert_eq!(json(&output), golden("status-not-ready.json"));
     assert_eq!(code(&output), 50);
+}
+
+#[test]
+fn status_asks_about_its_own_network_and_tells_whether_running_pods_suffer() {
+    for (component, expected) in [
+        ("attach/blue", 50),
+        ("store", 50),
+        ("network/red", 50),
+        ("network/blue", 51),
+        ("firewall", 51),
+        ("overlay", 51),
+    ] {
+        let waiting = Some(component.to_owned());
+        let netd = Netd::start(Script { waiting, ..Script::default() });
+        let mut config = config(&netd, "1.1.0");
+        config["network"] = json!("blue");
+        let output = cni("STATUS", &config);
+        assert_eq!(code(&output), expected, "{component}");
+        let error = json(&output)["msg"].as_str().unwrap().to_owned();
+        assert!(error.contains(component) && error.contains("it waits"), "{error}");
+        let [Asked::Status(asked)] = &netd.asked()[..] else { panic!("{:?}", netd.asked()) };
+        assert_eq!(asked.network, "blue");
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@ use netd_api::v1::{self, node_service_server::NodeService};
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use crate::node::{Error, now_unix};
+use netd_domain::Invalid;
 
 /// Kinds of drift, as in [`netd_dataplane::RepairKind`].
 const KINDS: [&str; 10] = [
@@ -23,8 +25,10 @@ const KINDS: [&str; 10] = [
 impl NodeService for Api {
     async fn get_status(
         &self,
-        _: Request<v1::GetStatusRequest>,
+        request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let network = request.into_inner().network;
+        let obstacle = self.obstacle(&network)?;
         let counts = self.node.counts();
         let parts = self.node.health().parts();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -44,7 +48,7 @@ impl NodeService for Api {
             Err(_) => None,
         };
         Ok(Response::new(v1::GetStatusResponse {
-            ready: *self.node.health().watch().borrow(),
+            ready: *self.node.health().watch().borrow() && obstacle.is_none(),
             components: parts
                 .into_iter()
                 .map(|part| v1::Component {
@@ -53,6 +57,12 @@ impl NodeService for Api {
                     reason: part.problem.unwrap_or_default(),
                     since: part.since,
                 })
+                .chain(obstacle.map(|reason| v1::Component {
+                    name: format!("attach/{network}"),
+                    ready: false,
+                    reason,
+                    since: now_unix(),
+                }))
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.info.started_at,
@@ -67,6 +77,17 @@ impl NodeService for Api {
             collected: metrics.collected_total(),
             store: self.node.store().kind().to_owned(),
         }))
+    }
+}
+
+impl Api {
+    /// Why no endpoint can be attached to the network; `None`: one can, or none was asked about.
+    fn obstacle(&self, network: &str) -> Result<Option<String>, Status> {
+        if network.is_empty() {
+            return Ok(None);
+        }
+        let name = network.parse().map_err(|e| Error::from(Invalid::field("network", e)))?;
+        Ok(self.node.obstacle(&name).map(|error| error.to_string()))
     }
 }
 

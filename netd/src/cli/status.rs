@@ -10,7 +10,7 @@ use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
 pub(super) async fn run(args: ClientArgs) -> Result<ExitCode, Failure> {
     let mut node = NodeServiceClient::new(args.connect().await?);
-    let status = Status::from(node.get_status(GetStatusRequest {}).await?.into_inner());
+    let status = Status::from(node.get_status(GetStatusRequest::default()).await?.into_inner());
     status.print(args.output)?;
     Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_READY) })
 }

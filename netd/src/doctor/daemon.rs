@@ -27,7 +27,7 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport
     let asked = async {
         let channel = connect(socket, timeout).await?;
         let mut node = NodeServiceClient::new(channel.clone());
-        let status = node.get_status(GetStatusRequest {}).await?.into_inner();
+        let status = node.get_status(GetStatusRequest::default()).await?.into_inner();
         let mut endpoints = EndpointServiceClient::new(channel);
         let mut request = ListEndpointsRequest { page_size: 5000, ..Default::default() };
         let mut host_links = HashSet::new();

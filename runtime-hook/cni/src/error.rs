@@ -63,11 +63,13 @@ pub enum HookError {
         after: Duration,
     },
     /// netd answers, but can't do its work.
-    #[error("netd is not ready: {}", .0.join("; "))]
-    NotReady(
+    #[error("netd is not ready: {}", problems.join("; "))]
+    NotReady {
         /// Each component that is not ready and why.
-        Vec<String>,
-    ),
+        problems: Vec<String>,
+        /// Pods that run may be out of reach, too.
+        limits_pods: bool,
+    },
     /// netd refused.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -124,6 +126,9 @@ pub(crate) const CNI_CODES: &[(Code, u32)] = &[
 /// Fields of the API whose value comes from the environment of a CNI plugin.
 const FROM_ENVIRONMENT: [&str; 3] = ["sandbox_id", "netns_path", "interface"];
 
+/// Where requested addresses and a MAC may come from.
+const CNI_ARGS: &str = "CNI_ARGS";
+
 impl HookError {
     /// The error of one field.
     pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
@@ -135,6 +140,20 @@ impl HookError {
         Self::Io { what: what.into(), reason: reason.to_string() }
     }
 
+    /// The same error, where the request's `fields` are from `CNI_ARGS`: what netd refuses of
+    /// them is named so.
+    pub fn blame_cni_args(mut self, fields: impl IntoIterator<Item = &'static str>) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            for field in fields {
+                let from_args = |v: &&mut Violation| v.field.starts_with(field);
+                for violation in refusal.violations.iter_mut().filter(from_args) {
+                    violation.field = format!("{CNI_ARGS}: {}", violation.field);
+                }
+            }
+        }
+        self
+    }
+
     /// The code of a CNI error result.
     pub(crate) fn cni_code(&self) -> u32 {
         match self {
@@ -144,7 +163,8 @@ impl HookError {
             Self::Decode(_) => 6,
             Self::Config(_) => 7,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => 11,
-            Self::NotReady(_) => 50,
+            Self::NotReady { limits_pods: false, .. } => 50,
+            Self::NotReady { limits_pods: true, .. } => 51,
             Self::Mismatch(_) => CODE_MISMATCH,
             Self::BadAnswer(_) => CODE_INTERNAL,
             Self::Refused(refusal) => refused_code(refusal),
@@ -157,7 +177,7 @@ impl HookError {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => {
                 "is netd running? see `systemctl status netd` and `journalctl -u netd`".into()
             }
-            Self::NotReady(_) => "see `netd status` and `journalctl -u netd`".into(),
+            Self::NotReady { .. } => "see `netd status` and `journalctl -u netd`".into(),
             Self::Mismatch(_) => "the pod has to be recreated; see `netd endpoint list`".into(),
             Self::BadAnswer(_) => "are netd and netd-hook of the same version?".into(),
             Self::Refused(refusal) => refusal.details(),
@@ -177,7 +197,9 @@ impl From<Refusal> for HookError {
 }
 
 fn refused_code(refusal: &Refusal) -> u32 {
-    let environment = |v: &Violation| FROM_ENVIRONMENT.contains(&v.field.as_str());
+    let environment = |v: &Violation| {
+        FROM_ENVIRONMENT.contains(&v.field.as_str()) || v.field.starts_with(CNI_ARGS)
+    };
     match refusal.code {
         Code::InvalidArgument if refusal.violations.iter().any(environment) => 4,
         Code::NotFound if refusal.operation == "Attach" => 7,

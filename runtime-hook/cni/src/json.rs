@@ -4,54 +4,15 @@
 use std::collections::BTreeMap;
 use std::ops::{Deref, RangeInclusive};
 
-use rustix::{buffer::spare_capacity, fd::AsFd, io::Errno};
 use serde_json::Value;
 
 use crate::{
-    error::{HookError, shown, system},
+    error::{HookError, shown},
     status::Violation,
 };
 
-/// The most bytes that are read: four times what fits into one message to netd would
-/// be of no use.
-pub const MAX_BYTES: u64 = 4 << 20;
-
 /// The most violations that are reported.
 const MAX_VIOLATIONS: usize = 20;
-
-/// Bytes of the first read; a configuration is a few hundred.
-const READ: usize = 1 << 10;
-
-/// Reads all of `input`, at most [`MAX_BYTES`].
-///
-/// # Errors
-/// [`HookError::Io`], or [`HookError::Decode`] when it is too much.
-pub fn slurp(input: impl AsFd, what: &str) -> Result<Vec<u8>, HookError> {
-    let mut bytes = Vec::with_capacity(READ);
-    loop {
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(HookError::Decode(format!("{what} has more than {MAX_BYTES} bytes")));
-        }
-        if bytes.len() == bytes.capacity() {
-            bytes.reserve(bytes.len());
-        }
-        match rustix::io::read(&input, spare_capacity(&mut bytes)) {
-            Ok(0) => return Ok(bytes),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(e) => return Err(HookError::io(format!("can't read {what}"), system(e))),
-        }
-    }
-}
-
-/// Parses one JSON document. Of a key given twice the last counts, as in Go, so that
-/// every plugin of a chain reads the same.
-///
-/// # Errors
-/// [`HookError::Decode`] with line and column.
-pub fn parse(bytes: &[u8], what: &str) -> Result<Value, HookError> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| HookError::Decode(format!("can't decode {what} as JSON: {e}")))
-}
 
 /// A value and where it is.
 #[derive(Clone)]
@@ -71,6 +32,19 @@ impl<'a> JsonNode<'a> {
     /// The document itself.
     pub fn root(value: &'a Value) -> Self {
         Self { path: String::new(), value }
+    }
+
+    /// The keys of this object and their values, without those that are null; none if it is
+    /// no object.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, JsonNode<'a>)> {
+        let fields = self.value.as_object().into_iter().flatten();
+        let given = fields.filter(|(_, value)| !value.is_null());
+        given.map(|(key, value)| (key.as_str(), JsonNode { path: self.path_of(&cut(key)), value }))
+    }
+
+    /// Where it is: `runtimeConfig.ips[0]`.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The value with the document's lifetime.
@@ -116,6 +90,27 @@ impl Reader {
     pub fn wrong(&mut self, node: &JsonNode<'_>, wanted: &str) {
         let field = if node.path.is_empty() { "(document)" } else { &node.path };
         self.add(field, format!("must be {wanted}, is {}", describe(node.value)));
+    }
+
+    /// Records that nothing reads the field `key`, which is at `node`, and which of the `known`
+    /// ones was probably meant.
+    pub fn unknown(&mut self, key: &str, node: &JsonNode<'_>, known: &[&str]) {
+        let hint = match closest(key, known) {
+            Some(name) => format!("did you mean \"{name}\"?"),
+            None => format!("known keys: {}", known.join(", ")),
+        };
+        self.add(node.path(), format!("unknown key; {hint}"));
+    }
+
+    /// Records every field of `object` that is none of `known`, whatever its spelling if
+    /// `any_case` (see [`Reader::any_case`]).
+    pub fn only(&mut self, object: &JsonNode<'_>, known: &[&str], any_case: bool) {
+        for (key, node) in object.fields() {
+            let same = |name: &&str| *name == key || any_case && name.eq_ignore_ascii_case(key);
+            if !known.iter().any(same) {
+                self.unknown(key, &node, known);
+            }
+        }
     }
 
     /// An error when anything was found.
@@ -220,6 +215,25 @@ impl Reader {
     }
 }
 
+/// The known name that is most like `given`, if one is like it at all.
+pub fn closest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
+    const MIN_SIMILARITY: f64 = 0.8;
+    let given = cut(given).to_lowercase();
+    let similarity = |name: &str| strsim::jaro_winkler(&given, &name.to_lowercase());
+    let scored = known.iter().map(|name| (similarity(name), *name));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(score, _)| *score >= MIN_SIMILARITY).map(|(_, name)| name)
+}
+
+/// As much of a key as is shown: it can be megabytes of junk.
+fn cut(key: &str) -> String {
+    const MOST: usize = 64;
+    if key.len() <= MOST && !key.contains(char::is_control) {
+        return key.to_owned();
+    }
+    shown(key)
+}
+
 fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
@@ -274,12 +288,5 @@ mod tests {
         assert!(reader.strings(Some(JsonNode::root(&value))).is_empty());
         let text = reader.finish().unwrap_err().to_string();
         assert!(text.len() < 2000 && text.ends_with("and 99980 more"), "{text}");
-    }
-
-    #[test]
-    fn input_over_the_limit_is_refused_without_reading_it_all() {
-        let zero = std::fs::File::open("/dev/zero").unwrap();
-        let error = slurp(zero, "stdin").unwrap_err();
-        assert_eq!(error.cni_code(), 6);
     }
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::{
     error::HookError,
-    json::{JsonNode, Reader, parse, slurp},
+    input::{parse, slurp},
+    json::{JsonNode, Reader},
 };
 
 /// Where the container's network namespace comes from.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use crate::{
     cni::env::check_id,
     error::{HookError, shown},
-    json::{JsonNode, Reader, parse},
+    input::parse,
+    json::{JsonNode, Reader},
 };
 
 /// Where in its life the container is.

@@ -149,9 +149,9 @@ impl SandboxService for Fake {
 impl NodeService for Fake {
     async fn get_status(
         &self,
-        _: Request<GetStatusRequest>,
+        request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        self.note(Asked::Status).await?;
+        self.note(Asked::Status(request.into_inner())).await?;
         let component = Component {
             name: "store".into(),
             ready: !self.script.starting,

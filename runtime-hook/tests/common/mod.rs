@@ -82,7 +82,7 @@ impl Fake {
                 Ok(SynchronizeResponse::default().encode_to_vec())
             }
             ("netd.v1.NodeService", "GetStatus") => {
-                self.note(Asked::Status)?;
+                self.note(Asked::Status(GetStatusRequest::decode(payload).unwrap()))?;
                 Ok(self.status().encode_to_vec())
             }
             other => panic!("the hook never calls {other:?}"),
@@ -90,6 +90,11 @@ impl Fake {
     }
 
     fn status(&self) -> GetStatusResponse {
+        if let Some(name) = &self.script.waiting {
+            let reason = "it waits".to_owned();
+            let component = Component { name: name.clone(), reason, ..Component::default() };
+            return GetStatusResponse { components: vec![component], ..Default::default() };
+        }
         let component = Component {
             name: "store".into(),
             ready: !self.script.starting,

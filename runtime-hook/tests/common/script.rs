@@ -16,7 +16,7 @@ pub(crate) enum Asked {
     Publish(PublishRequest),
     Synchronize(SynchronizeRequest),
     Annotate(AnnotateRequest),
-    Status,
+    Status(GetStatusRequest),
 }
 
 /// How the fake behaves.
@@ -32,6 +32,8 @@ pub(crate) struct Script {
     pub empty: bool,
     /// Answers as one that is not ready.
     pub starting: bool,
+    /// This component is not ready.
+    pub waiting: Option<String>,
     /// No bridge, as with the routed driver.
     pub routed: bool,
     /// TCP ports of the host that another endpoint holds.

@@ -42,7 +42,7 @@ fn call(service: &str, method: &str, message: &impl Message) -> Request {
 }
 
 fn status() -> Request {
-    call("netd.v1.NodeService", "GetStatus", &GetStatusRequest {})
+    call("netd.v1.NodeService", "GetStatus", &GetStatusRequest::default())
 }
 
 /// An attach that says whether a descriptor comes along.
@@ -148,7 +148,7 @@ fn several_calls_go_over_one_connection_in_order() -> Result<()> {
             ensure!(response.status.is_none(), "{response:?}");
             ensure!(GetStatusResponse::decode(response.payload.as_slice())?.ready);
         }
-        let unknown = call("netd.v1.NetworkService", "DeleteNetwork", &GetStatusRequest {});
+        let unknown = call("netd.v1.NetworkService", "DeleteNetwork", &GetStatusRequest::default());
         hook.send(&frame(9, &unknown), &[])?;
         let refused = hook.answer(9)?.status.context("it was answered")?;
         ensure!(refused.code == Code::Unimplemented as i32, "{refused:?}");

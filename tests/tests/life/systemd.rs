@@ -103,7 +103,7 @@ impl Managed {
     fn ready(&self) -> Result<bool> {
         let channel = testbed::cri::channel(&self.socket)?;
         let mut nodes = netd_api::v1::node_service_client::NodeServiceClient::new(channel);
-        Ok(block_on(nodes.get_status(GetStatusRequest {}))?.into_inner().ready)
+        Ok(block_on(nodes.get_status(GetStatusRequest::default()))?.into_inner().ready)
     }
 }
 

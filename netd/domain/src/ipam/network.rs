@@ -241,6 +241,12 @@ impl NetworkAllocator {
         })
     }
 
+    /// Why no address can be given out to a caller that requests none; `None`: one can.
+    pub fn full(&self) -> Option<IpamError> {
+        let families = FAMILIES.into_iter().filter(|family| self.has(*family));
+        families.map(|family| self.next_free(family)).find_map(Result::err)
+    }
+
     /// From the cursor to the end of its pool, through the pools after it, then
     /// from the first pool up to the cursor.
     fn next_fresh(&self, family: Family) -> Option<Allocation> {

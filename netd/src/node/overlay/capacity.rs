@@ -24,13 +24,15 @@ const SPARE_ADDRESSES: u64 = 8;
 impl Overlay {
     /// Asks for another subnet if this network's are nearly full; does not wait for it.
     pub(in crate::node) fn request_spare_subnet(&self, node: &dyn LocalNode, name: &NetworkName) {
-        if *name == self.settings.network
-            && self.settings.pod_cidr.is_empty()
-            && is_low(&node.pool_usage(name))
-        {
+        if self.can_grow(name) && is_low(&node.pool_usage(name)) {
             // It fails only for fixed subnets, which are excluded above.
             let _ = self.membership.more();
         }
+    }
+
+    /// Whether the network gets another subnet when its own are full, as far as is known.
+    pub(in crate::node) fn can_grow(&self, name: &NetworkName) -> bool {
+        *name == self.settings.network && self.settings.pod_cidr.is_empty()
     }
 
     /// Asks for another subnet and waits until it can be used; returns whether it came.
@@ -39,7 +41,7 @@ impl Overlay {
         node: &dyn LocalNode,
         name: &NetworkName,
     ) -> bool {
-        if *name != self.settings.network || !self.settings.pod_cidr.is_empty() {
+        if !self.can_grow(name) {
             return false;
         }
         let pools = || node.network(name).map_or(0, |n| n.network.pools.len());

@@ -2,6 +2,7 @@
 
 use netd_api::v1::PodIdentity;
 
+use super::address::{is_address, is_mac};
 use crate::error::{HookError, shown};
 
 /// What `CNI_ARGS` says.
@@ -19,8 +20,8 @@ pub struct CniArgs {
 /// last value does.
 ///
 /// # Errors
-/// [`HookError::Environment`] for a pair without `=`, and for an unknown key unless
-/// `IgnoreUnknown` is `1` or `true`.
+/// [`HookError::Environment`] for a pair without `=`, for an `IP` or a `MAC` that is none, and
+/// for an unknown key unless `IgnoreUnknown` is `1` or `true`.
 pub fn parse(text: &str) -> Result<CniArgs, HookError> {
     let mut args = CniArgs::default();
     let mut unknown = None;
@@ -38,6 +39,13 @@ pub fn parse(text: &str) -> Result<CniArgs, HookError> {
             "IP" => {
                 args.ips = value.split(',').map(str::trim).map(str::to_owned).collect();
                 args.ips.retain(|ip| !ip.is_empty());
+                if let Some(bad) = args.ips.iter().find(|ip| !is_address(ip)) {
+                    let problem = "is not an IP address, with or without a prefix length";
+                    return Err(wrong(format!("IP: {} {problem}", shown(bad))));
+                }
+            }
+            "MAC" if !value.is_empty() && !is_mac(value) => {
+                return Err(wrong(format!("MAC: {} is not a MAC address", shown(value))));
             }
             "MAC" => args.mac = Some(value.to_owned()).filter(|mac| !mac.is_empty()),
             "IgnoreUnknown" => ignore = boolean(value)?,

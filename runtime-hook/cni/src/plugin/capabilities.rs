@@ -5,11 +5,10 @@
 //! path in the configuration; what they mean is netd's to judge.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use netd_api::v1::{Bandwidth, Dns, PortMapping, Protocol};
 
-use super::args::CniArgs;
+use super::{address::is_address, args::CniArgs};
 use crate::{
     error::shown,
     json::{JsonNode, Reader},
@@ -35,6 +34,10 @@ pub struct Wishes {
     pub labels: BTreeMap<String, String>,
     /// `runtimeConfig["io.kubernetes.cri.pod-annotations"]`.
     pub annotations: BTreeMap<String, String>,
+    /// `ips` are those of `CNI_ARGS`.
+    pub ips_from_args: bool,
+    /// `mac` is that of `CNI_ARGS`.
+    pub mac_from_args: bool,
 }
 
 impl Wishes {
@@ -50,6 +53,7 @@ impl Wishes {
         let mac = mac.as_ref().and_then(|o| reader.string(o.get("mac")));
         let mut wishes = Self {
             ips: ips.as_ref().map(|o| addresses(o, reader)).unwrap_or_default(),
+            mac_from_args: mac.is_none() && cni_args.mac.is_some(),
             mac: mac.or_else(|| cni_args.mac.clone()).unwrap_or_default(),
             dns: dns(root, runtime.as_ref(), reader),
             labels: args.map(|a| labels(&a, reader)).unwrap_or_default(),
@@ -57,6 +61,7 @@ impl Wishes {
         };
         if wishes.ips.is_empty() {
             wishes.ips.clone_from(&cni_args.ips);
+            wishes.ips_from_args = !cni_args.ips.is_empty();
         }
         if let Some(runtime) = runtime {
             wishes.ports = ports(&runtime, reader);
@@ -79,24 +84,12 @@ fn addresses(object: &JsonNode<'_>, reader: &mut Reader) -> Vec<String> {
     found
 }
 
-/// Whether it is an IP address, maybe with a prefix length that fits its family.
-pub fn is_address(text: &str) -> bool {
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, prefix.parse::<u8>().ok()),
-        None => (text, Some(0)),
-    };
-    match (address.parse::<IpAddr>(), prefix) {
-        (Ok(IpAddr::V4(_)), Some(prefix)) => prefix <= 32,
-        (Ok(IpAddr::V6(_)), Some(prefix)) => prefix <= 128,
-        _ => false,
-    }
-}
-
 /// `args.cni.labels`: `[{"key": .., "value": ..}]`.
 fn labels(args: &JsonNode<'_>, reader: &mut Reader) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for node in reader.list(args.get("labels")) {
         let Some(label) = reader.object(Some(node)) else { continue };
+        reader.only(&label, &["key", "value"], false);
         match reader.string(label.get("key")) {
             Some(key) => {
                 labels.insert(key, reader.string(label.get("value")).unwrap_or_default());
@@ -111,6 +104,7 @@ fn ports(runtime: &JsonNode<'_>, reader: &mut Reader) -> Vec<PortMapping> {
     let mut ports = Vec::new();
     for node in reader.list(runtime.get("portMappings")) {
         let Some(object) = reader.object(Some(node)) else { continue };
+        reader.only(&object, &["hostPort", "containerPort", "protocol", "hostIP"], true);
         let host_port = port(&object, "hostPort", reader);
         let container_port = port(&object, "containerPort", reader);
         let host_ip = reader.any_case(&object, "hostIP");
@@ -155,6 +149,8 @@ pub fn parse_protocol(text: &str) -> Option<Protocol> {
 
 fn bandwidth(runtime: &JsonNode<'_>, reader: &mut Reader) -> Option<Bandwidth> {
     let object = reader.object(runtime.get("bandwidth"))?;
+    let known = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
+    reader.only(&object, &known, true);
     let mut rate = |key| {
         let node = reader.any_case(&object, key);
         reader.number(node, 0..=u64::MAX).unwrap_or_default()
@@ -173,12 +169,14 @@ fn bandwidth(runtime: &JsonNode<'_>, reader: &mut Reader) -> Option<Bandwidth> {
 fn dns(root: &JsonNode<'_>, runtime: Option<&JsonNode<'_>>, reader: &mut Reader) -> Option<Dns> {
     let mut dns = Dns::default();
     if let Some(own) = reader.object(root.get("dns")) {
+        reader.only(&own, &["nameservers", "domain", "search", "options"], false);
         dns.nameservers = reader.strings(own.get("nameservers"));
         dns.domain = reader.string(own.get("domain")).unwrap_or_default();
         dns.search = reader.strings(own.get("search"));
         dns.options = reader.strings(own.get("options"));
     }
     if let Some(object) = reader.object(runtime.and_then(|r| r.get("dns"))) {
+        reader.only(&object, &["servers", "searches", "options"], true);
         let mut given = |key, part: &mut Vec<String>| {
             let node = reader.any_case(&object, key);
             let values = reader.strings(node);

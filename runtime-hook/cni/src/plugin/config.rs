@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{env, version::SpecVersion};
+use super::{env, keys, version::SpecVersion};
 use crate::{
     error::{HookError, shown},
     json::{JsonNode, Reader},
@@ -20,7 +20,7 @@ pub const MAX_TIMEOUT: u64 = 600;
 /// The network of a configuration that names none.
 pub const DEFAULT_NETWORK: &str = "default";
 
-/// What every command needs. Unknown keys are ignored: runtimes add some.
+/// What every command needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `cniVersion`.
@@ -37,8 +37,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the configuration; what is wrong is added to `reader`.
+    /// Reads the configuration; what is wrong is added to `reader`, and each key that asks for
+    /// something that nothing does.
     pub fn read(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
+        keys::check(root, reader);
+        Self::read_known(root, version, reader)
+    }
+
+    /// The same, whatever other keys there are.
+    pub fn read_known(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
         let name = read_name(root, reader);
         let network = reader.string(root.get("network")).filter(|n| !n.is_empty());
         let socket = reader.string(root.get("socket"));
@@ -55,6 +62,17 @@ impl Config {
             timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT)),
         }
     }
+}
+
+/// Whom a DEL asks, and how long it waits, as far as the configuration says so: what made an
+/// ADD fail must not make the DEL fail.
+pub fn connection(root: Option<&JsonNode<'_>>) -> (String, Duration) {
+    let text = root.and_then(|root| root.get("socket"));
+    let text = text.as_ref().and_then(|node| node.as_str());
+    let socket = text.filter(|path| check_socket(path).is_ok());
+    let seconds = root.and_then(|root| root.get("timeout")).and_then(|node| node.as_u64());
+    let seconds = seconds.filter(|s| (1..=MAX_TIMEOUT).contains(s)).unwrap_or(DEFAULT_TIMEOUT);
+    (socket.unwrap_or(netd_api::DEFAULT_SOCKET).to_owned(), Duration::from_secs(seconds))
 }
 
 /// `name` is required, and of the same letters as a container id.
@@ -96,19 +114,25 @@ pub struct PrevResult {
 }
 
 impl PrevResult {
-    /// Reads `prevResult`; `None` if there is none. Runtimes convert it to the
-    /// configuration's version (libcni does), so another version is a violation.
+    /// Reads `prevResult` into the form of `version`, the configuration's; `None` if there is
+    /// none. It may be in the form of another version: a runtime may have kept it since before
+    /// the conflist was changed.
     pub fn read(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Option<Self> {
         let prev = reader.object(root.get("prevResult"))?;
         if let Some(own) = reader.string(prev.get("cniVersion"))
-            && own != version.as_str()
+            && !SpecVersion::names().contains(&own.as_str())
         {
-            let problem = format!("{} is not the configuration's", shown(&own));
+            let known = SpecVersion::names().join(", ");
+            let problem = format!("{} is none of {known}", shown(&own));
             reader.add("prevResult.cniVersion", problem);
         }
+        let mut ips = objects(&prev, "ips", reader);
+        ips.iter_mut().for_each(|ip| version.shape_ip(ip));
+        let mut interfaces = objects(&prev, "interfaces", reader);
+        interfaces.iter_mut().for_each(|interface| version.shape_interface(interface));
         Some(Self {
-            interfaces: objects(&prev, "interfaces", reader),
-            ips: objects(&prev, "ips", reader),
+            interfaces,
+            ips,
             routes: objects(&prev, "routes", reader),
             dns: reader.object(prev.get("dns")).map(|dns| dns.value().clone()),
         })
@@ -141,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_minimal_configuration_has_defaults() {
-        let config = read(&json!({"name": "n", "type": "netd-hook", "unknown": [1]})).unwrap();
+        let config = read(&json!({"name": "n", "type": "netd-hook"})).unwrap();
         assert_eq!(config.network, "default");
         assert_eq!(config.socket, "/run/netd/netd.sock");
         assert_eq!(config.timeout, Duration::from_secs(30));

@@ -24,11 +24,11 @@ pub enum Command {
 pub struct Attachment {
     /// `CNI_CONTAINERID`.
     pub container_id: String,
-    /// `CNI_NETNS`; empty in DEL when the runtime knows none.
+    /// `CNI_NETNS`; not read in DEL.
     pub netns: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
-    /// `CNI_ARGS`, as it is.
+    /// `CNI_ARGS`, as it is; not read in DEL.
     pub args: String,
 }
 
@@ -65,11 +65,12 @@ pub fn attachment(lookup: Lookup<'_>, command: Command) -> Result<Attachment, Ho
     check_id(&container_id).map_err(|problem| wrong("CNI_CONTAINERID", problem))?;
     let ifname = required(lookup, "CNI_IFNAME")?;
     check_ifname(&ifname).map_err(|problem| wrong("CNI_IFNAME", problem))?;
-    let netns = match command {
-        Command::Del => optional(lookup, "CNI_NETNS")?,
-        _ => required(lookup, "CNI_NETNS")?,
-    };
-    if !netns.is_empty() && (!netns.starts_with('/') || netns.len() > 4095) {
+    if command == Command::Del {
+        // Neither is needed to find what is to be removed.
+        return Ok(Attachment { container_id, ifname, ..Attachment::default() });
+    }
+    let netns = required(lookup, "CNI_NETNS")?;
+    if !netns.starts_with('/') || netns.len() > 4095 {
         return Err(wrong("CNI_NETNS", format!("{} is not an absolute path", shown(&netns))));
     }
     let args = optional(lookup, "CNI_ARGS")?;
@@ -176,9 +177,11 @@ mod tests {
 
     #[test]
     fn only_del_goes_without_a_namespace() {
-        assert_eq!(with("CNI_NETNS", b"", Command::Del).unwrap().netns, "");
-        assert!(with("CNI_NETNS", b"", Command::Check).is_err());
-        assert!(with("CNI_NETNS", b"x", Command::Del).is_err());
+        for netns in [&b""[..], b"x", b"\xff"] {
+            assert_eq!(with("CNI_NETNS", netns, Command::Del).unwrap().netns, "");
+            assert!(with("CNI_NETNS", netns, Command::Check).is_err());
+        }
+        assert!(with("CNI_ARGS", b"\xff", Command::Del).is_ok());
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::json::{JsonNode, Reader};
 
 /// The key of the list (CNI spec 1.1.0, section 2, "GC").
 const VALID: &str = "cni.dev/valid-attachments";
+/// The same in libcni, which gives the list under both.
+const VALID_OF_LIBCNI: &str = "cni.dev/attachments";
 
 /// Who attaches, and whose set it is: GC judges what the network configuration of
 /// the same name attached, and nothing of other configurations or fronts.
@@ -17,19 +19,21 @@ pub fn source(name: &str) -> String {
 }
 
 /// Reads the list. It must be there: a missing one taken for an empty one would
-/// remove every pod's network. netd keeps or removes a sandbox as a whole, so one
-/// valid interface keeps all of its sandbox's.
+/// remove every pod's network. `null` is how Go writes an empty list. netd keeps or removes a
+/// sandbox as a whole, so one valid interface keeps all of its sandbox's.
 pub fn request(
     root: &JsonNode<'_>,
     name: &str,
     network: &str,
     reader: &mut Reader,
 ) -> SynchronizeRequest {
-    if root.get(VALID).is_none() {
+    let given = |key: &&str| root.value().get(*key).is_some();
+    let Some(key) = [VALID, VALID_OF_LIBCNI].into_iter().find(given) else {
         reader.add(VALID, "is required by GC");
-    }
+        return SynchronizeRequest::default();
+    };
     let mut ids = BTreeSet::new();
-    for node in reader.list(root.get(VALID)) {
+    for node in reader.list(root.get(key)) {
         let Some(attachment) = reader.object(Some(node)) else { continue };
         reader.string(attachment.get("ifname"));
         let path = attachment.path_of("containerID");
@@ -67,14 +71,15 @@ mod tests {
         let config = json!({VALID: [{"containerID": "b", "ifname": "eth0"},
             {"containerID": "a", "ifname": "eth0"}, {"containerID": "a", "ifname": "eth1"}]});
         assert_eq!(read(&config).unwrap(), ["a", "b"]);
-        assert_eq!(read(&json!({VALID: []})).unwrap(), Vec::<String>::new());
+        for empty in [json!({VALID: []}), json!({VALID: null}), json!({VALID_OF_LIBCNI: null})] {
+            assert_eq!(read(&empty).unwrap(), Vec::<String>::new());
+        }
     }
 
     #[test]
     fn a_missing_or_broken_list_is_never_taken_for_an_empty_one() {
         for config in [
             json!({}),
-            json!({VALID: null}),
             json!({VALID: {}}),
             json!({VALID: ["a"]}),
             json!({VALID: [{}]}),

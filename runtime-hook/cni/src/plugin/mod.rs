@@ -2,28 +2,31 @@
 
 use std::time::Duration;
 
-use netd_api::v1::{AttachRequest, CheckRequest, DetachRequest};
+use netd_api::v1::{AttachRequest, CheckRequest};
 use serde_json::{Value, json};
 
 use crate::{
     error::HookError,
-    json::{JsonNode, Reader, parse, slurp},
+    input::{document, parse},
+    json::{JsonNode, Reader},
     rpc::{self, Netd},
-    status::Code,
 };
 use config::{Config, PrevResult};
 use env::{Command, Lookup};
 use rustix::fd::{AsFd, OwnedFd};
 use version::SpecVersion;
 
+pub mod address;
 pub mod args;
 pub mod capabilities;
 pub mod check;
 pub mod config;
+mod del;
 pub mod env;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gc;
+mod keys;
 pub mod result;
 pub mod version;
 
@@ -47,7 +50,7 @@ pub struct Outcome {
 /// The plugin: environment and stdin in, result or error out. `issued_at` is when the
 /// process began, see [`crate::clock`].
 pub fn answer(lookup: Lookup<'_>, stdin: impl AsFd, issued_at: u64) -> Outcome {
-    let read = || slurp(stdin, "the configuration on stdin");
+    let read = || document(stdin, "the configuration on stdin");
     let (value, success) = match run(lookup, read, issued_at) {
         Ok(None) => return Outcome { line: String::new(), success: true },
         Ok(Some(value)) => (value, true),
@@ -88,8 +91,15 @@ pub fn run(
 ) -> Result<Option<Value>, Failure> {
     let newest = |error| Failure { version: SpecVersion::NEWEST, error };
     let command = env::command(lookup).map_err(newest)?;
-    let bytes = stdin().map_err(newest)?;
-    // Runtimes of old ask for the versions without saying theirs.
+    if command == Command::Del {
+        let (version, done) = del::del(lookup, stdin().ok(), issued_at);
+        return done.map(|()| None).map_err(|error| Failure { version, error });
+    }
+    let bytes = match stdin() {
+        // Runtimes of old ask for the versions without saying theirs.
+        Err(_) if command == Command::Version => Vec::new(),
+        read => read.map_err(newest)?,
+    };
     if command == Command::Version && bytes.trim_ascii().is_empty() {
         return Ok(Some(version::answer(SpecVersion::NEWEST)));
     }
@@ -103,11 +113,10 @@ pub fn run(
     let version = SpecVersion::of(&value).map_err(newest)?;
     let outcome = match command {
         Command::Add => add(lookup, &root, version, issued_at).map(Some),
-        Command::Del => del(lookup, &root, version, issued_at).map(|()| None),
         Command::Check => check(lookup, &root, version).map(|()| None),
         Command::Status => status(&root, version).map(|()| None),
         Command::Gc => collect(&root, version).map(|()| None),
-        Command::Version => Ok(None),
+        Command::Del | Command::Version => Ok(None),
     };
     outcome.map_err(|error| Failure { version, error })
 }
@@ -161,32 +170,12 @@ fn add(
         issued_at,
         source: gc::source(&config.name),
     };
-    let endpoint = netd(&config)?.attach(&request, &opened)?;
+    let attached = netd(&config)?.attach(&request, &opened);
+    let endpoint = attached.map_err(|error| {
+        let fields = [("addresses", wishes.ips_from_args), ("mac", wishes.mac_from_args)];
+        error.blame_cni_args(fields.into_iter().filter(|(_, given)| *given).map(|(field, _)| field))
+    })?;
     Ok(result::render(&endpoint, &attachment.netns, prev, version))
-}
-
-/// Reads nothing but what it needs: what made an ADD fail must not make the DEL fail.
-fn del(
-    lookup: Lookup<'_>,
-    root: &JsonNode<'_>,
-    version: SpecVersion,
-    issued_at: u64,
-) -> Result<(), HookError> {
-    let attachment = env::attachment(lookup, Command::Del)?;
-    let mut reader = Reader::new();
-    let config = Config::read(root, version, &mut reader);
-    reader.finish()?;
-    let request = DetachRequest {
-        sandbox_id: attachment.container_id,
-        interface: attachment.ifname,
-        issued_at,
-        ..DetachRequest::default()
-    };
-    match netd(&config)?.detach(&request) {
-        Err(HookError::Refused(refusal)) if refusal.code == Code::NotFound => Ok(()),
-        // Anything else is reported, so that the runtime tries again and nothing leaks.
-        other => other.map(drop),
-    }
 }
 
 fn check(lookup: Lookup<'_>, root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
@@ -217,17 +206,22 @@ fn status(root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
     let config = Config::read(root, version, &mut reader);
     reader.finish()?;
     let timeout = config.timeout.min(STATUS_TIMEOUT);
-    let ready = Netd::connect(&config.socket, timeout).and_then(|mut netd| netd.ready());
+    let ready = Netd::connect(&config.socket, timeout);
+    let ready = ready.and_then(|mut netd| netd.ready(&config.network));
     ready.map_err(|error| match error {
-        HookError::NotReady(_) => error,
-        other => HookError::NotReady(vec![format!("{other}; {}", other.details())]),
+        HookError::NotReady { .. } => error,
+        other => {
+            let problems = vec![format!("{other}; {}", other.details())];
+            HookError::NotReady { problems, limits_pods: false }
+        }
     })
 }
 
 fn collect(root: &JsonNode<'_>, version: SpecVersion) -> Result<(), HookError> {
     version.needs("GC", SpecVersion::V110)?;
     let mut reader = Reader::new();
-    let config = Config::read(root, version, &mut reader);
+    // As with a DEL: a key that would make an ADD fail keeps nothing from being removed.
+    let config = Config::read_known(root, version, &mut reader);
     let request = gc::request(root, &config.name, &config.network, &mut reader);
     reader.finish()?;
     netd(&config)?.synchronize(&request).map(drop)

@@ -49,15 +49,13 @@ fn own_interfaces(endpoint: &Endpoint, netns: &str, version: SpecVersion) -> Vec
     interfaces
 }
 
-/// An element of `ips`; before 1.0.0 it tells its family.
+/// An element of `ips`.
 fn ip(address: &str, gateway: &str, interface: usize, version: SpecVersion) -> Value {
     let mut ip = json!({ "address": address, "interface": interface });
     if !gateway.is_empty() {
         ip["gateway"] = gateway.into();
     }
-    if version < SpecVersion::V100 {
-        ip["version"] = if address.contains(':') { "6" } else { "4" }.into();
-    }
+    version.shape_ip(&mut ip);
     ip
 }
 

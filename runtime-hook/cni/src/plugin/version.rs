@@ -61,6 +61,30 @@ impl SpecVersion {
         })
     }
 
+    /// An element of `ips` of any version in the form of this one: before 1.0.0 it tells its
+    /// family.
+    pub(super) fn shape_ip(self, ip: &mut Value) {
+        let is_v6 = ip.get("address").and_then(Value::as_str).is_some_and(|a| a.contains(':'));
+        let Some(fields) = ip.as_object_mut() else { return };
+        if self < Self::V100 {
+            fields.insert("version".into(), if is_v6 { "6" } else { "4" }.into());
+        } else {
+            fields.remove("version");
+        }
+    }
+
+    /// An element of `interfaces` of any version in the form of this one: before 1.1.0 it has
+    /// no MTU and no device.
+    pub(super) fn shape_interface(self, interface: &mut Value) {
+        if self < Self::V110
+            && let Some(fields) = interface.as_object_mut()
+        {
+            for key in ["mtu", "socketPath", "pciID"] {
+                fields.remove(key);
+            }
+        }
+    }
+
     /// Refuses a command that the configuration's version does not have.
     ///
     /// # Errors

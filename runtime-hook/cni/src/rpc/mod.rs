@@ -118,22 +118,24 @@ impl Netd {
         self.call(&SYNCHRONIZE, request, None)
     }
 
-    /// Whether netd says that it can do its work.
+    /// Whether netd says that it can do its work, and attach to `network` if that is not empty.
     ///
     /// # Errors
     /// [`HookError::NotReady`] with each component that is not, and as every call.
-    pub fn ready(&mut self) -> Result<(), HookError> {
-        let status: GetStatusResponse = self.call(&GET_STATUS, &GetStatusRequest {}, None)?;
+    pub fn ready(&mut self, network: &str) -> Result<(), HookError> {
+        let request = GetStatusRequest { network: network.to_owned() };
+        let status: GetStatusResponse = self.call(&GET_STATUS, &request, None)?;
         if status.ready {
             return Ok(());
         }
-        let waiting = status.components.iter().filter(|c| !c.ready);
+        let waiting = || status.components.iter().filter(|c| !c.ready);
         let mut problems: Vec<String> =
-            waiting.map(|c| format!("{}: {}", c.name, c.reason)).collect();
+            waiting().map(|c| format!("{}: {}", c.name, c.reason)).collect();
         if problems.is_empty() {
             problems.push("it does not say why".into());
         }
-        Err(HookError::NotReady(problems))
+        let limits_pods = waiting().any(|component| concerns_pods(&component.name, network));
+        Err(HookError::NotReady { problems, limits_pods })
     }
 
     fn call<A: Message + Default>(
@@ -215,6 +217,12 @@ impl Netd {
     fn lost(&self, method: &Method, reason: String) -> HookError {
         HookError::Lost { socket: self.socket.clone(), operation: method.1, reason }
     }
+}
+
+/// Whether pods that run may be out of reach while this component of netd is not ready.
+fn concerns_pods(component: &str, network: &str) -> bool {
+    ["firewall", "dataplane", "overlay"].contains(&component)
+        || component.strip_prefix("network/") == Some(network)
 }
 
 fn no_endpoint(method: &Method) -> HookError {
