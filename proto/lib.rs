@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod annotations;
 pub mod hook;
 pub mod ttrpc;
 

@@ -18,5 +18,6 @@ mod kernel_features;
 mod logging;
 pub mod metrics;
 pub mod node;
+mod suggest;
 mod terminal;
 pub mod tunnel;

@@ -77,6 +77,62 @@ fn annotations_choose_networks_addresses_and_ports() {
 }
 
 #[test]
+fn a_pod_s_container_is_attached_as_that_pod_s() {
+    let joined = Some(json!([{"type": "network", "path": common::NETNS}]));
+    for (namespace, name) in [
+        ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri.sandbox-name"),
+        ("io.kubernetes.cri-o.Namespace", "io.kubernetes.cri-o.KubeName"),
+        ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name"),
+    ] {
+        let netd = Netd::ready();
+        let mut state = creating();
+        state["annotations"] =
+            json!({"netd.io/network": "green,red", namespace: "shop", name: "web"});
+        assert!(hook(&netd, &[], joined.clone(), state.clone()).status.success());
+        let [Asked::Attach(first), Asked::Attach(second)] = &netd.asked()[..] else { panic!() };
+        for asked in [first, second] {
+            let pod = asked.pod.clone().unwrap();
+            assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("shop", "web"), "{namespace}");
+        }
+        // A pod's author could add another runtime's key.
+        state["annotations"]["io.kubernetes.pod.namespace"] = json!("kube-system");
+        state["annotations"]["io.kubernetes.cri.sandbox-namespace"] = json!("shop");
+        let output = hook(&netd, &[], joined.clone(), state);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("kube-system"));
+    }
+}
+
+#[test]
+fn annotations_of_netd_that_nothing_reads_are_refused() {
+    let netd = Netd::ready();
+    let joined = Some(json!([{"type": "network", "path": common::NETNS}]));
+    for (namespaces, key, right) in [
+        (own(), "netd.io/netwrok", "netd.io/network"),
+        (joined.clone(), "netd.io/netwrok", "netd.io/network"),
+        (own(), "netd.io/networks", "netd.io/network"),
+        (own(), "netd.io/port", "netd.io/ports"),
+        (own(), "netd.io/frobnicate", "netd.io/network"),
+    ] {
+        let mut state = creating();
+        state["annotations"] = json!({key: "blue"});
+        let output = hook(&netd, &[], namespaces, state);
+        assert_eq!(output.status.code(), Some(1), "{key}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(key) && said.contains(right), "{said}");
+    }
+    assert!(netd.asked().is_empty());
+    // A pod's, which the NRI front reads.
+    let mut state = creating();
+    state["annotations"] = json!({"netd.io/networks": "blue"});
+    assert!(hook(&netd, &[], joined, state).status.success());
+    // Nothing keeps a container from being detached.
+    let state = json!({"status": "stopped", "pid": 0, "annotations": {"netd.io/netwrok": "x"}});
+    assert!(hook(&netd, &[], own(), state).status.success());
+    assert!(matches!(netd.asked()[..], [Asked::Detach(_)]));
+}
+
+#[test]
 fn the_host_s_and_a_joined_namespace_are_left_alone() {
     let netd = Netd::ready();
     let host = json!([{"type": "mount"}]);

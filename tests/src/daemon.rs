@@ -43,6 +43,13 @@ impl DaemonConfig {
         Self { top: String::new(), networks, filter: "info,netd=debug" }
     }
 
+    /// A network `default` that is as netd makes it, without a word about pods.
+    pub fn plain() -> Self {
+        let opened = "pod_namespaces = [\"*\"]\npod_addresses = true\npod_macs = true\n";
+        let config = Self::default();
+        Self { networks: config.networks.replace(opened, ""), ..config }
+    }
+
     /// As the default, logging only what a node in use does.
     pub fn quiet() -> Self {
         Self { filter: "info", ..Self::default() }
@@ -61,8 +68,10 @@ impl Default for DaemonConfig {
     }
 }
 
+/// A network that is open to all pods and their wishes; see tests/tests/access.rs for others.
 fn network(name: &str, driver: &str, pools: &[&str]) -> String {
     let mut text = format!("[[network]]\nname = \"{name}\"\ndriver = \"{driver}\"\n");
+    text += "pod_namespaces = [\"*\"]\npod_addresses = true\npod_macs = true\n";
     for pool in pools {
         text += &format!("[[network.pool]]\nsubnet = \"{pool}\"\n");
     }
@@ -165,7 +174,8 @@ impl Daemon {
                 Err(ended) => Err(ended),
                 Ok(()) => {
                     let mut nodes = nodes.clone();
-                    let status = block_on(nodes.get_status(GetStatusRequest {}))?.into_inner();
+                    let status =
+                        block_on(nodes.get_status(GetStatusRequest::default()))?.into_inner();
                     ensure!(status.ready, "{:?}", status.components);
                     Ok(())
                 }
@@ -212,7 +222,7 @@ impl Daemon {
 
     /// What it says about itself.
     pub fn status(&self) -> Result<GetStatusResponse> {
-        Ok(block_on(self.nodes()?.get_status(GetStatusRequest {}))?.into_inner())
+        Ok(block_on(self.nodes()?.get_status(GetStatusRequest::default()))?.into_inner())
     }
 
     /// Every endpoint.

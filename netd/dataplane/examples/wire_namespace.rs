@@ -64,7 +64,6 @@ fn network() -> Result<NetworkWiring, AnyError> {
         docker0: vec![],
         masquerade: true,
         internal: false,
-        published_only: false,
     })
 }
 

@@ -9,6 +9,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
+    access::{NotAllowed, Wish},
     bandwidth::Bandwidth,
     endpoint::{Dns, PodIdentity},
     error::Invalid,
@@ -86,7 +87,6 @@ impl Network {
             docker0: self.leased.iter().flat_map(|l| l.docker0.iter().copied()).collect(),
             masquerade: self.masquerade,
             internal: self.internal,
-            published_only: self.published_only,
         }
     }
 }
@@ -116,6 +116,24 @@ impl AttachSpec {
             issued_at,
             source: String::new(),
         }
+    }
+
+    /// Whether `network` gives the pod what it asks for.
+    ///
+    /// # Errors
+    /// [`NotAllowed`].
+    pub fn check_access(&self, network: &Network) -> Result<(), NotAllowed> {
+        let asked = [
+            (Wish::Network, true),
+            (Wish::Addresses, !self.addresses.is_empty()),
+            (Wish::Mac, self.mac.is_some()),
+        ];
+        let wishes: Vec<Wish> =
+            asked.into_iter().filter(|(_, asked)| *asked).map(|(wish, _)| wish).collect();
+        if self.pod.namespace.is_empty() {
+            return Ok(());
+        }
+        network.access().check(&network.name, &self.pod.namespace, &wishes)
     }
 
     /// The endpoint's wiring in `network` with these addresses; `mtu` is the MTU of the

@@ -15,8 +15,7 @@ pub struct HostPort {
     pub port: u16,
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The address of the host; `None`: all addresses of both families; unspecified: all of
-    /// its family.
+    /// The address of the host; `None`: all addresses of both families.
     pub ip: Option<IpAddr>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Knows no tokio, tonic, netlink or store; everything here is tested without root.
 
+pub mod access;
 pub mod attach;
 pub mod backoff;
 pub mod bandwidth;
@@ -18,6 +19,7 @@ mod record_format;
 pub mod stored;
 pub mod wiring;
 
+pub use access::{NotAllowed, PodAccess};
 pub use attach::AttachSpec;
 pub use backoff::Backoff;
 pub use bandwidth::Bandwidth;

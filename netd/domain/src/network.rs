@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    access::PodAccess,
     error::Invalid,
     ids::{IfName, NetworkName, fnv1a},
     pool::Pool,
@@ -38,13 +39,14 @@ pub struct Network {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
-    /// From outside of the network and of the node, endpoints are reached by host ports only.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub published_only: bool,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leased: Option<Leased>,
+    /// Which pods may use it. Stored only where it is not that of a new network of its name;
+    /// earlier releases had no such thing.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "pods")]
+    access: Option<PodAccess>,
 }
 
 /// What a network with leased pools knows of the overlay. It is stored, so that a node that
@@ -72,9 +74,9 @@ struct StoredNetwork {
     masquerade: bool,
     internal: bool,
     #[serde(default)]
-    published_only: bool,
-    #[serde(default)]
     leased: Option<Leased>,
+    #[serde(default)]
+    pods: Option<PodAccess>,
 }
 
 impl TryFrom<StoredNetwork> for Network {
@@ -86,8 +88,8 @@ impl TryFrom<StoredNetwork> for Network {
             mtu: n.mtu,
             masquerade: n.masquerade,
             internal: n.internal,
-            published_only: n.published_only,
             leased: n.leased,
+            access: n.pods,
         };
         Self::new(n.name, n.pools, options)
     }
@@ -111,10 +113,10 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
-    /// From outside, endpoints are reached by host ports only.
-    pub published_only: bool,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
+    /// Which pods may use it; `None`: see [`PodAccess::of_new`].
+    pub access: Option<PodAccess>,
 }
 
 impl Network {
@@ -153,6 +155,7 @@ impl Network {
             bad.add("bridge", format!("{bridge}: such names are those of endpoints' devices"));
         }
         bad.into_result()?;
+        let access = options.access.filter(|access| *access != PodAccess::of_new(&name));
         Ok(Self {
             bridge,
             name,
@@ -161,9 +164,25 @@ impl Network {
             mtu: options.mtu,
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
-            published_only: options.published_only,
             leased: options.leased,
+            access,
         })
+    }
+
+    /// Which pods may use the network, and what they may ask for.
+    pub fn access(&self) -> PodAccess {
+        self.access.clone().unwrap_or_else(|| PodAccess::of_new(&self.name))
+    }
+
+    /// Whether its access is another than that of a new network of its name.
+    pub fn has_own_access(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// The same network, open to other pods.
+    pub fn with_access(&self, access: PodAccess) -> Self {
+        let access = Some(access).filter(|access| *access != PodAccess::of_new(&self.name));
+        Self { access, ..self.clone() }
     }
 
     /// The same network with other leased subnets.
@@ -183,8 +202,8 @@ impl Network {
             mtu: self.mtu,
             masquerade: self.masquerade,
             internal: self.internal,
-            published_only: self.published_only,
             leased: Some(leased),
+            access: self.access.clone(),
         };
         Self::new(self.name.clone(), pools, options)
     }
@@ -307,6 +326,23 @@ mod tests {
         let other = vec![pool("10.5.200.0/24").unwrap()];
         let other = Network::new("blue".parse().unwrap(), other, NetworkOptions::default());
         assert!(network.clash(&other.unwrap()).unwrap().contains("10.5.0.0/16"));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_is_open_to_pods_only_if_it_is_default() {
+        for (name, open) in [("default", true), ("blue", false)] {
+            let pools = vec![pool("10.1.0.0/16").unwrap()];
+            let network = Network::new(name.parse().unwrap(), pools, NetworkOptions::default());
+            let stored = serde_json::to_value(network.unwrap()).unwrap();
+            assert!(stored.get("pods").is_none(), "earlier releases had no such key");
+            let read: Network = serde_json::from_value(stored).unwrap();
+            assert_eq!(read.access().admits("shop"), open);
+            let access = PodAccess::default().for_namespaces(vec!["shop".into()]).unwrap();
+            let changed = read.with_access(access);
+            let stored = serde_json::to_value(&changed).unwrap();
+            assert_eq!(serde_json::from_value::<Network>(stored).unwrap(), changed);
+            assert!(changed.access().admits("shop") && !changed.access().admits("bank"));
+        }
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_api::v1;
+use netd_api::{annotations, v1};
 
-use crate::node::now_boot;
+use crate::{node::now_boot, suggest::closest};
 use netd_domain::{
     AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, Mac, NetworkName, PodIdentity,
     PortMapping, Protocol, SandboxId,
@@ -48,6 +48,7 @@ pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> 
     let dns = dns(request.dns.unwrap_or_default(), &mut bad);
     let pod = pod(request.pod.unwrap_or_default(), &mut bad);
     let (labels, annotations) = texts(request.labels, request.annotations, &mut bad);
+    check_annotations(&annotations, &request.source, &mut bad);
     let issued_at = issued_at(request.issued_at, &mut bad);
     check_source(&request.source, &mut bad);
     let mtu = mtu(request.mtu, &mut bad);
@@ -287,6 +288,29 @@ pub(crate) fn texts(
     (labels.into_iter().collect(), annotations.into_iter().collect())
 }
 
+/// An annotation of netd's that no hook reads is refused: its author meant another network than
+/// the pod would get. A pod's annotations come by CNI and NRI, which read none of a container's.
+fn check_annotations(all: &BTreeMap<String, String>, source: &str, bad: &mut Invalid) {
+    let both = [annotations::OF_PODS.as_slice(), &annotations::OF_CONTAINERS].concat();
+    let of_pod = source == "nri" || source.starts_with("cni/");
+    let known = if of_pod { annotations::OF_PODS.as_slice() } else { &both };
+    for key in all.keys().filter(|key| annotations::is_unread(key, known)) {
+        let shown: String = key.chars().take(64).collect();
+        let problem = if both.contains(&key.as_str()) {
+            format!(
+                "is for containers of the OCI hook; pods ask for networks by {}",
+                annotations::NETWORKS
+            )
+        } else {
+            match closest(key, known) {
+                Some(name) => format!("unknown annotation; did you mean \"{name}\"?"),
+                None => format!("unknown annotation; netd knows {}", known.join(", ")),
+            }
+        };
+        bad.add(format!("annotations.{shown:?}"), problem);
+    }
+}
+
 /// The length of `text` as JSON, in which a control character takes six bytes.
 fn stored(text: &str) -> usize {
     let one = |b: u8| match b {
@@ -359,6 +383,25 @@ mod tests {
             "mtu",
         ] {
             assert!(fields.contains(&field), "{field} is missing in {fields:?}");
+        }
+    }
+
+    #[test]
+    fn annotations_of_netd_that_nothing_reads_are_refused() {
+        let refused = |source: &str, key: &str| {
+            let mut request = v1::AttachRequest { source: source.into(), ..request() };
+            request.annotations = [(key.to_owned(), "blue".to_owned())].into();
+            attach(request).err().map(|bad| bad.to_string()).unwrap_or_default()
+        };
+        for source in ["cni/netd", "nri", "oci", ""] {
+            assert!(refused(source, "netd.io/netwroks").contains("did you mean"), "{source}");
+            assert!(refused(source, "netd.io/").contains("annotations"), "{source}");
+            assert_eq!(refused(source, "netd.io/networks"), "", "{source}");
+            assert_eq!(refused(source, "example.org/netd.io/x"), "", "{source}");
+        }
+        for key in annotations::OF_CONTAINERS {
+            assert_eq!(refused("oci", key), "");
+            assert!(refused("cni/netd", key).contains(annotations::NETWORKS), "{key}");
         }
     }
 

@@ -4,7 +4,9 @@ use netd_api::v1;
 
 use crate::node::{KernelStatus, NetworkView};
 use netd_domain::attach::bridge_mac;
-use netd_domain::{Driver, Endpoint, Network, Phase, PortMapping, Protocol, Stage, WiringDriver};
+use netd_domain::{
+    Driver, Endpoint, Network, Phase, PodAccess, PortMapping, Protocol, Stage, WiringDriver,
+};
 
 /// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
 pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
@@ -65,7 +67,6 @@ pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::
         bridge,
         bridge_mac,
         source: endpoint.source.clone(),
-        host_port_conflicts: Vec::new(),
         sandbox_interface: match endpoint.runtime_placed {
             Some(_) => wiring.ifname.to_string(),
             None => String::new(),
@@ -123,7 +124,6 @@ pub(crate) fn network(network: &Network) -> v1::Network {
         mtu: network.mtu.unwrap_or(0),
         masquerade: network.masquerade,
         internal: network.internal,
-        published_only: network.published_only,
         cluster: network
             .leased
             .iter()
@@ -134,6 +134,15 @@ pub(crate) fn network(network: &Network) -> v1::Network {
             .iter()
             .flat_map(|leased| leased.docker0.iter().map(ToString::to_string))
             .collect(),
+        pods: Some(pod_access(&network.access())),
+    }
+}
+
+fn pod_access(access: &PodAccess) -> v1::PodAccess {
+    v1::PodAccess {
+        namespaces: access.namespaces().map(str::to_owned).collect(),
+        addresses: access.addresses,
+        macs: access.macs,
     }
 }
 

@@ -7,6 +7,7 @@
 //! | NOT_FOUND | no such network, endpoint, sandbox | no |
 //! | ALREADY_EXISTS | the name, address, port, interface is another's | no |
 //! | FAILED_PRECONDITION | detached since, in use, differs from the kernel, no cluster | no |
+//! | PERMISSION_DENIED | the network is closed to the pod, or to its wishes | no |
 //! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
 //! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet | yes (RetryInfo) |
@@ -65,11 +66,12 @@ fn table(error: &Error) -> Row {
         Error::Different { .. } => row(Code::AlreadyExists, "ENDPOINT_EXISTS"),
         Error::NotMoved(_) => row(Code::FailedPrecondition, "NOT_MOVED"),
         Error::NotPlaced(_) => retry(Code::Unavailable, "NOT_PLACED"),
-        Error::PortTaken { .. } | Error::PortListened(_) => {
-            field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
-        }
+        Error::PortTaken { .. } => field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings"),
         Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
         Error::Ipam { source, .. } => ipam(source),
+        Error::NotAllowed(refused) => {
+            field(Code::PermissionDenied, "POD_NOT_ALLOWED", refused.wish.field())
+        }
         Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
         Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
         Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),

@@ -37,7 +37,6 @@ impl Metadata {
     fn describe(&mut self, error: &Error) {
         match error {
             Error::PortTaken { port, holder } => self.host_port(port, Some(holder)),
-            Error::PortListened(listener) => self.host_port(&listener.port, None),
             Error::NoNetwork(network)
             | Error::NoSubnet { network, .. }
             | Error::OverlayNetwork(network) => self.add("network", network),
@@ -58,6 +57,10 @@ impl Metadata {
             Error::HostNameTaken { ifname, other } => {
                 self.add("host_interface", ifname);
                 self.add("holder", other);
+            }
+            Error::NotAllowed(refused) => {
+                self.add("network", &refused.network);
+                self.add("pod_namespace", &refused.namespace);
             }
             Error::Ipam { network, source } => {
                 self.add("network", network);

@@ -62,6 +62,28 @@ impl NetworkService for Api {
         self.counted(Verb::DeleteNetwork, span, done).await
     }
 
+    async fn set_pod_access(
+        &self,
+        request: Request<v1::SetPodAccessRequest>,
+    ) -> Result<Response<v1::SetPodAccessResponse>, Status> {
+        let span = peer_cred::span(&request);
+        let done = async {
+            let request = request.into_inner();
+            let mut bad = Invalid::new();
+            let name = bad.take("network", request.network.parse::<NetworkName>());
+            let access = network_request::pod_access(request.pods.unwrap_or_default());
+            let access = access.map_err(|inner| bad.nest("pods", inner)).ok();
+            bad.into_result().map_err(Error::from)?;
+            let (Some(name), Some(access)) = (name, access) else {
+                return Err(Error::Internal("a field is missing".into()).into());
+            };
+            self.node.set_pod_access(&name, access).await?;
+            let network = Some(convert::network_status(&self.node.network(&name)?));
+            Ok(Response::new(v1::SetPodAccessResponse { network }))
+        };
+        self.counted(Verb::SetPodAccess, span, done).await
+    }
+
     async fn reserve_address(
         &self,
         request: Request<v1::ReserveAddressRequest>,

@@ -2,7 +2,9 @@
 
 use netd_api::v1;
 
-use netd_domain::{Driver, Invalid, Network, NetworkName, Pool, network::NetworkOptions};
+use netd_domain::{
+    Driver, Invalid, Network, NetworkName, PodAccess, Pool, network::NetworkOptions,
+};
 
 const MAX_POOLS: usize = 64;
 const MAX_RESERVED: usize = 256;
@@ -51,6 +53,14 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
     if wire.pools.len() > MAX_POOLS {
         bad.add("pools", format!("{} pools; at most {MAX_POOLS}", wire.pools.len()));
     }
+    let access = match wire.pods.map(pod_access) {
+        None => None,
+        Some(Ok(access)) => Some(access),
+        Some(Err(inner)) => {
+            bad.nest("pods", inner);
+            None
+        }
+    };
     let mut pools = Vec::new();
     for (i, pool) in wire.pools.iter().take(MAX_POOLS).enumerate() {
         match self::pool(pool) {
@@ -66,10 +76,20 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         mtu: (wire.mtu != 0).then_some(wire.mtu),
         masquerade: wire.masquerade,
         internal: wire.internal,
-        published_only: wire.published_only,
         leased: None,
+        access,
     };
     Network::new(name, pools, options)
+}
+
+/// Checks which pods may use a network.
+///
+/// # Errors
+/// `namespaces[i]`: what is wrong with each.
+pub(crate) fn pod_access(wire: v1::PodAccess) -> Result<PodAccess, Invalid> {
+    let mut access = PodAccess::default();
+    (access.addresses, access.macs) = (wire.addresses, wire.macs);
+    access.for_namespaces(wire.namespaces)
 }
 
 fn pool(wire: &v1::Pool) -> Result<Pool, Invalid> {

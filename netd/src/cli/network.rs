@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use netd_api::v1::{
     self, CreateNetworkRequest, DeleteNetworkRequest, GetNetworkRequest, ListNetworksRequest,
-    network_service_client::NetworkServiceClient,
+    SetPodAccessRequest, network_service_client::NetworkServiceClient,
 };
+
+use netd_domain::{NetworkName, access::ANY_NAMESPACE};
 
 use super::table::network::{Network, Networks};
 use crate::client::{Client, ClientArgs};
@@ -26,6 +28,24 @@ pub(crate) enum NetworkCommand {
     },
     /// Create a network
     Create(Box<CreateArgs>),
+    /// Let more pods use a network, or let them ask for more
+    Allow {
+        /// The network
+        name: String,
+        #[command(flatten)]
+        pods: PodArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Take back what `allow` or `create` let pods do; endpoints that exist stay
+    Deny {
+        /// The network
+        name: String,
+        #[command(flatten)]
+        pods: PodArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Delete a network that has no endpoints
     #[command(alias = "rm")]
     Delete {
@@ -58,11 +78,54 @@ pub(crate) struct CreateArgs {
     /// Forward nothing in or out of the network
     #[arg(long)]
     internal: bool,
-    /// Let others reach pods by host ports only, as Docker's bridge networks do
-    #[arg(long)]
-    published_only: bool,
+    #[command(flatten)]
+    pods: PodArgs,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// What pods may do in a network. Without a pod namespace (Docker, podman, ctr) everything is
+/// allowed.
+#[derive(Debug, Args)]
+pub(crate) struct PodArgs {
+    /// Namespace whose pods may use the network, or "*" for all; repeat for more [default: "*"
+    /// for the network "default", none for others]
+    #[arg(long = "pod-namespace", value_name = "NAMESPACE")]
+    namespaces: Vec<String>,
+    /// Pods may ask for addresses (annotations, capability ips)
+    #[arg(long = "pod-addresses")]
+    addresses: bool,
+    /// Pods may ask for a MAC address
+    #[arg(long = "pod-macs")]
+    macs: bool,
+}
+
+impl PodArgs {
+    /// For a new network; `None`: nothing was said.
+    fn of_new(self, network: &str) -> Option<v1::PodAccess> {
+        let Self { mut namespaces, addresses, macs } = self;
+        if namespaces.is_empty() && !addresses && !macs {
+            return None;
+        }
+        if namespaces.is_empty() && network == NetworkName::DEFAULT {
+            namespaces.push(ANY_NAMESPACE.to_owned());
+        }
+        Some(v1::PodAccess { namespaces, addresses, macs })
+    }
+
+    fn added_to(self, access: v1::PodAccess) -> v1::PodAccess {
+        let mut namespaces = access.namespaces;
+        namespaces.extend(self.namespaces);
+        let (addresses, macs) = (access.addresses | self.addresses, access.macs | self.macs);
+        v1::PodAccess { namespaces, addresses, macs }
+    }
+
+    fn taken_from(self, access: v1::PodAccess) -> v1::PodAccess {
+        let mut namespaces = access.namespaces;
+        namespaces.retain(|name| !self.namespaces.contains(name));
+        let (addresses, macs) = (access.addresses & !self.addresses, access.macs & !self.macs);
+        v1::PodAccess { namespaces, addresses, macs }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,6 +169,12 @@ pub(super) async fn run(command: NetworkCommand) -> Result<ExitCode, Failure> {
             let reply = service(&client).await?.create_network(request).await?;
             show(reply.into_inner().network, &client)?;
         }
+        NetworkCommand::Allow { name, pods, client } => {
+            set_pods(name, &client, |access| pods.added_to(access)).await?;
+        }
+        NetworkCommand::Deny { name, pods, client } => {
+            set_pods(name, &client, |access| pods.taken_from(access)).await?;
+        }
         NetworkCommand::Delete { name, client } => {
             let request = DeleteNetworkRequest { name: name.clone() };
             service(&client).await?.delete_network(request).await?;
@@ -124,6 +193,7 @@ impl CreateArgs {
             DriverArg::Bridge => v1::Driver::Bridge,
             DriverArg::Routed => v1::Driver::Routed,
         };
+        let pods = self.pods.of_new(&self.name);
         v1::Network {
             name: self.name,
             driver: driver.into(),
@@ -132,11 +202,25 @@ impl CreateArgs {
             mtu: self.mtu,
             masquerade: !self.no_masquerade && !self.internal,
             internal: self.internal,
-            published_only: self.published_only,
             cluster: vec![],
             docker0: vec![],
+            pods,
         }
     }
+}
+
+/// Changes what pods may do in a network, and shows it.
+async fn set_pods(
+    name: String,
+    client: &ClientArgs,
+    change: impl FnOnce(v1::PodAccess) -> v1::PodAccess,
+) -> Result<(), Failure> {
+    let mut service = service(client).await?;
+    let reply = service.get_network(GetNetworkRequest { name: name.clone() }).await?.into_inner();
+    let network = reply.network.and_then(|status| status.network).unwrap_or_default();
+    let pods = Some(change(network.pods.unwrap_or_default()));
+    let request = SetPodAccessRequest { network: name, pods };
+    show(service.set_pod_access(request).await?.into_inner().network, client)
 }
 
 async fn service(args: &ClientArgs) -> Result<NetworkServiceClient<Client>, Failure> {

@@ -9,7 +9,6 @@ mod networks;
 mod overlay;
 mod section;
 mod sources;
-mod suggest;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

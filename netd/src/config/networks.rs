@@ -10,7 +10,7 @@ use super::{
     values::{boolean, mtu, named, parsed, shown, text},
 };
 use netd_domain::{
-    Driver, IfName, Invalid, Network, NetworkName, Pool,
+    Driver, IfName, Invalid, Network, NetworkName, PodAccess, Pool,
     network::{Leased, NetworkOptions, overlap},
 };
 
@@ -64,7 +64,8 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     let mtu = s.get("mtu", mtu);
     let masquerade = s.get("masquerade", boolean);
     let internal = s.get("internal", boolean).unwrap_or(false);
-    let published_only = s.get("published_only", boolean).unwrap_or(false);
+    let namespaces = s.get("pod_namespaces", texts);
+    let wishes = (s.get("pod_addresses", boolean), s.get("pod_macs", boolean));
     if driver == Driver::Routed && bridge.is_some() {
         s.bad("bridge", "the routed driver has no bridge; remove the key");
     }
@@ -88,10 +89,34 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
         report.add(&format!("{path}.pool"), text);
         return None;
     }
+    let access = access(&name, namespaces, wishes);
+    let access = access.map_err(|inner| nest(report, &path, inner)).ok()?;
     let options =
-        NetworkOptions { driver, bridge, mtu, masquerade, internal, published_only, leased };
+        NetworkOptions { driver, bridge, mtu, masquerade, internal, leased, access: Some(access) };
     let made = Network::new(name, pools, options);
     made.map_err(|e| nest(report, &path, e)).ok()
+}
+
+/// Which pods may use the network; what is left out is as in a new one.
+fn access(
+    name: &NetworkName,
+    namespaces: Option<Vec<String>>,
+    (addresses, macs): (Option<bool>, Option<bool>),
+) -> Result<PodAccess, Invalid> {
+    let mut access = PodAccess::of_new(name);
+    access.addresses = addresses.unwrap_or(access.addresses);
+    access.macs = macs.unwrap_or(access.macs);
+    match namespaces {
+        Some(names) => access.for_namespaces(names),
+        None => Ok(access),
+    }
+}
+
+fn texts(value: &Value) -> Result<Vec<String>, String> {
+    match value {
+        Value::Array(list) => list.iter().map(text).collect(),
+        other => Err(format!("{} is not a list; write [\"shop\"]", shown(other))),
+    }
 }
 
 fn driver(value: &Value) -> Result<Driver, String> {
@@ -130,13 +155,15 @@ fn reserved(value: &Value) -> Result<Vec<IpNet>, String> {
     list.iter().map(one).collect()
 }
 
-/// Renames the domain's field `pools[i]` to the file's `pool[i]`.
+/// Renames the domain's fields `pools[i]` and `namespaces[i]` to the file's.
 fn nest(report: &Problems, path: &str, found: Invalid) {
     for v in found.violations {
-        let field = match v.field.strip_prefix("pools") {
-            Some(rest) => format!("pool{rest}"),
-            None => v.field,
-        };
+        let renamed = [("pools", "pool"), ("namespaces", "pod_namespaces")];
+        let renamed = renamed.iter().find_map(|(from, to)| {
+            let rest = v.field.strip_prefix(from)?;
+            Some(format!("{to}{rest}"))
+        });
+        let field = renamed.unwrap_or(v.field);
         report.add(&format!("{path}.{field}"), v.problem);
     }
 }

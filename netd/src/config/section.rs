@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use toml::{Table, Value};
 
-use super::{suggest::closest, values::shown};
+use super::values::shown;
+use crate::suggest::closest;
 use netd_domain::Invalid;
 
 /// Collects the errors of all sections of one configuration.

@@ -34,7 +34,7 @@ fn nothing_configured_gives_a_working_node() {
 }
 
 /// The path in the error, a word of it, and the text that has it.
-const WRONG: [(&str, &str, &str); 48] = [
+const WRONG: [(&str, &str, &str); 51] = [
     ("node", "no DNS name", "node = \"a_b\""),
     ("node", "not a text", "node = 5"),
     ("socket", "absolute", "socket = \"netd.sock\""),
@@ -100,6 +100,21 @@ const WRONG: [(&str, &str, &str); 48] = [
         "network[0].internal",
         "true nor false",
         "network = [{name=\"a\", internal=\"no\", pool=[{subnet=\"10.1.0.0/16\"}]}]",
+    ),
+    (
+        "network[0].pod_namespaces",
+        "not a list",
+        "network = [{name=\"a\", pod_namespaces=\"shop\", pool=[{subnet=\"10.1.0.0/16\"}]}]",
+    ),
+    (
+        "network[0].pod_namespaces[1]",
+        "neither the name",
+        "network = [{name=\"a\", pod_namespaces=[\"b\", \"c d\"], pool=[{subnet=\"10.1.0.0/16\"}]}]",
+    ),
+    (
+        "network[0].pod_addresses",
+        "true nor false",
+        "network = [{name=\"a\", pod_addresses=1, pool=[{subnet=\"10.1.0.0/16\"}]}]",
     ),
     ("network[0].pool[0].subnet", "needs a subnet", "network = [{name=\"a\", pool=[{}]}]"),
     (
@@ -208,6 +223,20 @@ fn networks_become_domain_networks() {
     assert_eq!((net.driver, net.mtu, net.masquerade), (Driver::Routed, Some(1400), false));
     assert_eq!(net.pools[0].gateway.to_string(), "10.9.0.254");
     assert_eq!(net.pools[0].reserved[0].to_string(), "10.9.0.11/32");
+}
+
+#[test]
+fn a_network_says_which_pods_may_use_it() {
+    let access = |keys: &str| {
+        let text = format!("network = [{{{keys}, pool=[{{subnet=\"10.1.0.0/16\"}}]}}]");
+        let access = parse(&text).unwrap().networks.remove(0).access();
+        (access.namespaces().collect::<Vec<_>>().join(","), access.addresses, access.macs)
+    };
+    assert_eq!(access("name=\"default\""), ("*".into(), false, false));
+    assert_eq!(access("name=\"blue\""), (String::new(), false, false));
+    assert_eq!(access("name=\"default\", pod_namespaces=[]"), (String::new(), false, false));
+    let blue = "name=\"blue\", pod_namespaces=[\"b\", \"a\"], pod_addresses=true, pod_macs=true";
+    assert_eq!(access(blue), ("a,b".into(), true, true));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub enum Verb {
     CreateNetwork,
     /// NetworkService.DeleteNetwork
     DeleteNetwork,
+    /// NetworkService.SetPodAccess
+    SetPodAccess,
     /// SandboxService.Synchronize
     Synchronize,
     /// SandboxService.Annotate
@@ -82,6 +84,7 @@ label!(Verb {
     ReleaseAddress => "release_address",
     CreateNetwork => "create_network",
     DeleteNetwork => "delete_network",
+    SetPodAccess => "set_pod_access",
     Synchronize => "synchronize",
     Annotate => "annotate",
 });

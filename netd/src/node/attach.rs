@@ -22,7 +22,7 @@ use super::{
 use crate::metrics::{Step, Verb};
 use netd_dataplane::Netns;
 use netd_domain::ipam::IpamError;
-use netd_domain::{AttachSpec, Endpoint, EndpointKey, Invalid, Phase};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, Invalid, NetworkName, Phase};
 use netd_store::{Store as _, TxnOutcome, keys};
 
 /// How often other addresses are tried when the store says that one is in use.
@@ -121,7 +121,6 @@ impl Node {
         for _ in 0..MAX_TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
-            self.refuse_listened(&endpoint.wiring, &[]).await?;
             // Checked again: a detach of the whole sandbox either finds the reservation or
             // has left its tombstone by now.
             if self.state.is_fenced(&spec.key, spec.issued_at) {
@@ -150,6 +149,19 @@ impl Node {
         }
         let text = format!("{MAX_TRIES} addresses in a row were in use according to the store");
         Err(Error::Internal(text))
+    }
+
+    /// Why no endpoint can be attached to the network now; `None`: one can, as far as is known
+    /// without trying.
+    pub fn obstacle(&self, name: &NetworkName) -> Option<Error> {
+        if let Err(error) = self.refuse_docker0s(name) {
+            return Some(error);
+        }
+        let error = self.state.obstacle(name)?;
+        // The cluster gives another subnet when the first attach needs it.
+        let full = matches!(&error, Error::Ipam { .. });
+        let grows = self.overlay.get().is_some_and(|overlay| overlay.can_grow(name));
+        (!full || !grows).then_some(error)
     }
 
     /// Chooses addresses. If the node's subnets are full and the cluster has others, waits

@@ -1,9 +1,9 @@
 //! Why the node could not do what it was asked for. `api/error.rs` maps each to a gRPC
 //! status.
 
-use netd_dataplane::{DataplaneError, HostListener};
+use netd_dataplane::DataplaneError;
 use netd_domain::ipam::IpamError;
-use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, SandboxId};
+use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, NotAllowed, SandboxId};
 use netd_store::StoreError;
 
 /// Result of what the node does.
@@ -96,13 +96,6 @@ pub enum Error {
         /// Its owner.
         holder: EndpointKey,
     },
-    /// A process of the host listens on the host port.
-    #[error(
-        "host port {}: a process of user {} on this node listens on {}, and its clients would \
-         reach the pod; stop it, or use another host port (`ss -lnptu` shows it)",
-        .0.port, .0.uid, .0.address
-    )]
-    PortListened(HostListener),
     /// The kernel differs from the record.
     #[error("endpoint {key} differs from its record: {}", differences.join("; "))]
     Differs {
@@ -119,6 +112,9 @@ pub enum Error {
         /// Why.
         source: IpamError,
     },
+    /// The network does not give the pod what it asked for.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// The network's pools are leased, and the node has no lease yet.
     #[error("network \"{network}\": this node has no subnet of the cluster yet: {why}")]
     NoSubnet {

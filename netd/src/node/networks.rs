@@ -11,7 +11,7 @@ use super::{
     record::encode,
     run_to_end::run_to_end,
 };
-use netd_domain::{Network, NetworkName, NetworkWiring};
+use netd_domain::{Network, NetworkName, NetworkWiring, PodAccess};
 use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
@@ -31,7 +31,10 @@ impl Node {
     async fn create_network_to_end(&self, network: Network) -> Result<()> {
         let _topology = self.network_changes.lock().await;
         if let Some(state) = self.state.network(&network.name) {
-            if *state.network == network {
+            // Who may use it is not said again by a caller that never said it.
+            let access = network.has_own_access().then(|| network.access());
+            let access = access.unwrap_or_else(|| state.network.access());
+            if *state.network == network.with_access(access) {
                 return Ok(());
             }
             let text = format!("network \"{}\" exists with other settings", network.name);
@@ -102,6 +105,33 @@ impl Node {
             Some(taken) => Err(Error::Docker0(owned_by_docker(name, taken))),
             None => Ok(()),
         }
+    }
+
+    /// Says which pods may use the network from now on; endpoints that exist stay. Runs to its
+    /// end even if the caller goes away.
+    ///
+    /// # Errors
+    /// [`Error::NoNetwork`], or the store's: nothing is changed then.
+    pub async fn set_pod_access(
+        self: &Arc<Self>,
+        name: &NetworkName,
+        access: PodAccess,
+    ) -> Result<()> {
+        let (node, name) = (self.clone(), name.clone());
+        let set = async move { node.set_pod_access_to_end(&name, access).await };
+        run_to_end("set pod access", set).await
+    }
+
+    async fn set_pod_access_to_end(&self, name: &NetworkName, access: PodAccess) -> Result<()> {
+        let _topology = self.network_changes.lock().await;
+        let state = self.state.network(name).ok_or_else(|| Error::NoNetwork(name.clone()))?;
+        let network = state.network.with_access(access);
+        let value = encode::json(&network)?;
+        let put = Change::Put { key: keys::network(name), value, lease: 0 };
+        self.store.commit(Txn { compares: vec![], changes: vec![put] }).await?;
+        self.state.put_network(Arc::new(network), state.wiring);
+        tracing::info!(network = %name, "changed which pods may use network {name}");
+        Ok(())
     }
 
     /// Removes a network that was recorded and can't be made. One that can't be removed

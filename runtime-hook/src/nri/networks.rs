@@ -8,7 +8,7 @@ use crate::excerpt::excerpt;
 
 /// The annotation: `blue,red`, or a JSON list of objects with the fields of
 /// [`AdditionalNetwork`].
-pub const ANNOTATION: &str = "netd.io/networks";
+pub const ANNOTATION: &str = netd_api::annotations::NETWORKS;
 /// The interface of the pod's primary network, which CNI ADD creates.
 pub(crate) const PRIMARY_INTERFACE: &str = "eth0";
 /// The limit of additional networks: the runtime's timeout must suffice to attach them all.

@@ -52,13 +52,13 @@ pub struct Options {
 ///
 /// None by default: on a node where netd's CNI configuration is the runtime's default, such a
 /// pod has lost its attach and must not run. Another CNI plugin may be the primary one for all
-/// pods (`--allow-unattached`), for those of a runtime class (`--unattached-handler`) or for a
-/// single pod (annotation `netd.io/primary: "other"`). For these netd only adds networks and
-/// labels.
+/// pods (`--allow-unattached`), for those of a runtime class (`--unattached-handler`), or for
+/// single pods (annotation `netd.io/primary: "other"`) of the namespaces whose authors may say so
+/// (`--unattached-namespace`). For these netd only adds networks and labels.
 ///
 /// A pre-installed plugin has no command line. It reads the same fields, as JSON, from the
 /// configuration that the runtime passes on (`/etc/nri/conf.d/10-netd.conf`):
-/// `{"allow_unattached": true, "unattached_handlers": ["kata"]}`.
+/// `{"allow_unattached": true, "unattached_handlers": ["kata"], "unattached_namespaces": ["vm"]}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
@@ -68,6 +68,24 @@ pub struct Policy {
     /// Let pods of this runtime handler run whose eth0 is not netd's; repeatable
     #[arg(long = "unattached-handler", value_name = "HANDLER")]
     pub unattached_handlers: Vec<String>,
+    /// Let pods of this namespace say that their eth0 is not netd's (annotation
+    /// netd.io/primary: "other"); "*" for all namespaces; repeatable
+    #[arg(long = "unattached-namespace", value_name = "NAMESPACE")]
+    pub unattached_namespaces: Vec<String>,
+}
+
+impl Policy {
+    /// Whether a pod of this runtime handler may run although its eth0 is not netd's.
+    pub(super) fn lets_handler(&self, handler: &str) -> bool {
+        self.allow_unattached || self.unattached_handlers.iter().any(|known| known == handler)
+    }
+
+    /// Whether a pod of this namespace may say so itself. Where the runtime knows no namespace,
+    /// root made the pod.
+    pub(super) fn lets_namespace(&self, namespace: &str) -> bool {
+        let named = |known: &String| known == namespace || known == "*";
+        namespace.is_empty() || self.unattached_namespaces.iter().any(named)
+    }
 }
 
 impl Default for Options {

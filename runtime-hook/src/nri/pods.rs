@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use netd_api::v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox};
+use netd_api::{
+    annotations,
+    v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox},
+};
+use netd_cni::json::closest;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
@@ -19,7 +23,7 @@ use super::{
 use crate::{clock::boottime_ns, excerpt::excerpt};
 
 /// The annotation that says which CNI plugin creates the pod's eth0: `netd` or `other`.
-pub(super) const PRIMARY_ANNOTATION: &str = "netd.io/primary";
+const PRIMARY_ANNOTATION: &str = annotations::PRIMARY;
 
 /// How long a roll-back may continue after the runtime has its reply.
 const ROLL_BACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +57,7 @@ impl PodEvents<'_> {
             tracing::debug!(sandbox = %pod.id, "sandbox {} uses the host network", pod.id);
             return Ok(());
         };
+        check_annotations(pod)?;
         let must_have_primary = self.must_have_primary(pod)?;
         let networks = additional_networks(pod)?;
         match self.confirm_primary(pod).await {
@@ -110,7 +115,14 @@ impl PodEvents<'_> {
 
     fn must_have_primary(&self, pod: &PodSandbox) -> Result<bool> {
         match pod.annotations.get(PRIMARY_ANNOTATION).map(String::as_str) {
-            Some("other") => Ok(false),
+            Some("other") if self.may_be_unattached(pod) => Ok(false),
+            Some("other") => Err(Status::permission_denied(format!(
+                "annotation {PRIMARY_ANNOTATION}: pods of namespace {:?} may not leave eth0 to \
+                 another CNI plugin; the administrator of the node allows it by \
+                 --unattached-namespace {} of `netd-hook nri`",
+                excerpt(&pod.namespace),
+                excerpt(&pod.namespace)
+            ))),
             Some("netd") => Ok(true),
             Some(value) => {
                 let value = excerpt(value);
@@ -118,11 +130,12 @@ impl PodEvents<'_> {
                     "annotation {PRIMARY_ANNOTATION}: {value:?} is not \"netd\" or \"other\""
                 )))
             }
-            None => {
-                let handlers = &self.policy.unattached_handlers;
-                Ok(!self.policy.allow_unattached && !handlers.contains(&pod.runtime_handler))
-            }
+            None => Ok(!self.policy.lets_handler(&pod.runtime_handler)),
         }
+    }
+
+    fn may_be_unattached(&self, pod: &PodSandbox) -> bool {
+        self.policy.lets_handler(&pod.runtime_handler) || self.policy.lets_namespace(&pod.namespace)
     }
 
     /// Annotate both passes the pod's identity to netd and shows whether eth0 is attached.
@@ -141,9 +154,11 @@ impl PodEvents<'_> {
             )),
             None => Err(Status::failed_precondition(format!(
                 "netd did not attach its eth0. Is netd's CNI configuration the first in the \
-                 runtime's conf_dir? If another plugin creates eth0 on purpose, use annotation \
-                 {PRIMARY_ANNOTATION}: \"other\", or --unattached-handler {:?}, or --allow-unattached",
-                pod.runtime_handler
+                 runtime's conf_dir? If another plugin creates eth0 on purpose, the administrator \
+                 of the node gives `netd-hook nri` --unattached-handler {:?} or \
+                 --allow-unattached, or --unattached-namespace {:?}, with which the pod says so by \
+                 annotation {PRIMARY_ANNOTATION}: \"other\"",
+                pod.runtime_handler, pod.namespace
             ))),
         }
     }
@@ -204,9 +219,38 @@ impl PodEvents<'_> {
 /// the codes listed here before it changes anything; with ALREADY_EXISTS the interface belongs
 /// to another attach and must stay.
 fn may_be_attached(code: Code) -> bool {
-    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted};
-    let refused = [AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted];
+    use Code::{
+        AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
+        ResourceExhausted,
+    };
+    let refused = [
+        AlreadyExists,
+        FailedPrecondition,
+        InvalidArgument,
+        NotFound,
+        PermissionDenied,
+        ResourceExhausted,
+    ];
     !refused.contains(&code)
+}
+
+/// Refuses annotations of netd's that nothing reads: the pod's author meant another network than
+/// the pod would get.
+fn check_annotations(pod: &PodSandbox) -> Result<()> {
+    let known = &annotations::OF_PODS;
+    let Some(key) = pod.annotations.keys().find(|key| annotations::is_unread(key, known)) else {
+        return Ok(());
+    };
+    let hint = if annotations::OF_CONTAINERS.contains(&key.as_str()) {
+        format!("it is for containers of the OCI hook; pods use {}", annotations::NETWORKS)
+    } else {
+        match closest(key, known) {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => format!("netd knows {}", known.join(", ")),
+        }
+    };
+    let text = format!("annotation {:?} is unknown; {hint}", excerpt(key));
+    Err(Status::invalid_argument(text))
 }
 
 fn additional_networks(pod: &PodSandbox) -> Result<Vec<AdditionalNetwork>> {

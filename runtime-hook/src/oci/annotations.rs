@@ -2,23 +2,31 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use netd_api::v1::PortMapping;
+use netd_api::{
+    annotations::{OF_CONTAINERS, OF_PODS, is_unread},
+    v1::{PodIdentity, PortMapping},
+};
+use netd_cni::json::closest;
 
 use crate::{
-    cni::capabilities::{is_address, parse_protocol},
+    cni::{address::is_address, capabilities::parse_protocol},
     error::shown,
+    excerpt::excerpt,
     json::Reader,
 };
 
-/// Networks, separated by commas.
-pub const NETWORK: &str = "netd.io/network";
-/// Addresses in the first network, separated by commas.
-pub const IP: &str = "netd.io/ip";
-/// MAC address in the first network.
-pub const MAC: &str = "netd.io/mac";
-/// Host ports: `[HOST-IP:]HOST-PORT:PORT[/PROTOCOL]`, separated by commas; an IPv6
-/// address in brackets.
-pub const PORTS: &str = "netd.io/ports";
+pub use netd_api::annotations::{IP, MAC, NETWORK, PORTS};
+
+/// Where runtimes say which pod a container belongs to: containerd, CRI-O, and what kubelet
+/// gives to any. No two of them may differ.
+const POD_NAMESPACE: [&str; 3] = [
+    "io.kubernetes.cri.sandbox-namespace",
+    "io.kubernetes.cri-o.Namespace",
+    "io.kubernetes.pod.namespace",
+];
+const POD_NAME: [&str; 3] =
+    ["io.kubernetes.cri.sandbox-name", "io.kubernetes.cri-o.KubeName", "io.kubernetes.pod.name"];
+const POD_UID: [&str; 2] = ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"];
 
 /// What the annotations ask for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,11 +39,21 @@ pub struct Wishes {
     pub mac: String,
     /// Host ports.
     pub ports: Vec<PortMapping>,
+    /// The pod that the container is of; empty: none.
+    pub pod: PodIdentity,
 }
 
 impl Wishes {
     /// Reads the annotations; what is wrong is added to `reader`.
     pub fn read(annotations: &BTreeMap<String, String>, reader: &mut Reader) -> Self {
+        let known = [OF_CONTAINERS.as_slice(), &OF_PODS].concat();
+        for key in annotations.keys().filter(|key| is_unread(key, &known)) {
+            let hint = match closest(key, &OF_CONTAINERS) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!("netd knows {}", OF_CONTAINERS.join(", ")),
+            };
+            reader.add(field(&excerpt(key)), format!("unknown annotation; {hint}"));
+        }
         let items = |key: &str| {
             let text = annotations.get(key).map(String::as_str).unwrap_or_default();
             text.split(',').map(str::trim).filter(|item| !item.is_empty())
@@ -43,6 +61,11 @@ impl Wishes {
         let mut wishes = Self {
             networks: items(NETWORK).map(str::to_owned).collect(),
             mac: annotations.get(MAC).cloned().unwrap_or_default(),
+            pod: PodIdentity {
+                namespace: agreed(annotations, &POD_NAMESPACE, reader),
+                name: agreed(annotations, &POD_NAME, reader),
+                uid: agreed(annotations, &POD_UID, reader),
+            },
             ..Self::default()
         };
         for ip in items(IP) {
@@ -63,6 +86,17 @@ impl Wishes {
         }
         wishes
     }
+}
+
+/// The value of all of `keys` that are there.
+fn agreed(all: &BTreeMap<String, String>, keys: &[&str], reader: &mut Reader) -> String {
+    let mut given = keys.iter().filter_map(|key| Some((key, all.get(*key)?)));
+    let Some((first, value)) = given.next() else { return String::new() };
+    for (key, other) in given.filter(|(_, other)| *other != value) {
+        let problem = format!("{} is not {}, which {first} says", shown(other), shown(value));
+        reader.add(field(key), problem);
+    }
+    value.clone()
 }
 
 fn field(key: &str) -> String {

@@ -17,13 +17,17 @@ use std::{
     time::Duration,
 };
 
-use netd_api::v1::{AttachRequest, DetachRequest};
+use netd_api::{
+    annotations::OF_PODS,
+    v1::{AttachRequest, DetachRequest},
+};
 use netd_cni::rpc::{Netd, open_netns};
 
 use crate::{
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MAX_TIMEOUT},
     error::HookError,
-    json::{Reader, slurp},
+    input::document,
+    json::Reader,
 };
 use annotations::Wishes;
 use bundle::Netns;
@@ -73,7 +77,7 @@ pub fn main(args: &Args, issued_at: u64) -> ExitCode {
 /// # Errors
 /// Those of reading the state and the bundle, and of netd.
 pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookError> {
-    let bytes = slurp(stdin, "the container's state on stdin")?;
+    let bytes = document(stdin, "the container's state on stdin")?;
     let state = OciState::parse(&bytes)?;
     let mut reader = Reader::new();
     let wishes = Wishes::read(&state.annotations, &mut reader);
@@ -87,6 +91,9 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
         Err(_) if stopping => Netns::Own,
         Err(error) => return Err(error),
     };
+    if netns == Netns::Own && !stopping {
+        check_own(&state)?;
+    }
     let path = match netns {
         Netns::Host => return Ok(()),
         Netns::Joined(_) if wishes.networks.is_empty() => return Ok(()),
@@ -102,6 +109,16 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
     attach(&mut netd(args)?, requests, &opened)
 }
 
+/// A container with a namespace of its own has no NRI front that would read a pod's annotations.
+fn check_own(state: &OciState) -> Result<(), HookError> {
+    let key = OF_PODS.iter().find(|key| state.annotations.contains_key(**key));
+    key.map_or(Ok(()), |key| {
+        let field = format!("annotations.\"{key}\"");
+        let problem = format!("is for pods; a container's networks are {}", annotations::NETWORK);
+        Err(HookError::field(field, problem))
+    })
+}
+
 fn netd(args: &Args) -> Result<Netd, HookError> {
     Netd::connect(&args.socket, Duration::from_secs(args.timeout))
 }
@@ -115,12 +132,14 @@ fn requests(
     netns: String,
     issued_at: u64,
 ) -> Vec<AttachRequest> {
-    let networks = if wishes.networks.is_empty() { networks.to_vec() } else { wishes.networks };
+    let networks =
+        if wishes.networks.is_empty() { networks.to_vec() } else { wishes.networks.clone() };
     let request = |(i, network)| AttachRequest {
         sandbox_id: state.id.clone(),
         netns_path: netns.clone(),
         interface: format!("eth{i}"),
         network,
+        pod: Some(wishes.pod.clone()),
         annotations: state.annotations.clone(),
         no_default_route: i > 0,
         issued_at,

@@ -118,8 +118,12 @@ async fn pods_of_another_primary_run_if_they_the_handler_or_the_node_say_so() {
     let handler = PodSandbox { runtime_handler: "kata".into(), ..pod("s1", &[]) };
     let kata = Policy { unattached_handlers: vec!["kata".into()], ..Policy::default() };
     let all = Policy { allow_unattached: true, ..Policy::default() };
+    let shop = Policy { unattached_namespaces: vec!["shop".into()], ..Policy::default() };
+    let any = Policy { unattached_namespaces: vec!["*".into()], ..Policy::default() };
     let cases = [
-        (pod("s1", &[("netd.io/primary", "other")]), Policy::default()),
+        (pod("s1", &[("netd.io/primary", "other")]), shop),
+        (pod("s1", &[("netd.io/primary", "other")]), any),
+        (pod("s1", &[("netd.io/primary", "other")]), all.clone()),
         (handler, kata.clone()),
         (pod("s1", &[]), all.clone()),
     ];
@@ -141,6 +145,42 @@ async fn pods_of_another_primary_run_if_they_the_handler_or_the_node_say_so() {
 }
 
 #[tokio::test]
+async fn a_pod_turns_the_gate_off_only_where_the_administrator_lets_it() {
+    let bank = Policy { unattached_namespaces: vec!["bank".into()], ..Policy::default() };
+    for policy in [Policy::default(), bank] {
+        let (listener, netd) = (Listener::new(), FakeNetd::default());
+        let _front = start(&listener, &netd, policy);
+        let mut peer = listener.ready().await;
+        let web = pod("s1", &[("netd.io/primary", "other")]);
+        let words = ["netd.io/primary", "\"shop\"", "--unattached-namespace shop"];
+        let code = refused(&mut peer, &web, &words).await;
+        assert_eq!(code, Code::PermissionDenied as i32);
+        // A namespace listed without the annotation changes nothing.
+        refused(&mut peer, &pod("s2", &[]), &["did not attach its eth0"]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_annotation_of_netds_that_nothing_reads_is_refused() {
+    let (listener, netd) = (Listener::new(), FakeNetd::default());
+    let _front = start(&listener, &netd, Policy::default());
+    let mut peer = listener.ready().await;
+    netd.has("s1", "eth0");
+    for (key, right) in [
+        ("netd.io/netwroks", "netd.io/networks"),
+        ("netd.io/network", "netd.io/networks"),
+        ("netd.io/ports", "netd.io/networks"),
+        ("netd.io/prmiary", "netd.io/primary"),
+    ] {
+        let code = refused(&mut peer, &pod("s1", &[(key, "blue")]), &[key, right]).await;
+        assert_eq!(code, Code::InvalidArgument as i32, "{key}");
+    }
+    assert!(netd.state().attached.is_empty());
+    // It was not refused while it ran, and has to be let go.
+    peer.event(Style::Calls, STOP, &pod("s1", &[("netd.io/network", "blue")])).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_bad_annotation_is_refused_before_anything_is_attached() {
     let (listener, netd) = (Listener::new(), FakeNetd::default());
     let _front = start(&listener, &netd, Policy::default());
@@ -155,7 +195,11 @@ async fn a_bad_annotation_is_refused_before_anything_is_attached() {
 
 #[tokio::test]
 async fn when_one_network_fails_the_others_are_undone() {
-    for (code, kept) in [(Code::NotFound, vec![]), (Code::AlreadyExists, vec!["eth2"])] {
+    for (code, kept) in [
+        (Code::NotFound, vec![]),
+        (Code::PermissionDenied, vec![]),
+        (Code::AlreadyExists, vec!["eth2"]),
+    ] {
         let (listener, netd) = (Listener::new(), FakeNetd::default());
         let _front = start(&listener, &netd, Policy::default());
         let mut peer = listener.ready().await;

@@ -149,7 +149,6 @@ fn network(bridged: bool) -> Outcome<NetworkWiring> {
         docker0: vec![],
         masquerade: true,
         internal: false,
-        published_only: false,
     })
 }
 

@@ -3,9 +3,7 @@
 
 mod bandwidth;
 mod families;
-mod flows;
 mod foreign_firewall;
-mod invalid;
 mod mtu;
 mod node;
 mod requested;

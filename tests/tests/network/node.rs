@@ -1,7 +1,7 @@
 //! A host with netd, and a client outside.
 
 use anyhow::{Context as _, Result, ensure};
-use netd_api::v1::{Driver, Endpoint, Network, Pool};
+use netd_api::v1::{Driver, Endpoint, Network, PodAccess, Pool};
 use testbed::{
     Bed, Daemon, DaemonConfig, Host, Sandbox, hook::Answer, inventory, stack::check_nothing_left,
 };
@@ -59,6 +59,7 @@ pub(crate) fn network(name: &str, driver: Driver, subnets: &[&str]) -> Network {
         driver: driver.into(),
         pools: subnets.iter().map(pool).collect(),
         masquerade: true,
+        pods: Some(PodAccess { namespaces: vec!["*".to_owned()], addresses: true, macs: true }),
         ..Network::default()
     }
 }

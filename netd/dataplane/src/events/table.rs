@@ -11,11 +11,7 @@ use super::{
 use crate::{
     Drift,
     device_names::DOCKER0,
-    netlink::{
-        Received,
-        link_group::{ENDPOINT_GROUP, is_detached},
-        route::NETD_PROTOCOL,
-    },
+    netlink::{Received, link_group::is_detached, route::NETD_PROTOCOL},
 };
 use netd_domain::IfName;
 
@@ -197,8 +193,7 @@ impl Table {
         let lost = link.went_down()
             || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
             || link.master != endpoint.bridge
-            || link.name != endpoint.name.as_str()
-            || link.group != ENDPOINT_GROUP;
+            || link.name != endpoint.name.as_str();
         (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 

@@ -114,7 +114,6 @@ mod tests {
             docker0: vec![],
             masquerade: true,
             internal: false,
-            published_only: false,
         }
     }
 

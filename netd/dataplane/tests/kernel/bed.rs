@@ -179,7 +179,6 @@ fn network(bridged: bool) -> NetworkWiring {
         docker0: vec![],
         masquerade: false,
         internal: false,
-        published_only: false,
     }
 }
 

@@ -1,4 +1,5 @@
 use netd_api::v1;
+use netd_domain::access::ANY_NAMESPACE;
 use serde::Serialize;
 
 use super::{fields, or_dash, short};
@@ -21,13 +22,16 @@ pub(in crate::cli) struct Network {
     configured_mtu: u32,
     masquerade: bool,
     internal: bool,
-    published_only: bool,
     ready: bool,
     problem: String,
     endpoints: u32,
     pools: Vec<Pool>,
     /// Subnets of this node that docker0 gives out.
     docker0: Vec<String>,
+    /// Namespaces whose pods may use it.
+    pod_namespaces: Vec<String>,
+    pod_addresses: bool,
+    pod_macs: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,7 +68,11 @@ impl From<v1::NetworkStatus> for Network {
                 reserved: p.reserved,
             }
         };
+        let access = network.pods.clone().unwrap_or_default();
         Self {
+            pod_namespaces: access.namespaces,
+            pod_addresses: access.addresses,
+            pod_macs: access.macs,
             driver: short(network.driver().as_str_name(), "DRIVER_"),
             name: network.name,
             bridge: network.bridge,
@@ -72,7 +80,6 @@ impl From<v1::NetworkStatus> for Network {
             configured_mtu: network.mtu,
             masquerade: network.masquerade,
             internal: network.internal,
-            published_only: network.published_only,
             ready: status.ready,
             problem: status.problem,
             endpoints: status.endpoints,
@@ -86,6 +93,21 @@ impl Network {
     fn subnets(&self) -> String {
         let all: Vec<_> = self.pools.iter().map(|p| p.subnet.as_str()).collect();
         or_dash(&all.join(","))
+    }
+    /// Which pods may use it, and what they may choose.
+    fn pods(&self) -> String {
+        let any = |name: &String| name == ANY_NAMESPACE;
+        let mut text = match self.pod_namespaces.as_slice() {
+            [] => return "of no namespace".to_owned(),
+            all if all.iter().any(any) => "of all namespaces".to_owned(),
+            some => format!("of {}", some.join(", ")),
+        };
+        for (may, what) in [(self.pod_addresses, "addresses"), (self.pod_macs, "MAC addresses")] {
+            if may {
+                text.push_str(&format!("; may choose {what}"));
+            }
+        }
+        text
     }
     fn state(&self) -> String {
         match (self.ready, self.problem.as_str()) {
@@ -119,11 +141,6 @@ impl Output for Network {
             (false, true) => "masqueraded",
             (false, false) => "with the pods' own addresses",
         };
-        let inwards = match (self.internal, self.published_only) {
-            (true, _) => "no way in",
-            (false, true) => "host ports only",
-            (false, false) => "",
-        };
         let bridge = if self.driver == "bridge" { self.bridge.clone() } else { String::new() };
         let mut text = fields(&[
             ("name", self.name.clone()),
@@ -132,9 +149,9 @@ impl Output for Network {
             ("bridge", bridge),
             ("mtu", self.mtu.to_string()),
             ("outwards", outwards.to_owned()),
-            ("inwards", inwards.to_owned()),
             ("endpoints", self.endpoints.to_string()),
             ("docker0", self.docker0.join(",")),
+            ("pods", self.pods()),
         ]);
         let rows = self.pools.iter().map(|p| {
             let range = match (p.range_start.as_str(), p.range_end.as_str()) {

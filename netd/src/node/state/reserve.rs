@@ -8,7 +8,8 @@ use crate::node::{
     error::{Error, Result},
 };
 use netd_domain::{
-    AttachSpec, Endpoint, NetnsId, Network, Phase, RuntimePlaced, Stage, attach::Assigned,
+    AttachSpec, Endpoint, NetnsId, Network, NetworkName, Phase, RuntimePlaced, Stage,
+    attach::Assigned,
 };
 
 /// Where a reserved endpoint will be.
@@ -36,6 +37,7 @@ impl Inner {
     pub(super) fn reserve(&mut self, spec: &AttachSpec, site: Placement) -> Result<Arc<Endpoint>> {
         let state = self.networks.get(&spec.network).cloned();
         let state = state.ok_or_else(|| Error::NoNetwork(spec.network.clone()))?;
+        spec.check_access(&state.network)?;
         if state.network.pools.is_empty() {
             let why = no_subnet(&state.network);
             return Err(Error::NoSubnet { network: spec.network.clone(), why });
@@ -121,6 +123,20 @@ impl Inner {
 }
 
 impl NodeState {
+    /// Why the network has no address to give; `None`: it has.
+    pub(crate) fn obstacle(&self, name: &NetworkName) -> Option<Error> {
+        let inner = self.inner.lock();
+        let Some(state) = inner.networks.get(name) else {
+            return Some(Error::NoNetwork(name.clone()));
+        };
+        if state.network.pools.is_empty() {
+            let why = no_subnet(&state.network);
+            return Some(Error::NoSubnet { network: name.clone(), why });
+        }
+        let source = inner.allocators.get(name)?.full()?;
+        Some(Error::Ipam { network: name.clone(), source })
+    }
+
     /// Chooses everything for an attach, which is in use from then on; undone by
     /// [`NodeState::drop_reservation`].
     ///

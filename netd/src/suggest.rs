@@ -1,7 +1,7 @@
 //! Suggestions for mistyped names.
 
 /// The known name that is most like `given`, if one is like it at all.
-pub(super) fn closest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
+pub(crate) fn closest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
     const MIN_SIMILARITY: f64 = 0.8;
     let given: String = given.chars().take(64).collect::<String>().to_lowercase();
     let scored = known.iter().map(|name| (strsim::jaro_winkler(&given, name), *name));
