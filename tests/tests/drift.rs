@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use netd_api::v1::GetStatusResponse;
 use testbed::{Bed, Daemon, DaemonConfig, Host, Sandbox, case, inventory, net::probe, wait};
 
 const LIMIT: Duration = Duration::from_secs(1);
@@ -153,6 +154,40 @@ fn forwarding_that_was_turned_off_is_on_again() -> Result<()> {
         node.pings()?;
         node.host.net.sh("sysctl -qw net.ipv4.ip_forward=0")?;
         wait::until(LIMIT, "forwarding is on", || node.pings())?;
+        Ok(())
+    })
+}
+
+/// Another agent that removes a table whenever netd has made it, and one that takes a link's
+/// MTU for its own.
+#[test]
+fn who_fights_with_netd_gets_few_repairs_and_is_told() -> Result<()> {
+    const FIGHT: Duration = Duration::from_secs(8);
+    case(|bed| {
+        let node = Node::start(bed, "bridge")?;
+        let link = &node.netd.endpoints()?[0].host_interface;
+        let before = node.repaired()?;
+        let logged = |word: &str| node.netd.logged().matches(word).count();
+        let lines = logged("put back");
+        let start = Instant::now();
+        while start.elapsed() < FIGHT {
+            node.host.net.sh(&format!(
+                "nft delete table arp netd 2>/dev/null || true; ip link set {link} mtu 1400"
+            ))?;
+        }
+        let told = |status: &GetStatusResponse, what: &str| {
+            format!("{status:?}").contains(&format!("{what} is being fought over"))
+        };
+        let status = node.netd.status()?;
+        ensure!(told(&status, "the firewall"), "{status:?}");
+        let repairs = node.repaired()? - before;
+        ensure!(repairs < 150, "{repairs} repairs");
+        ensure!(logged("put back") - lines < 150, "{} lines", logged("put back") - lines);
+        // It never gives up.
+        wait::until(Duration::from_secs(8), "the last word is netd's", || {
+            node.host.net.sh("nft list table arp netd").map(drop)
+        })?;
+        wait::until(Duration::from_secs(8), "packets flow", || node.pings())?;
         Ok(())
     })
 }

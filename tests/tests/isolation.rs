@@ -240,3 +240,103 @@ fn an_internal_network_has_no_way_out_and_none_in() -> Result<()> {
         Ok(())
     })
 }
+
+/// Devices of others whose names begin as those of endpoints do.
+#[test]
+fn a_device_of_another_program_is_not_taken_for_an_endpoint() -> Result<()> {
+    case(|bed| {
+        let host = bed.host("node")?;
+        let dmz = Sandbox::bare(&host, "dmz")?;
+        let path = dmz.net.path().display();
+        host.net.sh(&format!(
+            "ip link add ndmz0 type veth peer name eth0 netns {path}
+             ip address add 198.51.100.1/24 dev ndmz0
+             ip address add 2001:db8:7::1/64 dev ndmz0 nodad; ip link set ndmz0 up"
+        ))?;
+        dmz.net.sh("ip address add 198.51.100.2/24 dev eth0
+             ip address add 2001:db8:7::2/64 dev eth0 nodad; ip link set eth0 up
+             ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:7::1")?;
+        let _netd = Daemon::start(&host, &DaemonConfig::default())?;
+        let pod = Sandbox::attached(&host, "pod")?;
+        let near: [IpAddr; 2] = ["198.51.100.1".parse()?, "2001:db8:7::1".parse()?];
+        for to in near.into_iter().chain([pod.v4()?, pod.v6()?]) {
+            probe::ping(&dmz.net, to).with_context(|| format!("from ndmz0 to {to}"))?;
+        }
+        // A machine's tap on the bridge, with a name of the very length.
+        let guest = Sandbox::bare(&host, "guest")?;
+        let path = guest.net.path().display();
+        host.net.sh(&format!(
+            "ip link add ndaaaaaaaaaaaa type veth peer name eth0 netns {path}
+             ip link set ndaaaaaaaaaaaa master cni0 up"
+        ))?;
+        guest.net.sh("ip address add 10.88.99.2/16 dev eth0; ip link set eth0 up")?;
+        probe::ping(&guest.net, pod.v4()?).context("from a foreign port of the bridge")
+    })
+}
+
+/// Docker's bridge networks have it.
+#[test]
+fn a_network_can_be_closed_to_all_but_host_ports() -> Result<()> {
+    case(|bed| {
+        let (host, outside) = (bed.host("node")?, bed.host("outside")?);
+        let mut config = DaemonConfig::default();
+        config.networks += "[[network]]\nname = \"shut\"\npublished_only = true\n\
+                            [[network.pool]]\nsubnet = \"10.55.0.0/24\"\n\
+                            [[network.pool]]\nsubnet = \"fd00:55::/64\"\n";
+        let _netd = Daemon::start(&host, &config)?;
+        let mut pod = Sandbox::bare(&host, "pod")?;
+        pod.config["network"] = serde_json::json!("shut");
+        pod.config["runtimeConfig"] = serde_json::json!({"portMappings": [
+            {"hostPort": 8080, "containerPort": PORT, "protocol": "tcp"}]});
+        pod.add(&host)?;
+        let neighbour = Sandbox::attached_to(&host, "neighbour", "shut")?;
+        let open = Sandbox::attached(&host, "open")?;
+        let _mirrors = [
+            Mirror::serve(&pod.net, PORT)?,
+            Mirror::serve(&open.net, PORT)?,
+            Mirror::serve(&outside.net, PORT)?,
+        ];
+        outside.net.sh(&format!(
+            "ip route add 10.55.0.0/24 via {0}; ip -6 route add fd00:55::/64 via {1}
+             ip route add 10.88.0.0/16 via {0}; ip -6 route add fd00:88::/64 via {1}",
+            host.v4, host.v6
+        ))?;
+        for (ip, node) in [(pod.v4()?, IpAddr::from(host.v4)), (pod.v6()?, host.v6.into())] {
+            ensure!(probe::tcp(&outside.net, ip, PORT).is_err(), "{ip} from the LAN, TCP");
+            ensure!(probe::udp(&outside.net, ip, PORT).is_err(), "{ip} from the LAN, UDP");
+            ensure!(probe::ping(&outside.net, ip).is_err(), "{ip} from the LAN, ICMP");
+            probe::tcp(&outside.net, node, 8080).context("by its host port")?;
+            probe::tcp(&neighbour.net, ip, PORT).context("from its own network")?;
+            probe::tcp(&host.net, ip, PORT).context("from the node")?;
+        }
+        for ip in [IpAddr::from(outside.v4), outside.v6.into()] {
+            probe::tcp(&pod.net, ip, PORT).context("outwards")?;
+        }
+        for ip in [open.v4()?, open.v6()?] {
+            probe::tcp(&outside.net, ip, PORT).context("other networks are open as before")?;
+        }
+        Ok(())
+    })
+}
+
+/// The firewall knows endpoints' links by their group, in which those of netd 0.1 are not.
+#[test]
+fn links_that_an_earlier_version_made_are_guarded_after_an_upgrade() -> Result<()> {
+    case(|bed| {
+        let host = bed.host("node")?;
+        let mut netd = Daemon::start(&host, &DaemonConfig::default())?;
+        let pod = Sandbox::attached(&host, "pod")?;
+        let link = netd.endpoints()?[0].host_interface.clone();
+        let group = |host: &Host| host.net.sh(&format!("ip -o link show dev {link}"));
+        ensure!(group(&host)?.contains("group 1852047616"), "{}", group(&host)?);
+        netd.kill9()?;
+        host.net.sh(&format!("ip link set {link} group default"))?;
+        netd.respawn()?;
+        netd.wait_ready()?;
+        ensure!(group(&host)?.contains("group 1852047616"), "{}", group(&host)?);
+        // Not made again: the pod would have noticed.
+        probe::ping(&pod.net, Ipv4Addr::new(10, 88, 0, 1).into())?;
+        ensure!(!netd.logged().contains("make the veth pair"), "{}", netd.logged());
+        Ok(())
+    })
+}

@@ -64,6 +64,7 @@ fn network() -> Result<NetworkWiring, AnyError> {
         docker0: vec![],
         masquerade: true,
         internal: false,
+        published_only: false,
     })
 }
 

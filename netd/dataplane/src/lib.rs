@@ -8,7 +8,7 @@
 //! `endpoint/` plans and makes a pod's links, `network/` bridges, `overlay/` the devices and
 //! routes to other nodes, and `firewall/` the nftables table; `netlink/` has the messages for
 //! all of them. Blocking work is done by threads: one each for attaches, repairs, the deletion
-//! of detached links (the reaper), the overlay, the firewall and the events.
+//! of detached links (the reaper), the overlay, the firewall, stale flows and the events.
 //!
 #![doc = include_str!("../README.md")]
 
@@ -24,15 +24,17 @@ pub mod fuzzing;
 pub mod netlink;
 mod network;
 mod overlay;
+pub mod program;
 mod sysctl;
 mod types;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::{
     endpoint::{
+        adopt,
         attach::{self, Helpers},
         cnm, reconcile, teardown,
     },
@@ -41,13 +43,13 @@ use self::{
         context::{Context, SharedContext},
         worker::Worker,
     },
-    firewall::worker::Rules,
+    firewall::{conntrack::Flows, worker::Rules},
     overlay::worker::Overlay,
 };
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
 pub use exec::namespace::{self, Netns};
-pub use firewall::{FirewallSettings, FirewallState};
+pub use firewall::{FirewallSettings, FirewallState, HostListener};
 pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
@@ -89,6 +91,8 @@ impl Dataplane {
             Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
                 .helping();
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
+        let published = rules.begin(|rules| Ok(rules.published())).wait()?;
+        let flows = Worker::start("netd-flows", home.clone(), move || Flows::open(published))?;
         let (links, repairs) = (kernel("netd-links")?, kernel("netd-repairs")?);
         let state = shared.clone();
         let overlay = Worker::start("netd-overlay", home.clone(), move || Overlay::open(state))?;
@@ -97,7 +101,7 @@ impl Dataplane {
             links,
             repairs,
             overlay,
-            helpers: Helpers { rules, reaper: kernel("netd-reaper")? },
+            helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
             _listening: events::listen(shared.clone(), quiet, own, drift)?,
         };
         Ok((Arc::new(dataplane), receiver))
@@ -171,19 +175,6 @@ impl Dataplane {
             Ok(())
         };
         self.links.call(forget).await
-    }
-
-    /// Replaces the firewall's elements of an endpoint by those of `wiring`.
-    ///
-    /// # Errors
-    /// As for [`firewall::Firewall::replace`]; the old ones may be gone then.
-    pub async fn change_rules(
-        &self,
-        old: Arc<Wiring>,
-        wiring: Arc<Wiring>,
-    ) -> Result<(), DataplaneError> {
-        let change = move |rules: &mut Rules| rules.remove(&old).and_then(|()| rules.add(wiring));
-        self.helpers.rules.call(change).await
     }
 
     /// Compares an endpoint with the kernel without a change. Returns the differences in words.
@@ -280,6 +271,15 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::remove(k, &network)).await
     }
 
+    /// Makes the firewall know the links on the host of these endpoints, which an earlier
+    /// version of netd may have made.
+    ///
+    /// # Errors
+    /// `Kernel`, `Io`.
+    pub async fn mark_endpoints(&self, known: HashSet<IfName>) -> Result<(), DataplaneError> {
+        self.repairs.call(move |k| adopt::mark(k, &known)).await
+    }
+
     /// Every endpoint that has a device on the host, by the name of the host's side.
     ///
     /// # Errors
@@ -304,36 +304,6 @@ impl Dataplane {
     /// `Kernel` when the configured device is not there.
     pub async fn underlay_mtu(&self) -> Result<u32, DataplaneError> {
         self.repairs.call(underlay_mtu).await
-    }
-
-    /// Makes the nftables table equal to `state`, which is called on the firewall's thread.
-    ///
-    /// # Errors
-    /// As for [`firewall::Firewall::replace`].
-    pub async fn replace_firewall(
-        &self,
-        state: impl FnOnce() -> FirewallState + Send + 'static,
-    ) -> Result<Vec<Repair>, DataplaneError> {
-        // Asked for on the firewall's own thread: an endpoint that is added meanwhile is
-        // either in the state already or comes after it.
-        self.helpers.rules.call(move |rules| rules.replace(state())).await
-    }
-
-    /// Whether the nftables table is as netd made it last.
-    ///
-    /// # Errors
-    /// The kernel can't be asked.
-    pub async fn firewall_intact(&self) -> Result<bool, DataplaneError> {
-        self.helpers.rules.call(Rules::intact).await
-    }
-
-    /// Chains of other tables that drop forwarded packets by default: packets of pods need
-    /// rules there.
-    ///
-    /// # Errors
-    /// The kernel can't be asked.
-    pub async fn foreign_forward_drops(&self) -> Result<Vec<String>, DataplaneError> {
-        self.helpers.rules.call(Rules::foreign_forward_drops).await
     }
 }
 

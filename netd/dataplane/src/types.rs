@@ -100,6 +100,8 @@ pub enum Drift {
     Underlay,
     /// The addresses of docker0.
     Docker0,
+    /// The addresses of the host, on which host ports are.
+    HostAddresses,
     /// An object of the overlay, or the addresses, MTU or state of the underlay's device: find
     /// the underlay again and synchronise.
     Overlay,

@@ -87,6 +87,7 @@ impl Network {
             docker0: self.leased.iter().flat_map(|l| l.docker0.iter().copied()).collect(),
             masquerade: self.masquerade,
             internal: self.internal,
+            published_only: self.published_only,
         }
     }
 }

@@ -15,7 +15,8 @@ pub struct HostPort {
     pub port: u16,
     /// The transport protocol.
     pub protocol: Protocol,
-    /// The address of the host; `None`: all addresses of both families.
+    /// The address of the host; `None`: all addresses of both families; unspecified: all of
+    /// its family.
     pub ip: Option<IpAddr>,
 }
 

@@ -39,6 +39,9 @@ pub struct Network {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
+    /// From outside of the network and of the node, endpoints are reached by host ports only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub published_only: bool,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +77,8 @@ struct StoredNetwork {
     masquerade: bool,
     internal: bool,
     #[serde(default)]
+    published_only: bool,
+    #[serde(default)]
     leased: Option<Leased>,
     #[serde(default)]
     pods: Option<PodAccess>,
@@ -88,6 +93,7 @@ impl TryFrom<StoredNetwork> for Network {
             mtu: n.mtu,
             masquerade: n.masquerade,
             internal: n.internal,
+            published_only: n.published_only,
             leased: n.leased,
             access: n.pods,
         };
@@ -113,6 +119,8 @@ pub struct NetworkOptions {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
+    /// From outside, endpoints are reached by host ports only.
+    pub published_only: bool,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
     /// Which pods may use it; `None`: see [`PodAccess::of_new`].
@@ -164,6 +172,7 @@ impl Network {
             mtu: options.mtu,
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
+            published_only: options.published_only,
             leased: options.leased,
             access,
         })
@@ -202,6 +211,7 @@ impl Network {
             mtu: self.mtu,
             masquerade: self.masquerade,
             internal: self.internal,
+            published_only: self.published_only,
             leased: Some(leased),
             access: self.access.clone(),
         };

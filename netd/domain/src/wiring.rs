@@ -120,6 +120,9 @@ pub struct NetworkWiring {
     pub masquerade: bool,
     /// No traffic to or from outside of the network.
     pub internal: bool,
+    /// From outside of the network and of the node, endpoints are reached by host ports only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub published_only: bool,
 }
 
 impl NetworkWiring {

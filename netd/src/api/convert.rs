@@ -67,6 +67,7 @@ pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::
         bridge,
         bridge_mac,
         source: endpoint.source.clone(),
+        host_port_conflicts: Vec::new(),
         sandbox_interface: match endpoint.runtime_placed {
             Some(_) => wiring.ifname.to_string(),
             None => String::new(),
@@ -124,6 +125,7 @@ pub(crate) fn network(network: &Network) -> v1::Network {
         mtu: network.mtu.unwrap_or(0),
         masquerade: network.masquerade,
         internal: network.internal,
+        published_only: network.published_only,
         cluster: network
             .leased
             .iter()

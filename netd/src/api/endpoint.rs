@@ -160,8 +160,9 @@ impl EndpointService for Api {
         let request = request.into_inner();
         let key = key(&request.sandbox_id, &request.interface)?;
         let (endpoint, work) = self.node.endpoint(&key)?;
-        let endpoint = Some(convert::endpoint(&endpoint, Some(&work)));
-        Ok(Response::new(v1::GetEndpointResponse { endpoint }))
+        let mut message = convert::endpoint(&endpoint, Some(&work));
+        message.host_port_conflicts = self.node.host_port_conflicts(&endpoint).await;
+        Ok(Response::new(v1::GetEndpointResponse { endpoint: Some(message) }))
     }
 
     async fn list_endpoints(

@@ -66,7 +66,9 @@ fn table(error: &Error) -> Row {
         Error::Different { .. } => row(Code::AlreadyExists, "ENDPOINT_EXISTS"),
         Error::NotMoved(_) => row(Code::FailedPrecondition, "NOT_MOVED"),
         Error::NotPlaced(_) => retry(Code::Unavailable, "NOT_PLACED"),
-        Error::PortTaken { .. } => field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings"),
+        Error::PortTaken { .. } | Error::PortListened(_) => {
+            field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
+        }
         Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
         Error::Ipam { source, .. } => ipam(source),
         Error::NotAllowed(refused) => {

@@ -37,6 +37,7 @@ impl Metadata {
     fn describe(&mut self, error: &Error) {
         match error {
             Error::PortTaken { port, holder } => self.host_port(port, Some(holder)),
+            Error::PortListened(listener) => self.host_port(&listener.port, None),
             Error::NoNetwork(network)
             | Error::NoSubnet { network, .. }
             | Error::OverlayNetwork(network) => self.add("network", network),

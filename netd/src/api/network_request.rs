@@ -76,6 +76,7 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         mtu: (wire.mtu != 0).then_some(wire.mtu),
         masquerade: wire.masquerade,
         internal: wire.internal,
+        published_only: wire.published_only,
         leased: None,
         access,
     };

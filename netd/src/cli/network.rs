@@ -78,6 +78,9 @@ pub(crate) struct CreateArgs {
     /// Forward nothing in or out of the network
     #[arg(long)]
     internal: bool,
+    /// Let others reach pods by host ports only, as Docker's bridge networks do
+    #[arg(long)]
+    published_only: bool,
     #[command(flatten)]
     pods: PodArgs,
     #[command(flatten)]
@@ -202,6 +205,7 @@ impl CreateArgs {
             mtu: self.mtu,
             masquerade: !self.no_masquerade && !self.internal,
             internal: self.internal,
+            published_only: self.published_only,
             cluster: vec![],
             docker0: vec![],
             pods,

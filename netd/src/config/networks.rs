@@ -64,6 +64,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     let mtu = s.get("mtu", mtu);
     let masquerade = s.get("masquerade", boolean);
     let internal = s.get("internal", boolean).unwrap_or(false);
+    let published_only = s.get("published_only", boolean).unwrap_or(false);
     let namespaces = s.get("pod_namespaces", texts);
     let wishes = (s.get("pod_addresses", boolean), s.get("pod_macs", boolean));
     if driver == Driver::Routed && bridge.is_some() {
@@ -91,8 +92,16 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     }
     let access = access(&name, namespaces, wishes);
     let access = access.map_err(|inner| nest(report, &path, inner)).ok()?;
-    let options =
-        NetworkOptions { driver, bridge, mtu, masquerade, internal, leased, access: Some(access) };
+    let options = NetworkOptions {
+        driver,
+        bridge,
+        mtu,
+        masquerade,
+        internal,
+        published_only,
+        leased,
+        access: Some(access),
+    };
     let made = Network::new(name, pools, options);
     made.map_err(|e| nest(report, &path, e)).ok()
 }

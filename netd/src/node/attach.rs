@@ -121,6 +121,7 @@ impl Node {
         for _ in 0..MAX_TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
+            self.refuse_listened(&endpoint.wiring, &[]).await?;
             // Checked again: a detach of the whole sandbox either finds the reservation or
             // has left its tombstone by now.
             if self.state.is_fenced(&spec.key, spec.issued_at) {

@@ -102,7 +102,7 @@ impl LocalNode for Node {
     }
 
     fn count_repairs(&self, repairs: &[Repair], is_drift: bool) {
-        self.count(&"overlay", repairs, is_drift);
+        self.count(&"overlay", &Target::Overlay, repairs, is_drift);
     }
 
     fn retry_overlay(&self) {

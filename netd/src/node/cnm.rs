@@ -253,6 +253,7 @@ impl Node {
 
     async fn change_ports(&self, old: &Arc<Endpoint>, next: Endpoint) -> Result<Arc<Endpoint>> {
         port_mapping::check_families(&next.wiring.port_mappings, next.wiring.ips())?;
+        self.refuse_listened(&next.wiring, &old.wiring.port_mappings).await?;
         self.state.change_ports(old, &next)?;
         let next = Arc::new(next);
         let rules = (old.wiring.clone(), next.wiring.clone());

@@ -19,6 +19,11 @@ use netd_store::Store as _;
 
 /// How many endpoints are released in one transaction.
 const MAX_RELEASES_PER_TXN: usize = 128;
+/// After a look for an address' connections that took longer than this, netd pauses for so
+/// many times as long: looks take a sixth of a processor at most.
+const LONG_LOOK: Duration = Duration::from_millis(25);
+const SHARE_OF_LOOKS: u32 = 5;
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Between two tries to delete links.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -238,10 +243,19 @@ impl Node {
             let start = Instant::now();
             self.dataplane.delete_detached().await?;
             self.metrics.step(Verb::Detach, Step::Kernel, start.elapsed());
+            // Before another endpoint can get the addresses: it would inherit the connections.
+            let flows = Instant::now();
+            let addresses = parked.iter().flat_map(|endpoint| endpoint.ips()).collect();
+            self.dataplane.end_flows(addresses).await?;
+            let took = flows.elapsed();
             for chunk in parked.chunks(MAX_RELEASES_PER_TXN) {
                 self.release_addresses(chunk).await?;
             }
             self.released.notify_waiters();
+            if took > LONG_LOOK {
+                // A table of many connections: the next detaches are looked at together.
+                tokio::time::sleep((took * SHARE_OF_LOOKS).min(MAX_PAUSE)).await;
+            }
         }
         failed.map_or(Ok(()), Err)
     }

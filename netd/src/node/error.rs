@@ -1,7 +1,7 @@
 //! Why the node could not do what it was asked for. `api/error.rs` maps each to a gRPC
 //! status.
 
-use netd_dataplane::DataplaneError;
+use netd_dataplane::{DataplaneError, HostListener};
 use netd_domain::ipam::IpamError;
 use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, NotAllowed, SandboxId};
 use netd_store::StoreError;
@@ -96,6 +96,13 @@ pub enum Error {
         /// Its owner.
         holder: EndpointKey,
     },
+    /// A process of the host listens on the host port.
+    #[error(
+        "host port {}: a process of user {} on this node listens on {}, and its clients would \
+         reach the pod; stop it, or use another host port (`ss -lnptu` shows it)",
+        .0.port, .0.uid, .0.address
+    )]
+    PortListened(HostListener),
     /// The kernel differs from the record.
     #[error("endpoint {key} differs from its record: {}", differences.join("; "))]
     Differs {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use netd_domain::{EndpointKey, HostPort, PortMapping, Protocol};
+use netd_domain::{EndpointKey, HostPort, PortMapping, Protocol, port_mapping::overlap};
 
 /// Host ports in use on this node.
 #[derive(Debug, Default)]
@@ -10,7 +10,7 @@ pub(crate) struct HostPorts {
     held: HashMap<(Protocol, u16), Vec<Holder>>,
 }
 
-/// The address (`None`: all), and the endpoint.
+/// The address (`None`: all, unspecified: all of its family), and the endpoint.
 type Holder = (Option<IpAddr>, EndpointKey);
 
 impl HostPorts {
@@ -48,13 +48,10 @@ impl HostPorts {
         }
     }
 
-    /// Who has this port on the same address, or on all addresses; for a port on all
-    /// addresses, who has it on any.
+    /// Who has this port on an address that it would be on too.
     fn holder(&self, port: &PortMapping) -> Option<&EndpointKey> {
         let slot = self.held.get(&(port.protocol, port.host_port))?;
-        let clash =
-            |ip: &Option<IpAddr>| ip.is_none() || port.host_ip.is_none() || *ip == port.host_ip;
-        slot.iter().find(|(ip, _)| clash(ip)).map(|(_, holder)| holder)
+        slot.iter().find(|(ip, _)| overlap(*ip, port.host_ip)).map(|(_, holder)| holder)
     }
 }
 
@@ -80,6 +77,19 @@ mod tests {
         ports.take(&key("c"), &[port(None, 80, Protocol::Udp)]).unwrap();
         let (taken, holder) = ports.take(&key("d"), &[port(None, 80, Protocol::Tcp)]).unwrap_err();
         assert_eq!((taken.to_string().as_str(), holder), ("80/tcp", key("a")));
+    }
+
+    #[test]
+    fn every_address_of_ipv4_and_every_one_of_ipv6_have_holders_of_their_own() {
+        let mut ports = HostPorts::default();
+        let tcp = |ip| [port(ip, 80, Protocol::Tcp)];
+        ports.take(&key("a"), &tcp(Some("0.0.0.0"))).unwrap();
+        ports.take(&key("b"), &tcp(Some("::"))).unwrap();
+        for clash in [None, Some("192.0.2.1"), Some("2001:db8::1"), Some("::")] {
+            ports.take(&key("c"), &tcp(clash)).unwrap_err();
+        }
+        ports.release(&key("b"), &tcp(Some("::")));
+        ports.take(&key("c"), &tcp(Some("2001:db8::1"))).unwrap();
     }
 
     #[test]

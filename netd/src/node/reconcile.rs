@@ -40,6 +40,7 @@ impl Node {
                     }
                 }
                 Drift::Firewall => self.queue.soon(Target::Firewall),
+                Drift::HostAddresses => self.queue.soon(Target::HostAddresses),
                 Drift::Underlay => {
                     self.queue.soon(Target::Underlay);
                     self.queue.soon(Target::Overlay);
@@ -81,6 +82,7 @@ impl Node {
             Target::Endpoint(key) => self.repair_endpoint(key).await,
             Target::Network(name) => self.repair_network(name).await,
             Target::Firewall => self.repair_firewall().await,
+            Target::HostAddresses => self.follow_host_addresses().await,
             Target::Underlay => self.follow_underlay().await,
             Target::Overlay => self.repair_overlay(failures).await,
             Target::Everything => self.repair_everything().await,
@@ -103,6 +105,8 @@ impl Node {
         {
             self.queue.later(Target::Overlay, failures);
         }
+        // The events thread does not hear what the overlay's thread does.
+        self.queue.soon(Target::HostAddresses);
         Ok(())
     }
 
@@ -113,6 +117,7 @@ impl Node {
             self.queue.soon(Target::Network(state.network.name.clone()));
         }
         self.queue.soon(Target::Firewall);
+        self.queue.soon(Target::HostAddresses);
         for (endpoint, _) in self.state.endpoints() {
             self.queue.soon(Target::Endpoint(endpoint.key.clone()));
         }
@@ -157,7 +162,12 @@ impl Node {
             Ok(repairs) => {
                 self.state.set_status(&endpoint.key, KernelStatus::Attached);
                 self.health.forget(&component);
-                self.count(&endpoint.key, &repairs, was_right);
+                self.count(
+                    &endpoint.key,
+                    &Target::Endpoint(endpoint.key.clone()),
+                    &repairs,
+                    was_right,
+                );
                 Ok(repairs)
             }
             Err(error) => {
@@ -172,12 +182,21 @@ impl Node {
     }
 
     /// Logs and counts repairs. `drift`: the kernel matched before, so another program changed
-    /// it.
-    pub(super) fn count(&self, what: &dyn std::fmt::Display, repairs: &[Repair], drift: bool) {
+    /// it. Of a target that is fought over, [`Node::tell_of_fights_forever`] logs.
+    pub(super) fn count(
+        &self,
+        what: &dyn std::fmt::Display,
+        target: &Target,
+        repairs: &[Repair],
+        drift: bool,
+    ) {
         let drift = drift && self.started.load(Ordering::Relaxed);
+        let fought = drift && !repairs.is_empty() && self.queue.is_fought_over(target);
         for repair in repairs {
             let (kind, detail) = (repair.kind.name(), &repair.detail);
-            if drift {
+            if drift && fought {
+                self.metrics.drift_repaired(kind, 1);
+            } else if drift {
                 tracing::warn!(object = %what, kind, detail, "put back the {kind} of {what}: {detail}");
                 self.metrics.drift_repaired(kind, 1);
             } else {
@@ -202,7 +221,7 @@ impl Node {
             Ok(repairs) => {
                 self.health.good(&component);
                 let drift = !self.changed.lock().remove(name);
-                self.count(name, &repairs, drift);
+                self.count(name, &Target::Network(name.clone()), &repairs, drift);
                 if !repairs.is_empty() {
                     // A bridge that was made again has lost its ports.
                     for (endpoint, _) in self.state.endpoints() {
@@ -240,21 +259,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    pub(super) async fn repair_firewall(&self) -> Result<()> {
-        let state = self.state.clone();
-        match self.dataplane.replace_firewall(move || state.firewall()).await {
-            Ok(repairs) => {
-                self.health.good("firewall");
-                self.count(&"firewall", &repairs, true);
-                Ok(())
-            }
-            Err(error) => {
-                self.health.bad("firewall", &error);
-                Err(error.into())
-            }
-        }
     }
 
     /// Networks and endpoints without an MTU of their own follow the underlay's, or the

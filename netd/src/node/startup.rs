@@ -66,6 +66,7 @@ impl Node {
                 self.queue.later(Target::Network(name), 0);
             }
         }
+        self.mark_endpoints().await;
         if self.repair_firewall().await.is_err() {
             self.queue.later(Target::Firewall, 0);
         }
@@ -79,9 +80,11 @@ impl Node {
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
+        tokio::spawn(self.clone().tell_of_fights_forever());
         tokio::spawn(self.clone().delete_links_forever());
         tokio::spawn(self.clone().gc_forever());
         tokio::spawn(self.clone().probe_forever());
+        tokio::spawn(self.clone().look_for_listeners_forever());
         self.health.good("reaper");
         self.links_to_delete.notify_one();
         Ok(startup)
@@ -220,6 +223,15 @@ impl Node {
         refused.records += 1;
         let text = format!("{} refused records, e.g. {key}: {error}", refused.records);
         self.health.advise("records", text);
+    }
+
+    /// Before the firewall's rules are in force, which know endpoints' links by their group.
+    async fn mark_endpoints(&self) {
+        let endpoints = self.state.endpoints();
+        let known = endpoints.iter().map(|(e, _)| e.wiring.host_ifname.clone()).collect();
+        if let Err(error) = self.dataplane.mark_endpoints(known).await {
+            tracing::warn!(%error, "{error}; packets of pods are checked once they are repaired");
+        }
     }
 
     async fn adopt_endpoints(&self) {

@@ -69,6 +69,7 @@ pub(super) async fn create(netd: &NetdClient, request: CreateNetwork) -> DriverR
         mtu: options.mtu.unwrap_or(0),
         masquerade: options.masquerade.unwrap_or(true) && !options.internal,
         internal: options.internal,
+        published_only: options.published_only.unwrap_or(true),
         cluster: vec![],
         docker0: vec![],
         pods: None,
@@ -163,6 +164,10 @@ fn check_shared(
         ("-o netd.driver", options.driver.is_some_and(|driver| driver != network.driver())),
         ("-o netd.mtu", options.mtu.is_some_and(|mtu| mtu != network.mtu)),
         ("-o netd.masquerade", options.masquerade.is_some_and(|on| on != network.masquerade)),
+        (
+            "-o netd.published_only",
+            options.published_only.is_some_and(|on| on != network.published_only),
+        ),
         ("-o netd.bridge", bridge),
         ("-o netd.pool", options.pool.is_some()),
     ];

@@ -24,13 +24,15 @@ pub(super) struct NetworkOptions {
     pub(super) mtu: Option<u32>,
     pub(super) bridge: Option<String>,
     pub(super) masquerade: Option<bool>,
+    /// Others reach containers by published ports only.
+    pub(super) published_only: Option<bool>,
     /// netd chooses addresses of this family from this part of the subnet only.
     pub(super) pool: Option<IpNet>,
     pub(super) internal: bool,
 }
 
 const KNOWN: &str = "netd.network, netd.driver (bridge, routed), netd.mtu, netd.bridge, \
-                     netd.masquerade (true, false), netd.pool (a part of the subnet)";
+                     netd.masquerade (true, false), netd.published_only (true, false), netd.pool (a part of the subnet)";
 
 impl NetworkOptions {
     /// Reads the options of CreateNetwork. An unknown `-o` is refused, because its author may
@@ -76,6 +78,10 @@ impl NetworkOptions {
             "netd.masquerade" | "com.docker.network.bridge.enable_ip_masquerade" => {
                 let on = text.parse().ok();
                 self.masquerade = Some(on.ok_or_else(|| wrong(key, text, "true or false"))?);
+            }
+            "netd.published_only" => {
+                let on = text.parse().ok();
+                self.published_only = Some(on.ok_or_else(|| wrong(key, text, "true or false"))?);
             }
             "netd.pool" => {
                 let part = text.parse().ok();
@@ -134,10 +140,11 @@ mod tests {
     fn options_are_read_under_both_names() {
         let options =
             read(json!({"netd.driver": "routed", "com.docker.network.driver.mtu": "1400",
-            "netd.masquerade": "false", "netd.pool": "10.1.2.0/24"}))
+            "netd.masquerade": "false", "netd.published_only": "false", "netd.pool": "10.1.2.0/24"}))
             .unwrap();
         assert_eq!((options.driver, options.mtu), (Some(Driver::Routed), Some(1400)));
         assert_eq!((options.masquerade, options.internal), (Some(false), false));
+        assert_eq!(options.published_only, Some(false));
         assert_eq!(options.pool.unwrap().to_string(), "10.1.2.0/24");
         assert_eq!(read(Value::Null).unwrap(), NetworkOptions::default());
     }

@@ -58,12 +58,34 @@ pub(super) fn parse(options: &Map<String, Value>) -> Result<Vec<PortRequest>, Dr
     let mut all: Vec<PortRequest> = Vec::new();
     for binding in bindings {
         let request = port_request(binding)?;
-        // dockerd may name both 0.0.0.0 and ::, which are one mapping for netd.
         if !all.contains(&request) {
             all.push(request);
         }
     }
-    Ok(all)
+    Ok(join_families(all))
+}
+
+/// dockerd may name both 0.0.0.0 and :: for a port of every address. They become one request:
+/// of a range, both families get the same port.
+fn join_families(requests: Vec<PortRequest>) -> Vec<PortRequest> {
+    let on = |request: &PortRequest, host_ip: &str| {
+        let mapping = PortMapping { host_ip: host_ip.to_owned(), ..request.mapping.clone() };
+        PortRequest { mapping, ..request.clone() }
+    };
+    let mut joined: Vec<PortRequest> = Vec::new();
+    for request in &requests {
+        let other = match request.mapping.host_ip.as_str() {
+            "0.0.0.0" => "::",
+            "::" => "0.0.0.0",
+            _ => "",
+        };
+        let is_pair = !other.is_empty() && requests.contains(&on(request, other));
+        let request = if is_pair { on(request, "") } else { request.clone() };
+        if !joined.contains(&request) {
+            joined.push(request);
+        }
+    }
+    joined
 }
 
 fn port_request(binding: PortBinding) -> Result<PortRequest, DriverError> {
@@ -81,12 +103,11 @@ fn port_request(binding: PortBinding) -> Result<PortRequest, DriverError> {
         (port, end) if end > port => (port, end),
         (port, _) => (port, port),
     };
-    let is_one_address = |ip: &String| !["0.0.0.0", "::"].contains(&ip.as_str());
     let mapping = PortMapping {
         host_port: first.into(),
         container_port: binding.port.into(),
         protocol: protocol.into(),
-        host_ip: binding.host_ip.filter(is_one_address).unwrap_or_default(),
+        host_ip: binding.host_ip.unwrap_or_default(),
     };
     Ok(PortRequest { mapping, first, last })
 }
@@ -185,6 +206,8 @@ mod tests {
             {"Proto": 6, "IP": null, "Port": 80, "HostIP": "::", "HostPort": 8080, "HostPortEnd": 8080},
             {"Proto": 17, "Port": 53, "HostIP": "127.0.0.1", "HostPort": 5300, "HostPortEnd": 5310},
             {"Proto": 132, "Port": 9},
+            {"Proto": 6, "Port": 81, "HostIP": "0.0.0.0", "HostPort": 8081},
+            {"Proto": 6, "Port": 82, "HostIP": "::", "HostPort": 8082},
         ]))
         .unwrap();
         let shown: Vec<_> = all
@@ -192,7 +215,8 @@ mod tests {
             .map(|a| (a.mapping.container_port, a.mapping.host_ip.as_str(), a.first, a.last))
             .collect();
         let dynamic = (9, "", DYNAMIC_PORTS.0, DYNAMIC_PORTS.1);
-        assert_eq!(shown, [(80, "", 8080, 8080), (53, "127.0.0.1", 5300, 5310), dynamic]);
+        let (v4, v6) = ((81, "0.0.0.0", 8081, 8081), (82, "::", 8082, 8082));
+        assert_eq!(shown, [(80, "", 8080, 8080), (53, "127.0.0.1", 5300, 5310), dynamic, v4, v6]);
         assert_eq!(parsed(Value::Null).unwrap(), []);
     }
 

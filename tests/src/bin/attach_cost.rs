@@ -149,6 +149,7 @@ fn network(bridged: bool) -> Outcome<NetworkWiring> {
         docker0: vec![],
         masquerade: true,
         internal: false,
+        published_only: false,
     })
 }
 

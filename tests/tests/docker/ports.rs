@@ -73,6 +73,25 @@ pub(crate) fn chosen_ports(stack: &mut Stack) -> Result<()> {
         let port = u16::try_from(port)?;
         probe::tcp(&stack.outside.net, stack.host.v4.into(), port)?;
     }
-    stack.docker.remove(&[&one.id, &two.id])?;
-    stack.remove_networks(&["ports"])
+    // Others reach what is published, and nothing else, unless the network's creator said so.
+    stack.create_with_ipam(
+        "open",
+        &["--subnet", "10.73.0.0/24", "-o", "netd.published_only=false"],
+    )?;
+    let three = stack.docker.container(&["--network", "open"])?;
+    let _three = Mirror::serve(&three.net, 7000)?;
+    stack.outside.net.sh(&format!(
+        "ip route add 10.72.0.0/24 via {0}; ip route add 10.73.0.0/24 via {0}",
+        stack.host.v4
+    ))?;
+    for endpoint in stack.netd.endpoints()? {
+        let address = endpoint.addresses.first().context("no address")?.address.clone();
+        let ip: IpAddr = address.split('/').next().unwrap_or_default().parse()?;
+        let reached = probe::tcp(&stack.outside.net, ip, 7000).is_ok();
+        ensure!(reached == address.starts_with("10.73."), "{address}: {reached}");
+        probe::tcp(&stack.host.net, ip, 7000).context("from the host")?;
+    }
+    stack.outside.net.sh("ip route del 10.72.0.0/24; ip route del 10.73.0.0/24")?;
+    stack.docker.remove(&[&one.id, &two.id, &three.id])?;
+    stack.remove_networks(&["ports", "open"])
 }

@@ -3,7 +3,9 @@
 
 mod bandwidth;
 mod families;
+mod flows;
 mod foreign_firewall;
+mod invalid;
 mod mtu;
 mod node;
 mod requested;

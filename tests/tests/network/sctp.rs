@@ -104,6 +104,30 @@ fn an_sctp_host_port_of_a_routed_pod_leads_to_the_pod() -> Result<()> {
     an_association_reaches_the_pod("routed")
 }
 
+/// A client that repeats its INIT from one port never begins a new flow.
+#[test]
+fn an_association_that_was_begun_before_the_pod_came_reaches_it() -> Result<()> {
+    case(|bed| {
+        let node = Node::start(bed)?;
+        let outside = bed.host("outside")?;
+        let first = init(40_000, HOST_PORT);
+        for _ in 0..3 {
+            send(&outside.net, node.host.v4, &first)?;
+        }
+        let entries = node.host.net.sh("conntrack -L -p sctp 2>/dev/null")?;
+        ensure!(entries.contains("sport=40000"), "{entries}");
+        let pod = Sandbox::with_ports(&node.host, "pod", &[(HOST_PORT, POD_PORT, "sctp", "")])?;
+        let ear = Raw::open(&pod.net, "eth0")?;
+        testbed::wait::until(Duration::from_secs(3), "the INIT arrives", || {
+            send(&outside.net, node.host.v4, &first)?;
+            let found = ear.receive(Duration::from_millis(100), |frame| is_init(frame, 40_000));
+            ensure!(found.is_some(), "not yet");
+            Ok(())
+        })
+        .map(drop)
+    })
+}
+
 #[test]
 fn the_checksum_is_crc32c() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);

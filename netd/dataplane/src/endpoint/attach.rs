@@ -9,7 +9,7 @@ use super::{apply::Applier, op::Side, plan::plan_new, teardown};
 use crate::{
     AttachTimes, DataplaneError,
     exec::{context::Context, namespace::Netns, worker::Worker},
-    firewall::worker::Rules,
+    firewall::{conntrack::Flows, worker::Rules},
 };
 use netd_domain::{PodSide, Wiring};
 
@@ -17,6 +17,8 @@ use netd_domain::{PodSide, Wiring};
 #[derive(Debug, Clone)]
 pub(crate) struct Helpers {
     pub rules: Worker<Rules>,
+    /// Ends the flows that a change of host ports or addresses made stale.
+    pub flows: Worker<Flows>,
     /// Deletes detached links.
     pub reaper: Worker<Context>,
 }
@@ -38,7 +40,17 @@ pub(crate) fn attach(
     let linked = links(kernel, helpers, netns, wiring, pod_side);
     let ruled = pending.wait();
     match (linked, ruled) {
-        (Ok(kernel), Ok(firewall)) => Ok(AttachTimes { kernel, firewall }),
+        (Ok(kernel), Ok(firewall)) => {
+            if !wiring.port_mappings.is_empty() {
+                // Clients that came before the pod would never reach it.
+                let end = |flows: &mut Flows| {
+                    flows.end_stale(&[]);
+                    Ok(())
+                };
+                helpers.flows.begin(end).wait()?;
+            }
+            Ok(AttachTimes { kernel, firewall })
+        }
         (linked, ruled) => {
             if linked.is_ok() {
                 teardown::detach_link(kernel, wiring)?;

@@ -47,5 +47,6 @@ fn settings(change: &LinkChange) -> LinkSettings {
         master: change.master.map(|master| master.to),
         hairpin: change.hairpin,
         no_autoconf: change.no_autoconf,
+        group: change.group.map(|group| group.to),
     }
 }

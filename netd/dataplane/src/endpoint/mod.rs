@@ -6,6 +6,7 @@
 //! `create.rs` and `encode.rs` make the requests, `wait_ready.rs` waits until packets pass.
 //! `teardown.rs` removes the links.
 
+pub(crate) mod adopt;
 mod apply;
 pub(crate) mod attach;
 pub(crate) mod cnm;

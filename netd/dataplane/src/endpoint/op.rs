@@ -44,6 +44,8 @@ pub(crate) struct LinkChange {
     /// No IPv6 address of the kernel's own making: no DAD, no router solicitation,
     /// which a bridge would flood to every port.
     pub no_autoconf: bool,
+    /// The link group by which the firewall knows it.
+    pub group: Option<Change<u32>>,
 }
 
 impl LinkChange {
@@ -67,6 +69,7 @@ impl LinkChange {
             self.master.map(|c| ("bridge", shown(c.from.map(bridge), "none"), bridge(c.to))),
             flag("hairpin", self.hairpin, "off", "on"),
             flag("IPv6 autoconfiguration", self.no_autoconf, "on", "off"),
+            self.group.map(|c| ("link group", shown(c.from, "none"), c.to.to_string())),
         ];
         all.into_iter().flatten().collect()
     }

@@ -9,7 +9,10 @@ use super::{
     observed::{ActualEndpoint, ActualLimits, ActualLink},
     op::{Change, LinkChange, Neighbour, Op, Shape, Shaped},
 };
-use crate::DataplaneError;
+use crate::{
+    DataplaneError,
+    netlink::link_group::{ENDPOINT_GROUP, is_detached},
+};
 use netd_domain::{Mac, Wiring, WiringDriver};
 
 /// The steps from `actual` to `desired`; none if they are equal. `bridge` is the index of the
@@ -68,7 +71,7 @@ fn is_repairable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -
     actual.paired
         && host.kind == "veth"
         && host.name == desired.host_ifname.as_str()
-        && host.group == 0
+        && !is_detached(host.group)
         && !(routed && host.master.is_some())
 }
 
@@ -84,6 +87,7 @@ fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops
         master,
         // A link that becomes a port has none yet.
         hairpin: port && (master.is_some() || !host.hairpin),
+        group: Change::needed(Some(host.group), ENDPOINT_GROUP),
         ..settings(host, desired.mtu, desired.host_mac)
     };
     push_change(change, Op::SetHostLink, ops);

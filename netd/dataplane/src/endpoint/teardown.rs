@@ -174,7 +174,10 @@ fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
     is_host_name(&ifname).then_some(HostLink { ifname, detached, index: link.index })
 }
 
-fn of_kind(kernel: &mut Context, kind: InfoKind) -> Result<Vec<ActualLink>, DataplaneError> {
+pub(super) fn of_kind(
+    kernel: &mut Context,
+    kind: InfoKind,
+) -> Result<Vec<ActualLink>, DataplaneError> {
     let name = kind.to_string();
     let request = link::get_all(Some(kind));
     let all = kernel.socket.dump_moving(&request).map_err(failed("listing links"))?;

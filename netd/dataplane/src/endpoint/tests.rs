@@ -9,7 +9,10 @@ use super::{
     op::{Change, LinkChange, Neighbour, Op, Shape, Shaped, Side},
     plan::{plan_endpoint, plan_new},
 };
-use crate::{DataplaneError, RepairKind};
+use crate::{
+    DataplaneError, RepairKind,
+    netlink::link_group::{ENDPOINT_GROUP, FIRST_GROUP},
+};
 use netd_domain::{
     Bandwidth, Mac, PortMapping, Protocol, Route, Wiring, WiringDriver, wiring::WiredAddress,
 };
@@ -59,6 +62,7 @@ fn right(w: &Wiring) -> ActualEndpoint {
     };
     let mut host = link(20, 2, w.host_ifname.as_str(), w.host_mac);
     (host.master, host.hairpin) = (bridged.then_some(BRIDGE), bridged);
+    host.group = ENDPOINT_GROUP;
     let ip = w.addresses[0].address.addr();
     let gateway = w.addresses[0].gateway.unwrap();
     ActualEndpoint {
@@ -161,6 +165,21 @@ fn a_link_that_was_down_or_gets_another_mac_gets_its_neighbours_again() {
     assert!(plan(&w, &actual).contains(&Op::PodNeighbour(neighbour("169.254.1.1", w.host_mac))));
 }
 
+/// Endpoints of earlier versions are in none.
+#[test]
+fn a_host_link_is_put_into_the_group_that_the_firewall_knows() {
+    for bridged in [false, true] {
+        let w = wiring(bridged);
+        for group in [0, 9] {
+            let mut actual = right(&w);
+            actual.host.as_mut().unwrap().group = group;
+            let change = Change { from: Some(group), to: ENDPOINT_GROUP };
+            let change = LinkChange { group: Some(change), ..LinkChange::default() };
+            assert_eq!(plan(&w, &actual), [Op::SetHostLink(change)]);
+        }
+    }
+}
+
 #[test]
 fn a_pair_that_cannot_be_repaired_is_made_again() {
     let (bridged, routed) = (wiring(true), wiring(false));
@@ -170,7 +189,11 @@ fn a_pair_that_cannot_be_repaired_is_made_again() {
         plan(w, &actual)[..2].to_vec()
     };
     let again = [Op::DeleteLink, Op::CreateVeth];
-    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().group = 9), again, "detached");
+    assert_eq!(
+        begin(&bridged, |a| a.host.as_mut().unwrap().group = FIRST_GROUP),
+        again,
+        "detached"
+    );
     assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().name = "x0".into()), again);
     assert_eq!(begin(&routed, |a| a.host.as_mut().unwrap().master = Some(3)), again);
     let lost = |a: &mut ActualEndpoint| (a.pod, a.paired) = (None, false);

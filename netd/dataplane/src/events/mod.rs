@@ -196,6 +196,9 @@ impl Listener {
 
     fn judge(&mut self, events: &[Received]) {
         for event in events {
+            if parse::is_host_address(event) {
+                self.tell(Drift::HostAddresses);
+            }
             let own = event.port != 0 && self.shared.ports.lock().contains(&event.port);
             // Ports are numbered by namespace: a pod's process can have one of ours.
             let own = own && event.nsid.is_none();

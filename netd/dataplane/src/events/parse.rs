@@ -3,7 +3,10 @@
 
 use std::net::IpAddr;
 
-use crate::netlink::attribute::{self, ip};
+use crate::netlink::{
+    Received,
+    attribute::{self, ip},
+};
 
 /// Message types (uapi/linux/rtnetlink.h).
 pub(super) const NEW_LINK: u16 = 16;
@@ -79,6 +82,11 @@ pub(super) fn link(body: &[u8]) -> Option<LinkEvent> {
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
+}
+
+/// Whether an address of the host came, changed or went.
+pub(super) fn is_host_address(event: &Received) -> bool {
+    event.nsid.is_none() && matches!(event.kind, NEW_ADDRESS | DEL_ADDRESS)
 }
 
 /// The link that an address message is about.

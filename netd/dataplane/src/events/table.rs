@@ -11,7 +11,11 @@ use super::{
 use crate::{
     Drift,
     device_names::DOCKER0,
-    netlink::{Received, link_group::is_detached, route::NETD_PROTOCOL},
+    netlink::{
+        Received,
+        link_group::{ENDPOINT_GROUP, is_detached},
+        route::NETD_PROTOCOL,
+    },
 };
 use netd_domain::IfName;
 
@@ -193,7 +197,8 @@ impl Table {
         let lost = link.went_down()
             || (link.mtu, link.mac) != (endpoint.mtu, endpoint.host_mac)
             || link.master != endpoint.bridge
-            || link.name != endpoint.name.as_str();
+            || link.name != endpoint.name.as_str()
+            || link.group != ENDPOINT_GROUP;
         (lost && !own).then(|| Drift::Endpoint(endpoint.name.clone()))
     }
 

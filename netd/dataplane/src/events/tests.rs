@@ -4,7 +4,10 @@
 use super::{Expected, ExpectedBridge, Table, parse};
 use crate::{
     Drift,
-    netlink::{Received, link_group::FIRST_GROUP},
+    netlink::{
+        Received,
+        link_group::{ENDPOINT_GROUP, FIRST_GROUP},
+    },
 };
 
 const HOST: u32 = 40;
@@ -42,7 +45,8 @@ fn link(nsid: Option<i32>, index: u32, flags: u32, changed: u32, more: &[&[u8]])
 }
 
 fn host(flags: u32, changed: u32, mtu: u32, more: &[&[u8]]) -> Received {
-    let fixed = [attr(3, b"nd0123456789ab\0"), number(4, mtu)].concat();
+    let name = attr(3, b"nd0123456789ab\0");
+    let fixed = [name, number(4, mtu), number(27, ENDPOINT_GROUP)].concat();
     link(None, HOST, flags, changed, &[&[&fixed[..]], more].concat())
 }
 
@@ -92,6 +96,7 @@ fn going_down_or_changing_is_a_loss_and_coming_up_is_none() {
     assert_eq!(t.judge(&host(UP, 0, 1300, &[]), false), ours(), "MTU");
     assert_eq!(t.judge(&host(UP, 0, 1400, &[]), true), [], "put right by us");
     assert_eq!(t.judge(&host(0, UP, 1400, &[]), false), ours(), "down");
+    assert_eq!(t.judge(&host(UP, 0, 1400, &[&number(27, 7)]), false), ours(), "link group");
     let renamed = link(None, HOST, UP, 0, &[&attr(3, b"x0\0"), &number(4, 1400)]);
     assert_eq!(t.judge(&renamed, false), ours(), "renamed");
     assert_eq!(t.judge(&host(UP, UP, 1400, &[]), false), [], "up");

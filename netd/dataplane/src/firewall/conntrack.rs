@@ -1,159 +1,126 @@
-//! Ends UDP flows that a change of host ports made stale. conntrack decides where a flow
-//! goes at its first packet, and a UDP client that keeps sending never starts a new flow.
-//! TCP clients do, so stale TCP connections end by themselves.
+//! Ends flows that a change of host ports or addresses made stale. conntrack decides at a
+//! flow's first packet where it goes, and a client that keeps sending never starts a new one.
+//!
+//! All of it is one look at the kernel's table, however many ports and addresses there are.
+//! A look takes milliseconds, so it has a thread of its own.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, io, net::IpAddr, sync::Arc};
 
-use super::attributes::{each, find, nest, put};
-use crate::netlink::{Batch, Socket};
-use netd_domain::{PortMapping, Protocol, Wiring};
+use super::{
+    attributes::find_u32,
+    flow::{Flow, deletion},
+    listeners::{self, HostListener},
+    port_owners::PortOwners,
+    published::Published,
+};
+use crate::{
+    DataplaneError,
+    error::failed,
+    netlink::{Batch, Protocol, Refusal, Socket},
+};
+use netd_domain::Wiring;
 
-/// `NFNL_SUBSYS_CTNETLINK`, `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE`
+/// `NFNL_SUBSYS_CTNETLINK` with `IPCTNL_MSG_CT_GET`, `_DELETE`, `_GET_STATS`.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
+const GET_STATS: u16 = 1 << 8 | 5;
+/// `CTA_STATS_GLOBAL_ENTRIES`
+const ENTRIES: u16 = 1;
 const NFGENMSG: usize = 4;
-/// uapi/linux/netfilter/nfnetlink_conntrack.h
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_ID: u16 = 12;
-const CTA_ZONE: u16 = 18;
-const CTA_FILTER: u16 = 25;
-const CTA_FILTER_ORIG_FLAGS: u16 = 1;
-const CTA_TUPLE_IP: u16 = 1;
-const CTA_TUPLE_PROTO: u16 = 2;
-const CTA_PROTO_NUM: u16 = 1;
-const CTA_PROTO_DST_PORT: u16 = 3;
-/// Of the original tuple, compare protocol number and destination port
-/// (net/netfilter/nf_internals.h).
-const PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
-const UDP: u8 = 17;
+/// `struct nfgenmsg` for every family.
+const EVERY_FAMILY: [u8; NFGENMSG] = [0; NFGENMSG];
+/// Deletions in one message: as many refusals fit into the socket's default buffer.
+const DELETIONS: usize = 128;
 
-/// A flow as far as it matters here.
-#[derive(Debug, PartialEq, Eq)]
-struct Flow {
-    /// Where the client sends to.
-    to: (IpAddr, u16),
-    /// Who answers.
-    answers: IpAddr,
+/// State of the thread that ends flows.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    socket: Socket,
+    published: Arc<Published>,
+    /// The last look failed, and that was logged.
+    failing: bool,
 }
 
-/// Ends flows to the endpoint's UDP host ports that began before they led to it.
-pub(super) fn forget_flows_past(socket: &mut Socket, wiring: &Wiring) {
-    forget(socket, wiring, |flow, pod| flow.answers != pod);
-}
-
-/// Ends flows that lead through the endpoint's UDP host ports to it.
-pub(super) fn forget_flows_to(socket: &mut Socket, wiring: &Wiring) {
-    forget(socket, wiring, |flow, pod| flow.answers == pod && flow.to.0 != pod);
-}
-
-/// A failure is only logged: new flows go where they should, and a kernel without
-/// ctnetlink has no way to end the old ones.
-fn forget(socket: &mut Socket, wiring: &Wiring, stale: impl Fn(&Flow, IpAddr) -> bool) {
-    for mapping in wiring.port_mappings.iter().filter(|m| m.protocol == Protocol::Udp) {
-        for pod in wiring.addresses.iter().map(|a| a.address.addr()) {
-            if let Err(error) = forget_port(socket, mapping, pod, &stale) {
-                tracing::warn!(
-                    endpoint = %wiring.host_ifname, port = mapping.host_port, %error,
-                    "old UDP flows of a host port may go on to where they went"
-                );
-            }
-        }
+impl Flows {
+    /// Opens a socket in the calling thread's network namespace.
+    pub(crate) fn open(published: Arc<Published>) -> Result<Self, DataplaneError> {
+        let socket = Socket::open(Protocol::Netfilter)
+            .map_err(failed("opening a netlink socket for connection tracking"))?;
+        Ok(Self { socket, published, failing: false })
     }
-}
 
-fn forget_port(
-    socket: &mut Socket,
-    mapping: &PortMapping,
-    pod: IpAddr,
-    stale: &impl Fn(&Flow, IpAddr) -> bool,
-) -> std::io::Result<()> {
-    let bound = mapping.host_ip.filter(|ip| !ip.is_unspecified());
-    let mut batch = Batch::new();
-    for body in list(socket, pod.is_ipv4(), mapping.host_port)? {
-        let Some(flow) = read(&body) else { continue };
-        // Kernels before 5.8 ignore the filter and give everything.
-        if flow.to.1 == mapping.host_port
-            && bound.is_none_or(|ip| ip == flow.to.0)
-            && stale(&flow, pod)
+    /// Ends every flow of the addresses `ended`, which have no owner any longer, and those
+    /// that go past the present owner of a host port. A failure is only logged: new flows go
+    /// where they should, and a kernel without ctnetlink has no way to end the old ones.
+    pub(crate) fn end_stale(&mut self, ended: &[IpAddr]) {
+        let result = self.try_end(&ended.iter().copied().collect());
+        if let Err(error) = &result
+            && !self.failing
         {
-            batch.raw(DELETE, libc::NLM_F_ACK as u16, &deletion(&body));
+            tracing::warn!(%error, "connections through changed host ports can't be ended, \
+                they may go on to where they went: {error}");
         }
+        self.failing = result.is_err();
     }
-    if batch.is_empty() {
-        return Ok(());
-    }
-    // One that ended by itself meanwhile is fine.
-    let mut refusals = socket.batch(batch)?.into_iter().filter_map(Result::err);
-    let refusal = refusals.find(|r| r.errno != libc::ENOENT);
-    refusal.map_or(Ok(()), |r| Err(std::io::Error::other(r)))
-}
 
-/// Every UDP flow to a port, as raw bodies.
-fn list(socket: &mut Socket, v4: bool, port: u16) -> std::io::Result<Vec<Vec<u8>>> {
-    let mut all: Vec<Vec<u8>> = Vec::new();
-    for message in socket.dump_raw(GET, &question(v4, port))? {
-        all.push(message.body().to_vec());
+    /// Processes that listen on host ports of the endpoint.
+    pub(crate) fn listeners(&self, wiring: &Wiring) -> Result<Vec<HostListener>, DataplaneError> {
+        let find = || {
+            let mut socket = Socket::open_unbound(Protocol::Sockets)?;
+            listeners::find(&mut socket, wiring, &self.published.node())
+        };
+        find().map_err(failed("looking for processes that listen on host ports"))
     }
-    Ok(all)
-}
 
-fn question(v4: bool, port: u16) -> Vec<u8> {
-    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
-    let mut body = vec![family as u8, 0, 0, 0];
-    nest(&mut body, CTA_TUPLE_ORIG, |tuple| {
-        nest(tuple, CTA_TUPLE_PROTO, |proto| {
-            put(proto, CTA_PROTO_NUM, &[UDP]);
-            put(proto, CTA_PROTO_DST_PORT, &port.to_be_bytes());
-        });
-    });
-    nest(&mut body, CTA_FILTER, |filter| {
-        // Not a wire field: the kernel's own byte order.
-        put(filter, CTA_FILTER_ORIG_FLAGS, &PROTOCOL_AND_PORT.to_ne_bytes());
-    });
-    body
+    fn try_end(&mut self, ended: &HashSet<IpAddr>) -> io::Result<()> {
+        // The kernel's table is shared by all namespaces: a walk costs the same if nothing in
+        // it is of this one.
+        if self.count()? == 0 {
+            return Ok(());
+        }
+        let owners = self.published.owners();
+        let stale = self.find(&owners, ended)?;
+        for some in stale.chunks(DELETIONS) {
+            let mut batch = Batch::new();
+            some.iter().for_each(|flow| batch.raw(DELETE, libc::NLM_F_ACK as u16, flow));
+            // One that ended by itself meanwhile is fine.
+            let refusals = self.socket.batch(batch)?.into_iter().filter_map(Result::err);
+            let refusal = refusals.into_iter().find(|r: &Refusal| r.errno != libc::ENOENT);
+            refusal.map_or(Ok(()), |r| Err(io::Error::other(r)))?;
+        }
+        if !stale.is_empty() {
+            tracing::debug!(flows = stale.len(), "ended {} stale flows", stale.len());
+        }
+        Ok(())
+    }
+
+    /// The requests that delete the stale flows.
+    fn find(&mut self, owners: &PortOwners, ended: &HashSet<IpAddr>) -> io::Result<Vec<Vec<u8>>> {
+        let mut stale = Vec::new();
+        self.socket.walk(GET, &EVERY_FAMILY, |message| {
+            let body = message.body();
+            if Flow::read(body).is_some_and(|flow| owners.is_stale(&flow, ended)) {
+                stale.push(deletion(body));
+            }
+        })?;
+        Ok(stale)
+    }
+
+    /// How many flows this namespace has.
+    fn count(&mut self) -> io::Result<u32> {
+        let mut batch = Batch::new();
+        batch.raw(GET_STATS, libc::NLM_F_ACK as u16, &EVERY_FAMILY);
+        let (_, answers) = self.socket.exchange(batch)?;
+        let read = |body: &[u8]| find_u32(body.get(NFGENMSG..)?, ENTRIES);
+        // A kernel that does not say is looked through.
+        Ok(answers.iter().find_map(|answer| read(answer.body())).unwrap_or(u32::MAX))
+    }
 }
 
 #[cfg(feature = "fuzzing")]
 /// For fuzzing: reads a flow, and the request that would end it.
 pub(super) fn fuzz(body: &[u8]) {
-    if read(body).is_some() {
-        deletion(body);
+    if let Some(flow) = Flow::read(body) {
+        let _ = (deletion(body), PortOwners::default().is_stale(&flow, &HashSet::new()));
     }
-}
-
-/// A request that deletes the flow that `body` describes, and no other.
-fn deletion(body: &[u8]) -> Vec<u8> {
-    let mut out = body.get(..2).unwrap_or_default().to_vec();
-    out.resize(NFGENMSG, 0);
-    for (kind, value) in each(body.get(NFGENMSG..).unwrap_or_default()) {
-        match kind {
-            CTA_TUPLE_ORIG => nest(&mut out, kind, |tuple| tuple.extend_from_slice(value)),
-            CTA_ZONE | CTA_ID => put(&mut out, kind, value),
-            _ => {}
-        }
-    }
-    out
-}
-
-/// A UDP flow; `None` for any other.
-fn read(body: &[u8]) -> Option<Flow> {
-    let attributes = body.get(NFGENMSG..)?;
-    let original = find(attributes, CTA_TUPLE_ORIG)?;
-    let proto = find(original, CTA_TUPLE_PROTO)?;
-    if find(proto, CTA_PROTO_NUM)? != [UDP] {
-        return None;
-    }
-    let port = u16::from_be_bytes(find(proto, CTA_PROTO_DST_PORT)?.try_into().ok()?);
-    let (_, destination) = addresses(original)?;
-    let (answers, _) = addresses(find(attributes, CTA_TUPLE_REPLY)?)?;
-    Some(Flow { to: (destination, port), answers })
-}
-
-/// Source and destination: attributes 1 and 2 (IPv4), 3 and 4 (IPv6).
-fn addresses(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let ip = find(tuple, CTA_TUPLE_IP)?;
-    let v4 = |kind| Some(IpAddr::from(<[u8; 4]>::try_from(find(ip, kind)?).ok()?));
-    let v6 = |kind| Some(IpAddr::from(<[u8; 16]>::try_from(find(ip, kind)?).ok()?));
-    Some((v4(1).or_else(|| v6(3))?, v4(2).or_else(|| v6(4))?))
 }

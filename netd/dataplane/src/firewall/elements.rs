@@ -22,7 +22,7 @@ pub(super) enum Layer {
     Bridge = 7,
 }
 
-/// A set or map whose elements come and go with endpoints.
+/// A set or map whose elements come and go with endpoints and the node's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SetId {
     pub layer: Layer,
@@ -30,7 +30,9 @@ pub(super) struct SetId {
 }
 
 /// All of them, with their types as nft wants them.
-pub(super) const ENDPOINT_SETS: [(SetId, &str); 9] = [
+pub(super) const CHANGING_SETS: [(SetId, &str); 11] = [
+    (id(Layer::Inet, "node4"), "type ipv4_addr"),
+    (id(Layer::Inet, "node6"), "type ipv6_addr"),
     (id(Layer::Inet, "owners4"), "type ifname . ether_addr . ipv4_addr"),
     (id(Layer::Inet, "owners6"), "type ifname . ether_addr . ipv6_addr"),
     (id(Layer::Inet, "ports4"), "type inet_proto . inet_service : ipv4_addr . inet_service"),
@@ -199,7 +201,8 @@ fn owners(wiring: &Wiring, address: IpAddr, all: &mut Vec<Element>) {
 /// Where `mapping` leads for the pod's address `pod`.
 fn port(mapping: &PortMapping, pod: IpAddr) -> Option<Element> {
     let mut key = Vec::with_capacity(3);
-    let name = match (mapping.host_ip, pod) {
+    // Records of earlier versions may have mapped addresses.
+    let name = match (mapping.host_ip.map(|ip| ip.to_canonical()), pod) {
         (Some(host), _) if host.is_ipv4() != pod.is_ipv4() => return None,
         (Some(host), _) if !host.is_unspecified() => {
             key.push(Part::Ip(host));
@@ -216,13 +219,23 @@ fn port(mapping: &PortMapping, pod: IpAddr) -> Option<Element> {
 /// All elements by set, in the order of the kernel's keys, with their text.
 pub(super) type Byset = BTreeMap<SetId, BTreeMap<Vec<u8>, Element>>;
 
-/// The elements of every endpoint.
+/// The element of one of the node's addresses.
+pub(super) fn of_node(ip: IpAddr) -> Element {
+    let name = if ip.is_ipv4() { "node4" } else { "node6" };
+    Element { set: id(Layer::Inet, name), key: vec![Part::Ip(ip)], data: vec![] }
+}
+
+/// The elements of every endpoint and of the node's addresses.
 ///
 /// # Errors
 /// `PortTaken` when two endpoints want one host port.
-pub(super) fn of_state(state: &FirewallState) -> Result<Byset, DataplaneError> {
-    let mut all: Byset = ENDPOINT_SETS.iter().map(|(set, _)| (*set, BTreeMap::new())).collect();
-    for element in state.endpoints.iter().flat_map(|wiring| of_endpoint(wiring)) {
+pub(super) fn of_state(
+    state: &FirewallState,
+    node: &BTreeSet<IpAddr>,
+) -> Result<Byset, DataplaneError> {
+    let mut all: Byset = CHANGING_SETS.iter().map(|(set, _)| (*set, BTreeMap::new())).collect();
+    let endpoints = state.endpoints.iter().flat_map(|wiring| of_endpoint(wiring));
+    for element in endpoints.chain(node.iter().map(|ip| of_node(*ip))) {
         let set = all.entry(element.set).or_default();
         if let Some(earlier) = set.get(&bytes(&element.key))
             && earlier.data != element.data

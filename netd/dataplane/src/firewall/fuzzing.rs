@@ -1,5 +1,7 @@
 //! For fuzzing.
 
+use std::collections::BTreeSet;
+
 use super::{
     attributes::{each, find_text, find_u32},
     conntrack, elements, inspect,
@@ -21,12 +23,12 @@ pub(crate) fn fuzz(message: &Received) {
 
 /// The text for `nft`, which has to have as many elements as the sets.
 pub(crate) fn fuzz_state(settings: &FirewallSettings, state: &FirewallState) {
-    let Ok(sets) = elements::of_state(state) else { return };
+    let Ok(sets) = elements::of_state(state, &BTreeSet::new()) else { return };
     for element in sets.values().flat_map(|set| set.values()) {
         assert_eq!(elements::bytes(&element.key).len() % 4, 0);
         let _ = element.describe();
     }
-    let Ok(ruleset) = text::ruleset(settings, state) else { return };
+    let Ok(ruleset) = text::ruleset(settings, state, &BTreeSet::new()) else { return };
     let quotes = ruleset.bytes().filter(|b| *b == b'"').count();
     assert_eq!(quotes % 2, 0, "a name breaks out of its quotes");
 }

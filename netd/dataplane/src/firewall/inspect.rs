@@ -1,6 +1,6 @@
 //! Reads netd's tables back from the kernel.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use super::{
     attributes::{each, find, find_text, find_u32},
@@ -107,6 +107,21 @@ pub(super) fn decode(list: &[u8]) -> Vec<Encoded> {
         |one, kind| find(one, kind).and_then(|v| find(v, ATTR_VALUE)).unwrap_or_default().to_vec();
     let elements = find(list, ATTR_ELEMENTS).unwrap_or_default();
     each(elements).map(|(_, one)| (value(one, ATTR_KEY), value(one, ATTR_DATA))).collect()
+}
+
+/// The addresses in a set of `inet netd`; `None`: the set is missing.
+pub(super) fn addresses(
+    socket: &mut Socket,
+    set: &str,
+) -> Result<Option<Vec<IpAddr>>, DataplaneError> {
+    let read = |key: &[u8]| match key.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(key).ok()?)),
+        _ => Some(IpAddr::from(<[u8; 16]>::try_from(key).ok()?)),
+    };
+    let lists = dump(socket, GET_SET_ELEMENT, &message::of_set(Layer::Inet, set))?;
+    Ok(lists.map(|lists| {
+        lists.iter().flat_map(|list| decode(list)).filter_map(|(key, _)| read(&key)).collect()
+    }))
 }
 
 /// The data that a map has for the element's key; `None`: the key is not in it.

@@ -13,17 +13,23 @@
 //! Host ports don't work towards `::1`: IPv6 has no `route_localnet`. Towards
 //! 127.0.0.1 they need `route_localnet` on the bridge (routed: on the host side).
 
+mod api;
 mod attributes;
-mod conntrack;
+pub(crate) mod conntrack;
 mod elements;
+mod flow;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 mod fuzzing;
+mod host_addresses;
 mod inspect;
+mod listeners;
 mod memory;
 mod message;
 mod nft;
 mod own;
+mod port_owners;
+mod published;
 mod rules;
 mod settings;
 mod tables;
@@ -36,7 +42,8 @@ pub(crate) mod worker;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use fuzzing::{fuzz, fuzz_state};
+pub use listeners::HostListener;
 pub use own::OwnChanges;
-pub use settings::{FirewallSettings, FirewallState, PORT_PREFIX, TABLE};
+pub use settings::{FirewallSettings, FirewallState, TABLE};
 pub use tables::{Firewall, remove_tables};
 pub use watch::{Foreign, Watcher};

@@ -1,18 +1,18 @@
 //! Runs `nft`: for whole tables only, never for an endpoint.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{io, path::Path, process::Command, time::Duration};
 
 use super::own::OwnChanges;
-use crate::DataplaneError;
+use crate::{DataplaneError, program};
+
+/// It takes tens of milliseconds. Attaches wait for it.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Loads `ruleset` in the calling thread's network namespace, all or nothing.
 ///
 /// # Errors
-/// `Io` when the program can't be run, `Kernel` with its words when it refuses.
+/// `Io` when the program can't be run or does not end, `Kernel` with its words when it
+/// refuses.
 pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), DataplaneError> {
     let failed = |e: io::Error| DataplaneError::Io {
         what: format!("running {}", nft.display()),
@@ -21,24 +21,12 @@ pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), Da
             _ => e.to_string(),
         },
     };
-    let mut child = Command::new(nft)
-        .args(["-f", "-"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    // It changes nothing before it has read all of its input, which comes after this.
-    own.add_process(child.id());
-    let mut input = child.stdin.take();
-    let written = input.as_mut().map_or(Ok(()), |pipe| pipe.write_all(ruleset.as_bytes()));
-    drop(input);
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        return Err(refused(&output.stderr, ruleset));
-    }
-    written.map_err(failed)
+    let mut command = Command::new(nft);
+    command.args(["-f", "-"]).env("LC_ALL", "C");
+    // It changes nothing before it has read all of its input, which comes after it is noted.
+    let note = |id| own.add_process(id);
+    let output = program::run(&mut command, ruleset, TIMEOUT, note).map_err(failed)?;
+    if output.status.success() { Ok(()) } else { Err(refused(&output.stderr, ruleset)) }
 }
 
 /// nft's words, each error with the line of the ruleset that it is about.

@@ -3,7 +3,8 @@
 //! Isolation and masquerade look at sets of subnets, so that the number of rules does
 //! not grow with networks; `peers` holds a pair for every two subnets of one network.
 
-use super::settings::{FirewallSettings, PORT_PREFIX};
+use super::settings::FirewallSettings;
+use crate::netlink::link_group::ENDPOINT_GROUP;
 
 /// `inet netd`'s chains.
 pub(super) fn inet(settings: &FirewallSettings) -> String {
@@ -12,17 +13,17 @@ pub(super) fn inet(settings: &FirewallSettings) -> String {
     INET.replace("@PORT@", &port)
         .replace("@CLEAR@", &clear)
         .replace("@KUBE@", &format!("0x{kube:08x}"))
-        .replace("@PREFIX@", PORT_PREFIX)
+        .replace("@GROUP@", &ENDPOINT_GROUP.to_string())
 }
 
 /// `bridge netd`'s chains.
 pub(super) fn bridge() -> String {
-    BRIDGE.replace("@PREFIX@", PORT_PREFIX)
+    BRIDGE.replace("@GROUP@", &ENDPOINT_GROUP.to_string())
 }
 
 /// `arp netd`'s chains.
 pub(super) fn arp() -> String {
-    ARP.replace("@PREFIX@", PORT_PREFIX)
+    ARP.replace("@GROUP@", &ENDPOINT_GROUP.to_string())
 }
 
 /// Order matters in `forward`: replies first (what was allowed once is answered), then
@@ -34,14 +35,14 @@ pub(super) fn arp() -> String {
 /// 127.0.0.0/8 from outside is dropped here because host ports need `route_localnet`,
 /// which turns the kernel's own check off (CVE-2020-8558).
 const INET: &str = r#"
-	# Routed pods send with their own MAC and address only; a port that is not known
-	# sends nothing. (Packets of bridge ports come from the bridge here, checked already.)
+	# Routed pods send with their own MAC and address only; an endpoint's link that is not
+	# known sends nothing. (Packets of bridge ports come from the bridge here, checked already.)
 	chain guard {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "lo" accept
 		ip daddr 127.0.0.0/8 drop
 		ip saddr 127.0.0.0/8 drop
-		iifname != "@PREFIX@*" accept
+		iifgroup != @GROUP@ accept
 		iifname . ether saddr . ip saddr @owners4 accept
 		iifname . ether saddr . ip6 saddr @owners6 goto routed6
 		drop
@@ -51,8 +52,17 @@ const INET: &str = r#"
 		icmpv6 type { nd-router-advert, nd-redirect } drop
 	}
 
+	# What conntrack can't assign to a connection is not translated either: a packet of a pod
+	# behind a host port or a masquerade would arrive from an address that its receiver does
+	# not know, and the receiver's reset ends the connection.
+	chain invalid_of_pods {
+		type filter hook prerouting priority mangle; policy accept;
+		ct state invalid ip saddr @own4 drop
+		ct state invalid ip6 saddr @own6 drop
+	}
+
 	# Networks don't reach each other, except through a host port; internal ones reach
-	# nothing but themselves and the host.
+	# nothing but themselves and the host; some are reached by host ports only.
 	chain forward {
 		type filter hook forward priority filter; policy accept;
 		ct direction reply ct state established,related accept
@@ -64,17 +74,20 @@ const INET: &str = r#"
 		ip6 saddr @closed6 drop
 		ip6 daddr @closed6 drop
 		ct mark & @PORT@ != 0 accept
+		ip daddr @published4 drop
+		ip6 daddr @published6 drop
 		ip saddr @pods4 ip daddr @pods4 drop
 		ip6 saddr @pods6 ip6 daddr @pods6 drop
 	}
 
+	# A port without an address of its own is on the node's addresses (node4, node6): neither
+	# on a service's, which another program keeps on a dummy device, nor on 127.0.0.53.
 	chain hostports {
-		ip6 daddr ::1 return
 		ct mark set ct mark | @PORT@
 		dnat ip to ip daddr . meta l4proto . th dport map @bound4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @bound6
-		dnat ip to meta l4proto . th dport map @ports4
-		dnat ip6 to meta l4proto . th dport map @ports6
+		ip daddr @node4 dnat ip to meta l4proto . th dport map @ports4
+		ip6 daddr @node6 dnat ip6 to meta l4proto . th dport map @ports6
 		ct mark set ct mark & @CLEAR@
 	}
 
@@ -116,7 +129,7 @@ const BRIDGE: &str = r#"
 	# only; a port that is not known sends nothing.
 	chain guard {
 		type filter hook prerouting priority -350; policy accept;
-		iifname != "@PREFIX@*" accept
+		iifgroup != @GROUP@ accept
 		ether type vmap { ip : goto from_ip4, arp : goto from_arp, ip6 : goto from_ip6 }
 		drop
 	}
@@ -154,6 +167,6 @@ const ARP: &str = r#"
 	# could only fill the host's table.
 	chain guard {
 		type filter hook input priority filter; policy accept;
-		iifname "@PREFIX@*" drop
+		iifgroup @GROUP@ drop
 	}
 "#;

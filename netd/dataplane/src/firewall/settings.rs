@@ -6,9 +6,6 @@ use netd_domain::{NetworkWiring, Wiring};
 
 /// Name of the tables.
 pub const TABLE: &str = "netd";
-/// How the names of endpoints' host sides begin. A device with such a name and without
-/// elements can send nothing, whichever program made it.
-pub const PORT_PREFIX: &str = "nd";
 
 /// What the rules depend on besides networks and endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]

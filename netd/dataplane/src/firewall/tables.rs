@@ -1,9 +1,10 @@
 //! netd's tables in one network namespace: made as a whole, changed an endpoint at a time.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use super::{
-    conntrack,
     elements::{self, Element},
-    foreign, inspect,
+    foreign, host_addresses, inspect,
     memory::{self, Applied},
     nft,
     own::OwnChanges,
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     DataplaneError,
+    error::failed,
     netlink::{Protocol, Socket},
 };
 use netd_domain::Wiring;
@@ -22,6 +24,10 @@ use netd_domain::Wiring;
 pub struct Firewall {
     settings: FirewallSettings,
     pub(super) socket: Socket,
+    /// Asks for the node's addresses.
+    route: Socket,
+    /// The node's addresses as they were read last.
+    node: BTreeSet<IpAddr>,
     own: OwnChanges,
     applied: Option<Applied>,
     /// The kernel knows DESTROYSETELEM (6.3).
@@ -29,7 +35,7 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// Opens a netlink socket in the calling thread's network namespace; changes nothing.
+    /// Opens netlink sockets in the calling thread's network namespace; changes nothing.
     ///
     /// # Errors
     /// No nfnetlink in this kernel, or no permission.
@@ -40,9 +46,11 @@ impl Firewall {
                 hint: "nf_tables has to be built in or loadable, and netd needs CAP_NET_ADMIN"
                     .into(),
             })?;
+        let route = Socket::open(Protocol::Route).map_err(failed("opening a netlink socket"))?;
         let own = OwnChanges::new(socket.port());
         let applied = Applied::load(settings.memory.as_deref());
-        Ok(Self { settings, socket, own, applied, destroys: true })
+        let node = BTreeSet::new();
+        Ok(Self { settings, socket, route, node, own, applied, destroys: true })
     }
 
     /// Replaces all tables in one transaction: a packet sees the old rules or the new ones,
@@ -54,7 +62,8 @@ impl Firewall {
     /// changed then.
     pub fn replace(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
         const TRIES: usize = 3;
-        let ruleset = text::ruleset(&self.settings, state)?;
+        self.read_addresses()?;
+        let ruleset = text::ruleset(&self.settings, state, &self.node)?;
         let base = text::base(&self.settings, state)?;
         self.applied = None;
         memory::keep(self.settings.memory.as_deref(), None);
@@ -101,19 +110,39 @@ impl Firewall {
         transaction::remove(&mut self.socket, &mine, &mut self.destroys)
     }
 
-    /// Ends UDP flows that go on past a change of the endpoint's host ports: after
-    /// [`Firewall::add_endpoint`] (`attached`) those that began before the ports led
-    /// to it, after [`Firewall::remove_endpoint`] those that still lead to it.
+    /// Reads the node's addresses and makes the sets of them hold the same. `true`: that took
+    /// a change of the sets. Tables that are missing are left to [`Firewall::replace`].
     ///
-    /// Call it when nobody waits for it: the kernel looks through its whole connection
-    /// table, 8 ms for each UDP host port and family when it is of the
-    /// usual size. Does nothing for an endpoint without UDP host ports.
-    pub fn end_stale_udp_flows(&mut self, wiring: &Wiring, attached: bool) {
-        if attached {
-            conntrack::forget_flows_past(&mut self.socket, wiring);
-        } else {
-            conntrack::forget_flows_to(&mut self.socket, wiring);
+    /// # Errors
+    /// `Io` when the addresses or the sets can't be read, `Kernel` with the refusal.
+    pub fn follow_addresses(&mut self) -> Result<bool, DataplaneError> {
+        self.read_addresses()?;
+        let mut found = BTreeSet::new();
+        for set in ["node4", "node6"] {
+            match inspect::addresses(&mut self.socket, set)? {
+                Some(addresses) => found.extend(addresses),
+                None => return Ok(false),
+            }
         }
+        let elements = |ips: Vec<&IpAddr>| -> Vec<Element> {
+            ips.into_iter().map(|ip| elements::of_node(*ip)).collect()
+        };
+        let missing = elements(self.node.difference(&found).collect());
+        let gone = elements(found.difference(&self.node).collect());
+        transaction::add(&mut self.socket, &missing)?;
+        transaction::remove(&mut self.socket, &gone, &mut self.destroys)?;
+        Ok(!missing.is_empty() || !gone.is_empty())
+    }
+
+    fn read_addresses(&mut self) -> Result<(), DataplaneError> {
+        self.node = host_addresses::read(&mut self.route)
+            .map_err(failed("reading the node's addresses"))?;
+        Ok(())
+    }
+
+    /// The node's addresses as they were read last.
+    pub(super) fn node_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.node
     }
 
     /// Whether the kernel's map leads from the element's key to the element's data.
@@ -133,7 +162,7 @@ impl Firewall {
         if *applied != Applied::new(&text::base(&self.settings, state)?, &picture) {
             return Ok(false);
         }
-        let Ok(wanted) = elements::of_state(state) else { return Ok(false) };
+        let Ok(wanted) = elements::of_state(state, &self.node) else { return Ok(false) };
         inspect::holds_exactly(&mut self.socket, &wanted)
     }
 

@@ -1,12 +1,12 @@
 //! The tables as `nft -f` reads them: a pure function of settings, networks and
 //! endpoints, the same for the same content in whatever order it comes.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
 use ipnet::IpNet;
 
 use super::{
-    elements::{self, ENDPOINT_SETS, Element, Layer},
+    elements::{self, CHANGING_SETS, Element, Layer},
     rules,
     settings::{FirewallSettings, FirewallState, TABLE},
 };
@@ -14,7 +14,7 @@ use crate::DataplaneError;
 use netd_domain::NetworkWiring;
 
 /// Sets of `inet netd` that only networks change.
-pub(super) const NETWORK_SETS: [(&str, &str); 11] = [
+pub(super) const NETWORK_SETS: [(&str, &str); 15] = [
     ("pods4", "type ipv4_addr; flags interval"),
     ("pods6", "type ipv6_addr; flags interval"),
     ("peers4", "type ipv4_addr . ipv4_addr; flags interval"),
@@ -25,19 +25,23 @@ pub(super) const NETWORK_SETS: [(&str, &str); 11] = [
     ("masq6", "type ipv6_addr; flags interval"),
     ("cluster4", "type ipv4_addr; flags interval"),
     ("cluster6", "type ipv6_addr; flags interval"),
+    ("published4", "type ipv4_addr; flags interval"),
+    ("published6", "type ipv6_addr; flags interval"),
+    ("own4", "type ipv4_addr; flags interval"),
+    ("own6", "type ipv6_addr; flags interval"),
     ("bridges", "type ifname . ifname"),
 ];
 
 const FAMILIES: [(Layer, &str); 3] =
     [(Layer::Inet, "inet"), (Layer::Bridge, "bridge"), (Layer::Arp, "arp")];
 
-/// What does not change with the endpoints.
+/// What changes neither with the endpoints nor with the node's addresses.
 pub(super) fn base(
     settings: &FirewallSettings,
     state: &FirewallState,
 ) -> Result<String, DataplaneError> {
     let networks = state.networks.clone();
-    ruleset(settings, &FirewallState { networks, endpoints: Vec::new() })
+    ruleset(settings, &FirewallState { networks, endpoints: Vec::new() }, &BTreeSet::new())
 }
 
 /// All tables in one transaction, which deletes the existing ones first.
@@ -47,8 +51,9 @@ pub(super) fn base(
 pub(super) fn ruleset(
     settings: &FirewallSettings,
     state: &FirewallState,
+    node: &BTreeSet<IpAddr>,
 ) -> Result<String, DataplaneError> {
-    let endpoints = elements::of_state(state)?;
+    let changing = elements::of_state(state, node)?;
     let mut out = removal();
     for (layer, family) in FAMILIES {
         line(&mut out, &format!("table {family} {TABLE} {{"));
@@ -56,8 +61,8 @@ pub(super) fn ruleset(
         if layer == Layer::Inet {
             out.push_str(&networks(state));
         }
-        for (set, kind) in ENDPOINT_SETS.iter().filter(|(set, _)| set.layer == layer) {
-            let all = endpoints.get(set).into_iter().flat_map(|all| all.values());
+        for (set, kind) in CHANGING_SETS.iter().filter(|(set, _)| set.layer == layer) {
+            let all = changing.get(set).into_iter().flat_map(|all| all.values());
             let keyword = if kind.contains(" : ") { "map" } else { "set" };
             out.push_str(&block(keyword, set.name, kind, all.map(element)));
         }
@@ -105,6 +110,8 @@ fn of_network(network: &NetworkWiring, set: &str) -> Vec<String> {
         "masq" if hides => {
             network.subnets.iter().chain(&network.docker0).filter(here).map(text).collect()
         }
+        "published" if network.published_only => ranges.into_iter().map(text).collect(),
+        "own" => network.subnets.iter().chain(&network.docker0).filter(here).map(text).collect(),
         "cluster" if hides => network.cluster.iter().filter(here).map(text).collect(),
         "peers" => ranges
             .iter()

@@ -10,7 +10,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{LinkBridge, LinkIfb, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::missing;
+use super::{link_group::ENDPOINT_GROUP, missing};
 use netd_domain::{BridgeWiring, IfName, Mac, Wiring};
 
 /// Offset of the attributes in a link message.
@@ -41,7 +41,8 @@ pub(crate) fn veth(wiring: &Wiring, netns: RawFd, master: Option<u32>) -> RouteN
     let peer = end(LinkMessageBuilder::<LinkUnspec>::new(), &wiring.ifname, wiring.mac, wiring.mtu);
     let peer = InfoData::Veth(InfoVeth::Peer(peer.setns_by_fd(netns).build()));
     let host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
-    let mut host = end(host, &wiring.host_ifname, wiring.host_mac, wiring.mtu).up();
+    let host = end(host, &wiring.host_ifname, wiring.host_mac, wiring.mtu).up();
+    let mut host = host.link_group(ENDPOINT_GROUP);
     if let Some(bridge) = master {
         host = host.controller(bridge);
     }
@@ -73,6 +74,7 @@ pub(crate) struct LinkSettings {
     pub master: Option<u32>,
     pub hairpin: bool,
     pub no_autoconf: bool,
+    pub group: Option<u32>,
 }
 
 /// Changes settings of a link.
@@ -89,6 +91,9 @@ pub(crate) fn change(which: LinkId<'_>, change: &LinkSettings) -> RouteNetlinkMe
     }
     if let Some(bridge) = change.master {
         builder = builder.controller(bridge);
+    }
+    if let Some(group) = change.group {
+        builder = builder.link_group(group);
     }
     if change.no_autoconf {
         builder = builder.append_extra_attribute(missing::no_autoconf());

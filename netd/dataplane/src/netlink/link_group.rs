@@ -1,4 +1,5 @@
-//! Link groups of detached links. The kernel removes all links of a group at once.
+//! Link groups of endpoints, and of detached links: the kernel removes all links of a group
+//! at once.
 //!
 //! Removing one veth costs its caller 20 ms in `rcu_barrier`, and ten veths in one message
 //! cost as much as ten messages. Removing a group costs those 20 ms once. Meanwhile nobody
@@ -17,6 +18,11 @@ const GROUPS: u32 = 256;
 /// Links in a group: removing so many delays an attach by some 10 ms, and removes some
 /// 900 links a second.
 const GROUP_SIZE: u32 = 32;
+
+/// The link group of the host's sides of living endpoints: by it the firewall knows whose
+/// packets it has to check. It comes with the link and goes with it, and no other program's
+/// device is in it by its name.
+pub(crate) const ENDPOINT_GROUP: u32 = FIRST_GROUP + GROUPS;
 
 /// Whether links of this group are detached and about to be removed.
 pub(crate) fn is_detached(group: u32) -> bool {

@@ -9,6 +9,7 @@ mod dump;
 pub(crate) mod entry;
 pub(crate) mod link;
 pub(crate) mod link_group;
+pub(crate) mod listening;
 mod message;
 mod missing;
 pub(crate) mod neighbour;

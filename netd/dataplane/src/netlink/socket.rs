@@ -42,6 +42,8 @@ pub enum Protocol {
     Netfilter,
     /// Generic netlink: WireGuard.
     Generic,
+    /// Sockets of processes.
+    Sockets,
 }
 
 /// A netlink socket, blocking.
@@ -72,6 +74,7 @@ impl Socket {
             Protocol::Route => libc::NETLINK_ROUTE,
             Protocol::Netfilter => libc::NETLINK_NETFILTER,
             Protocol::Generic => libc::NETLINK_GENERIC,
+            Protocol::Sockets => libc::NETLINK_SOCK_DIAG,
         };
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; the descriptor is owned from here on.
@@ -228,6 +231,32 @@ impl Socket {
     /// As for `dump`.
     pub(crate) fn dump_raw(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Received>> {
         self.dump_whole(|batch| batch.raw(kind, libc::NLM_F_DUMP as u16, body))
+    }
+
+    /// As [`Socket::dump_raw`], but hands over each message as it comes, for tables that are
+    /// too large to be kept and change while they are read.
+    ///
+    /// # Errors
+    /// As for `dump`; what came before was handed over.
+    pub(crate) fn walk(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut each: impl FnMut(&Received),
+    ) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.raw(kind, libc::NLM_F_DUMP as u16, body);
+        let mut dump = Dump::new(self.stamp(&mut batch));
+        self.send(&batch.bytes)?;
+        loop {
+            for message in self.receive(0)? {
+                let last = dump.add(message)?;
+                dump.found.drain(..).for_each(|message| each(&message));
+                if last {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Sends the dump that `ask` adds until its answer is consistent.

@@ -114,6 +114,7 @@ mod tests {
             docker0: vec![],
             masquerade: true,
             internal: false,
+            published_only: false,
         }
     }
 

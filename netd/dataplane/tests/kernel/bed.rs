@@ -179,6 +179,7 @@ fn network(bridged: bool) -> NetworkWiring {
         docker0: vec![],
         masquerade: false,
         internal: false,
+        published_only: false,
     }
 }
 

@@ -35,6 +35,7 @@ pub(in crate::cli) struct Endpoint {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     port_mappings: Vec<Port>,
+    host_port_conflicts: Vec<String>,
     bandwidth: Bandwidth,
     dns: Dns,
     created_at: i64,
@@ -115,6 +116,7 @@ impl From<v1::Endpoint> for Endpoint {
             labels: e.labels.into_iter().collect(),
             annotations: e.annotations.into_iter().collect(),
             port_mappings: e.port_mappings.into_iter().map(Port::from).collect(),
+            host_port_conflicts: e.host_port_conflicts,
             bandwidth: e.bandwidth.unwrap_or_default().into(),
             dns: Dns {
                 nameservers: dns.nameservers,
@@ -263,6 +265,7 @@ impl Output for Endpoint {
             ("host interface", format!("{} ({})", self.host_interface, self.host_mac)),
             ("bridge", bridge),
             ("host ports", self.ports()),
+            ("conflicts", self.host_port_conflicts.join("; ")),
             ("limits", self.limits()),
             ("dns", self.dns.nameservers.join(", ")),
             ("labels", pairs(&self.labels)),

@@ -22,6 +22,7 @@ pub(in crate::cli) struct Network {
     configured_mtu: u32,
     masquerade: bool,
     internal: bool,
+    published_only: bool,
     ready: bool,
     problem: String,
     endpoints: u32,
@@ -80,6 +81,7 @@ impl From<v1::NetworkStatus> for Network {
             configured_mtu: network.mtu,
             masquerade: network.masquerade,
             internal: network.internal,
+            published_only: network.published_only,
             ready: status.ready,
             problem: status.problem,
             endpoints: status.endpoints,
@@ -141,6 +143,11 @@ impl Output for Network {
             (false, true) => "masqueraded",
             (false, false) => "with the pods' own addresses",
         };
+        let inwards = match (self.internal, self.published_only) {
+            (true, _) => "no way in",
+            (false, true) => "host ports only",
+            (false, false) => "",
+        };
         let bridge = if self.driver == "bridge" { self.bridge.clone() } else { String::new() };
         let mut text = fields(&[
             ("name", self.name.clone()),
@@ -149,6 +156,7 @@ impl Output for Network {
             ("bridge", bridge),
             ("mtu", self.mtu.to_string()),
             ("outwards", outwards.to_owned()),
+            ("inwards", inwards.to_owned()),
             ("endpoints", self.endpoints.to_string()),
             ("docker0", self.docker0.join(",")),
             ("pods", self.pods()),

@@ -7,7 +7,7 @@ use super::{
 use crate::firewall::{Firewall, FirewallSettings, Foreign, Watcher};
 
 /// Each kind of damage, as shell commands; `$h` is a handle of a rule.
-const DAMAGE: [&str; 17] = [
+const DAMAGE: [&str; 19] = [
     "nft flush ruleset",
     "nft delete table inet netd",
     "nft delete table bridge netd",
@@ -23,6 +23,8 @@ const DAMAGE: [&str; 17] = [
     "nft add element inet netd owners4 '{ \"nd000000000009\" . 0a:58:0a:58:00:05 . 10.88.0.5 }'",
     "nft delete element inet netd ports4 '{ tcp . 8080 }'",
     "nft delete element inet netd ports4 '{ tcp . 8080 }'; nft add element inet netd ports4 '{ tcp . 8080 : 10.88.0.66 . 80 }'",
+    "nft delete element inet netd node4 '{ 127.0.0.1 }'",
+    "nft add element inet netd node4 '{ 127.0.0.53 }'",
     "nft delete element inet netd pods4 '{ 10.88.0.0/16 }'",
     "nft add element inet netd peers4 '{ 10.88.0.0/16 . 10.90.0.0/24 }'",
 ];

@@ -1,15 +1,17 @@
 //! Host ports from every direction.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     samples::port,
     testbed::{Netns, is_root},
     topology::{NODE, OUTSIDE, SERVED, Topology, ask_tcp, ask_udp, at},
 };
+use crate::firewall::{Firewall, FirewallSettings, conntrack::Flows, published::Published};
 use netd_domain::{
     PortMapping,
     Protocol::{Tcp, Udp},
+    Wiring,
 };
 
 /// Pods by their place in the topology: bridged, internal, routed.
@@ -164,6 +166,14 @@ fn packets_to_or_from_loopback_addresses_are_dropped_on_the_wire() {
     });
 }
 
+/// Ends flows as the node does when these endpoints have host ports.
+fn end_stale<'a>(firewall: &Firewall, endpoints: impl Iterator<Item = &'a Arc<Wiring>>) {
+    let published = Published::new(FirewallSettings::default().hostport_mark);
+    published.replace(endpoints);
+    published.set_node(firewall.node_addresses().clone());
+    Flows::open(Arc::new(published)).unwrap().end_stale(&[]);
+}
+
 #[test]
 fn udp_flows_follow_a_port_to_its_new_pod_and_leave_the_old() {
     both(|t| {
@@ -181,15 +191,57 @@ fn udp_flows_follow_a_port_to_its_new_pod_and_leave_the_old() {
         assert_eq!(count(t, "src=10.88.0.5 dst=192.0.2.2"), 1);
         t.firewall(|firewall, state| {
             firewall.remove_endpoint(&state.endpoints[BRIDGED]).unwrap();
-            firewall.end_stale_udp_flows(&state.endpoints[BRIDGED], false);
+            end_stale(firewall, state.endpoints.iter().skip(BRIDGED + 1));
             let mut heir = (*state.endpoints[BRIDGED + 1]).clone();
             heir.port_mappings =
                 vec![port(Udp, (None, 8080), SERVED), port(Udp, (None, 8090), SERVED)];
             firewall.add_endpoint(&heir).unwrap();
-            firewall.end_stale_udp_flows(&heir, true);
+            end_stale(firewall, [&Arc::new(heir)].into_iter());
         });
         assert_eq!(count(t, "src=10.88.0.5 dst=192.0.2.2"), 0, "a flow to the old pod");
         assert!(asked(8080) && asked(8090));
         assert_eq!(count(t, "src=10.88.0.6 dst=192.0.2.2"), 1);
+    });
+}
+
+/// On the node's own addresses and 127.0.0.1: not on those that another program serves.
+#[test]
+fn a_port_is_on_the_nodes_own_addresses_and_on_none_of_a_service() {
+    both(|t| {
+        // kube-proxy's and NodeLocal DNS' devices are dummy ones, where the kernel has them.
+        t.node.sh("for name in kube-ipvs0 nodelocaldns; do
+                 ip link add $name type dummy || ip link add $name type bridge
+                 ip link set $name up
+             done
+             ip addr add 10.96.0.10/32 dev kube-ipvs0; ip addr add fd00:96::10/128 dev kube-ipvs0
+             ip addr add 169.254.20.10/32 dev nodelocaldns; ip addr add 198.51.100.7/32 dev lo
+             ip addr add 203.0.113.7/24 dev up0");
+        let others = ["10.96.0.10", "fd00:96::10", "169.254.20.10", "198.51.100.7", "127.0.0.53"];
+        let foreign = |t: &Topology, to: &str| {
+            let to = at(to, 8080);
+            t.node.run(move || {
+                let server = std::net::UdpSocket::bind(to).unwrap();
+                let client = std::net::UdpSocket::bind((server.local_addr().unwrap().ip(), 0));
+                let client = client.unwrap();
+                server.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+                client.send_to(b"?", to).unwrap();
+                server.recv_from(&mut [0; 8]).is_ok()
+            })
+        };
+        assert_eq!(seen(&t.outside, "203.0.113.7", 8080), None, "not followed yet");
+        t.firewall(|firewall, _| assert!(firewall.follow_addresses().unwrap()));
+        t.firewall(|firewall, _| assert!(!firewall.follow_addresses().unwrap(), "again"));
+        t.outside.sh("ip route add 203.0.113.0/24 dev eth0; ip route add 10.96.0.10 via 192.0.2.1");
+        assert!(seen(&t.outside, "203.0.113.7", 8080).is_some(), "a new address of the node");
+        for to in others {
+            assert!(foreign(t, to), "{to} was taken away from who serves it");
+        }
+        t.node.sh("ip addr del 203.0.113.7/24 dev up0");
+        t.firewall(|firewall, state| {
+            assert!(firewall.follow_addresses().unwrap());
+            assert!(firewall.intact(state).unwrap());
+        });
+        assert!(!t.node.sh("nft list set inet netd node4").contains("203.0.113.7"));
+        assert!(seen(&t.outside, NODE[0], 8080).is_some());
     });
 }

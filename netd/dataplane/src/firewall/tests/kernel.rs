@@ -152,6 +152,29 @@ fn a_missing_nft_and_refused_rules_are_clear_errors() {
 }
 
 #[test]
+fn an_nft_that_hangs_is_an_error_and_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let nft = directory.path().join("nft");
+    std::fs::write(&nft, "#!/bin/sh\nsleep 71235\n").unwrap();
+    std::fs::set_permissions(&nft, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Netns::new().run(move || {
+        firewall().replace(&mixed()).unwrap();
+        let settings = FirewallSettings { nft: nft.clone(), ..Default::default() };
+        let start = Instant::now();
+        let error = Firewall::new(settings).unwrap().replace(&mixed()).unwrap_err().to_string();
+        assert!(error.contains("did not end") && error.contains("nft"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let mut list = std::process::Command::new("nft");
+        let listed = list.args(["list", "table", "inet", "netd"]).output().unwrap();
+        assert!(listed.status.success(), "the old tables stay");
+    });
+}
+
+#[test]
 fn a_thousand_endpoints_are_replaced_and_checked_in_good_time() {
     if !is_root() {
         return;

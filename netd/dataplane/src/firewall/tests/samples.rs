@@ -1,6 +1,6 @@
 //! Networks and endpoints to test with.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::firewall::FirewallState;
 use netd_domain::{
@@ -22,6 +22,7 @@ pub(crate) fn network(name: &str, bridge: Option<&str>, subnets: &[&str]) -> Net
         docker0: vec![],
         masquerade: true,
         internal: false,
+        published_only: false,
     }
 }
 
@@ -76,6 +77,11 @@ pub(crate) fn mixed() -> FirewallState {
         networks: vec![Arc::new(blue), Arc::new(closed), Arc::new(plain)],
         endpoints: vec![Arc::new(first), Arc::new(second)],
     }
+}
+
+/// The node's addresses that go with [`mixed`].
+pub(crate) fn node() -> BTreeSet<IpAddr> {
+    ["127.0.0.1", "192.0.2.1", "2001:db8::1"].iter().map(|ip| ip.parse().unwrap()).collect()
 }
 
 /// `count` bridged endpoints with both families and no ports.

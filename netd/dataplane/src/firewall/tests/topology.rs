@@ -16,7 +16,10 @@ use super::{
     samples::{bridged, endpoint, network},
     testbed::Netns,
 };
-use crate::firewall::{Firewall, FirewallSettings, FirewallState};
+use crate::{
+    firewall::{Firewall, FirewallSettings, FirewallState},
+    netlink::link_group::ENDPOINT_GROUP,
+};
 use netd_domain::{PortMapping, Wiring, WiringDriver};
 
 const WAIT: Duration = Duration::from_millis(400);
@@ -166,7 +169,7 @@ fn attach(node: &Netns, wiring: Wiring) -> Pod {
     let (host, mac, host_mac) = (&wiring.host_ifname, wiring.mac, wiring.host_mac);
     let (a4, a6) = (wiring.addresses[0].address, wiring.addresses[1].address);
     node.sh(&format!(
-        "ip link add {host} address {host_mac} type veth peer name eth0 address {mac} netns {}",
+        "ip link add {host} group {ENDPOINT_GROUP} address {host_mac} type veth peer name eth0 address {mac} netns {}",
         netns.id
     ));
     netns.sh(&format!(
