@@ -97,11 +97,16 @@ impl Daemon {
 
     /// Starts netd, which may fail.
     pub fn launch(host: &Host, config: &DaemonConfig) -> Result<Self> {
-        let directory = host.directory().join("netd");
+        Self::launch_in(host, config, "netd")
+    }
+
+    /// The same with directories and a socket of another name: a second netd on the host.
+    pub fn launch_in(host: &Host, config: &DaemonConfig, name: &str) -> Result<Self> {
+        let directory = host.directory().join(name);
         fs::create_dir_all(directory.join("state"))?;
         fs::create_dir_all(directory.join("run"))?;
-        configure(host, config)?;
-        let log = host.directory().join("netd.log");
+        configure_in(host, config, name)?;
+        let log = host.directory().join(format!("{name}.log"));
         let host_net = host.net.path().to_owned();
         let service = spawn(&directory, &host_net, &log, &[])?;
         Ok(Self { directory, host_net, log, service })
@@ -145,6 +150,15 @@ impl Daemon {
     /// What it has logged so far.
     pub fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Empties its state_dir and run_dir, as a mistaken `rm -rf` does.
+    pub fn empty_directories(&self) -> Result<()> {
+        for name in ["state", "run"] {
+            fs::remove_dir_all(self.directory.join(name))?;
+            fs::create_dir_all(self.directory.join(name))?;
+        }
+        Ok(())
     }
 
     /// SIGKILL.
@@ -247,7 +261,11 @@ impl Daemon {
 
 /// Writes a host's configuration, which netd reads when it starts.
 pub fn configure(host: &Host, config: &DaemonConfig) -> Result<()> {
-    let directory = host.directory().join("netd");
+    configure_in(host, config, "netd")
+}
+
+fn configure_in(host: &Host, config: &DaemonConfig, name: &str) -> Result<()> {
+    let directory = host.directory().join(name);
     let here = directory.display();
     let text = format!(
         "node = \"{}\"\nstate_dir = \"{here}/state\"\nrun_dir = \"{here}/run\"\n{}\n\
@@ -266,6 +284,7 @@ fn spawn(directory: &Path, net: &Path, log: &Path, before: &[String]) -> Result<
         .args(before)
         .arg(paths::built("netd")?)
         .args(["serve", "--config"])
-        .arg(directory.join("netd.toml"));
+        .arg(directory.join("netd.toml"))
+        .env("NETD_HOST_LOCAL_DIR", directory.with_file_name("cni").join("networks"));
     Service::start("netd", command, log)
 }

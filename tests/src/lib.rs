@@ -19,6 +19,7 @@ pub mod leftovers;
 pub mod namespace;
 pub mod net;
 pub mod nri;
+pub mod old_plugins;
 pub mod paths;
 pub mod raw_netlink;
 pub mod service;

@@ -194,7 +194,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         network: spec.network,
         phase: if sequence % 2 == 1 { Phase::Attached } else { Phase::Detaching },
         netns_path: spec.netns_path,
-        netns: Some(NetnsId { dev: 4, inode: 4_026_532_000 }),
+        netns: Some(NetnsId { dev: 4, inode: 4_026_532_000, cookie: None }),
         pod: spec.pod,
         labels: spec.labels,
         annotations: spec.annotations,

@@ -68,6 +68,17 @@ pub enum DataplaneError {
         /// What to do.
         hint: String,
     },
+    /// The system is short of descriptors or memory. It says nothing about what was asked
+    /// for: the same request may succeed later.
+    #[error(
+        "{what}: {reason}; the system is short of it at the moment, try again (LimitNOFILE= of netd.service, fs.file-max)"
+    )]
+    Exhausted {
+        /// What was being done.
+        what: String,
+        /// The system's word.
+        reason: String,
+    },
     /// A helper program or a file.
     #[error("{what}: {reason}")]
     Io {
@@ -80,10 +91,25 @@ pub enum DataplaneError {
 
 /// Says what was being done when the system refused it.
 pub(crate) fn failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> DataplaneError {
-    move |e| DataplaneError::Io { what: what.to_string(), reason: e.to_string() }
+    move |e| {
+        let (what, reason) = (what.to_string(), e.to_string());
+        match e.raw_os_error().is_some_and(is_exhausted) {
+            true => DataplaneError::Exhausted { what, reason },
+            false => DataplaneError::Io { what, reason },
+        }
+    }
+}
+
+/// Whether an errno says that the system is short of something, and nothing else.
+pub(crate) fn is_exhausted(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
 }
 
 /// An operation that the kernel refused.
 pub(crate) fn refused(operation: impl fmt::Display, refusal: &Refusal) -> DataplaneError {
-    DataplaneError::Kernel { operation: operation.to_string(), errno: refusal.to_string() }
+    let (what, reason) = (operation.to_string(), refusal.to_string());
+    match is_exhausted(refusal.errno) {
+        true => DataplaneError::Exhausted { what, reason },
+        false => DataplaneError::Kernel { operation: what, errno: reason },
+    }
 }

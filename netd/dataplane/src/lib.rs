@@ -36,7 +36,7 @@ use self::{
     endpoint::{
         adopt,
         attach::{self, Helpers},
-        cnm, reconcile, teardown,
+        cnm, pod_links, reconcile, teardown,
     },
     error::failed,
     exec::{
@@ -55,7 +55,7 @@ pub use overlay::{
     UnderlayChoice, UnderlayFound,
 };
 pub use sysctl::kernel_release;
-pub use types::{AttachTimes, Drift, HostLink, Repair, RepairKind, Settings};
+pub use types::{AttachTimes, Drift, HostLink, PodLink, Repair, RepairKind, Settings};
 
 use netd_domain::{IfName, NetworkWiring, PodSide, Wiring};
 
@@ -295,6 +295,28 @@ impl Dataplane {
     pub async fn remove_stray(&self, ifname: &IfName) -> Result<(), DataplaneError> {
         let ifname = ifname.clone();
         self.helpers.reaper.call(move |k| teardown::remove(k, &ifname)).await
+    }
+
+    /// The links that lead into pods, but for those named `known`, with the addresses behind
+    /// them; `bridges` are those of the networks.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn pod_links(
+        &self,
+        bridges: Vec<IfName>,
+        known: HashSet<IfName>,
+    ) -> Result<Vec<PodLink>, DataplaneError> {
+        self.repairs.call(move |k| pod_links::pod_links(k, &bridges, &known)).await
+    }
+
+    /// Deletes a veth that leads into a pod, and netd's device that limits that pod, and waits
+    /// for it. A missing one, or one that leads nowhere, is no error and stays.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_pod_link(&self, name: String) -> Result<(), DataplaneError> {
+        self.helpers.reaper.call(move |k| teardown::remove_pod_link(k, &name)).await
     }
 
     /// MTU of the device of the node's default route, or of the configured one, bytes; 1500 if

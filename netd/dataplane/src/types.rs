@@ -1,9 +1,9 @@
 //! Settings of the dataplane, and what it reports.
 
-use std::{fmt, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::firewall::FirewallSettings;
-use netd_domain::IfName;
+use netd_domain::{IfName, Mac};
 
 /// Settings of a dataplane.
 #[derive(Debug, Clone, Default)]
@@ -115,5 +115,28 @@ pub struct HostLink {
     pub ifname: IfName,
     /// It is detached and waits for the reaper.
     pub detached: bool,
+    /// The pod's side is in another network namespace, which therefore lives.
+    pub lives: bool,
     pub index: u32,
+}
+
+/// A link on the host that leads into a pod, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// As the kernel has it, which allows more than an [`IfName`].
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// The name, if it is one that netd gives.
+    pub ours: Option<IfName>,
+    /// The bridge that it is a port of.
+    pub bridge: Option<IfName>,
+    /// The pod's side's, if a namespace shows it.
+    pub mac: Option<Mac>,
+    /// The host's side's.
+    pub host_mac: Option<Mac>,
+    /// Bytes.
+    pub mtu: u32,
+    /// Those of the pod's side, link-local ones too, and those that answer behind it.
+    pub addresses: Vec<IpAddr>,
 }

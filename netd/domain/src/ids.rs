@@ -204,14 +204,34 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// A namespace's identity on this boot: device and inode of its nsfs file.
-/// Inodes are used again after a namespace is gone.
+/// A namespace's identity on this boot: device and inode of its nsfs file, and the kernel's
+/// cookie. Inodes are used again after a namespace is gone, cookies are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetnsId {
     /// Device of nsfs.
     pub dev: u64,
     /// Inode.
     pub inode: u64,
+    /// `SO_NETNS_COOKIE`; `None`: a kernel before 5.14, or a record of a netd that did not
+    /// ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+}
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "inode {}", self.inode)?;
+        self.cookie.map_or(Ok(()), |cookie| write!(f, ", cookie {cookie}"))
+    }
+}
+
+impl NetnsId {
+    /// Whether both are the same namespace, as far as it is known: where one has no cookie,
+    /// device and inode decide.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let cookies = self.cookie.zip(other.cookie);
+        (self.dev, self.inode) == (other.dev, other.inode) && cookies.is_none_or(|(a, b)| a == b)
+    }
 }
 
 /// An Ethernet address, unicast and not zero.
@@ -315,6 +335,21 @@ mod tests {
         for bad in ["", "A", "-a", "a-", "a_b", &"x".repeat(64)] {
             assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_inode_that_came_back_is_another_namespace() {
+        let id = |inode, cookie| NetnsId { dev: 4, inode, cookie };
+        assert!(id(7, Some(1)).is_same(&id(7, Some(1))));
+        assert!(!id(7, Some(1)).is_same(&id(7, Some(2))));
+        assert!(!id(7, Some(1)).is_same(&id(8, Some(1))));
+        // A record of an earlier release, or an old kernel.
+        assert!(id(7, None).is_same(&id(7, Some(2))));
+        let old: NetnsId = serde_json::from_str(r#"{"dev":4,"inode":7}"#).unwrap();
+        assert_eq!(old, id(7, None));
+        assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"dev":4,"inode":7}"#);
+        let new = serde_json::to_string(&id(7, Some(5))).unwrap();
+        assert_eq!(new, r#"{"dev":4,"inode":7,"cookie":5}"#);
     }
 
     #[test]

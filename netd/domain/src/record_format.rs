@@ -33,7 +33,7 @@ pub(crate) mod id {
 
     use crate::ids::NetnsId;
 
-    const NONE: NetnsId = NetnsId { dev: 0, inode: 0 };
+    const NONE: NetnsId = NetnsId { dev: 0, inode: 0, cookie: None };
 
     pub(crate) fn serialize<S: Serializer>(
         id: &Option<NetnsId>,

@@ -53,7 +53,7 @@ fn endpoint(driver: Driver, no_default_route: bool) -> Endpoint {
         network: spec.network,
         phase: Phase::Attached,
         netns_path: spec.netns_path,
-        netns: Some(NetnsId { dev: 4, inode: 7 }),
+        netns: Some(NetnsId { dev: 4, inode: 7, cookie: None }),
         wiring: Arc::new(wiring),
         fixed_mtu: false,
         pod: spec.pod,

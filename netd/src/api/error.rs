@@ -10,7 +10,7 @@
 //! | PERMISSION_DENIED | the network is closed to the pod, or to its wishes | no |
 //! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
-//! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet | yes (RetryInfo) |
+//! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet, no descriptors or memory left | yes (RetryInfo) |
 //! | UNIMPLEMENTED | this kernel can't do it | no |
 //! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
 
@@ -74,6 +74,7 @@ fn table(error: &Error) -> Row {
         Error::NotAllowed(refused) => {
             field(Code::PermissionDenied, "POD_NOT_ALLOWED", refused.wish.field())
         }
+        Error::AddressForeign { .. } => field(Code::AlreadyExists, "ADDRESS_TAKEN", "addresses"),
         Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
         Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
         Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),
@@ -113,6 +114,7 @@ fn dataplane(error: &DataplaneError) -> Row {
         }
         DataplaneError::Unsupported { .. } => row(Code::Unimplemented, "KERNEL_LACKS_FEATURE"),
         DataplaneError::Kernel { .. } => row(Code::Internal, "KERNEL_REFUSED"),
+        DataplaneError::Exhausted { .. } => retry(Code::Unavailable, "SYSTEM_EXHAUSTED"),
         DataplaneError::Io { .. } => row(Code::Internal, "SYSTEM_FAILED"),
     }
 }

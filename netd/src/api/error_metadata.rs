@@ -67,6 +67,11 @@ impl Metadata {
                 self.add("network", network);
                 self.ipam(source);
             }
+            Error::AddressForeign { network, ip, holder } => {
+                self.add("network", network);
+                self.address(*ip);
+                self.add("holder", holder);
+            }
             Error::Dataplane(error) => self.dataplane(error),
             Error::Invalid(_)
             | Error::NetworkExists(_)
@@ -112,6 +117,7 @@ impl Metadata {
             DataplaneError::BridgeFull { bridge } => self.add("bridge", bridge),
             DataplaneError::Kernel { .. }
             | DataplaneError::Unsupported { .. }
+            | DataplaneError::Exhausted { .. }
             | DataplaneError::Io { .. } => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{cluster::ClusterError, listener::ListenError};
+use super::{cluster::ClusterError, listener::ListenError, netns_lock::LockError};
 use crate::node;
 use netd_dataplane::DataplaneError;
 use netd_store::StoreError;
@@ -10,6 +10,9 @@ use netd_store::StoreError;
 /// Why netd ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
+    /// Another netd works in this network namespace.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// The API's socket could not be made or taken over.
     #[error(transparent)]
     Listen(#[from] ListenError),

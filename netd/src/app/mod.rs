@@ -5,6 +5,7 @@ mod cluster;
 mod error;
 mod gauges;
 mod listener;
+mod netns_lock;
 mod notify;
 
 use std::{
@@ -39,7 +40,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let started_at = node::now_unix();
     let stop = stop_signal()?;
-    // Opening the store takes its lock, so it comes first: two netds must not run on one node.
+    // Before anything is read or changed: two netds must not run on one node. The store has
+    // a lock of its own, for two that share a directory and no network namespace.
+    tokio::spawn(netns_lock::take()?.hold_forever());
     let store = open_store(&config).await?;
     let listeners = listener::open(&config)?;
     let metrics = Arc::new(Metrics::new());

@@ -47,6 +47,10 @@ pub(crate) struct ConfigArgs {
     /// Permit a gc.grace below four minutes; for tests
     #[arg(long, env = "NETD_GC_UNSAFE_SHORT_GRACE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     gc_unsafe_short_grace: Option<String>,
+    /// Where CNI's host-local keeps the addresses that it gave out, or "off" [default:
+    /// /var/lib/cni/networks]
+    #[arg(long, env = "NETD_HOST_LOCAL_DIR", value_name = "DIR")]
+    host_local_dir: Option<String>,
     /// How long a removed endpoint's tombstone is kept [default: 10m]
     #[arg(long, env = "NETD_TOMBSTONE_TTL", value_name = "TIME")]
     tombstone_ttl: Option<String>,
@@ -132,6 +136,7 @@ impl ConfigArgs {
             ("gc.grace", "GC_GRACE", &self.gc_grace),
             ("gc.interval", "GC_INTERVAL", &self.gc_interval),
             ("gc.unsafe_short_grace", "GC_UNSAFE_SHORT_GRACE", &self.gc_unsafe_short_grace),
+            ("host_local_dir", "HOST_LOCAL_DIR", &self.host_local_dir),
             ("tombstone_ttl", "TOMBSTONE_TTL", &self.tombstone_ttl),
             ("hostport_mark", "HOSTPORT_MARK", &self.hostport_mark),
             ("kube_proxy_mark", "KUBE_PROXY_MARK", &self.kube_proxy_mark),

@@ -43,6 +43,9 @@ pub struct Config {
     pub log: Log,
     /// Garbage collection.
     pub gc: Gc,
+    /// Where CNI's `host-local` keeps the addresses that it has given out; `None`: its files
+    /// are not looked at.
+    pub host_local_dir: Option<PathBuf>,
     /// How long the tombstone of a removed endpoint is kept, so that a late attach is refused.
     pub tombstone_ttl: Duration,
     /// Packet mark of traffic to host ports; one bit.

@@ -96,6 +96,8 @@ fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Conf
         metrics_listen.unwrap_or(Some(std::net::SocketAddr::from(([127, 0, 0, 1], 9479))));
     let log = log(root.section("log"));
     let gc = gc(root.section("gc"));
+    let host_local_dir = root.get("host_local_dir", values::path_or_off);
+    let host_local_dir = host_local_dir.unwrap_or_else(|| Some("/var/lib/cni/networks".into()));
     let tombstone_ttl = tombstone_ttl(&mut root, gc.unsafe_short_grace);
     let (hostport_mark, kube_proxy_mark) = marks(&mut root);
     let underlay = root.get("underlay", named);
@@ -111,6 +113,7 @@ fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Conf
         metrics_listen,
         log,
         gc,
+        host_local_dir,
         tombstone_ttl,
         hostport_mark,
         kube_proxy_mark,

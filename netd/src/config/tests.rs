@@ -27,6 +27,7 @@ fn nothing_configured_gives_a_working_node() {
     assert_eq!(c.socket.to_str(), Some("/run/netd/netd.sock"));
     assert_eq!(c.metrics_listen.unwrap().to_string(), "127.0.0.1:9479");
     assert_eq!((c.gc.grace.as_secs(), c.gc.interval.as_secs()), (300, 60));
+    assert_eq!(c.host_local_dir, Some("/var/lib/cni/networks".into()));
     assert_eq!((c.hostport_mark, c.kube_proxy_mark), (0x2000, 0x4000));
     let [net] = c.networks.as_slice() else { panic!("one network") };
     assert_eq!((net.name.as_str(), net.bridge.as_str()), ("default", "cni0"));
@@ -34,7 +35,7 @@ fn nothing_configured_gives_a_working_node() {
 }
 
 /// The path in the error, a word of it, and the text that has it.
-const WRONG: [(&str, &str, &str); 51] = [
+const WRONG: [(&str, &str, &str); 52] = [
     ("node", "no DNS name", "node = \"a_b\""),
     ("node", "not a text", "node = 5"),
     ("socket", "absolute", "socket = \"netd.sock\""),
@@ -52,6 +53,7 @@ const WRONG: [(&str, &str, &str); 51] = [
     ("log.filter", "info", "log.filter = \"inof\""),
     ("log.filter", "log filter", "log.filter = \"netd=loud\""),
     ("log.filtre", "filter", "log.filtre = \"info\""),
+    ("host_local_dir", "absolute", "host_local_dir = \"cni\""),
     ("gc.grace", "4m", "gc.grace = \"1m\""),
     ("gc.grace", "unit", "gc.grace = 300"),
     ("gc.grace", "no duration", "gc.grace = \"5 parsecs\""),

@@ -115,6 +115,14 @@ pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
     Ok(given)
 }
 
+/// `off`, or a path.
+pub(super) fn path_or_off(value: &Value) -> Result<Option<PathBuf>, String> {
+    if value.as_str() == Some("off") || *value == Value::Boolean(false) {
+        return Ok(None);
+    }
+    path(value).map(Some)
+}
+
 /// The path of a Unix socket: at most 107 bytes, as `sun_path` has 108 (unix(7)).
 pub(super) fn socket(value: &Value) -> Result<PathBuf, String> {
     let given = path(value)?;

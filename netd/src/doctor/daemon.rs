@@ -115,8 +115,13 @@ pub(super) fn stale(netd: &Result<DaemonReport, String>, links: &[String]) -> Ve
     }
     vec![
         Finding::warn(STALE, format!("no endpoint has {}", left.join(", ")))
-            .breaks("nothing now: netd is removing them, or does not know them")
-            .fix("check again in a minute, and remove those that are left: ip link del NAME"),
+            .breaks(
+                "nothing now: netd removes those that lead nowhere; behind the others live pods \
+                 that netd has no record of, and it gives their addresses to nobody",
+            )
+            .fix(
+                "check again in a minute; `netd status` names the pods (foreign-pods): delete them",
+            ),
     ]
 }
 

@@ -13,8 +13,8 @@ use super::{
     core::Node,
     error::{Error, Result},
     listed::listed,
+    pod_netns::path_is_stale,
     queue::Target,
-    reconcile::netns_is_gone,
     record::encode,
     run_to_end::run_to_end,
     state::{KernelStatus, Placement},
@@ -85,21 +85,22 @@ impl Node {
         netns: &Arc<Netns>,
     ) -> Result<Option<Arc<Endpoint>>> {
         let Some((endpoint, _)) = self.state.endpoint(&spec.key) else { return Ok(None) };
-        if endpoint.phase == Phase::Attached && endpoint.netns == Some(netns.id()) {
-            // A crash may have interrupted its attach, it may have failed since, or it may
-            // have been made in an earlier namespace with the same inode number. A repeated
+        let same = endpoint.netns.is_some_and(|own| own.is_same(&netns.id()));
+        if endpoint.phase == Phase::Attached && same {
+            // A crash may have interrupted its attach, or it may have failed since. A repeated
             // attach is rare enough to compare with the kernel.
             self.repair_locked(&endpoint, netns.clone()).await?;
-            return Ok(Some(endpoint));
+            return self.reissued(&endpoint, spec.issued_at).await.map(Some);
         }
         if endpoint.phase == Phase::Attached {
-            let linked = endpoint.path_is_foreign && self.has_host_link(&endpoint).await?;
-            if linked || !netns_is_gone(&endpoint) {
+            // At its own path the runtime has put another namespace, so the old one is nobody's.
+            let replaced = endpoint.netns_path == spec.netns_path && !endpoint.path_is_foreign;
+            if !path_is_stale(&endpoint) || (!replaced && self.lives(&endpoint).await?) {
+                let own = endpoint.netns.map(|own| format!(", {own}")).unwrap_or_default();
                 return Err(Error::Elsewhere {
                     key: spec.key.clone(),
-                    path: endpoint.netns_display().to_string(),
-                    have: endpoint.netns,
-                    asked: netns.id(),
+                    have: format!("{}{own}", endpoint.netns_display()),
+                    asked: netns.id().to_string(),
                 });
             }
             tracing::warn!(endpoint = %spec.key, netns = %endpoint.netns_display(),
@@ -109,6 +110,20 @@ impl Node {
         }
         self.wait_for_release(&spec.key).await?;
         Ok(None)
+    }
+
+    /// Records that the endpoint was asked for again: a detach that was issued between the two
+    /// requests does not mean it any longer.
+    async fn reissued(&self, endpoint: &Arc<Endpoint>, issued_at: u64) -> Result<Arc<Endpoint>> {
+        if issued_at <= endpoint.issued_at {
+            return Ok(endpoint.clone());
+        }
+        let mut next = Endpoint::clone(endpoint);
+        next.issued_at = issued_at;
+        self.store.commit(encode::update(&next)?).await?;
+        let next = Arc::new(next);
+        self.state.replace(next.clone());
+        Ok(next)
     }
 
     /// Chooses addresses and records the intent. The store decides whether they are free.

@@ -19,7 +19,7 @@ use super::{
     run_to_end::run_to_end,
     state::{KernelStatus, Placement},
 };
-use netd_dataplane::{Netns, Seen};
+use netd_dataplane::{DataplaneError, Netns, Seen};
 use netd_domain::{
     AttachSpec, Endpoint, EndpointKey, Phase, PodSide, PortMapping, Route, RuntimePlaced, Stage,
     port_mapping,
@@ -207,8 +207,14 @@ impl Node {
         let Some(placed) = endpoint.runtime_placed.as_ref().filter(|_| endpoint.is_joined()) else {
             return Ok(endpoint.clone());
         };
-        let path = endpoint.netns_path.as_deref();
-        let netns = path.and_then(|path| Netns::open(path).ok()).map(Arc::new);
+        let netns = match endpoint.netns_path.as_deref().map(Netns::open) {
+            Some(Ok(netns)) => Some(Arc::new(netns)),
+            // That the system is short of descriptors does not say where the side is.
+            Some(Err(error @ (DataplaneError::Exhausted { .. } | DataplaneError::Io { .. }))) => {
+                return Err(error.into());
+            }
+            Some(Err(_)) | None => None,
+        };
         let wiring = endpoint.wiring.clone();
         let seen = self.dataplane.locate(netns.clone(), wiring, endpoint.pod_side()).await?;
         match (seen, netns, placed.stage) {
@@ -227,7 +233,9 @@ impl Node {
                 self.repair_locked(&next, netns).await?;
                 Ok(next)
             }
-            (Seen::Missing, Some(netns), Stage::Placed) if Some(netns.id()) == endpoint.netns => {
+            (Seen::Missing, Some(netns), Stage::Placed)
+                if endpoint.netns.is_some_and(|own| own.is_same(&netns.id())) =>
+            {
                 // The routes that the runtime had set vanished with the pair.
                 let mut whole = Endpoint::clone(endpoint);
                 Arc::make_mut(&mut whole.wiring).routes = routes_of_a_new_pair(placed);

@@ -16,7 +16,7 @@ use super::{
 use crate::config::Config;
 use crate::metrics::Metrics;
 use netd_dataplane::Dataplane;
-use netd_domain::NetworkName;
+use netd_domain::{IfName, NetworkName};
 use netd_store::Store;
 
 /// One node's network: what requests and events act on.
@@ -38,6 +38,8 @@ pub struct Node {
     pub(super) locks: KeyLocks,
     pub(super) network_changes: AsyncMutex<()>,
     pub(super) removals: AsyncMutex<()>,
+    /// Host links of endpoints whose records were refused at the start: nobody's strays.
+    pub(super) refused_links: Mutex<HashSet<IfName>>,
     /// Notified when a sandbox lost its primary endpoint and still has others.
     pub(super) orphans: Notify,
     /// Notified when there are detached links to delete.
@@ -74,6 +76,7 @@ impl Node {
             locks: KeyLocks::default(),
             network_changes: AsyncMutex::default(),
             removals: AsyncMutex::default(),
+            refused_links: Mutex::default(),
             orphans: Notify::new(),
             links_to_delete: Notify::new(),
             released: Notify::new(),

@@ -67,8 +67,8 @@ impl Node {
     ) -> Result<u32> {
         let node = self.clone();
         let detach = async move {
-            let keys = match ifname {
-                Some(ifname) => vec![EndpointKey { sandbox, ifname }],
+            let keys = match ifname.clone() {
+                Some(ifname) => vec![EndpointKey { sandbox: sandbox.clone(), ifname }],
                 None => {
                     if source.is_none() {
                         // First the tombstone: an attach either sees it or is in the list.
@@ -81,6 +81,9 @@ impl Node {
                 }
             };
             let (mut removed, mut failed) = (0, None);
+            if keys.iter().all(|key| node.state.endpoint(key).is_none()) && source.is_none() {
+                node.detach_foreign(&sandbox, ifname.as_ref()).await?;
+            }
             for key in keys {
                 match node.detach_one(&key, issued_at, source.as_deref()).await {
                     Ok(there) => removed += u32::from(there),
@@ -113,6 +116,11 @@ impl Node {
         };
         if endpoint.phase == Phase::Detaching {
             self.detach_again(key, issued_at).await?;
+            return Ok(false);
+        }
+        if issued_at < endpoint.issued_at {
+            tracing::info!(sandbox = %key.sandbox, endpoint = %key,
+                "left {key} attached: the detach was issued before the attach");
             return Ok(false);
         }
         self.begin_detach(&endpoint, issued_at).await?;

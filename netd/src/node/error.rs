@@ -3,7 +3,7 @@
 
 use netd_dataplane::{DataplaneError, HostListener};
 use netd_domain::ipam::IpamError;
-use netd_domain::{EndpointKey, HostPort, Invalid, NetnsId, NetworkName, NotAllowed, SandboxId};
+use netd_domain::{EndpointKey, HostPort, Invalid, NetworkName, NotAllowed, SandboxId};
 use netd_store::StoreError;
 
 /// Result of what the node does.
@@ -37,18 +37,15 @@ pub enum Error {
     },
     /// The endpoint of this key is in another namespace.
     #[error(
-        "endpoint {key} is attached in another network namespace ({path}, inode {}), not in inode {}; detach it first",
-        have.map_or(0, |have| have.inode), asked.inode
+        "endpoint {key} is attached in another network namespace ({have}), not in {asked}; detach it first"
     )]
     Elsewhere {
         /// The endpoint.
         key: EndpointKey,
-        /// Where it is.
-        path: String,
-        /// Its namespace.
-        have: Option<NetnsId>,
-        /// The request's.
-        asked: NetnsId,
+        /// Path, inode and cookie of its namespace.
+        have: String,
+        /// Inode and cookie of the request's.
+        asked: String,
     },
     /// The endpoint's namespace is not the one that was expected.
     #[error("endpoint {key} is not in {asked} but in {have}")]
@@ -122,6 +119,19 @@ pub enum Error {
     /// The network does not give the pod what it asked for.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    /// The requested address is that of a pod that netd has no record of.
+    #[error(
+        "network \"{network}\": {ip} is in use by a pod that netd has no record of ({holder}); \
+         it is free once that pod is deleted, and `netd status` shows all of these"
+    )]
+    AddressForeign {
+        /// The network.
+        network: NetworkName,
+        /// The address.
+        ip: std::net::IpAddr,
+        /// The pod, in words.
+        holder: String,
+    },
     /// The network's pools are leased, and the node has no lease yet.
     #[error("network \"{network}\": this node has no subnet of the cluster yet: {why}")]
     NoSubnet {

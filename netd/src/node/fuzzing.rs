@@ -74,7 +74,8 @@ pub(crate) fn attach(spec: AttachSpec) {
         let Some(network) = dual_stack(spec.network.clone(), driver) else { continue };
         let node_state = NodeState::default();
         place(&node_state, network);
-        let Ok(endpoint) = node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1 }))
+        let Ok(endpoint) =
+            node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1, cookie: None }))
         else {
             continue;
         };
@@ -105,7 +106,8 @@ fn entry(key: String, value: &[u8]) -> Entry {
 fn attach_everywhere(node_state: &NodeState) {
     for state in node_state.networks() {
         let Some(spec) = spec(&state.network) else { continue };
-        let reserved = node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1 }));
+        let reserved =
+            node_state.reserve(&spec, Placement::In(NetnsId { dev: 1, inode: 1, cookie: None }));
         if let Ok(endpoint) = reserved {
             assert_eq!(endpoint.check(), Ok(()), "an attach makes a record that is refused");
             node_state.drop_reservation(&endpoint, &[]);

@@ -10,7 +10,7 @@ use super::{
     clock::{now_boot, now_unix},
     core::Node,
     error::Result,
-    reconcile::netns_is_gone,
+    pod_netns::path_is_stale,
 };
 use netd_domain::{Endpoint, EndpointKey, Phase};
 use netd_store::{Change, Store as _, Txn, keys};
@@ -50,13 +50,15 @@ impl Node {
         }
     }
 
-    /// An endpoint is garbage when its namespace is gone, no runtime lists its sandbox, and
+    /// An endpoint is garbage when its namespace is gone (its path, and its host link), no runtime lists its sandbox, and
     /// the grace period has passed since. If its sandbox's primary endpoint was detached,
     /// it is garbage as soon as the namespace is gone. Returns whether there are endpoints
     /// that only wait for that.
     async fn gc_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();
         let mut orphans = false;
+        // Asked for when the first endpoint needs it, and then for all of them.
+        let mut living = None;
         for (endpoint, _) in self.state.endpoints() {
             let key = &endpoint.key;
             if endpoint.phase != Phase::Attached {
@@ -65,12 +67,19 @@ impl Node {
             let orphan = self.state.primary_is_gone(&key.sandbox);
             orphans |= orphan;
             let wanted = !orphan && self.state.is_known(&key.sandbox);
-            if wanted || !netns_is_gone(&endpoint) {
+            if wanted || !path_is_stale(&endpoint) {
                 continue;
             }
-            // One that can't be asked about is not known to be gone.
-            if endpoint.path_is_foreign && self.has_host_link(&endpoint).await.unwrap_or(true) {
-                continue;
+            // The pod may live though no path leads to it. One that can't be asked about is
+            // not known to be gone.
+            if endpoint.netns_path.is_some() {
+                if living.is_none() {
+                    living = Some(self.living_links().await);
+                }
+                let own = &endpoint.wiring.host_ifname;
+                if !matches!(&living, Some(Ok(links)) if !links.contains(own)) {
+                    continue;
+                }
             }
             let since = missing.get(key).copied().unwrap_or(now);
             if !orphan && now.duration_since(since) < self.config.gc.grace {

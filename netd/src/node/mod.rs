@@ -22,6 +22,7 @@ mod detach;
 mod error;
 mod fights;
 mod firewall;
+mod foreign;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gc;
@@ -34,6 +35,7 @@ mod locks;
 mod networks;
 pub mod overlay;
 mod pace;
+mod pod_netns;
 mod ports;
 mod queue;
 mod read_model;

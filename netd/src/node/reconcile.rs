@@ -13,11 +13,12 @@ use super::{
     core::Node,
     error::{Error, Result},
     networks::owned_by_docker,
+    pod_netns::own_netns,
     queue::Target,
     record::encode,
     state::KernelStatus,
 };
-use netd_dataplane::{DataplaneError, Drift, Netns, Repair};
+use netd_dataplane::{Drift, Netns, Repair};
 use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase};
 use netd_store::Store as _;
 
@@ -137,8 +138,10 @@ impl Node {
         if endpoint.runtime_placed.is_some() {
             return self.locate(&endpoint).await.map(drop);
         }
-        let Some(netns) = own_netns(&endpoint) else {
-            if endpoint.path_is_foreign && self.has_host_link(&endpoint).await? {
+        let Some(netns) = own_netns(&endpoint)? else {
+            // No path leads to it. If its host link is there it lives all the same, and what
+            // is in it is as it was.
+            if self.lives(&endpoint).await? {
                 self.state.set_status(key, KernelStatus::Attached);
                 return Ok(());
             }
@@ -172,7 +175,7 @@ impl Node {
             }
             Err(error) => {
                 // That its namespace went away meanwhile is not a problem of the endpoint.
-                if own_netns(endpoint).is_some() {
+                if !matches!(own_netns(endpoint), Ok(None)) {
                     self.state.set_status(&endpoint.key, KernelStatus::Failed(error.to_string()));
                     self.health.advise(&component, &error);
                 }
@@ -312,14 +315,6 @@ impl Node {
         Ok(())
     }
 
-    /// Whether the host's end of an endpoint's pair is there. It goes with the namespace that
-    /// the other end is in.
-    pub(super) async fn has_host_link(&self, endpoint: &Endpoint) -> Result<bool> {
-        let links = self.dataplane.host_links().await?;
-        let own = &endpoint.wiring.host_ifname;
-        Ok(links.iter().any(|link| link.ifname == *own && !link.detached))
-    }
-
     /// Compares an endpoint with the kernel, changing nothing. `asked`: the namespace that
     /// the caller says it is in.
     ///
@@ -342,7 +337,7 @@ impl Node {
             Some(SandboxNetns { path, descriptor: None }) => Netns::open(&path)?,
             None => Netns::open(own)?,
         };
-        if endpoint.netns != Some(netns.id()) {
+        if !endpoint.netns.is_some_and(|own| own.is_same(&netns.id())) {
             return Err(Error::WrongNetns {
                 key: key.clone(),
                 asked: name.unwrap_or_else(|| "its namespace".to_owned()),
@@ -365,30 +360,4 @@ pub struct SandboxNetns {
     pub path: PathBuf,
     /// The namespace itself; without it the path is what counts.
     pub descriptor: Option<OwnedFd>,
-}
-
-/// The endpoint's namespace, if it is still the one that it was attached in.
-pub(super) fn own_netns(endpoint: &Endpoint) -> Option<Arc<Netns>> {
-    match Netns::open(endpoint.netns_path.as_deref()?) {
-        Ok(netns) if Some(netns.id()) == endpoint.netns => Some(Arc::new(netns)),
-        Ok(_) | Err(DataplaneError::NetnsGone { .. } | DataplaneError::NotANetns { .. }) => None,
-        Err(error) => {
-            tracing::warn!(endpoint = %endpoint.key, %error, "the network namespace of {} can't be opened: {error}", endpoint.key);
-            None
-        }
-    }
-}
-
-/// Whether the namespace is certainly gone: its path does not exist, or is another
-/// namespace. An error (out of descriptors, no permission) does not prove that. Of
-/// an endpoint whose path is foreign it says nothing: see [`Node::has_host_link`].
-pub(super) fn netns_is_gone(endpoint: &Endpoint) -> bool {
-    use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
-    let Some(path) = &endpoint.netns_path else { return true };
-    match std::fs::metadata(path) {
-        // Without an identity the runtime has not moved the link yet, so the namespace is not
-        // known.
-        Ok(m) => endpoint.netns.is_some_and(|own| (own.dev, own.inode) != (m.dev(), m.ino())),
-        Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-    }
 }

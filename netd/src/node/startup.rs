@@ -1,6 +1,6 @@
 //! Start: read the store, adopt what is in the kernel, complete what was interrupted.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -16,7 +16,7 @@ use super::{
     state::{KernelStatus, Loaded},
 };
 use netd_dataplane::Drift;
-use netd_domain::{IfName, Network};
+use netd_domain::Network;
 use netd_store::{Change, Store as _, Txn, keys};
 
 /// What was found at the start.
@@ -60,6 +60,9 @@ impl Node {
             self.add_network(network).await;
         }
         self.load_endpoints(&mut startup, &mut refused).await?;
+        self.refused_links.lock().extend(std::mem::take(&mut refused.devices));
+        // Before any address is given out, and before the firewall forgets these pods.
+        startup.strays = self.find_foreign_pods().await?;
         for state in self.state.networks() {
             let name = state.network.name.clone();
             if self.repair_network(&name).await.is_err() {
@@ -76,13 +79,13 @@ impl Node {
         }
         self.adopt_endpoints().await;
         startup.quarantined = refused.records;
-        startup.strays = self.remove_strays(&refused).await;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));
         tokio::spawn(self.clone().reconcile_forever());
         tokio::spawn(self.clone().tell_of_fights_forever());
         tokio::spawn(self.clone().delete_links_forever());
         tokio::spawn(self.clone().gc_forever());
+        tokio::spawn(self.clone().watch_foreign_pods());
         tokio::spawn(self.clone().probe_forever());
         tokio::spawn(self.clone().look_for_listeners_forever());
         self.health.good("reaper");
@@ -239,13 +242,9 @@ impl Node {
             if endpoint.runtime_placed.is_some() {
                 self.queue.soon(Target::Endpoint(endpoint.key.clone()));
             } else if status == KernelStatus::Attaching {
-                let Some(netns) = super::reconcile::own_netns(&endpoint) else {
-                    if endpoint.path_is_foreign {
-                        // No path leads to its namespace: its host link tells if it lives.
-                        self.queue.soon(Target::Endpoint(endpoint.key.clone()));
-                    } else {
-                        tracing::warn!(endpoint = %endpoint.key, "the network namespace of {} is gone", endpoint.key);
-                    }
+                let Ok(Some(netns)) = super::pod_netns::own_netns(&endpoint) else {
+                    // No path leads to its namespace: its host link tells if it lives.
+                    self.queue.soon(Target::Endpoint(endpoint.key.clone()));
                     continue;
                 };
                 let _lock = self.locks.lock(&endpoint.key).await;
@@ -254,37 +253,5 @@ impl Node {
                 }
             }
         }
-    }
-
-    /// Removes netd's links that no record mentions: an attach was interrupted and rolled
-    /// back, or its record was lost. Links of refused records are left alone.
-    async fn remove_strays(&self, refused: &RefusedRecords) -> usize {
-        let links = match self.dataplane.host_links().await {
-            Ok(links) => links,
-            Err(error) => {
-                tracing::warn!(%error, "the host's links can't be listed: {error}");
-                return 0;
-            }
-        };
-        let recorded = self.state.endpoints();
-        let recorded = recorded.iter().map(|(e, _)| &e.wiring.host_ifname);
-        let known: HashSet<&IfName> = recorded.chain(&refused.devices).collect();
-        let mut removed = 0;
-        for link in links.iter().filter(|l| !l.detached && !known.contains(&l.ifname)) {
-            match self.dataplane.remove_stray(&link.ifname).await {
-                Ok(()) => {
-                    tracing::warn!(link = %link.ifname, "removed link {}: no record mentions it", link.ifname);
-                    removed += 1;
-                }
-                Err(error) => tracing::warn!(link = %link.ifname, %error,
-                    "link {}, which no record mentions, can't be removed: {error}", link.ifname),
-            }
-        }
-        if links.iter().any(|l| l.detached)
-            && let Err(error) = self.dataplane.delete_detached().await
-        {
-            tracing::warn!(%error, "links that an earlier netd detached can't be removed: {error}");
-        }
-        removed
     }
 }

@@ -28,6 +28,14 @@ pub enum HookError {
         /// The system's word.
         reason: String,
     },
+    /// The system is short of descriptors or memory: try again.
+    #[error("{what}: {reason}; the system is short of it at the moment")]
+    Exhausted {
+        /// What was being done.
+        what: &'static str,
+        /// The system's word.
+        reason: String,
+    },
     /// Not the JSON that was expected.
     #[error("{0}")]
     Decode(String),
@@ -162,7 +170,10 @@ impl HookError {
             Self::Io { .. } => 5,
             Self::Decode(_) => 6,
             Self::Config(_) => 7,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => 11,
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::Deadline { .. }
+            | Self::Exhausted { .. } => 11,
             Self::NotReady { limits_pods: false, .. } => 50,
             Self::NotReady { limits_pods: true, .. } => 51,
             Self::Mismatch(_) => CODE_MISMATCH,
@@ -184,6 +195,7 @@ impl HookError {
             Self::Version(_)
             | Self::Environment { .. }
             | Self::Io { .. }
+            | Self::Exhausted { .. }
             | Self::Decode(_)
             | Self::Config(_) => String::new(),
         }

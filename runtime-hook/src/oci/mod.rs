@@ -104,7 +104,7 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
         let all = DetachRequest { sandbox_id: state.id, issued_at, ..DetachRequest::default() };
         return netd(args)?.detach(&all).map(drop);
     }
-    let opened = open_netns(&path).map_err(|problem| HookError::field("pid", problem))?;
+    let opened = open_netns(&path, |problem| HookError::field("pid", problem))?;
     let requests = requests(state, wishes, &args.network, path, issued_at);
     attach(&mut netd(args)?, requests, &opened)
 }

@@ -55,6 +55,39 @@ fn a_detach_of_what_was_never_attached_fences_off_the_attach_it_overtook() -> Re
     })
 }
 
+/// DEL of an earlier attempt that was on its way for a long time: what it meant is gone, and
+/// the sandbox was attached again since.
+#[test]
+fn a_detach_issued_before_the_attach_removes_nothing() -> Result<()> {
+    case(|bed| {
+        let mut node = Node::start(bed)?;
+        let pod = node.bare("pod")?;
+        let (first, late) = (wait::boottime()?, wait::boottime()?);
+        node.netd.attach(issued(&pod, first))?;
+        ensure!(node.detach(&pod)? == 1);
+        let made = node.netd.attach(issued(&pod, wait::boottime()?))?;
+        let whole = DetachRequest { issued_at: late, ..detach(&pod) };
+        let single = DetachRequest { interface: "eth0".to_owned(), ..whole.clone() };
+        for _ in 0..2 {
+            for request in [&whole, &single] {
+                ensure!(node.netd.detach(request.clone())? == 0, "{request:?}");
+                ensure!(node.netd.endpoints()? == std::slice::from_ref(&made));
+                pod.net.sh("ip -o link show eth0")?;
+            }
+            node.netd.kill9()?;
+            node.netd.restart()?;
+        }
+        // Asked for again, which is answered with what is there: a detach from between the
+        // two requests is late, too.
+        let between = wait::boottime()?;
+        ensure!(node.netd.attach(issued(&pod, wait::boottime()?))? == made);
+        ensure!(node.netd.detach(DetachRequest { issued_at: between, ..detach(&pod) })? == 0);
+        pod.net.sh("ip -o link show eth0")?;
+        ensure!(node.detach(&pod)? == 1);
+        node.nothing_left()
+    })
+}
+
 #[test]
 fn a_detach_can_be_repeated() -> Result<()> {
     case(|bed| {

@@ -2,9 +2,14 @@
 
 mod capabilities;
 mod collection;
+mod descriptors;
+mod namespaces;
 mod node;
 mod oci;
+mod old_pods;
 mod pid_namespace;
 mod reboot;
+mod records_lost;
 mod systemd;
+mod two_netds;
 mod verbs;

@@ -10,6 +10,7 @@ use testbed::{
         flannel::{self, FlannelNode},
     },
     net::{flow::Flow, probe},
+    old_plugins::{self, OldNetwork, OldPod},
     wait,
 };
 
@@ -65,6 +66,71 @@ fn a_node_that_ran_flannel_keeps_its_subnet_and_its_device() -> Result<()> {
         probe::ping(&fresh.net, stays.pod_ip)?;
         let leases = cluster.leases()?;
         ensure!(leases.len() == 3, "{leases:?}");
+        Ok(())
+    })
+}
+
+/// README's own way: flanneld is stopped and netd started, while pods run that flannel's
+/// conflist made (`bridge` and `host-local`).
+#[test]
+fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
+    case(|bed| {
+        let plan = Plan::new(Families::V4, backend("vxlan"));
+        let mut cluster = Cluster::prepare(bed, &plan)?;
+        let old = FlannelNode::vxlan(bed, "n0", "10.5.20.0/24")?;
+        let stays = FlannelNode::vxlan(bed, "stays", "10.5.30.0/24")?;
+        for node in [&old, &stays] {
+            node.lease(&cluster.etcd)?;
+        }
+        old.follow(&cluster)?;
+        stays.follow(&cluster)?;
+        let FlannelNode { host, pod_ip, pod: _by_hand, .. } = old;
+        let cbr0 = OldNetwork::cbr0(&old_plugins::directories()?[1], &["10.5.20.0/24"]);
+        let reserved = cbr0.reservation(&host, pod_ip);
+        fs::create_dir_all(reserved.parent().context("no directory")?)?;
+        fs::write(&reserved, "by-hand\r\neth0")?;
+        let pods: Vec<OldPod> = (0..10)
+            .map(|n| OldPod::add(&host, &cbr0, &format!("old{n}")))
+            .collect::<Result<_>>()?;
+        probe::ping(&pods[0].net, stays.pod_ip)?;
+        fs::write(
+            host.directory().join("subnet.env"),
+            "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.20.1/24\nFLANNEL_MTU=1450\n\
+             FLANNEL_IPMASQ=true\n",
+        )?;
+        cluster.nodes.push(Node::launch_on(host, &plan, &cluster.etcd)?);
+        let node = cluster.nodes.last_mut().context("no node")?;
+        node.wait_ready()?;
+        ensure!(node.subnets()? == ["10.5.20.0/24"], "{:?}", node.subnets()?);
+        stays.follow(&cluster)?;
+        let node = cluster.nodes.last_mut().context("no node")?;
+        let mut taken: Vec<_> = pods.iter().flat_map(|pod| pod.ips.clone()).collect();
+        taken.push(pod_ip);
+        for round in 0..2 {
+            for (n, pod) in pods.iter().enumerate() {
+                let new = Sandbox::attached(&node.host, &format!("new{round}-{n}"))?;
+                ensure!(!taken.contains(&new.v4()?), "{} was given out twice", new.v4()?);
+                probe::ping(&new.net, pod.v4()?)?;
+                taken.push(new.v4()?);
+                new.del(&node.host)?;
+            }
+            for pod in &pods {
+                wait::until(SOON, "old pods and another node's reach each other", || {
+                    probe::ping(&pod.net, stays.pod_ip)?;
+                    probe::ping(&stays.pod, pod.v4()?)
+                })?;
+            }
+            taken.truncate(pods.len() + 1);
+            node.netd.kill9()?;
+            node.netd.restart()?;
+        }
+        let text = node.netd.cli(&["status"])?;
+        ensure!(text.contains("foreign-pods") && text.contains("container old0"), "{text}");
+        pods[3].del_by_netd(&node.host)?;
+        ensure!(!cbr0.reservation(&node.host, pods[3].v4()?).exists());
+        let mut next = Sandbox::bare(&node.host, "next")?;
+        next.config["runtimeConfig"] = serde_json::json!({"ips": [pods[3].v4()?.to_string()]});
+        next.add(&node.host)?;
         Ok(())
     })
 }

@@ -18,6 +18,7 @@ mod link_state;
 pub(crate) mod observed;
 pub(crate) mod op;
 pub(crate) mod plan;
+pub(crate) mod pod_links;
 pub(crate) mod reconcile;
 pub(crate) mod teardown;
 #[cfg(test)]

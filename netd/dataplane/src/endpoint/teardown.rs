@@ -14,7 +14,7 @@ use std::{
 
 use netlink_packet_route::link::InfoKind;
 
-use super::observed::ActualLink;
+use super::{observed::ActualLink, pod_links::leads_into_a_namespace};
 use crate::{
     DataplaneError, HostLink,
     device_names::{host_name, ifb_name, is_host_name},
@@ -155,6 +155,21 @@ pub(crate) fn remove(kernel: &mut Context, host: &IfName) -> Result<(), Dataplan
     Ok(())
 }
 
+/// Deletes a veth that leads into a pod, if it still does, and waits for it.
+pub(crate) fn remove_pod_link(kernel: &mut Context, name: &str) -> Result<(), DataplaneError> {
+    if let Some(host) = name.parse().ok().filter(is_host_name) {
+        return remove(kernel, &host);
+    }
+    let what = format!("{name}: removing the link");
+    let found = query::link(&mut kernel.socket, LinkId::Name(name)).map_err(failed(&what))?;
+    let Some(link) = found.filter(leads_into_a_namespace) else { return Ok(()) };
+    let result = kernel.one(|batch| batch.route(link::delete(LinkId::Index(link.index)), 0));
+    match result.map_err(failed(&what))? {
+        Err(refusal) if refusal.errno != libc::ENODEV => Err(refused(what, &refusal)),
+        _ => Ok(()),
+    }
+}
+
 /// Every endpoint that has a device on the host: the host's side of its veth, or only the
 /// device that limits what the pod sends (the veth went with the sandbox).
 pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, DataplaneError> {
@@ -170,8 +185,8 @@ pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, Dataplan
 }
 
 fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
-    let detached = is_detached(link.group);
-    is_host_name(&ifname).then_some(HostLink { ifname, detached, index: link.index })
+    let (detached, lives) = (is_detached(link.group), leads_into_a_namespace(link));
+    is_host_name(&ifname).then_some(HostLink { ifname, detached, lives, index: link.index })
 }
 
 pub(super) fn of_kind(

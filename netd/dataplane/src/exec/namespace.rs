@@ -10,7 +10,10 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::{
+            fs::{MetadataExt, OpenOptionsExt},
+            net::UnixDatagram,
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +21,10 @@ use std::{
 
 use nix::sys::statfs::fstatfs;
 
-use crate::{DataplaneError, error::failed};
+use crate::{
+    DataplaneError,
+    error::{failed, is_exhausted},
+};
 use netd_domain::NetnsId;
 
 /// `NSFS_MAGIC` (uapi/linux/magic.h).
@@ -50,21 +56,20 @@ impl Netns {
     ///
     /// # Errors
     /// `NetnsGone` when nothing is there, `NotANetns` for anything else than a network
-    /// namespace, `HostNetns` for this process's or thread's own.
+    /// namespace, `HostNetns` for this process's or thread's own, `Exhausted`.
     pub fn open(path: &Path) -> Result<Self, DataplaneError> {
-        let other = |found: String| DataplaneError::NotANetns { path: path.into(), found };
         let seen = open(path, libc::O_PATH).map_err(|e| match e.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => {
                 DataplaneError::NetnsGone { path: path.into(), reason: e.to_string() }
             }
-            _ => other(e.to_string()),
+            _ => unusable(path)(e),
         })?;
-        let filesystem = fstatfs(&seen).map_err(|e| other(e.to_string()))?;
+        let filesystem = fstatfs(&seen).map_err(io::Error::from).map_err(unusable(path))?;
         if filesystem.filesystem_type().0 as i64 != NSFS_MAGIC {
-            return Err(other(describe(&seen)));
+            return Err(DataplaneError::NotANetns { path: path.into(), found: describe(&seen) });
         }
         let again = PathBuf::from(format!("/proc/self/fd/{}", seen.as_raw_fd()));
-        let file = open(&again, libc::O_NONBLOCK).map_err(|e| other(e.to_string()))?;
+        let file = open(&again, libc::O_NONBLOCK).map_err(unusable(path))?;
         Self::of_namespace(file, path)
     }
 
@@ -73,11 +78,11 @@ impl Netns {
     ///
     /// # Errors
     /// `NotANetns` for anything else than a network namespace, `HostNetns` for this
-    /// process's or thread's own.
+    /// process's or thread's own, `Exhausted`.
     pub fn from_descriptor(descriptor: OwnedFd, path: &Path) -> Result<Self, DataplaneError> {
         let file = File::from(descriptor);
         let other = |found: String| DataplaneError::NotANetns { path: path.into(), found };
-        let filesystem = fstatfs(&file).map_err(|e| other(e.to_string()))?;
+        let filesystem = fstatfs(&file).map_err(io::Error::from).map_err(unusable(path))?;
         if filesystem.filesystem_type().0 as i64 != NSFS_MAGIC {
             return Err(other(format!("handed over as {}", describe(&file))));
         }
@@ -92,11 +97,13 @@ impl Netns {
         if kind != libc::CLONE_NEWNET {
             return Err(other("a namespace of another type".into()));
         }
-        let id = identity(&file).map_err(|e| other(e.to_string()))?;
+        let id = identity(&file).map_err(unusable(path))?;
         if is_own(id).map_err(failed("finding out netd's own namespace"))? {
             return Err(DataplaneError::HostNetns { path: path.into() });
         }
-        Ok(Self { path: path.into(), id, fd: file.into() })
+        let what = format!("{}: asking for the namespace's cookie", path.display());
+        let cookie = run_in(&file, cookie_here).and_then(|cookie| cookie).map_err(failed(what))?;
+        Ok(Self { path: path.into(), id: NetnsId { cookie, ..id }, fd: file.into() })
     }
 
     /// The calling thread's own, which is the host's.
@@ -105,10 +112,12 @@ impl Netns {
     /// The system's.
     pub fn own() -> io::Result<Self> {
         let file = open(Path::new(OWN), 0)?;
-        Ok(Self { path: OWN.into(), id: identity(&file)?, fd: file.into() })
+        let id = NetnsId { cookie: cookie_here()?, ..identity(&file)? };
+        Ok(Self { path: OWN.into(), id, fd: file.into() })
     }
 
-    /// Device and inode, which no other namespace has while this one is open.
+    /// Device and inode, which no other namespace has while this one is open, and the
+    /// cookie, which no other ever has.
     pub fn id(&self) -> NetnsId {
         self.id
     }
@@ -122,7 +131,8 @@ impl Netns {
     /// other PID or mount namespaces gave it with a descriptor.
     pub fn is_at_its_path(&self) -> bool {
         let there = std::fs::metadata(&self.path);
-        there.is_ok_and(|m| NetnsId { dev: m.dev(), inode: m.ino() } == self.id)
+        // Open, so nothing else has its inode.
+        there.is_ok_and(|m| (m.dev(), m.ino()) == (self.id.dev, self.id.inode))
     }
 }
 
@@ -138,7 +148,37 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
 
 fn identity(file: &File) -> io::Result<NetnsId> {
     let metadata = file.metadata()?;
-    Ok(NetnsId { dev: metadata.dev(), inode: metadata.ino() })
+    Ok(NetnsId { dev: metadata.dev(), inode: metadata.ino(), cookie: None })
+}
+
+/// The cookie of the calling thread's namespace; `None` before Linux 5.14.
+fn cookie_here() -> io::Result<Option<u64>> {
+    /// asm-generic/socket.h; every architecture that netd is built for has this one.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    // Any socket has it; one of this family is the cheapest.
+    let socket = UnixDatagram::unbound()?;
+    let (mut cookie, mut size) = (0u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: pointer and size are of a live u64, which the kernel fills.
+    let result = unsafe {
+        let to = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, to, &mut size)
+    };
+    match result {
+        0 => Ok(Some(cookie)),
+        _ => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+            e => Err(e),
+        },
+    }
+}
+
+/// What it says about a path that it could not be used. That the system is short of
+/// something says nothing about it.
+fn unusable(path: &Path) -> impl Fn(io::Error) -> DataplaneError {
+    move |e| match e.raw_os_error().is_some_and(is_exhausted) {
+        true => failed(format!("opening the network namespace {}", path.display()))(e),
+        false => DataplaneError::NotANetns { path: path.into(), found: e.to_string() },
+    }
 }
 
 /// Whether it is the process's or the thread's own. Both are remembered: reading them from
@@ -153,7 +193,7 @@ fn is_own(id: NetnsId) -> io::Result<bool> {
             own
         }
     };
-    Ok(own.contains(&id))
+    Ok(own.iter().any(|own| own.is_same(&id)))
 }
 
 /// The kind of file at a path that is no namespace.

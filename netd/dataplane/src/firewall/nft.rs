@@ -14,12 +14,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// `Io` when the program can't be run or does not end, `Kernel` with its words when it
 /// refuses.
 pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), DataplaneError> {
-    let failed = |e: io::Error| DataplaneError::Io {
-        what: format!("running {}", nft.display()),
-        reason: match e.kind() {
-            io::ErrorKind::NotFound => "not found; install nftables 1.0.6 or later".into(),
-            _ => e.to_string(),
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => DataplaneError::Io {
+            what: format!("running {}", nft.display()),
+            reason: "not found; install nftables 1.0.6 or later".into(),
         },
+        _ => crate::error::failed(format!("running {}", nft.display()))(e),
     };
     let mut command = Command::new(nft);
     command.args(["-f", "-"]).env("LC_ALL", "C");

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     DataplaneError,
+    error::failed,
     netlink::{Refusal, Socket},
 };
 
@@ -87,10 +88,9 @@ fn send(
     if changes.is_empty() {
         return Ok(None);
     }
-    let results = socket.batch(message::transaction(changes)).map_err(|e| DataplaneError::Io {
-        what: "changing elements of the nftables tables".into(),
-        reason: e.to_string(),
-    })?;
+    let results = socket
+        .batch(message::transaction(changes))
+        .map_err(failed("changing elements of the nftables tables"))?;
     let refusal = results.into_iter().enumerate().find_map(|(i, result)| Some((i, result.err()?)));
     // The batch's opening message comes before the changes.
     Ok(refusal.map(|(i, refusal)| (i.saturating_sub(1), refusal)))

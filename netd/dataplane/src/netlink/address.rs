@@ -56,6 +56,14 @@ pub(crate) fn list(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(missing::addresses_of(index))
 }
 
+/// Asks for the addresses of the link `index` of the namespace that has the id `netns` in the
+/// socket's (as a dump).
+pub(crate) fn list_in(netns: i32, index: u32) -> RouteNetlinkMessage {
+    let mut message = missing::addresses_of(index);
+    message.attributes.push(AddressAttribute::TargetNetNsId(netns));
+    RouteNetlinkMessage::GetAddress(message)
+}
+
 /// Reads an address back.
 pub(crate) fn read(message: &AddressMessage) -> Option<IpNet> {
     let local = message.attributes.iter().find_map(|a| match a {

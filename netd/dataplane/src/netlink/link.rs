@@ -133,6 +133,14 @@ pub(crate) fn get(which: LinkId<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(builder.build())
 }
 
+/// Asks for the link `index` of the namespace that has the id `netns` in the socket's.
+pub(crate) fn get_in(netns: i32, index: u32) -> RouteNetlinkMessage {
+    let builder = LinkId::Index(index).builder();
+    let builder = builder.append_extra_attribute(missing::of_namespace(netns));
+    let builder = builder.append_extra_attribute(missing::without_statistics());
+    RouteNetlinkMessage::GetLink(builder.build())
+}
+
 /// Asks for every link (as a dump), of one kind if given.
 pub(crate) fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
     let builder = match kind {

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, os::fd::RawFd};
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressMessage,
@@ -30,6 +31,13 @@ pub(super) fn no_autoconf() -> LinkAttribute {
 /// Leaves the counters out of an answer. The builder has no method for it.
 pub(super) fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+/// The request is about the namespace that has this id in the socket's
+/// (`IFLA_TARGET_NETNSID`). The crate does not know it.
+pub(super) fn of_namespace(id: i32) -> LinkAttribute {
+    const IFLA_TARGET_NETNSID: u16 = 46;
+    LinkAttribute::Other(DefaultNla::new(IFLA_TARGET_NETNSID, id.to_ne_bytes().to_vec()))
 }
 
 /// An id for the namespace behind `netns`. The only builder needs rtnetlink's connection.

@@ -116,6 +116,57 @@ pub(crate) fn addresses(socket: &mut Socket, index: u32) -> io::Result<Vec<IpNet
     Ok(all.iter().filter_map(read).collect())
 }
 
+/// The link `index` of the namespace that has the id `netns` here; `None`: there is none, or
+/// the namespace is gone.
+pub(crate) fn link_in(
+    socket: &mut Socket,
+    netns: i32,
+    index: u32,
+) -> io::Result<Option<ActualLink>> {
+    let mut batch = Batch::new();
+    batch.route(link::get_in(netns, index), 0);
+    let (results, messages) = socket.exchange(batch)?;
+    match results.into_iter().next() {
+        Some(Err(refusal)) if matches!(refusal.errno, libc::ENODEV | libc::EINVAL) => Ok(None),
+        Some(Err(refusal)) => Err(io::Error::from_raw_os_error(refusal.errno)),
+        _ => Ok(messages.iter().find_map(read_link)),
+    }
+}
+
+/// The addresses of that link; none if the namespace is gone.
+pub(crate) fn addresses_in(socket: &mut Socket, netns: i32, index: u32) -> io::Result<Vec<IpAddr>> {
+    let all = match some_family(socket.dump(address::list_in(netns, index))) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewAddress(m) if m.header.index == index => address::read(&m),
+        _ => None,
+    };
+    Ok(all.iter().filter_map(read).map(|net| net.addr()).collect())
+}
+
+/// The MACs that a bridge has learnt on a port.
+pub(crate) fn learnt_on(socket: &mut Socket, port: u32) -> io::Result<Vec<Mac>> {
+    let all = some_family(socket.dump(neighbour::forwarding_entries(port)))?;
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewNeighbour(m) => neighbour::read_learnt(&m),
+        _ => None,
+    };
+    Ok(all.iter().filter_map(read).collect())
+}
+
+/// The neighbours on a link that have answered.
+pub(crate) fn living_neighbours(socket: &mut Socket, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+    let all = some_family(socket.dump(neighbour::list(index)))?;
+    let read = |message: &Received| match message.route()? {
+        RouteNetlinkMessage::NewNeighbour(m) => neighbour::read_living(&m),
+        _ => None,
+    };
+    let ours = all.iter().filter_map(read).filter(|(on, ..)| *on == index);
+    Ok(ours.map(|(_, ip, mac)| (ip, mac)).collect())
+}
+
 /// The unicast routes of the main table that lead out of a link.
 pub(crate) fn routes(socket: &mut Socket, index: u32) -> io::Result<Vec<Route>> {
     let mut found = Vec::new();

@@ -13,6 +13,7 @@ use netd_api::{
 use prost::Message;
 use tonic::Status;
 
+use netd_dataplane::DataplaneError;
 use netd_domain::Invalid;
 
 use super::requests::Problem;
@@ -109,6 +110,11 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         match problem {
             Problem::Undecodable(_) => Self::invalid_argument(problem.to_string()),
+            Problem::Lost => {
+                let what = "taking the network namespace's descriptor".to_owned();
+                let reason = problem.to_string();
+                Error::from(DataplaneError::Exhausted { what, reason }).into()
+            }
             _ => invalid(&problem.to_string()),
         }
     }

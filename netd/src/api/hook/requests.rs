@@ -14,6 +14,8 @@ pub(crate) enum Descriptors<D> {
     #[default]
     None,
     One(D),
+    /// The kernel could not hand it over: netd is out of descriptors.
+    Lost,
     TooMany,
 }
 
@@ -49,6 +51,11 @@ pub(crate) enum Problem {
     /// A descriptor that the request does not speak of.
     #[error("a descriptor came that the request's metadata do not announce")]
     Unannounced,
+    /// One that was sent and could not be taken.
+    #[error(
+        "netd is out of file descriptors and could not take the network namespace's; try again"
+    )]
+    Lost,
     /// More than one.
     #[error("more than one descriptor came; exactly one names the network namespace")]
     TooManyDescriptors,
@@ -140,6 +147,7 @@ fn received<D>(item: Item, descriptors: &mut Descriptors<D>) -> Result<Received<
         }
         (true, Descriptors::None) => Problem::NoDescriptor,
         (false, Descriptors::One(_)) => Problem::Unannounced,
+        (_, Descriptors::Lost) => Problem::Lost,
         (_, Descriptors::TooMany) => Problem::TooManyDescriptors,
     };
     Ok(Received::Bad { stream, problem })

@@ -46,6 +46,7 @@ fn descriptors_that_do_not_go_with_the_request_are_refused() {
     let cases = [
         (true, Descriptors::None, Problem::NoDescriptor),
         (false, Descriptors::One(7), Problem::Unannounced),
+        (true, Descriptors::Lost, Problem::Lost),
         (true, Descriptors::TooMany, Problem::TooManyDescriptors),
         (false, Descriptors::TooMany, Problem::TooManyDescriptors),
     ];

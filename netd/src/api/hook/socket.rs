@@ -39,7 +39,11 @@ fn receive_now(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Desc
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        found = Descriptors::TooMany;
+        // With room for two, fewer came: the process could have no more.
+        found = match found {
+            Descriptors::None => Descriptors::Lost,
+            _ => Descriptors::TooMany,
+        };
     }
     Ok((received.bytes, found))
 }

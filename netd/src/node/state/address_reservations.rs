@@ -100,9 +100,8 @@ impl NodeState {
         let missing = || Error::NoNetwork(network.clone());
         let state = inner.networks.get(&network).cloned().ok_or_else(missing)?;
         let allocator = inner.allocators.get_mut(&network).ok_or_else(missing)?;
-        let given = allocator
-            .allocate_within(part, wanted)
-            .map_err(|source| Error::Ipam { network: network.clone(), source })?;
+        let given = allocator.allocate_within(part, wanted);
+        let given = given.map_err(|source| inner.no_address(&network, source))?;
         inner.reservations.insert((network.clone(), given.ip), Instant::now());
         let prefix = state.network.pools.get(given.pool_index).map(|p| p.subnet.prefix_len());
         let address = match (state.network.driver, prefix) {

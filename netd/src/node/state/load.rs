@@ -64,6 +64,7 @@ impl NodeState {
             };
             inner.insert(Arc::new(endpoint), status);
         }
+        inner.take_foreign();
         let now = Instant::now();
         inner.reservations.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));
         let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));

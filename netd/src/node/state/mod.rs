@@ -2,6 +2,8 @@
 //! at start.
 
 mod address_reservations;
+mod foreign_addresses;
+mod foreign_entry;
 mod load;
 mod networks;
 mod node_state;
@@ -11,6 +13,8 @@ mod tombstones;
 
 pub(crate) use address_reservations::AddressOwner;
 pub(crate) use address_reservations::AddressReservation;
+pub(crate) use foreign_addresses::ForeignAddress;
+pub(crate) use foreign_entry::ForeignHolder;
 pub(crate) use load::Loaded;
 pub use node_state::KernelStatus;
 pub(crate) use node_state::NetworkState;

@@ -27,6 +27,7 @@ impl NodeState {
             inner.allocators.insert(name.clone(), allocator);
         }
         inner.networks.insert(name, NetworkState { network, wiring });
+        inner.take_foreign();
     }
 
     /// Removes a network if it has no endpoint; returns how many it has.
@@ -36,6 +37,7 @@ impl NodeState {
         if endpoints == 0 {
             inner.networks.remove(name);
             inner.allocators.remove(name);
+            inner.untake_foreign(name);
         }
         endpoints
     }

@@ -9,12 +9,13 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::foreign_entry::ForeignEntry;
 use crate::node::ports::HostPorts;
 use netd_dataplane::FirewallState;
 use netd_domain::ipam::NetworkAllocator;
 use netd_domain::{
     Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase, SandboxId,
-    Tombstone, stored::MAX_SEQUENCE,
+    Tombstone, Wiring, stored::MAX_SEQUENCE,
 };
 
 /// The status of an endpoint in the kernel.
@@ -63,6 +64,10 @@ pub(super) struct Inner {
     pub(super) ports: HostPorts,
     /// Addresses that a runtime reserved and no endpoint uses; since when.
     pub(super) reservations: HashMap<(NetworkName, IpAddr), Instant>,
+    /// Addresses of pods that netd has no record of.
+    pub(super) foreign: BTreeMap<IpAddr, ForeignEntry>,
+    /// Those of these pods that netd made, as far as the kernel shows them.
+    pub(super) unrecorded_pods: Vec<Arc<Wiring>>,
     pub(super) tombstones: HashMap<EndpointKey, Tombstone>,
     pub(super) sources: HashMap<String, HashSet<SandboxId>>,
     pub(super) sequence: u64,
@@ -115,6 +120,7 @@ impl NodeState {
                 allocator.release(ip);
             }
         }
+        inner.take_foreign();
     }
 
     /// One endpoint and its status.
@@ -183,13 +189,15 @@ impl NodeState {
     }
 
     /// What the firewall needs rules for. It is read on the firewall's thread. Endpoints that
-    /// are only reserved are left out: they may never be attached.
+    /// are only reserved are left out: they may never be attached. Pods whose records were
+    /// lost keep their right to send.
     pub(crate) fn firewall(&self) -> FirewallState {
         let inner = self.inner.lock();
         let networks = inner.networks.values().map(|n| n.wiring.clone()).collect();
         let entries = inner.endpoints.values().filter(|h| h.status != KernelStatus::Reserved);
         let wanted = entries.map(|h| &h.endpoint).filter(|e| e.phase == Phase::Attached);
-        let endpoints = wanted.map(|e| e.wiring.clone()).collect();
+        let endpoints = wanted.map(|e| e.wiring.clone()).chain(inner.unrecorded_pods.clone());
+        let endpoints = endpoints.collect();
         FirewallState { networks, endpoints }
     }
 }

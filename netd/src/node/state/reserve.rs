@@ -9,7 +9,7 @@ use crate::node::{
 };
 use netd_domain::{
     AttachSpec, Endpoint, NetnsId, Network, NetworkName, Phase, RuntimePlaced, Stage,
-    attach::Assigned,
+    attach::Assigned, ipam::IpamError,
 };
 
 /// Where a reserved endpoint will be.
@@ -75,10 +75,19 @@ impl Inner {
         let Some(allocator) = self.allocators.get_mut(&spec.network) else {
             return Err(Error::NoNetwork(spec.network.clone()));
         };
-        let given = allocator
-            .allocate(&spec.addresses)
-            .map_err(|source| Error::Ipam { network: spec.network.clone(), source })?;
+        let given = allocator.allocate(&spec.addresses);
+        let given = given.map_err(|source| self.no_address(&spec.network, source))?;
         Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
+    }
+
+    /// Why the allocator gave no address; one that a pod without a record has is named.
+    pub(super) fn no_address(&self, network: &NetworkName, source: IpamError) -> Error {
+        if let IpamError::Taken { ip } = source
+            && let Some(holder) = self.foreign_holder(ip)
+        {
+            return Error::AddressForeign { network: network.clone(), ip, holder };
+        }
+        Error::Ipam { network: network.clone(), source }
     }
 
     /// Makes the record; frees the addresses if the request does not fit the network.

@@ -127,8 +127,8 @@ fn netd(config: &Config) -> Result<Netd, HookError> {
 
 /// The sandbox's namespace; see [`rpc::open_netns`].
 fn netns(attachment: &env::Attachment) -> Result<OwnedFd, HookError> {
-    let opened = rpc::open_netns(&attachment.netns);
-    opened.map_err(|problem| HookError::Environment { variable: "CNI_NETNS", problem })
+    let wrong = |problem| HookError::Environment { variable: "CNI_NETNS", problem };
+    rpc::open_netns(&attachment.netns, wrong)
 }
 
 fn object(value: &Value) -> Result<JsonNode<'_>, HookError> {
