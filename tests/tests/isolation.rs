@@ -224,7 +224,7 @@ fn an_internal_network_has_no_way_out_and_none_in() -> Result<()> {
     case(|bed| {
         let (host, outside) = (bed.host("node")?, bed.host("outside")?);
         let mut config = DaemonConfig::default();
-        config.networks += "[[network]]\nname = \"closed\"\ninternal = true\n\
+        config.networks += "[[network]]\nname = \"closed\"\ninternal = true\npod_namespaces = [\"*\"]\n\
                             [[network.pool]]\nsubnet = \"10.55.0.0/24\"\n";
         let _netd = Daemon::start(&host, &config)?;
         let one = Sandbox::attached_to(&host, "one", "closed")?;
@@ -280,7 +280,7 @@ fn a_network_can_be_closed_to_all_but_host_ports() -> Result<()> {
     case(|bed| {
         let (host, outside) = (bed.host("node")?, bed.host("outside")?);
         let mut config = DaemonConfig::default();
-        config.networks += "[[network]]\nname = \"shut\"\npublished_only = true\n\
+        config.networks += "[[network]]\nname = \"shut\"\npublished_only = true\npod_namespaces = [\"*\"]\n\
                             [[network.pool]]\nsubnet = \"10.55.0.0/24\"\n\
                             [[network.pool]]\nsubnet = \"fd00:55::/64\"\n";
         let _netd = Daemon::start(&host, &config)?;

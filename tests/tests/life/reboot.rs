@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use netd_api::v1::{Driver, Network, Pool};
+use netd_api::v1::{Driver, Network, PodAccess, Pool};
 use testbed::{Bed, Daemon, Host, Sandbox, case, net::probe};
 
 use crate::node::config;
@@ -32,6 +32,7 @@ fn networks_outlast_a_reboot_and_endpoints_do_not() -> Result<()> {
             name: "blue".to_owned(),
             driver: Driver::Routed.into(),
             pools,
+            pods: Some(PodAccess { namespaces: vec!["*".to_owned()], ..PodAccess::default() }),
             ..Network::default()
         };
         netd.create_network(blue.clone())?;
