@@ -45,9 +45,12 @@ impl DaemonConfig {
 
     /// A network `default` that is as netd makes it, without a word about pods.
     pub fn plain() -> Self {
-        let opened = "pod_namespaces = [\"*\"]\npod_addresses = true\npod_macs = true\n";
-        let config = Self::default();
-        Self { networks: config.networks.replace(opened, ""), ..config }
+        Self::default().without_access()
+    }
+
+    /// The same without a word about pods, as releases before 0.2 take it.
+    pub fn without_access(self) -> Self {
+        Self { networks: self.networks.replace(OPEN, ""), ..self }
     }
 
     /// As the default, logging only what a node in use does.
@@ -68,10 +71,13 @@ impl Default for DaemonConfig {
     }
 }
 
+/// What opens a network to all pods and their wishes.
+const OPEN: &str = "pod_namespaces = [\"*\"]\npod_addresses = true\npod_macs = true\n";
+
 /// A network that is open to all pods and their wishes; see tests/tests/access.rs for others.
 fn network(name: &str, driver: &str, pools: &[&str]) -> String {
     let mut text = format!("[[network]]\nname = \"{name}\"\ndriver = \"{driver}\"\n");
-    text += "pod_namespaces = [\"*\"]\npod_addresses = true\npod_macs = true\n";
+    text += OPEN;
     for pool in pools {
         text += &format!("[[network.pool]]\nsubnet = \"{pool}\"\n");
     }
