@@ -57,8 +57,21 @@ const INET: &str = r#"
 	# not know, and the receiver's reset ends the connection.
 	chain invalid_of_pods {
 		type filter hook prerouting priority mangle; policy accept;
-		ct state invalid ip saddr @own4 drop
-		ct state invalid ip6 saddr @own6 drop
+		ct state invalid ip saddr @own4 goto invalid4
+		ct state invalid ip6 saddr @own6 goto invalid6
+	}
+
+	# To the host, which masquerades what comes back to a pod, and out of the network.
+	chain invalid4 {
+		fib daddr type local drop
+		ip saddr . ip daddr @peers4 accept
+		ip daddr != 224.0.0.0/4 drop
+	}
+
+	chain invalid6 {
+		fib daddr type local drop
+		ip6 saddr . ip6 daddr @peers6 accept
+		ip6 daddr != ff00::/8 drop
 	}
 
 	# Networks don't reach each other, except through a host port; internal ones reach
