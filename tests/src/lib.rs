@@ -11,6 +11,7 @@ pub mod cri;
 pub mod daemon;
 pub mod docker;
 pub mod etcd;
+pub mod frozen;
 pub mod hook;
 pub mod host;
 pub mod image;

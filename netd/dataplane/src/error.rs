@@ -79,6 +79,18 @@ pub enum DataplaneError {
         /// The system's word.
         reason: String,
     },
+    /// A thread did not finish in time: the kernel does not answer it, or a program hangs.
+    /// What was asked for may still take effect, before anything that is asked for later.
+    #[error(
+        "the thread {thread} did not finish within {waited:?}: the kernel or a program that it \
+         waits for hangs; try again, and see `netd status`"
+    )]
+    Busy {
+        /// The thread's name.
+        thread: &'static str,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
     /// A helper program or a file.
     #[error("{what}: {reason}")]
     Io {

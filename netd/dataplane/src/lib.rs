@@ -48,7 +48,11 @@ use self::{
 };
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
-pub use exec::namespace::{self, Netns};
+pub use events::EventsTrouble;
+pub use exec::{
+    namespace::{self, Netns},
+    pulse::Silence,
+};
 pub use firewall::{FirewallSettings, FirewallState, HostListener};
 pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
@@ -66,7 +70,7 @@ pub struct Dataplane {
     repairs: Worker<Context>,
     overlay: Worker<Overlay>,
     helpers: Helpers,
-    _listening: events::Listening,
+    listening: events::Listening,
 }
 
 impl Dataplane {
@@ -102,9 +106,30 @@ impl Dataplane {
             repairs,
             overlay,
             helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
-            _listening: events::listen(shared.clone(), quiet, own, drift)?,
+            listening: events::listen(shared.clone(), quiet, own, drift)?,
         };
         Ok((Arc::new(dataplane), receiver))
+    }
+
+    /// Threads that hang, other than the one that listens to events. To be asked every few
+    /// seconds.
+    pub fn hanging(&self) -> Vec<Silence> {
+        let Helpers { rules, flows, reaper } = &self.helpers;
+        let all = [
+            self.links.silence(),
+            self.repairs.silence(),
+            self.overlay.silence(),
+            rules.silence(),
+            flows.silence(),
+            reaper.silence(),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Why changes by other programs go unnoticed now; `None`: they are noticed. To be asked
+    /// every few seconds.
+    pub fn events_trouble(&self) -> Option<EventsTrouble> {
+        self.listening.trouble()
     }
 
     /// Makes an endpoint that has nothing in the kernel yet; on failure nothing is left.

@@ -10,7 +10,7 @@
 //! | PERMISSION_DENIED | the network is closed to the pod, or to its wishes | no |
 //! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
-//! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet, no descriptors or memory left | yes (RetryInfo) |
+//! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet, the kernel hangs, no descriptors or memory left | yes (RetryInfo) |
 //! | UNIMPLEMENTED | this kernel can't do it | no |
 //! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
 
@@ -113,6 +113,7 @@ fn dataplane(error: &DataplaneError) -> Row {
             field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
         }
         DataplaneError::Unsupported { .. } => row(Code::Unimplemented, "KERNEL_LACKS_FEATURE"),
+        DataplaneError::Busy { .. } => retry(Code::Unavailable, "KERNEL_BUSY"),
         DataplaneError::Kernel { .. } => row(Code::Internal, "KERNEL_REFUSED"),
         DataplaneError::Exhausted { .. } => retry(Code::Unavailable, "SYSTEM_EXHAUSTED"),
         DataplaneError::Io { .. } => row(Code::Internal, "SYSTEM_FAILED"),
@@ -160,8 +161,8 @@ fn shown(error: &Error) -> String {
     let mut text = match error {
         Error::Invalid(invalid) if invalid.violations.len() > MAX_VIOLATIONS => {
             let violations = invalid.violations[..MAX_VIOLATIONS].to_vec();
-            let more = invalid.violations.len() - MAX_VIOLATIONS;
-            format!("{}; and {more} more", Invalid { violations })
+            let omitted = invalid.omitted + invalid.violations.len() - MAX_VIOLATIONS;
+            Invalid { violations, omitted }.to_string()
         }
         error => error.to_string(),
     };

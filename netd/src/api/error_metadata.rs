@@ -115,6 +115,7 @@ impl Metadata {
             | DataplaneError::HostNetns { path } => self.add("netns_path", path.display()),
             DataplaneError::InterfaceExists { ifname, .. } => self.add("interface", ifname),
             DataplaneError::BridgeFull { bridge } => self.add("bridge", bridge),
+            DataplaneError::Busy { thread, .. } => self.add("thread", thread),
             DataplaneError::Kernel { .. }
             | DataplaneError::Unsupported { .. }
             | DataplaneError::Exhausted { .. }

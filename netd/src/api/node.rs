@@ -42,11 +42,8 @@ impl NodeService for Api {
                 available: c.available,
                 detail: c.detail.clone(),
             });
-        let forwarding = match self.node.foreign_forward_drops().await {
-            Ok(drops) => Some(forwarding(&drops)),
-            // Unknown; the status of the component "firewall" says why.
-            Err(_) => None,
-        };
+        let drops = self.node.foreign_forward_drops().await;
+        let forwarding = drops.map(|drops| forwarding(&drops));
         Ok(Response::new(v1::GetStatusResponse {
             ready: *self.node.health().watch().borrow() && obstacle.is_none(),
             components: parts

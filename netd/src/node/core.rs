@@ -35,6 +35,8 @@ pub struct Node {
     pub(super) changed: Mutex<HashSet<NetworkName>>,
     /// Networks in whose subnets docker0 has an address: dockerd assigns their addresses, too.
     pub(super) docker0: Mutex<HashMap<NetworkName, IpNet>>,
+    /// What [`Node::foreign_forward_drops`] read last.
+    pub(super) forward_drops: Mutex<Option<Vec<String>>>,
     pub(super) locks: KeyLocks,
     pub(super) network_changes: AsyncMutex<()>,
     pub(super) removals: AsyncMutex<()>,
@@ -73,6 +75,7 @@ impl Node {
             started: AtomicBool::new(false),
             changed: Mutex::default(),
             docker0: Mutex::default(),
+            forward_drops: Mutex::default(),
             locks: KeyLocks::default(),
             network_changes: AsyncMutex::default(),
             removals: AsyncMutex::default(),

@@ -1,6 +1,9 @@
 //! Which parts of netd work, and why the others do not.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -25,11 +28,20 @@ pub struct ComponentState {
 pub struct Health {
     parts: Mutex<BTreeMap<String, ComponentState>>,
     ready: watch::Sender<bool>,
+    /// When all threads were seen to work last.
+    alive: Mutex<Instant>,
+    /// Why netd has to be started again.
+    broken: watch::Sender<Option<String>>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { parts: Mutex::default(), ready: watch::Sender::new(false) }
+        Self {
+            parts: Mutex::default(),
+            ready: watch::Sender::new(false),
+            alive: Mutex::new(Instant::now()),
+            broken: watch::Sender::new(None),
+        }
     }
 }
 
@@ -81,6 +93,30 @@ impl Health {
     fn publish(&self, parts: &BTreeMap<String, ComponentState>) {
         let ready = !parts.is_empty() && parts.values().all(|p| p.problem.is_none() || !p.blocks);
         self.ready.send_if_modified(|old| std::mem::replace(old, ready) != ready);
+    }
+
+    /// All threads work.
+    pub(super) fn beat(&self) {
+        *self.alive.lock() = Instant::now();
+    }
+
+    /// For how long it is not known that all threads work. A few seconds are usual.
+    pub fn silence(&self) -> Duration {
+        self.alive.lock().elapsed()
+    }
+
+    /// Notes that a part does not work and can't until netd is started again.
+    pub(super) fn break_down(&self, name: &str, problem: &str) {
+        self.bad(name, problem);
+        self.broken.send_replace(Some(format!("{name}: {problem}")));
+    }
+
+    /// Waits until a part has broken down, and says which and why.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        let why = broken.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        // The sender lives as long as `self`.
+        why.unwrap_or_default()
     }
 
     /// Every part.

@@ -31,6 +31,7 @@ mod host_listeners;
 mod instrumented_store;
 mod leased_pools;
 mod listed;
+mod liveness;
 mod locks;
 mod networks;
 pub mod overlay;

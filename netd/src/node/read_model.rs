@@ -1,6 +1,6 @@
 //! What callers can read: networks, endpoints, counts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     core::Node,
@@ -83,12 +83,19 @@ pub struct NodeCounts {
 
 impl Node {
     /// Chains of other firewalls that drop forwarded packets by policy: pods' traffic
-    /// needs rules there.
-    ///
-    /// # Errors
-    /// The kernel's chains can't be read.
-    pub async fn foreign_forward_drops(&self) -> Result<Vec<String>> {
-        Ok(self.dataplane.foreign_forward_drops().await?)
+    /// needs rules there. Where the kernel does not answer at once, what was read last;
+    /// `None`: it never was.
+    pub async fn foreign_forward_drops(&self) -> Option<Vec<String>> {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let asked = tokio::time::timeout(PATIENCE, self.dataplane.foreign_forward_drops()).await;
+        let mut last = self.forward_drops.lock();
+        match asked {
+            Ok(Ok(found)) => *last = Some(found),
+            // The status of the component "firewall" says why.
+            Ok(Err(_)) => *last = None,
+            Err(_) => {}
+        }
+        last.clone()
     }
 
     /// The configuration.

@@ -12,6 +12,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 use super::{
     core::Node,
     error::{Error, Result},
+    liveness::EVENTS,
     networks::owned_by_docker,
     pod_netns::own_netns,
     queue::Target,
@@ -58,6 +59,7 @@ impl Node {
                 Drift::Everything => self.queue.soon(Target::Everything),
             }
         }
+        self.health.break_down(EVENTS, "the thread netd-events has ended");
     }
 
     /// Repairs targets when they are due, until netd ends. One that hangs or fails does not

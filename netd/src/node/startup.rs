@@ -53,6 +53,7 @@ impl Node {
     /// # Errors
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>, drift: UnboundedReceiver<Drift>) -> Result<Startup> {
+        tokio::spawn(self.clone().watch_threads_forever());
         let mut startup = Startup::default();
         let mut refused = RefusedRecords::default();
         let networks = self.load_networks(&mut refused).await?;

@@ -24,7 +24,12 @@ pub(crate) fn config(driver: &str) -> DaemonConfig {
 
 impl Node {
     pub(crate) fn start(bed: &Bed) -> Result<Self> {
-        let host = bed.host("node")?;
+        Self::start_named(bed, "node")
+    }
+
+    /// On a host of this name, for beds with several.
+    pub(crate) fn start_named(bed: &Bed, name: &str) -> Result<Self> {
+        let host = bed.host(name)?;
         let netd = Daemon::start(&host, &config("bridge"))?;
         let before = inventory::of(&host)?;
         Ok(Self { netd, before, host })

@@ -138,6 +138,27 @@ fn a_socket_handed_over_is_served_and_the_manager_is_told() -> Result<()> {
     })
 }
 
+/// A restart is what helps a netd whose thread hangs for good.
+#[test]
+fn the_watchdog_is_not_fed_by_a_netd_whose_thread_hangs() -> Result<()> {
+    /// A thread hangs after ten seconds of silence, and twenty more are waited.
+    const STARVED: Duration = Duration::from_secs(45);
+    case(|bed| {
+        let host = bed.host("node")?;
+        let managed = Managed::new(&host)?;
+        let netd = managed.start(&host)?;
+        managed.told("READY=1")?;
+        let frozen = testbed::frozen::Frozen::freeze(netd.pid(), "netd-links")?;
+        wait::until(STARVED, "the watchdog is not fed", || {
+            // Twenty-five beats' time.
+            ensure!(managed.told("WATCHDOG=1").is_err(), "it is fed");
+            Ok(())
+        })?;
+        drop(frozen);
+        managed.told("WATCHDOG=1").map(drop)
+    })
+}
+
 #[test]
 fn the_manager_is_told_a_status_for_people() -> Result<()> {
     case(|bed| {

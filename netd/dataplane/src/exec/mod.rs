@@ -4,4 +4,5 @@
 pub(crate) mod context;
 pub(crate) mod cpu_affinity;
 pub mod namespace;
+pub(crate) mod pulse;
 pub(crate) mod worker;

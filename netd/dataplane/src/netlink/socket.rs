@@ -9,6 +9,7 @@ use std::{
     cell::RefCell,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -16,13 +17,16 @@ use netlink_packet_route::RouteNetlinkMessage;
 use super::{
     dump::Dump,
     message::{Batch, Received, Refusal, cut, outcome, sequence},
-    socket_calls::{bind, receive_once, set_option},
+    socket_calls::{bind, receive_once, set_option, set_receive_timeout},
 };
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 /// uapi/linux/netlink.h
 const NETLINK_GET_STRICT_CHK: i32 = 12;
+/// The kernel answers a request in microseconds, and a dump part by part. This ends the wait
+/// for an answer that was lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Largest datagram that the kernel sends: dumps come in parts of at most 32 KiB,
 /// a single link with its statistics in a few KiB.
 const RECEIVE: usize = 64 << 10;
@@ -91,6 +95,7 @@ impl Socket {
             // Dumps are filtered by what the request says instead of sent whole.
             set_option(&fd, libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)?;
         }
+        set_receive_timeout(&fd, ANSWER_TIMEOUT)?;
         // Echoes of large requests in acknowledgements cost a copy each.
         set_option(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
         Ok(Self { fd, port: 0, sequence: 0 })
@@ -174,7 +179,7 @@ impl Socket {
         let mut pending = batch.acked;
         let mut extra = Vec::new();
         while waiting > 0 {
-            for message in self.receive(0)? {
+            for message in self.answer()? {
                 let index = sequence(&message.bytes).wrapping_sub(first) as usize;
                 let Some(result) = results.get_mut(index) else { continue };
                 if message.kind == NLMSG_ERROR {
@@ -277,7 +282,7 @@ impl Socket {
         let mut dump = Dump::new(self.stamp(&mut batch));
         self.send(&batch.bytes)?;
         loop {
-            for message in self.receive(0)? {
+            for message in self.answer()? {
                 if dump.add(message)? {
                     return Ok(dump);
                 }
@@ -290,7 +295,12 @@ impl Socket {
     /// # Errors
     /// `ENOBUFS`: the kernel dropped messages; read everything again.
     pub fn events(&mut self) -> io::Result<Vec<Received>> {
-        self.receive(0)
+        loop {
+            match self.receive(0) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
     }
 
     /// As [`Socket::events`], but does not wait: `WouldBlock` when there are none.
@@ -321,6 +331,17 @@ impl Socket {
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
             Err(_) => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// A part of the answer to what was sent.
+    fn answer(&mut self) -> io::Result<Vec<Received>> {
+        self.receive(0).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the kernel did not answer within {ANSWER_TIMEOUT:?}"),
+            ),
+            _ => e,
+        })
     }
 
     /// One datagram, cut into its messages.

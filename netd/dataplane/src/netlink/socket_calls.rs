@@ -12,6 +12,12 @@ pub(super) fn set_option(fd: &OwnedFd, level: i32, option: i32, value: i32) -> i
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Ends a wait for a datagram with `EAGAIN` after this time.
+pub(super) fn set_receive_timeout(fd: &OwnedFd, time: std::time::Duration) -> io::Result<()> {
+    let value = nix::sys::time::TimeVal::new(time.as_secs().try_into().unwrap_or(i64::MAX), 0);
+    Ok(nix::sys::socket::setsockopt(fd, nix::sys::socket::sockopt::ReceiveTimeout, &value)?)
+}
+
 /// Binds to a port that the kernel picks, and asks which.
 pub(super) fn bind(fd: &OwnedFd) -> io::Result<u32> {
     // SAFETY: all zero is a valid sockaddr_nl; the pointers live through the calls.
