@@ -120,10 +120,15 @@ impl Daemon {
 
     /// Starts netd with the capabilities of `unit` in deploy/systemd and no others.
     pub fn start_confined(host: &Host, config: &DaemonConfig, unit: &str) -> Result<Self> {
+        let confined = [vec!["setpriv".to_owned()], unit::setpriv(unit)?].concat();
+        Self::start_by(host, config, &confined)
+    }
+
+    /// Starts netd by a program that executes it: `before` is that and its arguments.
+    pub fn start_by(host: &Host, config: &DaemonConfig, before: &[String]) -> Result<Self> {
         let mut daemon = Self::launch(host, config)?;
         daemon.service.stop(Duration::from_secs(20))?;
-        let confined = [vec!["setpriv".to_owned()], unit::setpriv(unit)?].concat();
-        daemon.service = spawn(&daemon.directory, &daemon.host_net, &daemon.log, &confined)?;
+        daemon.service = spawn(&daemon.directory, &daemon.host_net, &daemon.log, before)?;
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -236,7 +241,7 @@ impl Daemon {
     }
 
     /// SandboxService.
-    pub(crate) fn sandbox_service(&self) -> Result<SandboxServiceClient<Channel>> {
+    pub fn sandbox_service(&self) -> Result<SandboxServiceClient<Channel>> {
         Ok(SandboxServiceClient::new(channel(&self.socket())?))
     }
 

@@ -214,7 +214,7 @@ pub(crate) fn port_mappings(ports: &[v1::PortMapping], bad: &mut Invalid) -> Vec
         }
     }
     if let Err(inner) = port_mapping::check(all.iter().map(|(i, port)| (*i, port))) {
-        bad.violations.extend(inner.violations);
+        bad.extend(inner);
     }
     all.into_iter().map(|(_, port)| port).collect()
 }

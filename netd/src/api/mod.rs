@@ -33,7 +33,8 @@ pub(crate) use daemon_info::{Capability, DaemonInfo};
 pub(crate) use network_request::network as check_network;
 #[cfg(feature = "fuzzing")]
 pub(crate) use sandbox::sandbox as check_sandbox;
-pub(crate) use transport::accept;
+use transport::MAX_REQUEST_BYTES;
+pub(crate) use transport::{CallLimits, accept};
 
 /// Serves a node's API.
 #[derive(Debug, Clone)]
@@ -52,9 +53,6 @@ pub(crate) const SERVICES: [&str; 5] = [
     netd_api::v1::sandbox_service_server::SERVICE_NAME,
     netd_api::v1::node_service_server::SERVICE_NAME,
 ];
-
-/// The maximum size of a request; it has room for 10,000 labels.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 impl Api {
     /// The API of `node`. Watches end when `stop` becomes true.

@@ -15,6 +15,9 @@ use crate::metrics::Verb;
 use crate::node::{Error, KernelStatus, SandboxInfo};
 use netd_domain::{Invalid, SandboxId};
 
+/// Sandboxes of one runtime: more than a node's addresses and processes allow.
+const MAX_SANDBOXES: usize = 16_384;
+
 #[tonic::async_trait]
 impl SandboxService for Api {
     async fn synchronize(
@@ -23,7 +26,7 @@ impl SandboxService for Api {
     ) -> Result<Response<v1::SynchronizeResponse>, Status> {
         let span = peer_cred::span(&request);
         let done = async {
-            let request = request.into_inner();
+            let mut request = request.into_inner();
             let mut bad = Invalid::new();
             if request.source.is_empty() || request.source.len() > MAX_SOURCE_BYTES {
                 bad.add("source", format!("1 to {MAX_SOURCE_BYTES} bytes, e.g. \"nri\""));
@@ -32,6 +35,14 @@ impl SandboxService for Api {
                 "" => None,
                 text => bad.take("network", text.parse()),
             };
+            if request.sandboxes.len() > MAX_SANDBOXES {
+                let given = request.sandboxes.len();
+                bad.add(
+                    "sandboxes",
+                    format!("{given} of them; a node has at most {MAX_SANDBOXES}"),
+                );
+                request.sandboxes.clear();
+            }
             let mut sandboxes = HashSet::new();
             for (i, sandbox) in request.sandboxes.iter().enumerate() {
                 let id = sandbox.id.parse::<SandboxId>();

@@ -1,9 +1,10 @@
 //! `/metrics`, `/healthz` and `/readyz` over plain HTTP/1.1.
 //!
 //! Connections, their time and the size of a request's head are limited. A client that
-//! exceeds a limit loses its connection; others notice nothing.
+//! exceeds a limit loses its connection; others notice nothing. Any local user can connect, so
+//! a new connection beyond the limit takes the place of the oldest: silent ones keep nobody out.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -16,7 +17,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -40,25 +41,17 @@ pub(crate) async fn serve_metrics(
     ready: Readiness,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     tokio::pin!(shutdown);
     loop {
-        // Beyond the limit, clients wait in the listener's backlog.
-        let accepted = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => return,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let (metrics, ready) = (metrics.clone(), ready.clone());
-                tokio::spawn(async move {
-                    connection(stream, metrics, ready).await;
-                    drop(slot);
-                });
+                make_room(&mut open);
+                open.push_back(tokio::spawn(connection(stream, metrics.clone(), ready.clone())));
             }
             Err(error) => {
                 // The process may be out of file descriptors: the pause keeps this loop from
@@ -67,6 +60,16 @@ pub(crate) async fn serve_metrics(
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+}
+
+/// Closes the oldest connections until there is room for one more.
+fn make_room(open: &mut VecDeque<JoinHandle<()>>) {
+    open.retain(|connection| !connection.is_finished());
+    while open.len() >= MAX_CONNECTIONS
+        && let Some(oldest) = open.pop_front()
+    {
+        oldest.abort();
     }
 }
 

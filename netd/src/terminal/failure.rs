@@ -35,13 +35,16 @@ impl Failure {
             Self::Unreachable { socket, reason } => unreachable(socket, reason),
             Self::Refused(status) => refused(status),
             Self::Invalid(invalid) => {
-                let count = invalid.violations.len();
+                let count = invalid.violations.len() + invalid.omitted;
                 let plural = if count == 1 { "error" } else { "errors" };
                 let mut lines = vec![format!("error: {count} {plural} in the configuration")];
                 let fields = invalid.violations.iter();
                 lines.extend(
                     fields.map(|v| format!("  {}: {}", printable(&v.field), printable(&v.problem))),
                 );
+                if invalid.omitted > 0 {
+                    lines.push(format!("  and {} more", invalid.omitted));
+                }
                 lines
             }
             Self::Other(text) => vec![format!("error: {text}")],

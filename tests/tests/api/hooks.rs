@@ -369,7 +369,7 @@ fn only_root_may_call() -> Result<()> {
 }
 
 /// Runs `work` on this thread as nobody; the thread stays so.
-fn as_nobody<T>(work: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
+pub(crate) fn as_nobody<T>(work: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
     const NOBODY: u32 = 65534;
     // SAFETY: plain system calls; unlike libc's functions they change this thread alone.
     let changed = unsafe {

@@ -5,6 +5,7 @@ mod cli;
 mod fencing;
 mod frames;
 mod hooks;
+mod limits;
 mod node;
 mod reflection;
 mod watches;

@@ -28,6 +28,15 @@ impl Node {
         Ok(Self { netd, before, host })
     }
 
+    /// A netd that may have so many files open.
+    pub(crate) fn start_limited(bed: &Bed, descriptors: u32) -> Result<Self> {
+        let host = bed.host("node")?;
+        let limit = ["prlimit".to_owned(), format!("--nofile={descriptors}:{descriptors}")];
+        let netd = Daemon::start_by(&host, &DaemonConfig::default(), &limit)?;
+        let before = inventory::of(&host)?;
+        Ok(Self { netd, before, host })
+    }
+
     pub(crate) fn bare(&self, name: &str) -> Result<Sandbox> {
         Sandbox::bare(&self.host, name)
     }

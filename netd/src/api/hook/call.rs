@@ -18,7 +18,10 @@ use netd_domain::Invalid;
 
 use super::requests::Problem;
 use crate::{
-    api::{Api, transport::peer_cred::Peer},
+    api::{
+        Api,
+        transport::{field_count, peer_cred::Peer},
+    },
     node::Error,
 };
 
@@ -70,6 +73,7 @@ impl Call<'_> {
         self,
         handler: impl AsyncFnOnce(tonic::Request<Q>) -> Result<tonic::Response<A>, Status>,
     ) -> Result<Vec<u8>, Status> {
+        field_count::check(self.payload)?;
         let message = Q::decode(self.payload)
             .map_err(|e| Status::invalid_argument(format!("the message can't be decoded: {e}")))?;
         let mut request = tonic::Request::new(message);

@@ -17,7 +17,7 @@
 //! request yet: bytes and descriptors. A call owns its request and its descriptor until
 //! the node has it. Nothing is shared between connections.
 //!
-//! **Limits.** [`limits::MAX_CONNECTIONS`] at a time (more wait in the socket's queue), one call
+//! **Limits.** [`limits::max_connections`] at a time (more wait in the socket's queue), one call
 //! at a time on each (more wait in its buffer), 4 MiB a message, one descriptor a call;
 //! [`limits::FRAME_TIMEOUT`] for a request to arrive whole and for its answer to be taken;
 //! for a call the time that its caller gives, at most [`limits::MAX_CALL_TIME`]. A call that
@@ -36,7 +36,7 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use self::limits::MAX_CONNECTIONS;
+use self::limits::max_connections;
 use super::{
     Api,
     transport::{ACCEPT_PAUSE, peer_cred::Peer},
@@ -54,7 +54,8 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+    let max_connections = max_connections();
+    let places = Arc::new(Semaphore::new(max_connections as usize));
     loop {
         let (stream, place) = tokio::select! {
             next = next(&listener, &places) => next,
@@ -68,7 +69,7 @@ pub(crate) async fn serve(
         });
     }
     // Each connection gives its place back when its last call is answered.
-    let _all = places.acquire_many(MAX_CONNECTIONS).await;
+    let _all = places.acquire_many(max_connections).await;
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 //! the encoder counts on, at the same places.
 
 /// "PRI * HTTP/2.0..." (RFC 9113, 3.4)
-const PREFACE: usize = 24;
+pub(super) const PREFACE: usize = 24;
 /// A frame's head: length 3, type 1, flags 1, stream 4 (RFC 9113, 4.1).
 const HEAD: usize = 9;
 const HEADERS: u8 = 1;
