@@ -9,6 +9,8 @@ use super::{containerd::CniPaths, finding::Finding};
 const CHECK: &str = "cni";
 /// The plugin's type in a configuration, which is also its file name in the directory of plugins.
 const PLUGIN: &str = "netd-hook";
+/// The plugin that containerd calls for a pod's `lo`, before any configuration's.
+const LOOPBACK: &str = "loopback";
 
 /// One file of the configuration directory.
 #[derive(Debug)]
@@ -21,12 +23,27 @@ struct Conf {
 pub(super) fn check(paths: &CniPaths) -> Vec<Finding> {
     let directory = paths.conf_dir.display().to_string();
     let mut found = judge(&configurations(&paths.conf_dir), &directory, paths.max_conf);
-    let runs = paths.bin_dirs.iter().any(|dir| {
-        let file = std::fs::metadata(dir.join(PLUGIN));
-        file.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    });
-    if !runs {
-        let dirs: Vec<_> = paths.bin_dirs.iter().map(|d| d.display().to_string()).collect();
+    let runs = |program: &str| {
+        paths.bin_dirs.iter().any(|dir| {
+            let file = std::fs::metadata(dir.join(program));
+            file.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        })
+    };
+    let dirs: Vec<_> = paths.bin_dirs.iter().map(|d| d.display().to_string()).collect();
+    if paths.needs_loopback && !runs(LOOPBACK) {
+        let what = format!("no program {LOOPBACK} in {}", dirs.join(", "));
+        found.push(
+            Finding::fail(CHECK, what)
+                .breaks("containerd executes it for every pod: pods stay in ContainerCreating")
+                .fix(format!(
+                    "install the CNI project's reference plugins (Debian: \
+                     containernetworking-plugins) in {}; containerd 2.1 and later can do it itself: \
+                     use_internal_loopback = true",
+                    dirs.join(", ")
+                )),
+        );
+    }
+    if !runs(PLUGIN) {
         found.push(
             Finding::fail(CHECK, format!("no program {PLUGIN} in {}", dirs.join(", ")))
                 .breaks(
@@ -159,6 +176,7 @@ mod tests {
             conf_dir: dir.path().to_owned(),
             bin_dirs: vec![dir.path().to_owned()],
             max_conf: 1,
+            needs_loopback: false,
         };
         let found = check(&paths);
         assert!(found[0].what.starts_with("05-old.conf comes before"), "{found:?}");
@@ -167,5 +185,14 @@ mod tests {
         let file = dir.path().join(PLUGIN);
         std::fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
         assert_eq!(check(&paths).len(), 1);
+        let needed = CniPaths { needs_loopback: true, ..paths };
+        let found = check(&needed);
+        assert!(found.iter().any(|f| f.severity == Severity::Fail && f.what.contains("loopback")));
+        let file = dir.path().join(LOOPBACK);
+        std::fs::copy(dir.path().join(PLUGIN), &file).unwrap();
+        assert_eq!(check(&needed).len(), 1);
+        // One that can't be executed is as good as none.
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(check(&needed).len(), 2);
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct CniPaths {
     pub bin_dirs: Vec<PathBuf>,
     /// How many configurations containerd loads; 0: all.
     pub max_conf: i64,
+    /// Whether containerd executes the plugin `loopback` for every pod.
+    pub needs_loopback: bool,
 }
 
 /// Asks containerd for its effective configuration, because distributions change its
@@ -155,7 +157,13 @@ impl Runtime {
                 .filter(|dirs| !dirs.is_empty())
                 .unwrap_or_else(|| vec![text("bin_dir").unwrap_or_else(|| "/opt/cni/bin".into())]),
             max_conf: get("max_conf_num").and_then(Value::as_integer).unwrap_or(1),
+            needs_loopback: self.is_there()
+                && !get("use_internal_loopback").and_then(Value::as_bool).unwrap_or(false),
         }
+    }
+
+    fn is_there(&self) -> bool {
+        self.file_exists || self.version.is_some()
     }
 
     /// By default NRI is off in 1.7 and on from 2.0.
@@ -175,7 +183,7 @@ impl Runtime {
 
 pub(super) fn judge(facts: &Runtime) -> Vec<Finding> {
     let file = facts.file.display();
-    if !facts.file_exists && facts.version.is_none() {
+    if !facts.is_there() {
         return vec![
             Finding::warn(CHECK, format!("neither a program containerd nor {file}"))
                 .breaks("nothing, if another runtime runs the pods: it could not be examined")
@@ -237,7 +245,12 @@ mod tests {
             "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/b\"\nconf_dir = \"/c\"",
             None,
         );
-        let want = CniPaths { conf_dir: "/c".into(), bin_dirs: vec!["/b".into()], max_conf: 1 };
+        let want = CniPaths {
+            conf_dir: "/c".into(),
+            bin_dirs: vec!["/b".into()],
+            max_conf: 1,
+            needs_loopback: true,
+        };
         assert_eq!(old.cni(), want);
         let new = facts(
             "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/x', '/y']\nmax_conf_num = 0",
@@ -305,8 +318,17 @@ mod tests {
             conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into()],
             max_conf: 1,
+            needs_loopback: true,
         };
         assert_eq!(new.cni(), want);
+    }
+
+    #[test]
+    fn the_loopback_plugin_is_needed_unless_containerd_does_it_itself() {
+        let inside = "[plugins.'io.containerd.cri.v1.runtime'.cni]\nuse_internal_loopback = true";
+        assert!(!facts(inside, Some((2, 1))).cni().needs_loopback);
+        assert!(facts("", Some((2, 1))).cni().needs_loopback);
+        assert!(!Runtime::default().cni().needs_loopback, "another runtime may run the pods");
     }
 
     #[test]

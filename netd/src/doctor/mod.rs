@@ -12,6 +12,7 @@ mod daemon;
 mod finding;
 mod firewall;
 mod kernel;
+mod kube_proxy;
 mod privileges;
 mod sysctls;
 
@@ -64,9 +65,12 @@ async fn examine(args: &DoctorArgs) -> Report {
     let netd = daemon::ask(&config.socket, Duration::from_secs(3)).await;
     findings.extend(daemon::judge(&netd));
     findings.extend(daemon::stale(&netd, &daemon::host_links()));
-    findings.extend(sysctls::check(&config.networks, netd.is_ok()));
+    let ruleset = firewall::read(&config.networks);
+    let kube_proxy = kube_proxy::runs(&ruleset);
+    findings.extend(sysctls::check(&config.networks, netd.is_ok(), kube_proxy));
     findings.extend(cidr::check(&config.networks));
-    findings.extend(firewall::check(&config.networks));
+    let uplink = firewall::uplink();
+    findings.extend(firewall::judge(&ruleset, &config.networks, uplink.as_deref()));
     let runtime = containerd::read(&args.containerd_config, &args.containerd);
     findings.extend(containerd::judge(&runtime));
     findings.extend(cni::check(&runtime.cni()));

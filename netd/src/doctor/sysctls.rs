@@ -14,12 +14,14 @@ struct Sysctls {
     forward_v6: Option<String>,
     ipv6_disabled: Option<String>,
     bridge_calls_iptables: Option<String>,
+    bridge_calls_ip6tables: Option<String>,
     route_localnet: Option<String>,
     writable: bool,
     netd_runs: bool,
+    kube_proxy: bool,
 }
 
-pub(super) fn check(networks: &[Network], netd_runs: bool) -> Vec<Finding> {
+pub(super) fn check(networks: &[Network], netd_runs: bool, kube_proxy: bool) -> Vec<Finding> {
     let read = |name: &str| {
         let value = std::fs::read_to_string(Path::new("/proc/sys/net").join(name));
         value.ok().map(|v| v.trim().to_owned())
@@ -30,9 +32,11 @@ pub(super) fn check(networks: &[Network], netd_runs: bool) -> Vec<Finding> {
         forward_v6: read("ipv6/conf/all/forwarding"),
         ipv6_disabled: read("ipv6/conf/all/disable_ipv6"),
         bridge_calls_iptables: read("bridge/bridge-nf-call-iptables"),
+        bridge_calls_ip6tables: read("bridge/bridge-nf-call-ip6tables"),
         route_localnet: read("ipv4/conf/all/route_localnet"),
         writable: writable.is_ok(),
         netd_runs,
+        kube_proxy,
     };
     judge(&facts, networks)
 }
@@ -49,12 +53,14 @@ fn judge(facts: &Sysctls, networks: &[Network]) -> Vec<Finding> {
         found.extend(forwarding("net.ipv6.conf.all.forwarding", &facts.forward_v6, facts));
         found.extend(ipv6_off(facts));
     }
-    if bridged && facts.bridge_calls_iptables.as_deref() == Some("1") {
-        found.push(
-            Finding::warn(CHECK, "net.bridge.bridge-nf-call-iptables = 1")
-                .breaks("traffic between pods on one bridge passes the host's iptables rules: a forward policy of drop stops it, and each packet costs more")
-                .fix("kube-proxy in iptables mode needs it; else: sysctl -w net.bridge.bridge-nf-call-iptables=0"),
-        );
+    if bridged {
+        let families = [
+            (v4, "net.bridge.bridge-nf-call-iptables", &facts.bridge_calls_iptables),
+            (v6, "net.bridge.bridge-nf-call-ip6tables", &facts.bridge_calls_ip6tables),
+        ];
+        for (_, name, value) in families.into_iter().filter(|(used, ..)| *used) {
+            found.extend(bridge_calls(name, value.as_deref(), facts.kube_proxy));
+        }
     }
     if facts.route_localnet.as_deref() == Some("1") {
         found.push(
@@ -67,6 +73,31 @@ fn judge(facts: &Sysctls, networks: &[Network]) -> Vec<Finding> {
         found.push(Finding::ok(CHECK, "forwarding is on"));
     }
     found
+}
+
+/// kube-proxy translates a ClusterIP's address on the way to the pod, and has to see the answer
+/// to translate it back. Between two pods on one bridge the answer is only bridged, and passes
+/// its rules, whatever its mode, only with this sysctl.
+fn bridge_calls(name: &str, value: Option<&str>, kube_proxy: bool) -> Option<Finding> {
+    match (value, kube_proxy) {
+        (Some("1"), true) | (Some("0") | None, false) => None,
+        (Some("1"), false) => Some(
+            Finding::warn(CHECK, format!("{name} = 1"))
+                .breaks("traffic between pods on one bridge passes the host's iptables rules: a forward policy of drop stops it, and each packet costs more")
+                .fix(format!("leave it if kube-proxy is going to run here, which needs it in every mode; else: sysctl -w {name}=0")),
+        ),
+        (value, _) => {
+            let what = match value {
+                Some(value) => format!("{name} = {value}, and kube-proxy runs"),
+                None => format!("there is no {name} (br_netfilter is not loaded), and kube-proxy runs"),
+            };
+            Some(
+                Finding::fail(CHECK, what)
+                    .breaks("ClusterIPs, DNS too, from a pod to a pod on the same bridge: the answer comes from another address than the one that was asked")
+                    .fix(format!("modprobe br_netfilter; sysctl -w {name}=1; and put them into /etc/modules-load.d/ and /etc/sysctl.d/")),
+            )
+        }
+    }
 }
 
 fn forwarding(name: &str, value: &Option<String>, facts: &Sysctls) -> Option<Finding> {
@@ -138,6 +169,31 @@ mod tests {
         assert_eq!(judge(&stuck, &networks)[0].severity, Severity::Fail);
         let absent = Sysctls { forward_v6: None, ..facts("1", "1") };
         assert!(judge(&absent, &networks)[0].what.contains("there is no net.ipv6"));
+    }
+
+    #[test]
+    fn kube_proxy_has_to_see_what_is_bridged() {
+        let networks = default_networks();
+        let sysctls = |v4: Option<&str>, v6: Option<&str>, kube_proxy| Sysctls {
+            bridge_calls_iptables: v4.map(str::to_owned),
+            bridge_calls_ip6tables: v6.map(str::to_owned),
+            kube_proxy,
+            ..facts("1", "1")
+        };
+        for (v4, v6, findings) in [
+            (Some("1"), Some("1"), 0),
+            (Some("0"), Some("1"), 1),
+            (Some("1"), Some("0"), 1),
+            (None, None, 2),
+        ] {
+            let found = judge(&sysctls(v4, v6, true), &networks);
+            let failed = found.iter().filter(|f| f.severity == Severity::Fail);
+            assert_eq!(failed.count(), findings, "{found:?}");
+            assert!(found.iter().all(|f| !f.fix.contains("=0")), "{found:?}");
+        }
+        let mut routed = networks;
+        routed.iter_mut().for_each(|n| n.driver = Driver::Routed);
+        assert_eq!(judge(&sysctls(None, None, true), &routed)[0].severity, Severity::Ok);
     }
 
     #[test]
