@@ -6,6 +6,8 @@ extern crate alloc;
 
 pub mod annotations;
 pub mod hook;
+#[cfg(feature = "grpc")]
+pub mod socket;
 pub mod ttrpc;
 
 /// Messages, clients and servers of package `netd.v1`.

@@ -37,7 +37,7 @@ pub(crate) enum ClusterError {
 /// A certificate, the password file or the node's identity can't be read.
 pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
-    let store = EtcdStore::open(options(&settings.etcd)?)?;
+    let store = EtcdStore::open(options(&settings.etcd))?;
     node.metrics().external().watch_etcd(store.metrics());
     let options = MembershipOptions {
         keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),
@@ -57,28 +57,20 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     Ok(())
 }
 
-fn options(etcd: &config::Etcd) -> Result<EtcdOptions, ClusterError> {
+fn options(etcd: &config::Etcd) -> EtcdOptions {
     let tls = etcd.endpoints.iter().any(|url| url.starts_with("https:")).then(|| EtcdTls {
         ca_file: etcd.ca_file.clone(),
         cert_file: etcd.cert_file.clone(),
         key_file: etcd.key_file.clone(),
     });
-    let user = match (&etcd.username, &etcd.password_file) {
-        (Some(name), Some(path)) => Some((name.clone(), password(path)?)),
-        _ => None,
-    };
     let mut options = EtcdOptions::new(etcd.endpoints.clone());
     options.tls = tls;
-    options.user = user;
+    if let (Some(name), Some(file)) = (&etcd.username, &etcd.password_file) {
+        options.user = Some((name.clone(), String::new()));
+        options.password_file = Some(file.clone());
+    }
     options.request_timeout = etcd.timeout;
-    Ok(options)
-}
-
-fn password(path: &Path) -> io::Result<String> {
-    let text = fs::read_to_string(path).map_err(|e| {
-        io::Error::new(e.kind(), format!("etcd.password_file {}: {e}", path.display()))
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    options
 }
 
 fn pod_cidr(settings: &config::Overlay) -> Option<Subnets> {

@@ -1,9 +1,8 @@
 //! The Unix sockets, gRPC's and the hooks': systemd's if it hands them over, else our own.
 
 use std::{
-    io::ErrorKind,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::FileTypeExt as _,
         net::{UnixListener as StdListener, UnixStream as StdStream},
     },
     path::{Path, PathBuf},
@@ -17,6 +16,8 @@ use crate::config::{Config, SocketGroup};
 const GRPC_MODE: u32 = 0o660;
 /// The hooks': root. A runtime calls them.
 const HOOK_MODE: u32 = 0o600;
+/// The directory in which they are made; netd-tunnel's is another.
+const PRIVATE: &str = "n";
 /// `FileDescriptorName=` of the hooks' socket unit; any other name is gRPC's.
 const HOOK_NAME: &str = "hook";
 
@@ -113,27 +114,12 @@ fn bind(path: &Path, mode: u32, group: Option<&SocketGroup>) -> Result<StdListen
         reason: e.to_string(),
     };
     let gid = group.map(gid).transpose()?;
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| refused(&e))?;
-    }
     clear(path)?;
-    // Bound under another name and moved when its mode is right: at no moment can
-    // anyone else connect, and nobody finds it before it listens.
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    match std::fs::remove_file(&fresh) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(&e)),
-        _ => {}
-    }
-    let listener = StdListener::bind(&fresh).map_err(|e| refused(&e))?;
-    let mode = std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(&fresh, mode).map_err(|e| refused(&e))?;
-    if let Some(gid) = gid {
-        nix::unistd::chown(&fresh, None, Some(gid)).map_err(|e| refused(&e))?;
-    }
-    std::fs::rename(&fresh, path).map_err(|e| refused(&e))?;
-    Ok(listener)
+    let owned = |fresh: &Path| match gid {
+        Some(gid) => Ok(nix::unistd::chown(fresh, None, Some(gid))?),
+        None => Ok(()),
+    };
+    netd_api::socket::listen(path, mode, PRIVATE, owned).map_err(|e| refused(&e))
 }
 
 /// Refuses to take a path from a living netd, or from something that is no socket.
@@ -161,6 +147,8 @@ fn gid(group: &SocketGroup) -> Result<Gid, ListenError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

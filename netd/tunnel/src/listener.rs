@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
-        net::{UnixListener as StdListener, UnixStream as StdStream},
-    },
+    os::unix::{fs::FileTypeExt as _, net::UnixStream as StdStream},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +11,9 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 
 /// Read and write for the owner only.
 const MODE: u32 = 0o600;
+
+/// The directory in which it is made; netd's is another.
+const PRIVATE: &str = "t";
 
 /// Why the socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,20 +47,7 @@ pub enum ListenError {
 pub fn open(path: &Path) -> Result<UnixListener, ListenError> {
     let refused = |source| ListenError::Refused { path: path.to_owned(), source };
     clear(path)?;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(refused)?;
-    }
-    // Bound under another name and moved when its mode is right.
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    match std::fs::remove_file(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(refused(e)),
-        _ => {}
-    }
-    let listener = StdListener::bind(&fresh).map_err(refused)?;
-    let mode = std::fs::Permissions::from_mode(MODE);
-    std::fs::set_permissions(&fresh, mode).map_err(refused)?;
-    std::fs::rename(&fresh, path).map_err(refused)?;
+    let listener = netd_api::socket::listen(path, MODE, PRIVATE, |_| Ok(())).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     UnixListener::from_std(listener).map_err(refused)
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process,
 };
@@ -47,7 +47,8 @@ pub(super) fn write(
     content: &[u8],
     mode: u32,
 ) -> Result<FileChange, HookError> {
-    fs::create_dir_all(dir).map_err(|e| failed("create", dir, &e))?;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(|e| failed("create", dir, &e))?;
     let path = dir.join(name);
     let old = read(&path)?;
     let same = old.as_deref() == Some(content);

@@ -156,6 +156,57 @@ fn a_user_whose_token_ends() -> Result<()> {
     })
 }
 
+/// A user's password is changed in etcd and in the file, in whichever order.
+#[test]
+fn a_password_that_is_changed_is_used_without_a_restart() -> Result<()> {
+    case(|bed| {
+        let cluster = with_users(bed, 1)?;
+        let file = bed.directory().join("password");
+        fs::write(&file, "secret\n")?;
+        let mut options = EtcdOptions::new(cluster.endpoints());
+        options.user = Some(("netd".to_owned(), String::new()));
+        options.password_file = Some(file.clone());
+        options.quiet_time = Duration::from_millis(200);
+        let store = EtcdStore::open(options)?;
+        let in_etcd = |password: &str| -> Result<()> {
+            for command in [
+                "user delete netd",
+                &format!("user add netd:{password}"),
+                "user grant-role netd net",
+            ] {
+                let login = ["--user", "root:top"];
+                let words: Vec<_> = login.into_iter().chain(command.split(' ')).collect();
+                cluster.ctl(&words)?;
+            }
+            Ok(())
+        };
+        block_on(async {
+            let after = write(&store, "/net/a", "1").await?;
+            let mut watch = store.watch("/net/", after).await?;
+            in_etcd("second")?;
+            let refused = store.get("/net/a").await.unwrap_err().to_string();
+            println!("{refused}");
+            fs::write(&file, "second\nno password\n")?;
+            write_at_last(&store, "/net/a", "2").await?;
+            until(&mut watch, "/net/a", "2").await?;
+            // The other way round: until etcd follows, the old token may go on.
+            fs::write(&file, "third\n")?;
+            in_etcd("third")?;
+            write_at_last(&store, "/net/a", "3").await?;
+            until(&mut watch, "/net/a", "3").await?;
+            // A file that is away for a moment is no reason to give up.
+            fs::remove_file(&file)?;
+            in_etcd("fourth")?;
+            let away = store.get("/net/a").await.unwrap_err().to_string();
+            ensure!(away.contains("password"), "{away}");
+            fs::write(&file, "fourth")?;
+            write_at_last(&store, "/net/a", "4").await?;
+            until(&mut watch, "/net/a", "4").await?;
+            Ok(())
+        })
+    })
+}
+
 #[test]
 fn who_may_not_is_told_why() -> Result<()> {
     case(|bed| {

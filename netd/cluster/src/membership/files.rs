@@ -7,8 +7,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
 };
@@ -167,6 +168,7 @@ impl PeersFile {
 /// # Errors
 /// It can be neither read nor made.
 pub(super) fn node_id(state_dir: &Path) -> io::Result<String> {
+    make_private(state_dir)?;
     let path = state_dir.join(NODE_ID);
     match read_some(&path) {
         Ok(bytes) => {
@@ -185,9 +187,21 @@ pub(super) fn node_id(state_dir: &Path) -> io::Result<String> {
         None => uuid(&fs::read(RANDOM_UUID)?)
             .ok_or_else(|| io::Error::other(format!("{RANDOM_UUID} gave no UUID")))?,
     };
-    fs::create_dir_all(state_dir)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     write(&path, format!("{id}\n").as_bytes())?;
     Ok(id)
+}
+
+/// Takes from others what an earlier netd let them read.
+fn make_private(state_dir: &Path) -> io::Result<()> {
+    let files = [OWN, PEERS, NODE_ID].map(|name| (state_dir.join(name), 0o600));
+    for (path, mode) in files.into_iter().chain([(state_dir.to_owned(), 0o700)]) {
+        match fs::set_permissions(path, Permissions::from_mode(mode)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A UUID in its usual form (RFC 9562, section 4), lower case.
@@ -227,7 +241,10 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 /// Puts a file in place of another, whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
+    // The cluster's configuration has WireGuard's key for all nodes.
+    let mut options = File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

@@ -1,7 +1,12 @@
 //! What the last [`super::Firewall::replace`] left in the kernel, remembered over a
 //! restart of netd: tables that have not changed since are adopted instead of replaced.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +51,8 @@ pub(super) fn keep(path: Option<&Path>, applied: Option<&Applied>) {
 
 fn write(path: &Path, applied: &Applied) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, serde_json::to_vec(applied)?)?;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(applied)?)?;
     fs::rename(&new, path)
 }

@@ -1,6 +1,11 @@
 //! flannel's environment file, for Docker and others that read it.
 
-use std::{fs::Permissions, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs::{DirBuilder, Permissions},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use netd_cluster::{
     Local, Subnets,
@@ -31,9 +36,11 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     }
     let failed = |e: std::io::Error| format!("{}: {e}", path.display());
     let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(failed)?;
     let beside = path.with_extension("env.netd");
-    let mut file = std::fs::File::create(&beside).map_err(failed)?;
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let mut file = options.open(&beside).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     // Readable by all users, whatever the service's umask is.
     file.set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;

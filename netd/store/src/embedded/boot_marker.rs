@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,9 @@ impl BootMarker {
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         let marker = marker_path(path);
         let fresh = marker.with_extension("boot.new");
-        let written = File::create(&fresh).and_then(|mut file| {
+        let mut options = File::options();
+        let fresh_file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+        let written = fresh_file.and_then(|mut file| {
             file.write_all(format!("{} {}\n", self.boot_id, self.base).as_bytes())?;
             file.sync_all()?;
             fs::rename(&fresh, &marker)?;

@@ -34,6 +34,15 @@ pub(super) struct Content {
     pub boot_id: String,
 }
 
+/// Which room on the disk a change may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// What is new: it leaves the room that is kept for what ends.
+    New,
+    /// What changes or removes something that is there: kept room too.
+    Kept,
+}
+
 /// A file of records, as the writer needs it.
 pub(super) trait RecordFile {
     /// Whether the last write failed, so that [`Self::reopen`] has to come first.
@@ -53,7 +62,12 @@ pub(super) trait RecordFile {
     ///
     /// # Errors
     /// [`StoreError::Failed`].
-    fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError>;
+    fn write(
+        &mut self,
+        effects: &[Effect],
+        revision: Revision,
+        room: Room,
+    ) -> Result<(), StoreError>;
 }
 
 /// A redb file whose keys are of one class.
@@ -136,7 +150,13 @@ impl RecordFile for KvFile {
         }
     }
 
-    fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError> {
+    /// redb keeps no room for itself.
+    fn write(
+        &mut self,
+        effects: &[Effect],
+        revision: Revision,
+        _room: Room,
+    ) -> Result<(), StoreError> {
         let Some(db) = &self.db else {
             return Err(damaged(&self.path, self.class, "an earlier write failed"));
         };

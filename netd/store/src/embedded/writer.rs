@@ -6,12 +6,13 @@ use parking_lot::RwLock;
 use tokio::sync::watch::Sender;
 
 use super::{
-    file::{Content, KvFile, RecordFile},
-    journal::Journal,
+    file::{Content, KvFile, RecordFile, Room},
+    journal::{Journal, weight},
     lock::Lock,
 };
 use crate::{
     Entry, Revision, StoreError, Txn, TxnOutcome,
+    keys::TOMBSTONES,
     memory::{Effect, Memory},
     rules::Class,
 };
@@ -31,6 +32,11 @@ pub(super) struct Writer {
     pub _locks: [Lock; 2],
 }
 
+struct Growth {
+    bytes: i64,
+    room: Room,
+}
+
 impl Writer {
     /// A checked transaction whose changes are of `class`.
     pub(super) fn commit(
@@ -47,9 +53,36 @@ impl Writer {
             return Ok(TxnOutcome::Committed(self.memory.read().revision()));
         };
         self.revision = revision;
-        self.write(class, &effects, revision)?;
+        let growth = self.growth(&effects);
+        self.write(class, &effects, revision, growth.room)?;
+        if class == Class::Volatile {
+            self.volatile.note_growth(growth.bytes);
+        }
         self.publish(effects, revision);
         Ok(TxnOutcome::Committed(revision))
+    }
+
+    /// What a change adds to the records that there are. An attach makes something new; a
+    /// detach ends something, and leaves a tombstone.
+    fn growth(&self, effects: &[Effect]) -> Growth {
+        /// A record that is changed may become longer by this much, bytes.
+        const SLACK: i64 = 4096;
+        let memory = self.memory.read();
+        let (mut bytes, mut is_new) = (0, false);
+        for effect in effects {
+            let key = match effect {
+                Effect::Put(entry) => {
+                    bytes += weight(entry).cast_signed();
+                    is_new |=
+                        memory.get(&entry.key).is_none() && !entry.key.starts_with(TOMBSTONES);
+                    &entry.key
+                }
+                Effect::Delete(key) => key,
+            };
+            bytes -= memory.get(key).map_or(0, |old| weight(old).cast_signed());
+        }
+        let room = if is_new || bytes > SLACK { Room::New } else { Room::Kept };
+        Growth { bytes, room }
     }
 
     fn write(
@@ -57,6 +90,7 @@ impl Writer {
         class: Class,
         effects: &[Effect],
         revision: Revision,
+        room: Room,
     ) -> Result<(), StoreError> {
         let file: &mut dyn RecordFile = match class {
             Class::Durable => &mut self.durable,
@@ -66,10 +100,10 @@ impl Writer {
             let found = file.reopen()?;
             let undo = differences(&self.memory.read(), class, &found);
             if !undo.is_empty() {
-                file.write(&undo, revision)?;
+                file.write(&undo, revision, Room::Kept)?;
             }
         }
-        file.write(effects, revision)
+        file.write(effects, revision, room)
     }
 
     /// Rewrites the journal from what memory holds, if it is still overgrown.

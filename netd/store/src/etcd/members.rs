@@ -200,6 +200,7 @@ impl Members {
             Err(_) => Err(AttemptError::Unknown(silent(limits.answer))),
         };
         self.metrics.record(rpc, start.elapsed(), answer.is_err());
+        let answer = answer.map_err(|error| self.with_password_of_the_file(error));
         if let Err(
             AttemptError::NotDone(_)
             | AttemptError::Unknown(_)
@@ -209,6 +210,20 @@ impl Members {
             member.forget(number);
         }
         answer
+    }
+
+    /// A client that is connected has the password that was in the file then. The next one
+    /// reads it again.
+    fn with_password_of_the_file(&self, error: AttemptError) -> AttemptError {
+        match error {
+            AttemptError::Refused(Refusal::Setup, text)
+                if self.options.password_file.is_some()
+                    && text.contains("authentication failed") =>
+            {
+                AttemptError::NotDone(text)
+            }
+            other => other,
+        }
     }
 
     async fn client(&self, member: &Member) -> Result<(u64, Client), AttemptError> {

@@ -29,6 +29,10 @@ pub struct EtcdOptions {
     pub tls: Option<EtcdTls>,
     /// Name and password; not used with an etcd that has no authentication.
     pub user: Option<(String, String)>,
+    /// File whose first line is the user's password, instead of the one in `user`. It is read
+    /// at each new connection, and a failed authentication makes one: a password that was
+    /// changed is used without a restart.
+    pub password_file: Option<PathBuf>,
     /// The longest that one request may take, all members tried.
     pub request_timeout: Duration,
     /// A watch that hears nothing for this long asks where etcd is, so that it can be
@@ -55,6 +59,7 @@ impl EtcdOptions {
             endpoints,
             tls: None,
             user: None,
+            password_file: None,
             request_timeout: Duration::from_secs(3),
             quiet_time: Duration::from_secs(60),
         }
@@ -108,13 +113,25 @@ impl EtcdOptions {
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if let Some((name, password)) = self.user.as_ref().filter(|_| with_user) {
-            options = options.with_user(name, password);
+            let password = match &self.password_file {
+                Some(file) => password_in(file)?,
+                None => password.clone(),
+            };
+            options = options.with_user(name, &password);
         }
         if self.endpoints.iter().any(|e| e.starts_with("https:")) {
             options = options.with_tls(self.tls.clone().unwrap_or_default().load()?);
         }
         Ok(options)
     }
+}
+
+fn password_in(file: &Path) -> Result<String, StoreError> {
+    let text = fs::read_to_string(file).or_else(|err| {
+        let text = format!("reading etcd.password_file: {err}; make it readable for netd");
+        wrong(&file.display().to_string(), &text)
+    })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 impl EtcdTls {

@@ -17,13 +17,16 @@ use std::{
     sync::Arc,
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
 use prost::Message as _;
 
 use self::frame::{OVERHEAD, frame, payloads};
 use super::{
     error::{damaged, io_failed},
-    file::{Content, RecordFile, remove_if_there},
+    file::{Content, RecordFile, Room, remove_if_there},
     record,
 };
 use crate::{Entry, Revision, StoreError, memory::Effect, rules::Class};
@@ -31,7 +34,7 @@ use crate::{Entry, Revision, StoreError, memory::Effect, rules::Class};
 const MAGIC: [u8; 8] = *b"netdlog1";
 /// Magic and size.
 const START: usize = 16;
-/// The file grows by so much, bytes; the new part is zeros.
+/// The file grows by so much, bytes; the new part is zeros. Also the least room that is kept.
 const STEP: u64 = 64 << 10;
 /// A file is rewritten when it exceeds twice its content by this many bytes.
 const SLACK: u64 = 1 << 20;
@@ -73,8 +76,10 @@ struct Open {
     boot_id: String,
     /// Where the next frame goes.
     end: u64,
-    /// The file's size.
+    /// The file's size: so much of the disk is its own.
     size: u64,
+    /// About what its records take, bytes.
+    live: u64,
     /// When `end` is past this, it is time for a new file.
     enough: u64,
 }
@@ -105,6 +110,13 @@ impl Journal {
     /// Whether most of the file is past: time for [`Journal::compact`].
     pub(super) fn is_overgrown(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.end > open.enough)
+    }
+
+    /// The records take so many bytes more, or less, than before.
+    pub(super) fn note_growth(&mut self, bytes: i64) {
+        if let Some(open) = &mut self.open {
+            open.live = open.live.saturating_add_signed(bytes);
+        }
     }
 
     /// Rewrites the file with `entries`, which are all that exist.
@@ -151,21 +163,29 @@ impl RecordFile for Journal {
         let size = bytes.len() as u64;
         let live = content.entries.iter().map(weight).sum();
         let boot_id = content.boot_id.clone();
-        let mut open = Open { file, boot_id, end, size, enough: enough(live) };
-        open.clear_rest().map_err(io("clearing what was not written to its end"))?;
+        let mut open = Open { file, boot_id, end, size, live, enough: enough(live) };
+        let written = end + rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1) as u64;
+        open.clear(written).map_err(io("clearing what was not written to its end"))?;
+        // Without it, attaches are refused when they come.
+        let _ = open.make_room(Room::New, end);
         self.open = Some(open);
         Ok(content)
     }
 
-    fn write(&mut self, effects: &[Effect], revision: Revision) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        effects: &[Effect],
+        revision: Revision,
+        room: Room,
+    ) -> Result<(), StoreError> {
         let Some(open) = &mut self.open else {
             return Err(damaged(&self.path, Class::Volatile, "an earlier write failed"));
         };
         let changes = effects.iter().map(Record::from).collect();
         let batch = CommitBatch { revision, changes, boot_id: String::new() };
-        let Err(error) = open.append(&batch) else { return Ok(()) };
+        let Err(error) = open.append(&batch, room) else { return Ok(()) };
         // What can't be taken back is found when the file is opened again.
-        if open.clear_rest().is_err() {
+        if open.clear(open.size).is_err() {
             self.open = None;
         }
         Err(io_failed(&self.path, "writing", &error))
@@ -173,36 +193,56 @@ impl RecordFile for Journal {
 }
 
 impl Open {
-    fn append(&mut self, batch: &CommitBatch) -> io::Result<()> {
+    fn append(&mut self, batch: &CommitBatch, room: Room) -> io::Result<()> {
         let frame = frame(&batch.encode_to_vec()).ok_or(io::ErrorKind::InvalidInput)?;
         let end = self.end + frame.len() as u64;
-        if end > self.size {
-            self.grow(end.next_multiple_of(STEP))?;
-        }
+        self.make_room(room, end)?;
         self.file.write_all_at(&frame, self.end)?;
         self.end = end;
         Ok(())
     }
 
-    /// First the file, then the note of its size: it is never shorter than that says.
+    /// Sees that the file reaches to `end`, and what is new also to what is kept behind it:
+    /// room for a change and an end of every record, on a disk that others have filled.
+    fn make_room(&mut self, room: Room, end: u64) -> io::Result<()> {
+        let kept = match room {
+            Room::New => STEP + 2 * self.live,
+            Room::Kept => 0,
+        };
+        let wanted = end + kept;
+        if wanted <= self.size { Ok(()) } else { self.grow(wanted.next_multiple_of(STEP)) }
+    }
+
+    /// First the file, then the note of its size: it is never shorter than that says. If there
+    /// is not enough room, the file stays as it is and gives none away.
     fn grow(&mut self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)?;
-        // So that some detaches go on working on a disk that others have filled. What can't
-        // be had now may be there when it is written.
         let (from, more) = (self.size.cast_signed(), (size - self.size).cast_signed());
-        let _ = fallocate(&self.file, FallocateFlags::empty(), from, more);
+        let grown = match fallocate(&self.file, FallocateFlags::empty(), from, more) {
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.write_zeros(self.size, size),
+            allocated => allocated.map_err(io::Error::from),
+        };
+        if let Err(error) = grown {
+            self.file.set_len(self.size)?;
+            return Err(error);
+        }
         self.file.write_all_at(&size.to_le_bytes(), MAGIC.len() as u64)?;
         self.size = size;
         Ok(())
     }
 
-    /// Cuts off what is behind the last frame.
-    fn clear_rest(&mut self) -> io::Result<()> {
-        // Not shorter than noted for a moment: a crash then would look like damage.
-        self.file.write_all_at(&(START as u64).to_le_bytes(), MAGIC.len() as u64)?;
-        self.file.set_len(self.end)?;
-        self.size = self.end;
-        self.file.write_all_at(&self.size.to_le_bytes(), MAGIC.len() as u64)
+    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let part = (to - at).min(STEP);
+            self.file.write_all_at(&vec![0; part as usize], at)?;
+            at += part;
+        }
+        Ok(())
+    }
+
+    /// Overwrites what is between the last frame and `to`. The file does not become shorter.
+    fn clear(&self, to: u64) -> io::Result<()> {
+        self.write_zeros(self.end, to)
     }
 }
 
@@ -255,14 +295,18 @@ fn fill(
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all_at(&MAGIC, 0)?;
     let boot = boot_id.to_owned();
-    let mut open = Open { file, boot_id: boot.clone(), end: START as u64, size: 0, enough: 0 };
-    open.append(&CommitBatch { revision, changes: Vec::new(), boot_id: boot })?;
+    let (end, size) = (START as u64, 0);
+    let mut open = Open { file, boot_id: boot.clone(), end, size, live: 0, enough: 0 };
+    open.append(&CommitBatch { revision, changes: Vec::new(), boot_id: boot }, Room::Kept)?;
     let mut entries = entries.map(Effect::Put).peekable();
     while entries.peek().is_some() {
         let changes = entries.by_ref().take(CHUNK).map(|effect| Record::from(&effect)).collect();
-        open.append(&CommitBatch { revision, changes, boot_id: String::new() })?;
+        open.append(&CommitBatch { revision, changes, boot_id: String::new() }, Room::Kept)?;
     }
     open.enough = enough(open.end);
+    open.live = open.end;
+    // Without it, attaches are refused when they come.
+    let _ = open.make_room(Room::New, open.end);
     Ok(open)
 }
 
@@ -271,7 +315,7 @@ fn enough(live: u64) -> u64 {
 }
 
 /// About what an entry takes, bytes.
-fn weight(entry: &Entry) -> u64 {
+pub(super) fn weight(entry: &Entry) -> u64 {
     (entry.key.len() + entry.value.len() + OVERHEAD + size_of::<[u64; 4]>()) as u64
 }
 

@@ -7,7 +7,7 @@ use crate::{
     Change, Revision, Store, StoreError, TxnOutcome,
     embedded::{
         EmbeddedOptions, EmbeddedStore,
-        file::{KvFile, RecordFile as _},
+        file::{KvFile, RecordFile as _, Room},
     },
     rules::Class,
 };
@@ -97,7 +97,7 @@ async fn what_a_netd_before_the_journal_left_is_taken_over_in_its_boot_only() {
         let old = run.join("endpoints.redb");
         KvFile::make(&old, Class::Volatile, "boot-1", 0).unwrap();
         let (mut file, _) = KvFile::open(&old, Class::Volatile).unwrap();
-        file.write(&[super::rollback::entry(volatile("e"), b"1", 7)], 7).unwrap();
+        file.write(&[super::rollback::entry(volatile("e"), b"1", 7)], 7, Room::Kept).unwrap();
         drop(file);
         let store =
             EmbeddedStore::open(EmbeddedOptions { boot_id: boot.into(), ..options(dir.path()) });

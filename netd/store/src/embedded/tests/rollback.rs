@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{durable, open, put, puts, volatile};
-use crate::{Entry, Store, TxnOutcome, embedded::file::RecordFile, memory::Effect};
+use crate::{
+    Entry, Store, TxnOutcome,
+    embedded::file::{RecordFile, Room},
+    memory::Effect,
+};
 
 pub(super) fn entry(key: String, value: &[u8], revision: i64) -> Effect {
     let (create_revision, mod_revision) = (revision, revision);
@@ -15,7 +19,7 @@ pub(super) fn entry(key: String, value: &[u8], revision: i64) -> Effect {
 fn sneak_in(file: &mut dyn RecordFile, key: fn(&str) -> String) {
     let effects =
         [entry(key("new"), b"x", 5), entry(key("old"), b"x", 5), Effect::Delete(key("gone"))];
-    file.write(&effects, 5).unwrap();
+    file.write(&effects, 5, Room::Kept).unwrap();
     file.break_off();
 }
 

@@ -22,7 +22,7 @@ use super::{
     open, options, put, puts, volatile,
 };
 use crate::{
-    Store, StoreError, TxnOutcome,
+    Change, Store, StoreError, TxnOutcome,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
@@ -176,4 +176,60 @@ fn finds_it_read_only() {
     let (path, reason) = failure(EmbeddedOptions { state_dir: only.clone(), ..options(&dir) });
     assert!(Path::new(&path).starts_with(&only));
     assert!(reason.contains("make it writable"), "{reason}");
+}
+
+/// Takes all that is free on the disk.
+fn fill_with_ballast(dir: &Path) {
+    use std::io::Write as _;
+    let ballast = fs::File::options().create(true).append(true).open(dir.join("ballast"));
+    let mut ballast = ballast.unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+}
+
+#[test]
+fn what_ends_has_room_on_a_disk_that_others_have_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    run_with_mounts("space::detaches_on_a_full_disk", dir.path());
+}
+
+#[tokio::test]
+#[ignore = "mounts; run by what_ends_has_room"]
+async fn detaches_on_a_full_disk() {
+    const PODS: usize = 200;
+    let dir = child_dir();
+    let endpoint = |n: usize| format!("{}{n}/eth0", crate::keys::ENDPOINTS);
+    let tombstone = |n: usize| format!("{}{n}/eth0", crate::keys::TOMBSTONES);
+    tmpfs(&dir, 8000, MsFlags::empty());
+    let store = open(&dir);
+    for n in 0..PODS {
+        store.commit(puts([put(&endpoint(n), &[b'x'; 2000])])).await.unwrap();
+    }
+    fill_with_ballast(&dir);
+    // A big one is refused, and so, sooner or later, are small ones and longer labels; after
+    // each of them others take what is free.
+    for _ in 0..5 {
+        assert!(store.commit(puts([put(&endpoint(999), &[b'x'; 1 << 20])])).await.is_err());
+        fill_with_ballast(&dir);
+    }
+    let mut more = PODS;
+    while store.commit(puts([put(&endpoint(more), &[b'x'; 2000])])).await.is_ok() {
+        fill_with_ballast(&dir);
+        more += 1;
+    }
+    assert!(store.commit(puts([put(&endpoint(0), &[b'x'; 1 << 20])])).await.is_err());
+    fill_with_ballast(&dir);
+    // netd is started again on the full disk.
+    drop(store);
+    let store = open(&dir);
+    fill_with_ballast(&dir);
+    // Detaches: of what was never attached, and then of all.
+    for n in 5000..5020 {
+        store.commit(puts([put(&tombstone(n), b"late")])).await.unwrap();
+    }
+    for n in 0..more {
+        store.commit(puts([put(&endpoint(n), &[b'y'; 2100])])).await.unwrap();
+        let gone = Change::Delete { key: endpoint(n) };
+        store.commit(puts([gone, put(&tombstone(n), &[b't'; 300])])).await.unwrap();
+    }
+    assert!(store.list(crate::keys::ENDPOINTS).await.unwrap().entries.is_empty());
 }
