@@ -1,6 +1,8 @@
-//! What the fronts that run as services (NRI, Docker) share: logging, the runtime, signals.
+//! What the fronts that run as services (NRI, Docker) share: logging, the runtime, signals, netd's socket.
 
-use std::{fmt::Display, future::Future, io, process::ExitCode};
+use std::{fmt::Display, future::Future, io, path::PathBuf, process::ExitCode};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// Runs `work` on one thread and logs to stderr; an error is printed with the name of
 /// the `netd-hook` subcommand and ends the process with exit status 1.
@@ -39,4 +41,13 @@ pub(crate) async fn terminated() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// Parses the path of netd's socket. An empty one means the default: an empty variable counts
+/// as not set.
+pub(crate) fn netd_socket() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|path| match path.is_empty() {
+        true => PathBuf::from(netd_api::DEFAULT_SOCKET),
+        false => PathBuf::from(path),
+    })
 }

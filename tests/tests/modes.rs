@@ -66,8 +66,8 @@ fn what_is_written_under_any_umask_is_roots_alone() -> Result<()> {
             let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
             let backend = json!({ "Type": "wireguard", "PSK": key });
             let plan = Plan::new(Families::Dual, backend).nodes(2);
-            let cluster = Cluster::start(bed, &plan)?;
-            let node = &cluster.nodes[0];
+            let mut cluster = Cluster::start(bed, &plan)?;
+            let node = &mut cluster.nodes[0];
             let pod = Sandbox::attached(&node.host, "pod")?;
             let directory = node.host.directory().join("netd");
             // netd is started again, and makes its directories itself.
@@ -84,6 +84,8 @@ fn what_is_written_under_any_umask_is_roots_alone() -> Result<()> {
             own.env("NETD_SOCKET", run.join("netd.sock")).env("NETD_ETCD_ENDPOINTS", "");
             own.env("NETD_METRICS_LISTEN", "off");
             pod.del(&node.host)?;
+            // Two netds don't work in one network namespace.
+            node.netd.service().stop(Duration::from_secs(10))?;
             let log = node.host.directory().join("own.log");
             let mut netd = Service::start("netd", own, &log)?;
             wait::until(Duration::from_secs(20), "its socket", || {

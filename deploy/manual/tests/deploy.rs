@@ -148,3 +148,85 @@ fn uninstall_leaves_the_configuration_and_no_other_file() {
     let left: Vec<_> = installation.entries().into_iter().filter(|path| path.is_file()).collect();
     assert_eq!(left, [installation.root().join("etc/netd/netd.toml")]);
 }
+
+fn unit(name: &str) -> String {
+    fs::read_to_string(deploy().join("systemd").join(name)).unwrap()
+}
+
+/// All values of a key, each word for itself.
+fn values(unit: &str, key: &str) -> Vec<String> {
+    let lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+/// systemd gives a unit up for good when the first start of one that it requires fails.
+#[test]
+fn no_unit_requires_another() {
+    for entry in fs::read_dir(deploy().join("systemd")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for key in ["Requires", "Requisite", "BindsTo"] {
+            assert!(values(&text, key).is_empty(), "{}: {key}=", path.display());
+        }
+    }
+    let hook = unit("netd-hook.service");
+    for key in ["Wants", "After"] {
+        assert!(values(&hook, key).contains(&"netd.service".to_owned()), "{key}");
+    }
+    // It is tried again until netd is ready, however often that takes.
+    assert_eq!(values(&hook, "Restart"), ["on-failure"]);
+    assert_eq!(values(&hook, "StartLimitIntervalSec"), ["0"]);
+}
+
+/// Without them netd would make sockets of its own, and calls during its restart would fail.
+#[test]
+fn netd_starts_its_sockets() {
+    let netd = unit("netd.service");
+    for socket in ["netd.socket", "netd-ttrpc.socket"] {
+        for key in ["Wants", "After", "Sockets"] {
+            assert!(values(&netd, key).contains(&socket.to_owned()), "{key}={socket}");
+        }
+        assert_eq!(values(&unit(socket), "RemoveOnStop"), ["no"]);
+    }
+    // netd-ttrpc.socket has another name than the service.
+    assert_eq!(values(&unit("netd-ttrpc.socket"), "Service"), ["netd.service"]);
+}
+
+/// What the unit executes before the plugin, in a root of its own: /run/docker is dockerd's,
+/// and a directory that is there keeps its mode.
+#[test]
+fn the_docker_unit_leaves_docker_s_directory_to_root() {
+    let unit = unit("netd-docker.service");
+    assert!(values(&unit, "RuntimeDirectory").is_empty(), "it would be made 0755");
+    let commands: Vec<_> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("ExecStartPre=+"))
+        .map(str::to_owned)
+        .collect();
+    assert!(!commands.is_empty());
+    for (before, expected) in [(None, 0o711), (Some(0o700), 0o700), (Some(0o711), 0o711)] {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        fs::create_dir(&run).unwrap();
+        if let Some(mode) = before {
+            fs::create_dir(run.join("docker")).unwrap();
+            fs::set_permissions(run.join("docker"), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for umask in ["000", "077"] {
+            for command in &commands {
+                let here = command.replace("/run/", &format!("{}/", run.display()));
+                let script = format!("umask {umask}; {here}");
+                assert!(Command::new("sh").args(["-ec", &script]).status().unwrap().success());
+            }
+        }
+        let mode = |path: &str| fs::metadata(run.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("docker"), mode("docker/plugins")), (expected, 0o755));
+    }
+}
+
+#[test]
+fn every_service_that_stays_has_a_bound_on_its_memory() {
+    for name in ["netd", "netd-tunnel", "netd-nri", "netd-docker"] {
+        assert_eq!(values(&unit(&format!("{name}.service")), "MemoryMax").len(), 1, "{name}");
+    }
+}

@@ -25,14 +25,6 @@ pub(crate) enum ServeError {
     /// The stored records could not be read, or not be made true.
     #[error("start: {0}")]
     Start(#[from] node::Error),
-    /// The metrics' address could not be listened on.
-    #[error("metrics_listen {address}: {source}; choose another address, or \"off\"")]
-    Metrics {
-        /// As configured.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A state directory could not be made.
     #[error("{path}: {source}")]
     Directory {
@@ -44,6 +36,9 @@ pub(crate) enum ServeError {
     /// The settings of the cluster are unusable.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// A part of the node can't go on.
+    #[error("{0}; netd has to be started again")]
+    Broken(String),
     /// The gRPC server failed.
     #[error("gRPC server: {0}")]
     Grpc(String),

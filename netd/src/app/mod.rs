@@ -7,29 +7,39 @@ mod gauges;
 mod listener;
 mod netns_lock;
 mod notify;
+mod observers;
+mod start;
+mod stop;
 
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 
 use crate::api::{self, Api, Capability, DaemonInfo};
 use crate::config::Config;
-use crate::metrics::{Metrics, serve_metrics};
-use crate::node::{self, Node};
+use crate::node::Node;
 pub(crate) use error::ServeError;
 use listener::Listeners;
-use netd_dataplane::{Dataplane, FirewallSettings, Settings, kernel_release};
-use netd_store::{
-    Store,
-    embedded::{EmbeddedOptions, EmbeddedStore},
-};
+use netd_dataplane::kernel_release;
+use start::Started;
+use stop::{stop_signal, stopped};
 
 /// How long running calls may take after SIGTERM or SIGINT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that does not answer HTTP/2's pings is gone, or hangs: its connection is closed.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls and watches of one connection at a time.
+const MAX_STREAMS: u32 = 128;
+/// Bytes that netd takes from one connection before a call has asked for them.
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Of one call; clients send some hundred.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// Runs the daemon until SIGTERM or SIGINT. Pods keep their network when it ends.
 ///
@@ -38,73 +48,25 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// damaged store, missing privileges. Problems of single networks or pods are reported by
 /// `netd status` and do not end netd.
 pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
-    let started_at = node::now_unix();
     let stop = stop_signal()?;
-    // Before anything is read or changed: two netds must not run on one node. The store has
-    // a lock of its own, for two that share a directory and no network namespace.
-    tokio::spawn(netns_lock::take()?.hold_forever());
-    let store = open_store(&config).await?;
-    let listeners = listener::open(&config)?;
-    let metrics = Arc::new(Metrics::new());
-    let settings = Settings {
-        underlay: config.underlay.clone(),
-        firewall: FirewallSettings {
-            hostport_mark: config.hostport_mark,
-            kube_proxy_mark: config.kube_proxy_mark,
-            memory: Some(config.run_dir.join("firewall.json")),
-            ..FirewallSettings::default()
-        },
-        ..Settings::default()
+    let Some(started) = start::until_stopped(config, stop.clone()).await? else {
+        notify::stopping().await;
+        return Ok(());
     };
-    let (dataplane, drift) = Dataplane::start(settings)?;
-    let node = Node::new(config.clone(), store, dataplane, metrics.clone());
-    let startup = node.start(drift).await?;
-    cluster::start(&config, &node).await?;
-    tracing::info!(
-        endpoints = startup.endpoints,
-        detaching = startup.detaching,
-        quarantined = startup.quarantined,
-        strays = startup.strays,
-        "started"
-    );
-    serve_observers(&node, &metrics, stop.clone()).await?;
+    let Started { node, listeners, metrics, started_at } = started;
+    observers::start(&node, &metrics, &stop);
     let capabilities = Arc::default();
     let kernel = kernel_release().unwrap_or_else(|_| "unknown".to_owned());
     let info = DaemonInfo { kernel, capabilities, started_at };
     probe_kernel(info.capabilities.clone());
     let api = Api::new(node.clone(), info, stop.clone());
-    let deadline = stopped(stop.clone());
+    let (deadline, watched) = (stopped(stop.clone()), node.clone());
     tokio::select! {
+        why = watched.health().broken() => Err(ServeError::Broken(why)),
         served = api_thread::run(move || serve_api(api, node, listeners, stop)) => served,
         // Ends calls that take longer than that, and idle connections.
         () = async { deadline.await; tokio::time::sleep(DRAIN_TIMEOUT).await } => Ok(()),
     }
-}
-
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServeError> {
-    for path in [&config.state_dir, &config.run_dir] {
-        std::fs::create_dir_all(path)
-            .map_err(|source| ServeError::Directory { path: path.clone(), source })?;
-    }
-    let options = EmbeddedOptions::of_this_boot(&config.state_dir, &config.run_dir)?;
-    Ok(EmbeddedStore::open(options)?)
-}
-
-/// The metrics' HTTP server, and the gauges it shows.
-async fn serve_observers(
-    node: &Arc<Node>,
-    metrics: &Arc<Metrics>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), ServeError> {
-    let Some(address) = node.config().metrics_listen else { return Ok(()) };
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Metrics { address, source })?;
-    let watched = node.clone();
-    let ready = Arc::new(move || watched.health().ready());
-    tokio::spawn(serve_metrics(listener, metrics.clone(), ready, stopped(stop.clone())));
-    tokio::spawn(gauges::follow(node.clone()));
-    Ok(())
 }
 
 async fn serve_api(
@@ -129,8 +91,14 @@ async fn serve_api(
         }
     });
     // On the API's thread, so that systemd's watchdog notices when calls get no answer.
-    let notifier = tokio::spawn(notify::follow(node.health().watch(), stop.clone()));
+    let notifier = tokio::spawn(notify::follow(node, stop.clone()));
     let grpc = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .layer(api::CallLimits::new())
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(connections, stopped(stop.clone()));
     let grpc = async { grpc.await.map_err(|e| ServeError::Grpc(e.to_string())) };
@@ -154,30 +122,6 @@ async fn tell_health(
     for service in ["", "netd.v1"].into_iter().chain(api::SERVICES) {
         reporter.set_service_status(service, status).await;
     }
-}
-
-/// A channel whose value becomes true on SIGTERM or SIGINT.
-fn stop_signal() -> Result<watch::Receiver<bool>, ServeError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping; pods keep their network");
-        sender.send_replace(true);
-        // The sender must outlive every receiver: a closed channel would look like a stop.
-        std::future::pending::<()>().await;
-    });
-    Ok(receiver)
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // An error means that the sender was dropped, which happens only with the runtime.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Tries the kernel's features in the background: the start does not wait for it.

@@ -173,7 +173,11 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     crate::logging::init(&config.log).map_err(|e| Failure::Other(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Other(format!("can't start: {e}")))?;
-    match runtime.block_on(crate::app::serve(config)) {
+    let ended = runtime.block_on(crate::app::serve(config));
+    // A thread that hangs in a file or in the kernel must not keep netd from ending; a write
+    // that is under way has this long.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tracing::error!(%error, "netd ends");

@@ -2,7 +2,6 @@
 
 use std::{io, os::fd::OwnedFd, process::ExitCode, sync::Arc};
 
-use clap::Parser;
 use netd_api::tunnel::v1::tunnel_service_server::TunnelServiceServer;
 use netd_tunnel::{
     cli::Args,
@@ -35,7 +34,8 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_QUEUES: usize = 16;
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = Args::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netd-tunnel: {error}");

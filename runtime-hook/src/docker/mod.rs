@@ -26,7 +26,12 @@
 //! which endpoint is the gateway (it tells netd by ProgramExternalConnectivity). Docker's own
 //! store holds what a container asked for.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use sd_notify::NotifyState;
 use tokio::net::{UnixListener, UnixStream};
@@ -60,6 +65,7 @@ pub struct Args {
         long = "netd-socket",
         value_name = "PATH",
         env = "NETD_SOCKET",
+        value_parser = crate::service::netd_socket(),
         default_value = netd_api::DEFAULT_SOCKET
     )]
     netd_socket: PathBuf,
@@ -90,19 +96,17 @@ async fn run(args: &Args) -> io::Result<()> {
 /// Replaces the socket of a front that has ended, but not of one that still accepts.
 async fn listen(args: &Args) -> io::Result<UnixListener> {
     let path = &args.socket;
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+    // dockerd's own directory (/run/docker), which others may pass and not read; if it is there
+    // it keeps its mode.
+    if let Some(dockers) = path.parent().and_then(Path::parent) {
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(dockers)?;
     }
     if UnixStream::connect(path).await.is_ok() {
         let reason = "another process listens on it; stop it or choose another --plugin-socket";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, reason));
     }
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
     // A caller of this socket can create and delete networks.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let listener = netd_api::socket::listen(path, 0o600, "d", |_| Ok(()))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }

@@ -40,6 +40,7 @@ pub struct Options {
         long = "netd-socket",
         value_name = "PATH",
         env = "NETD_SOCKET",
+        value_parser = crate::service::netd_socket(),
         default_value = netd_api::DEFAULT_SOCKET
     )]
     pub netd_socket: PathBuf,
@@ -143,7 +144,7 @@ fn from_environment(var: &dyn Fn(&'static str) -> Option<String>) -> Option<Opti
     let (name, idx) = (var("NRI_PLUGIN_NAME")?, var("NRI_PLUGIN_IDX")?);
     let fd = var("NRI_PLUGIN_SOCKET")?.parse().ok()?;
     let mut options = Options { name, idx, fd: Some(fd), ..Options::default() };
-    if let Some(socket) = var("NETD_SOCKET") {
+    if let Some(socket) = var("NETD_SOCKET").filter(|path| !path.is_empty()) {
         options.netd_socket = socket.into();
     }
     Some(options)

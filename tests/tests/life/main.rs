@@ -3,6 +3,7 @@
 mod capabilities;
 mod collection;
 mod descriptors;
+mod hang;
 mod namespaces;
 mod node;
 mod oci;
@@ -10,6 +11,7 @@ mod old_pods;
 mod pid_namespace;
 mod reboot;
 mod records_lost;
+mod start;
 mod systemd;
 mod two_netds;
 mod verbs;
