@@ -145,13 +145,14 @@ fn a_listener_whose_sockets_fail_listens_again() -> Result<()> {
         let (one, two) = (node.attached("one")?, node.attached("two")?);
         // A connection from before: netd can't accept one meanwhile.
         let mut nodes = node.netd.nodes()?;
-        block_on(nodes.get_status(GetStatusRequest {}))?;
+        block_on(nodes.get_status(GetStatusRequest::default()))?;
         limit_descriptors(&node.netd, "2:")?;
         // It waits for events and wakes at the first one.
         let broken = "ip address flush dev eth0";
         one.net.sh(broken)?;
         let shown = wait::until(Duration::from_secs(10), "events are said to be unheard", || {
-            let parts = block_on(nodes.get_status(GetStatusRequest {}))?.into_inner().components;
+            let parts =
+                block_on(nodes.get_status(GetStatusRequest::default()))?.into_inner().components;
             let part = parts.into_iter().find(|part| part.name == "events").context("no part")?;
             ensure!(!part.ready && part.reason.contains("not noticed"), "{part:?}");
             Ok(())
