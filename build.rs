@@ -17,8 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // Served by the reflection service.
-    fs::write(out.join("netd.v1.bin"), descriptors.encode_to_vec())?;
+    // Served by netd's reflection service; netd-tunnel's API is not netd's.
+    let mut served = descriptors.clone();
+    served.file.retain(|file| file.package() != "netd.tunnel.v1");
+    fs::write(out.join("netd.v1.bin"), served.encode_to_vec())?;
     const GRPC: &str = r#"#[cfg(feature = "grpc")]"#;
     tonic_prost_build::configure()
         .client_mod_attribute(".", GRPC)

@@ -80,6 +80,8 @@ impl Api {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(netd_api::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The details of a refusal, which clients without files have to decode, too.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
         let broken = |e| Status::internal(format!("reflection: {e}"));
         routes

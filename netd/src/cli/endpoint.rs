@@ -21,7 +21,7 @@ pub(crate) enum EndpointCommand {
     List(ListArgs),
     /// Show one endpoint in full
     Inspect {
-        /// The sandbox's id
+        /// The sandbox's id, or the beginning of it as `list` prints it
         sandbox: String,
         /// The interface inside the sandbox
         #[arg(default_value = "eth0")]
@@ -76,9 +76,8 @@ pub(super) async fn run(command: EndpointCommand) -> Result<ExitCode, Failure> {
     match command {
         EndpointCommand::List(args) => list(args).await?,
         EndpointCommand::Inspect { sandbox, interface, client } => {
-            let request = GetEndpointRequest { sandbox_id: sandbox, interface };
-            let reply = service(&client).await?.get_endpoint(request).await?.into_inner();
-            show(reply.endpoint, &client)?;
+            let mut service = service(&client).await?;
+            show(Some(inspect(&mut service, sandbox, interface).await?), &client)?;
         }
         EndpointCommand::Attach(args) => {
             let client = args.client.clone();
@@ -108,26 +107,64 @@ fn show(endpoint: Option<v1::Endpoint>, args: &ClientArgs) -> Result<(), Failure
     Endpoint::from(endpoint.unwrap_or_default()).print(args.output)
 }
 
-/// All pages.
 async fn list(args: ListArgs) -> Result<(), Failure> {
     let mut service = service(&args.client).await?;
-    let mut request = ListEndpointsRequest {
+    let request = ListEndpointsRequest {
         network: args.network,
         sandbox_id: args.sandbox,
         pod_namespace: args.namespace,
         pod_name: args.pod,
         ..Default::default()
     };
-    let mut all = Endpoints::default();
+    let (endpoints, revision) = pages(&mut service, request).await?;
+    let endpoints = endpoints.into_iter().map(Endpoint::from).collect();
+    Endpoints { endpoints, revision }.print(args.client.output)
+}
+
+/// All endpoints that the request selects, and the revision of the first page: a watch from
+/// there misses nothing that a later page saw.
+async fn pages(
+    service: &mut EndpointServiceClient<Client>,
+    mut request: ListEndpointsRequest,
+) -> Result<(Vec<v1::Endpoint>, Option<i64>), Failure> {
+    let (mut all, mut revision) = (Vec::new(), None);
     loop {
         let page = service.list_endpoints(request.clone()).await?.into_inner();
-        all.endpoints.extend(page.endpoints.into_iter().map(Endpoint::from));
-        // The first page's: a watch from there misses nothing that a later page saw.
-        all.revision = all.revision.or(Some(page.revision));
+        all.extend(page.endpoints);
+        revision = revision.or(Some(page.revision));
         if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
-            return all.print(args.client.output);
+            return Ok((all, revision));
         }
         request.page_token = page.next_page_token;
+    }
+}
+
+/// The endpoint of the sandbox with this id, or with the only id that begins so.
+async fn inspect(
+    service: &mut EndpointServiceClient<Client>,
+    sandbox: String,
+    interface: String,
+) -> Result<v1::Endpoint, Failure> {
+    let request = GetEndpointRequest { sandbox_id: sandbox.clone(), interface: interface.clone() };
+    let missing = match service.get_endpoint(request).await {
+        Ok(reply) => return Ok(reply.into_inner().endpoint.unwrap_or_default()),
+        Err(status) if status.code() == tonic::Code::NotFound => status,
+        Err(status) => return Err(status.into()),
+    };
+    let (all, _) = pages(service, ListEndpointsRequest::default()).await?;
+    let begins = |e: &v1::Endpoint| e.interface == interface && e.sandbox_id.starts_with(&sandbox);
+    let mut found: Vec<v1::Endpoint> = all.into_iter().filter(begins).collect();
+    match found.len() {
+        0 => Err(missing.into()),
+        1 => Ok(found.remove(0)),
+        n => {
+            let ids: Vec<&str> = found.iter().take(5).map(|e| e.sandbox_id.as_str()).collect();
+            let more = if n > ids.len() { ", ..." } else { "" };
+            let ids = ids.join(", ");
+            Err(Failure::Other(format!(
+                "{n} sandboxes have an id that begins with \"{sandbox}\": {ids}{more}; give more of it"
+            )))
+        }
     }
 }
 

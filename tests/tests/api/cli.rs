@@ -113,6 +113,18 @@ fn endpoints_are_attached_shown_and_detached() -> Result<()> {
         let list = node.netd.cli(&["endpoint", "list"])?;
         ensure!(list.contains("10.88.0.50") && list.contains("web"), "{list}");
         let inspect = node.json(&["endpoint", "inspect", &pod.id])?;
+        // What a list prints is enough of it; what several ids begin with is not.
+        let begin = &pod.id[..pod.id.len() - 1];
+        ensure!(node.json(&["endpoint", "inspect", begin])? == inspect, "by the beginning");
+        let mut other = pod.request();
+        other.sandbox_id = format!("{begin}-and-more");
+        let net = testbed::Namespace::create(node.host.directory().join("other"))?;
+        other.netns_path = net.path().display().to_string();
+        node.netd.attach(other.clone())?;
+        node.fails(&["endpoint", "inspect", begin], "2 sandboxes")?;
+        let detach =
+            netd_api::v1::DetachRequest { sandbox_id: other.sandbox_id, ..Default::default() };
+        node.netd.detach(detach)?;
         for part in ["10.88.0.50", "02:00:00:00:00:50", "8080", "app"] {
             ensure!(mentions(&inspect, part), "{part}: {inspect}");
         }

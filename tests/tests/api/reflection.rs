@@ -15,6 +15,10 @@ const SERVICES: [&str; 4] = [
     "netd.v1.SandboxService",
 ];
 
+/// What refusals carry.
+const DETAILS: [&str; 4] =
+    ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo", "google.rpc.Status"];
+
 /// Both versions have the same messages in packages of their own.
 macro_rules! reflects {
     ($version:ident, $netd:expr) => {{
@@ -46,6 +50,20 @@ macro_rules! reflects {
             };
             check(service, &files.file_descriptor_proto)?;
         }
+        let foreign: Vec<_> = names.iter().filter(|name| name.contains("tunnel")).collect();
+        ensure!(foreign.is_empty(), "{foreign:?} is not served here");
+        for detail in DETAILS {
+            let symbol = ask(Ask::FileContainingSymbol(detail.to_owned()))?;
+            let Answer::FileDescriptorResponse(files) = symbol else {
+                anyhow::bail!("{detail} is not described: {symbol:?}")
+            };
+            check_message(detail, &files.file_descriptor_proto)?;
+            // What the file imports is there too.
+            for file in ["google/protobuf/any.proto", "google/protobuf/duration.proto"] {
+                let import = ask(Ask::FileByFilename(file.to_owned()))?;
+                ensure!(matches!(import, Answer::FileDescriptorResponse(_)), "{file}: {import:?}");
+            }
+        }
         let unknown = ask(Ask::FileContainingSymbol("netd.v1.Nothing".to_owned()));
         ensure!(
             !matches!(unknown, Ok(Answer::FileDescriptorResponse(_))),
@@ -65,6 +83,18 @@ fn check(service: &str, files: &[Vec<u8>]) -> Result<()> {
         }
     }
     anyhow::bail!("{service} is in none of the files")
+}
+
+/// One of the files has the message.
+fn check_message(message: &str, files: &[Vec<u8>]) -> Result<()> {
+    let short = message.rsplit('.').next().unwrap_or_default();
+    for file in files {
+        let file = FileDescriptorProto::decode(file.as_slice())?;
+        if file.message_type.iter().any(|found| found.name() == short) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{message} is in none of the files")
 }
 
 #[test]

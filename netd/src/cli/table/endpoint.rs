@@ -187,10 +187,9 @@ impl Endpoint {
         or_dash(&self.addresses.iter().map(ip).collect::<Vec<_>>().join(","))
     }
 
-    /// The first 13 characters, as runtimes abbreviate ids. `inspect` needs the whole id,
-    /// which the JSON has.
-    fn short_id(&self) -> String {
-        self.sandbox_id.chars().take(13).collect()
+    /// So many characters of the id. `inspect` takes them for the whole id.
+    fn short_id(&self, length: usize) -> String {
+        self.sandbox_id.chars().take(length).collect()
     }
 
     fn ports(&self) -> String {
@@ -215,6 +214,21 @@ impl Endpoint {
     }
 }
 
+/// Characters of an id that are shown, as runtimes abbreviate ids.
+const MIN_ID_LENGTH: usize = 13;
+
+/// How many characters tell all these ids apart; at least [`MIN_ID_LENGTH`].
+fn id_length<'a>(ids: impl Iterator<Item = &'a str>) -> usize {
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let common = |pair: &[&str]| match pair {
+        [a, b] => a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count(),
+        _ => 0,
+    };
+    ids.windows(2).map(|pair| common(pair) + 1).max().unwrap_or(0).max(MIN_ID_LENGTH)
+}
+
 fn pairs(map: &BTreeMap<String, String>) -> String {
     map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")
 }
@@ -222,9 +236,10 @@ fn pairs(map: &BTreeMap<String, String>) -> String {
 impl Output for Endpoints {
     fn text(&self) -> String {
         let now = SystemTime::now();
+        let length = id_length(self.endpoints.iter().map(|e| e.sandbox_id.as_str()));
         let rows = self.endpoints.iter().map(|e| {
             vec![
-                e.short_id(),
+                e.short_id(length),
                 e.interface.clone(),
                 e.pod_name(),
                 e.network.clone(),
@@ -281,7 +296,8 @@ impl Event {
         let Some(e) = &self.endpoint else {
             return format!("{:<8} r{}\n", self.r#type, self.revision);
         };
-        let who = format!("{} {} {} {}", e.short_id(), e.interface, e.pod_name(), e.ips());
+        let who =
+            format!("{} {} {} {}", e.short_id(MIN_ID_LENGTH), e.interface, e.pod_name(), e.ips());
         let line = format!("{:<8} r{} {who} {}", self.r#type, self.revision, e.state);
         crate::terminal::printable(&line) + "\n"
     }

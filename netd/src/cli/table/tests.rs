@@ -51,6 +51,20 @@ fn json_has_stable_names_and_every_field() {
 }
 
 #[test]
+fn a_list_shows_enough_of_each_id_to_inspect_it() {
+    let list = |ids: &[&str]| {
+        let endpoint =
+            |id: &&str| v1::Endpoint { sandbox_id: id.to_string(), ..Default::default() };
+        let endpoints = ids.iter().map(endpoint).map(endpoint::Endpoint::from).collect();
+        endpoint::Endpoints { endpoints, revision: None }.text()
+    };
+    let text = list(&["0123456789abcdef", "f123456789abcdef"]);
+    assert!(text.contains("0123456789abc ") && !text.contains("abcdef"), "{text}");
+    let text = list(&["0123456789abcdef", "0123456789abcdff", "0123456789abcdff"]);
+    assert!(text.contains("0123456789abcde ") && text.contains("0123456789abcdf "), "{text}");
+}
+
+#[test]
 fn a_network_shows_its_pools_with_their_use() {
     let net = v1::NetworkStatus {
         network: Some(v1::Network {
