@@ -37,6 +37,24 @@ fn both_families_pass_over_both() -> Result<()> {
 }
 
 #[test]
+fn a_handshake_is_no_packet_and_what_waited_in_vain_is_counted() -> Result<()> {
+    case(Pair::new(Backend::Wireguard, false)?, |pair| {
+        let before = pair.a.counters()?;
+        ensure!(before.tx_packets == 0, "nothing was sent yet: {before:?}");
+        pair.a.net.sh("ping -n -c 3 -i 0.2 -W 2 10.2.0.1")?;
+        pair.a.until_count("three packets each way", |c| c.tx_packets == 3 && c.rx_packets == 3)?;
+        pair.b.until_count("and no handshake", |c| c.tx_packets == 3 && c.rx_packets == 3)?;
+        // Nobody answers the handshake of a new process: 256 packets wait, and the rest is lost.
+        pair.b.process.kill9()?;
+        pair.a.kill_and_start()?;
+        let socket = pair.a.net.run(|| Ok(std::net::UdpSocket::bind("10.1.0.1:0")?))?;
+        let sent = (0..400).filter(|_| socket.send_to(b"x", "10.2.0.1:7000").is_ok()).count();
+        ensure!(sent == 400, "{sent} packets were sent");
+        pair.a.until_count("the rest is counted", |c| c.tx_dropped == 144 && c.tx_packets == 0)
+    })
+}
+
+#[test]
 fn the_largest_packet_passes_and_a_larger_one_fails_cleanly() -> Result<()> {
     every(|pair| {
         for (target, headers) in [("10.2.0.1", 28), ("fd00:2::1", 48)] {

@@ -8,7 +8,7 @@ use boringtun::noise::{
 
 use super::{
     PeerSet, Wireguard,
-    message::{HANDSHAKE, OVERHEAD},
+    message::{DATA, HANDSHAKE, MAX_WAITING, OVERHEAD},
     peer::Peer,
 };
 use crate::{
@@ -23,8 +23,6 @@ use crate::{
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// The type of a message that says "prove your address"; it authenticates no sender.
 const COOKIE: u8 = 3;
-/// Packets that waited for a session and go out when it is there (boringtun keeps so many).
-const MAX_WAITING: usize = 256;
 
 /// Decrypted packets of a batch.
 #[derive(Debug, Default)]
@@ -151,7 +149,7 @@ impl InboundBatch<'_, '_> {
                 self.answer(message, from);
                 if authenticated {
                     peer.seen(from);
-                    self.waiting(&mut tunn, from);
+                    self.waiting(peer, &mut tunn, from);
                 }
                 Some(())
             }
@@ -161,14 +159,20 @@ impl InboundBatch<'_, '_> {
     }
 
     /// Packets that waited for the session.
-    fn waiting(&mut self, tunn: &mut Tunn, to: SocketAddr) {
+    fn waiting(&mut self, peer: &Peer, tunn: &mut Tunn, to: SocketAddr) {
         for _ in 0..MAX_WAITING {
             let (_, room) = self.plain.room(usize::from(u16::MAX) + OVERHEAD);
             let TunnResult::WriteToNetwork(message) = tunn.decapsulate(None, &[], room) else {
                 return;
             };
             let len = message.len();
+            let has_packet = message.first() == Some(&DATA);
             add(&mut self.answers, self.receiving, message, to);
+            if !has_packet {
+                // The session is over again: the packet waits for the next one.
+                return;
+            }
+            peer.waited();
             self.receiving.sending.tally.packets += 1;
             self.receiving.sending.tally.bytes += len.saturating_sub(OVERHEAD) as u64;
         }
@@ -184,7 +188,7 @@ impl InboundBatch<'_, '_> {
             // A keepalive. The first message of a session: what waited can go.
             TunnResult::Done => {
                 peer.seen(from);
-                self.waiting(&mut tunn, from);
+                self.waiting(peer, &mut tunn, from);
                 return Some(());
             }
             _ => return None,

@@ -32,7 +32,7 @@ use crate::{
     table::Table,
 };
 pub use inbound::Plain;
-use message::{HANDSHAKE, OVERHEAD};
+use message::{DATA, HANDSHAKE, OVERHEAD};
 use peer::Peer;
 
 /// Handshakes a second before senders have to prove their address with a cookie. Each
@@ -138,7 +138,8 @@ impl Wireguard {
         self.limiter.reset_count();
         let mut message = [0; HANDSHAKE];
         for peer in self.peers.load().by_key.values() {
-            if let Some(len) = peer.tick(&mut message) {
+            let due = peer.tick(&mut message, &mut sending.tally.dropped);
+            if let Some(len) = due {
                 let piece = Piece { arena: PACKETS, start: 0, len: len as u32 };
                 sending.outbox.add(peer.endpoint(), &[piece]);
                 sending.flush(&[&message, &[]]);
@@ -179,7 +180,7 @@ impl Sealed {
         match packet {
             Packet::Whole(piece, _) => {
                 let packet = piece.of(&[bytes, &[]]);
-                self.seal(&mut tunn, packet, endpoint, sending);
+                self.seal((peer, &mut tunn), packet, endpoint, sending);
             }
             Packet::Cut(piece, cut) => {
                 let whole = piece.of(&[bytes, &[]]);
@@ -188,7 +189,7 @@ impl Sealed {
                     plain.resize(cut.header(), 0);
                     let Some(payload) = cut.segment(whole, index, &mut plain) else { break };
                     plain.extend_from_slice(whole.get(payload).unwrap_or_default());
-                    self.seal(&mut tunn, &plain, endpoint, sending);
+                    self.seal((peer, &mut tunn), &plain, endpoint, sending);
                 }
             }
         }
@@ -197,7 +198,7 @@ impl Sealed {
 
     fn seal(
         &mut self,
-        tunn: &mut boringtun::noise::Tunn,
+        (peer, tunn): (&Peer, &mut boringtun::noise::Tunn),
         packet: &[u8],
         endpoint: SocketAddr,
         sending: &mut Sending<'_>,
@@ -205,19 +206,25 @@ impl Sealed {
         let start = self.bytes.len();
         self.bytes.resize(start + (packet.len() + OVERHEAD).max(HANDSHAKE), 0);
         let room = self.bytes.get_mut(start..).unwrap_or_default();
-        let len = match tunn.encapsulate(packet, room) {
-            TunnResult::WriteToNetwork(message) => message.len(),
-            // Kept until there is a session.
-            TunnResult::Done => 0,
+        let (len, has_packet) = match tunn.encapsulate(packet, room) {
+            TunnResult::WriteToNetwork(message) => (message.len(), message.first() == Some(&DATA)),
+            // A handshake is under way.
+            TunnResult::Done => (0, false),
             _ => {
                 sending.tally.refused += 1;
-                0
+                self.bytes.truncate(start);
+                return;
             }
         };
         self.bytes.truncate(start + len);
-        if len > 0 {
+        if has_packet {
             sending.tally.packets += 1;
             sending.tally.bytes += packet.len() as u64;
+        } else if !peer.wait() {
+            // Kept until there is a session, as far as there is room.
+            sending.tally.dropped += 1;
+        }
+        if len > 0 {
             let piece = Piece { arena: PACKETS, start: start as u32, len: len as u32 };
             sending.outbox.add(endpoint, &[piece]);
         }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -14,7 +14,7 @@ use boringtun::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use super::message::HANDSHAKE;
+use super::message::{HANDSHAKE, MAX_WAITING};
 use crate::spec::{PeerSpec, Secret};
 
 pub(super) struct Peer {
@@ -25,6 +25,8 @@ pub(super) struct Peer {
     places: Mutex<Places>,
     /// Whether its timers have to be looked at.
     active: AtomicBool,
+    /// Packets that wait for a session; boringtun keeps them. Changed under `tunn`'s lock.
+    waiting: AtomicU64,
     preshared_key: Option<Secret>,
     keepalive: u16,
 }
@@ -59,6 +61,7 @@ impl Peer {
             tunn: Mutex::new(tunn),
             places: Mutex::new(Places { configured: spec.endpoint, now: spec.endpoint }),
             active: AtomicBool::new(spec.keepalive > 0),
+            waiting: AtomicU64::new(0),
             preshared_key,
             keepalive: spec.keepalive,
         }
@@ -98,18 +101,34 @@ impl Peer {
         tunn
     }
 
-    /// Writes what is due to `message`; its length.
-    pub(super) fn tick(&self, message: &mut [u8]) -> Option<usize> {
+    /// A packet waits for a session from now on; whether there was room for it. The caller
+    /// holds the lock.
+    pub(super) fn wait(&self) -> bool {
+        let room = self.waiting.load(Ordering::Relaxed) < MAX_WAITING;
+        self.waiting.fetch_add(u64::from(room), Ordering::Relaxed);
+        room
+    }
+
+    /// A packet that waited has been encrypted. The caller holds the lock.
+    pub(super) fn waited(&self) {
+        let less = |waiting: u64| waiting.checked_sub(1);
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Writes what is due to `message`; its length. Packets for which no session came are
+    /// added to `lost`.
+    pub(super) fn tick(&self, message: &mut [u8], lost: &mut u64) -> Option<usize> {
         if !self.active.load(Ordering::Relaxed) {
             return None;
         }
         let mut tunn = self.tunn.lock();
         match tunn.update_timers(message) {
             TunnResult::WriteToNetwork(due) => Some(due.len()),
-            TunnResult::Err(WireGuardError::ConnectionExpired) if self.keepalive > 0 => {
-                start(&mut tunn, message)
-            }
             TunnResult::Err(WireGuardError::ConnectionExpired) => {
+                *lost += self.waiting.swap(0, Ordering::Relaxed);
+                if self.keepalive > 0 {
+                    return start(&mut tunn, message);
+                }
                 self.active.store(false, Ordering::Relaxed);
                 None
             }
