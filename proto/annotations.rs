@@ -12,6 +12,9 @@ pub const PRIMARY: &str = "netd.io/primary";
 pub const NETWORK: &str = "netd.io/network";
 /// Of a container, read by the OCI hook: addresses in the first network, separated by commas.
 pub const IP: &str = "netd.io/ip";
+/// Of a container, read by the OCI hook: the interface through which the default routes lead,
+/// `eth1` for example. Without it that is eth0.
+pub const DEFAULT_ROUTE: &str = "netd.io/default-route";
 /// Of a container, read by the OCI hook: MAC address in the first network.
 pub const MAC: &str = "netd.io/mac";
 /// Of a container, read by the OCI hook: host ports, `[HOST-IP:]HOST-PORT:PORT[/PROTOCOL]`,
@@ -21,7 +24,7 @@ pub const PORTS: &str = "netd.io/ports";
 /// Those of pods.
 pub const OF_PODS: [&str; 2] = [NETWORKS, PRIMARY];
 /// Those of containers that no CRI runtime made.
-pub const OF_CONTAINERS: [&str; 4] = [NETWORK, IP, MAC, PORTS];
+pub const OF_CONTAINERS: [&str; 5] = [NETWORK, IP, DEFAULT_ROUTE, MAC, PORTS];
 
 /// Whether the key is netd's, and nothing reads it where only `known` keys are read.
 pub fn is_unread(key: &str, known: &[&str]) -> bool {

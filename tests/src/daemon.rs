@@ -58,6 +58,12 @@ impl DaemonConfig {
         Self { filter: "info", ..Self::default() }
     }
 
+    /// The network puts back what others change inside its pods, too.
+    pub fn repairing_pods(mut self) -> Self {
+        self.networks = self.networks.replacen("driver =", "repair = \"pod\"\ndriver =", 1);
+        self
+    }
+
     /// One more network.
     pub fn and_network(mut self, name: &str, driver: &str, pools: &[&str]) -> Self {
         self.networks += &network(name, driver, pools);

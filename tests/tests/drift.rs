@@ -1,4 +1,5 @@
-//! What another program takes away is back within a second.
+//! What another program takes away on the host is back within a second; inside a pod it is left
+//! as it is, unless the network says `repair = "pod"`.
 
 use std::{
     net::IpAddr,
@@ -21,8 +22,12 @@ struct Node {
 
 impl Node {
     fn start(bed: &Bed, driver: &str) -> Result<Self> {
+        Self::start_with(bed, &DaemonConfig::with_driver(driver))
+    }
+
+    fn start_with(bed: &Bed, config: &DaemonConfig) -> Result<Self> {
         let (host, outside) = (bed.host("node")?, bed.host("outside")?);
-        let netd = Daemon::start(&host, &DaemonConfig::with_driver(driver))?;
+        let netd = Daemon::start(&host, config)?;
         let (one, two) = (Sandbox::attached(&host, "one")?, Sandbox::attached(&host, "two")?);
         Ok(Self { netd, one, two, outside, host })
     }
@@ -56,11 +61,53 @@ impl Node {
         Ok(())
     }
 
+    /// Changes something in the first pod, and expects that netd lets it be, that it is seen, and
+    /// that a restart does not change that.
+    fn leaves(&mut self, what: &str, change: &str) -> Result<()> {
+        self.pings()?;
+        let host = inventory::of(&self.host)?;
+        let repaired = self.repaired()?;
+        let before = self.state()?;
+        self.one.net.sh(change)?;
+        // A port's carrier comes a moment later.
+        wait::pause(LIMIT);
+        let inside = self.state()?;
+        ensure!(inside != before, "{what}: put back at once");
+        for restart in [false, true] {
+            if restart {
+                self.netd.kill9()?;
+                self.netd.restart()?;
+            }
+            wait::pause(LIMIT);
+            let difference = inventory::difference(&inside, &self.state()?);
+            ensure!(difference.is_empty(), "{what}: inside (- before, + now)\n{difference}");
+            let difference = inventory::difference(&host, &inventory::of(&self.host)?);
+            ensure!(difference.is_empty(), "{what}: on the host (- before, + now)\n{difference}");
+        }
+        let shown = self.netd.cli(&["endpoint", "inspect", &self.one.id])?;
+        ensure!(shown.contains("changed inside"), "{what}: {shown}");
+        ensure!(self.repaired()? == repaired, "{what}: counted as drift");
+        Ok(())
+    }
+
+    /// All of the first pod's links, addresses, routes and rules.
+    fn state(&self) -> Result<String> {
+        let text = self.one.net.sh("ip -o -d link | sed 's/ *numtxqueues.*//'
+             ip -o address | sed 's/ *valid_lft.*//'
+             ip route show table all; ip -6 route show table all; ip rule; ip -6 rule
+             ip neigh show nud permanent")?;
+        let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.sort_unstable();
+        Ok(lines.join("\n"))
+    }
+
     /// Addresses and routes in the first pod.
     fn inside(&self) -> Result<String> {
-        let text =
-            self.one.net.sh("ip -o address show dev eth0 scope global | sed 's/ *valid_lft.*//'
-             ip route; ip -6 route | grep -v fe80::/64")?;
+        // A pair that was made again has another index.
+        let text = self.one.net.sh(
+            "ip -o address show dev eth0 scope global | sed 's/ *valid_lft.*//; s/^[0-9]*: //'
+             ip route; ip -6 route | grep -v fe80::/64",
+        )?;
         let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.sort_unstable();
         Ok(lines.join("\n"))
@@ -103,19 +150,78 @@ fn a_flushed_ruleset_comes_back() -> Result<()> {
     case_of("bridge", "the ruleset is back", on_host("nft flush ruleset"))
 }
 
+/// Where the network says so.
+fn repaired_in_pod(driver: &str, what: &str, script: &'static str) -> Result<()> {
+    case(|bed| {
+        let config = DaemonConfig::with_driver(driver).repairing_pods();
+        Node::start_with(bed, &config)?.repairs(what, in_pod(script))
+    })
+}
+
 #[test]
 fn flushed_addresses_of_a_pod_come_back_with_its_routes() -> Result<()> {
-    case_of("bridge", "eth0 has its addresses", in_pod("ip address flush dev eth0"))
+    repaired_in_pod("bridge", "eth0 has its addresses", "ip address flush dev eth0")
 }
 
 #[test]
 fn flushed_addresses_of_a_routed_pod_come_back_with_its_routes() -> Result<()> {
-    case_of("routed", "eth0 has its addresses", in_pod("ip address flush dev eth0"))
+    repaired_in_pod("routed", "eth0 has its addresses", "ip address flush dev eth0")
 }
 
 #[test]
 fn a_deleted_default_route_of_a_pod_comes_back() -> Result<()> {
-    case_of("bridge", "the default route is back", in_pod("ip route delete default"))
+    repaired_in_pod("bridge", "the default route is back", "ip route delete default")
+}
+
+/// gVisor takes addresses and routes into a stack of its own.
+const GVISOR: &str = "ip address flush dev eth0; ip route flush table main";
+/// KubeVirt's bridge binding.
+const KUBEVIRT: &str = "ip address flush dev eth0; ip link set eth0 down
+     ip link set eth0 name eth0-nic; ip link set eth0-nic address 02:00:00:00:00:07
+     ip link add k6t-eth0 type bridge; ip link set eth0-nic master k6t-eth0
+     ip link set eth0-nic up; ip link set k6t-eth0 up
+     ip link add eth0 type bridge";
+
+fn left(driver: &str, what: &str, change: &str) -> Result<()> {
+    case(|bed| Node::start(bed, driver)?.leaves(what, change))
+}
+
+#[test]
+fn what_gvisor_takes_away_stays_away() -> Result<()> {
+    left("bridge", "gVisor", GVISOR)
+}
+
+#[test]
+fn what_gvisor_takes_away_from_a_routed_pod_stays_away() -> Result<()> {
+    left("routed", "gVisor", GVISOR)
+}
+
+#[test]
+fn the_pair_of_a_virtual_machine_is_left_in_its_bridge() -> Result<()> {
+    left("bridge", "KubeVirt", KUBEVIRT)
+}
+
+#[test]
+fn the_pair_of_a_routed_virtual_machine_is_left_in_its_bridge() -> Result<()> {
+    left("routed", "KubeVirt", KUBEVIRT)
+}
+
+#[test]
+fn what_an_administrator_of_the_pod_changes_is_left() -> Result<()> {
+    let change = "ip link set eth0 mtu 1300; ip link set eth0 promisc on; ip link set lo down
+         ip route replace default dev eth0; ip rule add from all table main prio 5
+         ip -6 route delete default";
+    left("bridge", "an administrator", change)
+}
+
+#[test]
+fn a_pair_that_is_lost_is_made_again_with_all_that_is_inside() -> Result<()> {
+    case_of("bridge", "the pair is back", in_pod("ip link delete eth0"))
+}
+
+#[test]
+fn a_routed_pair_that_is_lost_is_made_again_with_all_that_is_inside() -> Result<()> {
+    case_of("routed", "the pair is back", in_pod("ip link delete eth0"))
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         port_mappings: vec![port],
         bandwidth: Bandwidth { egress_rate: 8000, egress_burst: 80_000, ..Default::default() },
         dns: Dns::default(),
-        no_default_route: false,
+        default_route: Default::default(),
         issued_at: sequence,
         source: "cni/pods".into(),
     };
@@ -189,7 +189,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
     let pool = |ip| network.pools.iter().find(|p| p.subnet.contains(ip)).unwrap();
     let assigned: Vec<_> = ips.iter().map(|ip| Assigned { ip: *ip, pool: pool(ip) }).collect();
     Endpoint {
-        wiring: spec.build_wiring(network, &assigned, 1450).unwrap().into(),
+        wiring: spec.build_wiring(network, &assigned, 1450, true).unwrap().into(),
         key,
         network: spec.network,
         phase: if sequence % 2 == 1 { Phase::Attached } else { Phase::Detaching },
@@ -205,6 +205,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         source: spec.source,
         sequence,
         path_is_foreign: false,
+        request: None,
         runtime_placed: None,
     }
 }

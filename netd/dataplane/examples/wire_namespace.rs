@@ -84,6 +84,7 @@ fn endpoint() -> Result<Wiring, AnyError> {
         routes: vec![Route { destination: "0.0.0.0/0".parse()?, gateway }],
         port_mappings: vec![],
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     })
 }
 

@@ -35,8 +35,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::{
     endpoint::{
         adopt,
+        announce::Announcer,
         attach::{self, Helpers},
-        cnm, pod_links, reconcile, teardown,
+        cnm,
+        plan::Inside,
+        pod_links, reconcile, teardown,
     },
     error::failed,
     exec::{
@@ -59,9 +62,9 @@ pub use overlay::{
     UnderlayChoice, UnderlayFound,
 };
 pub use sysctl::kernel_release;
-pub use types::{AttachTimes, Drift, HostLink, PodLink, Repair, RepairKind, Settings};
+pub use types::{Attached, Drift, HostLink, PodLink, Repair, RepairKind, Settings};
 
-use netd_domain::{IfName, NetworkWiring, PodSide, Wiring};
+use netd_domain::{IfName, Mac, NetworkWiring, PodSide, RepairScope, Wiring};
 
 /// The dataplane of one node.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ pub struct Dataplane {
     links: Worker<Context>,
     repairs: Worker<Context>,
     overlay: Worker<Overlay>,
+    announcer: Worker<Announcer>,
     helpers: Helpers,
     listening: events::Listening,
 }
@@ -105,6 +109,7 @@ impl Dataplane {
             links,
             repairs,
             overlay,
+            announcer: Worker::start("netd-announce", home.clone(), Announcer::open)?,
             helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
             listening: events::listen(shared.clone(), quiet, own, drift)?,
         };
@@ -140,15 +145,30 @@ impl Dataplane {
         &self,
         netns: Arc<Netns>,
         wiring: Arc<Wiring>,
-    ) -> Result<AttachTimes, DataplaneError> {
+    ) -> Result<Attached, DataplaneError> {
         let helpers = self.helpers.clone();
         self.links
             .call(move |k| attach::attach(k, &helpers, &netns, &wiring, PodSide::Placed))
             .await
     }
 
+    /// Tells the neighbours of a bridged pod where its addresses are (gratuitous ARP, unsolicited
+    /// neighbour advertisements). Has a thread of its own: no attach waits for it.
+    ///
+    /// # Errors
+    /// `Io`: the interface is not there, or the system refused.
+    pub async fn announce(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<(), DataplaneError> {
+        self.announcer.call(move |announcer| announcer.announce(&netns, &wiring)).await
+    }
+
     /// Compares an endpoint with the kernel and makes it right, also after an attach that was
-    /// interrupted. Returns what it had to do; nothing, if all was right.
+    /// interrupted. Returns what it had to do; nothing, if all was right. With
+    /// [`RepairScope::Host`] it touches the sandbox only if the pair is lost, or if netd was
+    /// stopped before it had set the sandbox's side up.
     ///
     /// # Errors
     /// As for `attach`.
@@ -156,10 +176,37 @@ impl Dataplane {
         &self,
         netns: Arc<Netns>,
         wiring: Arc<Wiring>,
+        scope: RepairScope,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        let inside = match scope {
+            RepairScope::Host => Inside::Nothing,
+            RepairScope::Pod => Inside::Restore,
+        };
+        self.make_right(netns, wiring, inside).await
+    }
+
+    /// As [`Dataplane::repair`], for a runtime that asks for the endpoint: what is missing in the
+    /// sandbox is made, too.
+    ///
+    /// # Errors
+    /// As for `attach`.
+    pub async fn complete(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<Repair>, DataplaneError> {
+        self.make_right(netns, wiring, Inside::Complete).await
+    }
+
+    async fn make_right(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+        inside: Inside,
     ) -> Result<Vec<Repair>, DataplaneError> {
         let elements = wiring.clone();
         let ruled = self.helpers.rules.call(move |rules| rules.add(elements));
-        let linked = self.repairs.call(move |k| reconcile::repair(k, &netns, &wiring));
+        let linked = self.repairs.call(move |k| reconcile::repair(k, &netns, &wiring, inside));
         let (ruled, linked) = tokio::join!(ruled, linked);
         ruled.and(linked)
     }
@@ -170,7 +217,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// As for `attach`.
-    pub async fn prepare(&self, wiring: Arc<Wiring>) -> Result<AttachTimes, DataplaneError> {
+    pub async fn prepare(&self, wiring: Arc<Wiring>) -> Result<Attached, DataplaneError> {
         let helpers = self.helpers.clone();
         self.links.call(move |k| cnm::prepare(k, &helpers, &wiring)).await
     }
@@ -202,16 +249,42 @@ impl Dataplane {
         self.links.call(forget).await
     }
 
-    /// Compares an endpoint with the kernel without a change. Returns the differences in words.
+    /// Whether what netd made of an endpoint is there and works; what does not, in words. On the
+    /// host everything has to be as netd made it, in the sandbox the link has to have its
+    /// addresses and routes.
     ///
     /// # Errors
-    /// `Kernel` or `Io` when the kernel can't be asked, `InterfaceExists` as for `attach`.
+    /// `Kernel` or `Io` when the kernel can't be asked.
     pub async fn check(
         &self,
         netns: Arc<Netns>,
         wiring: Arc<Wiring>,
     ) -> Result<Vec<String>, DataplaneError> {
-        self.repairs.call(move |k| reconcile::check(k, &netns, &wiring)).await
+        self.repairs.call(move |k| reconcile::find_failures(k, &netns, &wiring)).await
+    }
+
+    /// The MAC that the sandbox's side of an endpoint has now; `None`: it is not there.
+    ///
+    /// # Errors
+    /// As for `check`.
+    pub async fn pod_mac(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Option<Mac>, DataplaneError> {
+        self.repairs.call(move |k| reconcile::find_pod_mac(k, &netns, &wiring)).await
+    }
+
+    /// How the sandbox's side of an endpoint differs from what netd made there, in words.
+    ///
+    /// # Errors
+    /// As for `check`.
+    pub async fn changes_inside(
+        &self,
+        netns: Arc<Netns>,
+        wiring: Arc<Wiring>,
+    ) -> Result<Vec<String>, DataplaneError> {
+        self.repairs.call(move |k| reconcile::find_changes_inside(k, &netns, &wiring)).await
     }
 
     /// Removes an endpoint's firewall elements, takes its links down and leaves them to the

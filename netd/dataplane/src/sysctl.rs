@@ -42,6 +42,7 @@ pub(crate) fn of_network(network: &NetworkWiring) -> Vec<Setting> {
     if let Some(bridge) = &network.bridge {
         let name = bridge.name.as_str();
         if v4 {
+            all.extend(of_forwarding_link(&bridge.name));
             // Host ports from 127.0.0.1; the firewall keeps 127/8 of the pods out.
             all.push(setting(&["ipv4", "conf", name, "route_localnet"], "1"));
         }
@@ -56,10 +57,21 @@ pub(crate) fn of_network(network: &NetworkWiring) -> Vec<Setting> {
     all
 }
 
-/// The settings that an overlay device with IPv6 addresses needs.
-pub(crate) fn of_overlay_device(name: &IfName) -> Vec<Setting> {
-    let of = |key, value| setting(&["ipv6", "conf", name.as_str(), key], value);
-    vec![of("disable_ipv6", "0"), of("accept_ra", "0")]
+/// What a link needs whose IPv4 packets the host forwards: `ip_forward` sets it on every link, but
+/// a later `default.forwarding` of 0 or an administrator may have taken it from this one. IPv6
+/// asks for all links' setting only.
+pub(crate) fn of_forwarding_link(name: &IfName) -> Vec<Setting> {
+    vec![setting(&["ipv4", "conf", name.as_str(), "forwarding"], "1")]
+}
+
+/// The settings that an overlay device needs.
+pub(crate) fn of_overlay_device(name: &IfName, v4: bool, v6: bool) -> Vec<Setting> {
+    let mut all = if v4 { of_forwarding_link(name) } else { Vec::new() };
+    if v6 {
+        let of = |key, value| setting(&["ipv6", "conf", name.as_str(), key], value);
+        all.extend([of("disable_ipv6", "0"), of("accept_ra", "0")]);
+    }
+    all
 }
 
 /// Whether a setting has its value.
@@ -103,6 +115,19 @@ fn keep_advertised_routes() -> Vec<Repair> {
     kept.filter_map(|s| set(&s).ok()).collect()
 }
 
+/// As [`keep_advertised_routes`], for a link that came up later; whether something was set.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn keep_advertised_routes_of(name: &str) -> Result<bool, DataplaneError> {
+    let accept = |value| setting(&["ipv6", "conf", name, "accept_ra"], value);
+    let forwards = setting(&["ipv6", "conf", "all", "forwarding"], "1");
+    if !holds(&forwards)? || !holds(&accept("1"))? {
+        return Ok(false);
+    }
+    set(&accept("2")).map(|_| true)
+}
+
 /// Lets packets between 127.0.0.1 and a routed pod pass its host side.
 pub(crate) fn allow_local_routes(host: &IfName) -> Result<(), DataplaneError> {
     set(&local_routes(host)).map(drop)
@@ -115,6 +140,11 @@ pub(crate) fn local_routes_allowed(host: &IfName) -> bool {
 
 fn local_routes(host: &IfName) -> Setting {
     setting(&["ipv4", "conf", host.as_str(), "route_localnet"], "1")
+}
+
+/// Switches IPv6 on for the host's side of an endpoint, where new links have it off.
+pub(crate) fn enable_host_ipv6(host: &IfName) -> Result<(), DataplaneError> {
+    set(&setting(&["ipv6", "conf", host.as_str(), "disable_ipv6"], "0")).map(drop)
 }
 
 /// Switches IPv6 on for an interface of a sandbox that was made with it off.

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::firewall::FirewallSettings;
-use netd_domain::{IfName, Mac};
+use netd_domain::{IfName, Mac, Route};
 
 /// Settings of a dataplane.
 #[derive(Debug, Clone, Default)]
@@ -19,9 +19,12 @@ pub struct Settings {
     pub firewall: FirewallSettings,
 }
 
-/// Duration of the parts of an attach.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AttachTimes {
+/// What an attach made, and how long its parts took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Default routes that were left out, because another interface of the sandbox has one that
+    /// would have had to be replaced.
+    pub skipped_routes: Vec<Route>,
     /// Links, addresses, routes, neighbours.
     pub kernel: Duration,
     /// The firewall's elements; made at the same time as the rest.
@@ -90,6 +93,9 @@ impl fmt::Display for Repair {
 pub enum Drift {
     /// The endpoint with this interface on the host.
     Endpoint(IfName),
+    /// The sandbox's side of the endpoint with this interface on the host; and the kind of
+    /// object that changed.
+    Pod(IfName, RepairKind),
     /// The network with this bridge.
     Network(IfName),
     /// The nftables table.

@@ -23,6 +23,17 @@ use super::{
     },
 };
 
+/// Whether a sandbox's default routes lead through an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DefaultRoute {
+    /// Only if it is the first endpoint of its sandbox.
+    #[default]
+    First,
+    /// In any case. Those of the sandbox's other endpoints stay, behind its own.
+    Always,
+    Never,
+}
+
 /// A caller's request for an endpoint. Each field is valid by itself.
 #[derive(Debug, Clone)]
 pub struct AttachSpec {
@@ -50,8 +61,8 @@ pub struct AttachSpec {
     pub bandwidth: Bandwidth,
     /// Resolver settings.
     pub dns: Dns,
-    /// No default route: the endpoint is an additional one of its sandbox.
-    pub no_default_route: bool,
+    /// Whether the default routes lead through it.
+    pub default_route: DefaultRoute,
     /// When the caller issued the request; CLOCK_BOOTTIME, ns.
     pub issued_at: u64,
     /// Name of the caller.
@@ -113,7 +124,7 @@ impl AttachSpec {
             port_mappings: Vec::new(),
             bandwidth: Bandwidth::default(),
             dns: Dns::default(),
-            no_default_route: false,
+            default_route: DefaultRoute::First,
             issued_at,
             source: String::new(),
         }
@@ -138,7 +149,7 @@ impl AttachSpec {
     }
 
     /// The endpoint's wiring in `network` with these addresses; `mtu` is the MTU of the
-    /// network, bytes.
+    /// network, bytes; `first`: the sandbox has no other endpoint.
     ///
     /// # Errors
     /// `mtu`, `port_mappings[i].host_ip`: values that don't fit the network.
@@ -147,26 +158,37 @@ impl AttachSpec {
         network: &Network,
         assigned: &[Assigned<'_>],
         mtu: u32,
+        first: bool,
     ) -> Result<Wiring, Invalid> {
         self.check_against(assigned, mtu)?;
-        let first = assigned.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip);
+        let first_ip = assigned.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |a| a.ip);
         let (driver, addresses, routes) = match network.driver {
-            Driver::Bridge => self.bridged(network, assigned),
-            Driver::Routed => self.routed(network, assigned),
+            Driver::Bridge => self.bridged(network, assigned, first),
+            Driver::Routed => self.routed(network, assigned, first),
         };
         Ok(Wiring {
             network: network.name.clone(),
             driver,
             host_ifname: self.key.host_ifname(),
             ifname: self.key.ifname.clone(),
-            mac: self.mac.unwrap_or_else(|| Mac::of_ip(first)),
+            mac: self.mac.unwrap_or_else(|| Mac::of_ip(first_ip)),
             host_mac: Mac::derived(format!("host/{}", self.key).as_bytes()),
             mtu: self.mtu.unwrap_or(mtu),
             addresses,
             routes,
             port_mappings: self.port_mappings.clone(),
             bandwidth: self.bandwidth,
+            pod_mac: None,
         })
+    }
+
+    fn leads_out(&self, network: &Network, first: bool) -> bool {
+        let asked = match self.default_route {
+            DefaultRoute::First => first,
+            DefaultRoute::Always => true,
+            DefaultRoute::Never => false,
+        };
+        asked && !network.internal
     }
 
     fn check_against(&self, assigned: &[Assigned<'_>], mtu: u32) -> Result<(), Invalid> {
@@ -189,6 +211,7 @@ impl AttachSpec {
         &self,
         network: &Network,
         assigned: &[Assigned<'_>],
+        first: bool,
     ) -> (WiringDriver, Vec<WiredAddress>, Vec<Route>) {
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for Assigned { ip, pool } in assigned {
@@ -201,8 +224,8 @@ impl AttachSpec {
             let others = others.filter(|p| p.subnet != pool.subnet);
             routes.extend(others.map(|p| Route { destination: p.subnet, gateway: None }));
             let gateway = Some(pool.gateway);
-            if !self.no_default_route && !network.internal {
-                routes.push(Route { destination: default(*ip), gateway });
+            if self.leads_out(network, first) {
+                routes.extend(default(*ip, first).map(|net| Route { destination: net, gateway }));
             } else {
                 routes.extend(cluster(network, *ip).map(|net| Route { destination: net, gateway }));
             }
@@ -214,13 +237,14 @@ impl AttachSpec {
         &self,
         network: &Network,
         assigned: &[Assigned<'_>],
+        first: bool,
     ) -> (WiringDriver, Vec<WiredAddress>, Vec<Route>) {
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for Assigned { ip, pool } in assigned {
-            let gateway = self.routed_gateway(*ip);
+            let gateway = self.routed_gateway(*ip, first);
             addresses.push(WiredAddress { address: IpNet::from(*ip), gateway: Some(gateway) });
             routes.push(Route { destination: IpNet::from(gateway), gateway: None });
-            if self.no_default_route || network.internal {
+            if !self.leads_out(network, first) {
                 let pools = network.pools.iter().filter(|p| p.is_v4() == pool.is_v4());
                 let mut there: Vec<IpNet> = pools.map(|p| p.subnet).collect();
                 if network.leased.is_some() {
@@ -229,7 +253,8 @@ impl AttachSpec {
                 let via = |net| Route { destination: net, gateway: Some(gateway) };
                 routes.extend(there.into_iter().map(via));
             } else {
-                routes.push(Route { destination: default(*ip), gateway: Some(gateway) });
+                let via = |net| Route { destination: net, gateway: Some(gateway) };
+                routes.extend(default(*ip, first).map(via));
             }
         }
         (WiringDriver::Routed, addresses, routes)
@@ -237,9 +262,9 @@ impl AttachSpec {
 
     /// The well-known next hop. Additional interfaces have one of their own, because two
     /// interfaces of a sandbox can't have the same on-link route.
-    fn routed_gateway(&self, ip: IpAddr) -> IpAddr {
+    fn routed_gateway(&self, ip: IpAddr, first: bool) -> IpAddr {
         let hash = fnv1a(self.key.ifname.as_str().as_bytes());
-        match (ip, self.no_default_route) {
+        match (ip, !first || self.default_route == DefaultRoute::Never) {
             (IpAddr::V4(_), false) => ROUTED_GATEWAY_V4,
             (IpAddr::V6(_), false) => ROUTED_GATEWAY_V6,
             (IpAddr::V4(_), true) => {
@@ -259,12 +284,16 @@ fn cluster(network: &Network, ip: IpAddr) -> impl Iterator<Item = IpNet> {
     all.filter(move |net| matches!(net, IpNet::V4(_)) == ip.is_ipv4())
 }
 
-/// The default route's destination in the family of `ip`.
-fn default(ip: IpAddr) -> IpNet {
-    match ip {
+/// The default route's destination in the family of `ip`. An endpoint that is not the first of its
+/// sandbox has two halves instead: they come before the others' default routes, which stay. Two
+/// default routes would take turns: the kernel looks for one whose gateway answers.
+fn default(ip: IpAddr, first: bool) -> impl Iterator<Item = IpNet> {
+    let all = match ip {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
-    }
+    };
+    let halves = all.subnets(1).into_iter().flatten().filter(move |_| !first);
+    first.then_some(all).into_iter().chain(halves)
 }
 
 #[cfg(test)]
@@ -296,7 +325,7 @@ mod tests {
             port_mappings: vec![],
             bandwidth: Bandwidth::default(),
             dns: Dns::default(),
-            no_default_route: false,
+            default_route: DefaultRoute::First,
             issued_at: 1,
             source: String::new(),
         }
@@ -311,7 +340,7 @@ mod tests {
     fn a_bridged_pod_has_the_pools_prefix_and_a_default_route_a_family() {
         let net = network(Driver::Bridge, &["10.1.0.0/16", "fd00:1::/64", "10.9.0.0/24"]);
         let w = spec("eth0")
-            .build_wiring(&net, &assigned(&net, &["10.1.0.5", "fd00:1::5"]), 1450)
+            .build_wiring(&net, &assigned(&net, &["10.1.0.5", "fd00:1::5"]), 1450, true)
             .unwrap();
         let text: Vec<_> = w.addresses.iter().map(|a| a.address.to_string()).collect();
         assert_eq!(text, ["10.1.0.5/16", "fd00:1::5/64"]);
@@ -325,7 +354,8 @@ mod tests {
     #[test]
     fn a_routed_pod_has_host_addresses_and_a_link_local_next_hop() {
         let net = network(Driver::Routed, &["10.1.0.0/16"]);
-        let w = spec("eth0").build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
+        let w =
+            spec("eth0").build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500, true).unwrap();
         assert_eq!(w.addresses[0].address.to_string(), "10.1.0.5/32");
         assert_eq!(w.routes[0].destination.to_string(), "169.254.1.1/32");
         assert_eq!(w.routes[1].gateway, Some(ROUTED_GATEWAY_V4));
@@ -334,10 +364,33 @@ mod tests {
     #[test]
     fn additional_interfaces_have_no_default_route_and_a_next_hop_of_their_own() {
         let net = network(Driver::Routed, &["10.1.0.0/16"]);
-        let other = AttachSpec { no_default_route: true, ..spec("eth1") };
-        let w = other.build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap();
-        assert_ne!(w.addresses[0].gateway, Some(ROUTED_GATEWAY_V4));
-        assert!(w.routes.iter().all(|r| r.destination.prefix_len() != 0));
+        let assigned = assigned(&net, &["10.1.0.5"]);
+        let never = AttachSpec { default_route: DefaultRoute::Never, ..spec("eth1") };
+        for (spec, first) in [(never, true), (spec("eth1"), false)] {
+            let w = spec.build_wiring(&net, &assigned, 1500, first).unwrap();
+            assert_ne!(w.addresses[0].gateway, Some(ROUTED_GATEWAY_V4));
+            assert!(w.routes.iter().all(|r| r.destination.prefix_len() != 0));
+        }
+    }
+
+    #[test]
+    fn an_additional_interface_leads_out_if_it_asks_before_the_others() {
+        for driver in [Driver::Bridge, Driver::Routed] {
+            let net = network(driver, &["10.1.0.0/16", "fd00:1::/64"]);
+            let assigned = assigned(&net, &["10.1.0.5", "fd00:1::5"]);
+            let asks = AttachSpec { default_route: DefaultRoute::Always, ..spec("net1") };
+            let out = |first| {
+                let w = asks.build_wiring(&net, &assigned, 1500, first).unwrap();
+                assert_eq!(
+                    w.addresses[0].gateway == Some(ROUTED_GATEWAY_V4),
+                    first && driver == Driver::Routed
+                );
+                let short = w.routes.into_iter().filter(|r| r.destination.prefix_len() < 2);
+                short.map(|r| r.destination.to_string()).collect::<Vec<_>>()
+            };
+            assert_eq!(out(false), ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"]);
+            assert_eq!(out(true), ["0.0.0.0/0", "::/0"]);
+        }
     }
 
     #[test]
@@ -350,7 +403,7 @@ mod tests {
             host_ip: Some("2001:db8::1".parse().unwrap()),
         };
         let bad = AttachSpec { mtu: Some(9000), port_mappings: vec![port], ..spec("eth0") };
-        let err = bad.build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500).unwrap_err();
+        let err = bad.build_wiring(&net, &assigned(&net, &["10.1.0.5"]), 1500, true).unwrap_err();
         let fields: Vec<_> = err.violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["mtu", "port_mappings[0].host_ip"]);
     }

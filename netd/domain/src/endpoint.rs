@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{EndpointKey, NetnsId, NetworkName},
     record_format,
+    request::RequestDigest,
     wiring::{PodSide, Route, Wiring},
 };
 
@@ -97,6 +98,10 @@ pub struct Endpoint {
     /// Strictly increasing over attaches and releases on this node: the order in
     /// which addresses were taken and given back.
     pub sequence: u64,
+    /// What was asked for; `None`: by an endpoint of the container network model, or recorded by
+    /// a release that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestDigest>,
     /// `None`: netd makes the pod's side in the sandbox (CNI, NRI, OCI).
     #[serde(default, rename = "moved", skip_serializing_if = "Option::is_none")]
     pub runtime_placed: Option<RuntimePlaced>,

@@ -21,6 +21,25 @@ pub enum Driver {
     Routed,
 }
 
+/// What netd puts back when another program has changed it. The host's side of an endpoint is
+/// always netd's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepairScope {
+    /// The host's side only. Inside a pod others may own what netd made: a sandbox with a
+    /// network stack of its own, a virtual machine, plugins that come later in the chain.
+    #[default]
+    Host,
+    /// The pod's side too.
+    Pod,
+}
+
+impl RepairScope {
+    fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
+}
+
 /// A group of endpoints that reach each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredNetwork")]
@@ -42,6 +61,9 @@ pub struct Network {
     /// From outside of the network and of the node, endpoints are reached by host ports only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub published_only: bool,
+    /// What is put back when another program has changed it.
+    #[serde(default, skip_serializing_if = "RepairScope::is_host")]
+    pub repair: RepairScope,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +101,8 @@ struct StoredNetwork {
     #[serde(default)]
     published_only: bool,
     #[serde(default)]
+    repair: RepairScope,
+    #[serde(default)]
     leased: Option<Leased>,
     #[serde(default)]
     pods: Option<PodAccess>,
@@ -94,6 +118,7 @@ impl TryFrom<StoredNetwork> for Network {
             masquerade: n.masquerade,
             internal: n.internal,
             published_only: n.published_only,
+            repair: n.repair,
             leased: n.leased,
             access: n.pods,
         };
@@ -121,6 +146,8 @@ pub struct NetworkOptions {
     pub internal: bool,
     /// From outside, endpoints are reached by host ports only.
     pub published_only: bool,
+    /// What is put back when another program has changed it.
+    pub repair: RepairScope,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
     /// Which pods may use it; `None`: see [`PodAccess::of_new`].
@@ -173,6 +200,7 @@ impl Network {
             masquerade: options.masquerade && !options.internal,
             internal: options.internal,
             published_only: options.published_only,
+            repair: options.repair,
             leased: options.leased,
             access,
         })
@@ -212,6 +240,7 @@ impl Network {
             masquerade: self.masquerade,
             internal: self.internal,
             published_only: self.published_only,
+            repair: self.repair,
             leased: Some(leased),
             access: self.access.clone(),
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    AttachSpec, Driver, Network, PodSide, Pool, Stage,
+    AttachSpec, DefaultRoute, Driver, Network, PodSide, Pool, Stage,
     attach::Assigned,
     bandwidth::Bandwidth,
     endpoint::{Dns, Phase, PodIdentity},
@@ -29,25 +29,25 @@ fn spec(network: &Network) -> AttachSpec {
         port_mappings: vec![port],
         bandwidth: Bandwidth { ingress_rate: 8000, ingress_burst: 80_000, ..Default::default() },
         dns: Dns::default(),
-        no_default_route: false,
+        default_route: DefaultRoute::First,
         issued_at: 1,
         source: String::new(),
     }
 }
 
 /// As an attach records it.
-fn endpoint(driver: Driver, no_default_route: bool) -> Endpoint {
+fn endpoint(driver: Driver, additional: bool) -> Endpoint {
     let pool =
         |subnet: &str| Pool::new(subnet.parse().unwrap(), None, (None, None), vec![]).unwrap();
     let pools = vec![pool("10.1.0.0/16"), pool("10.9.0.0/24"), pool("fd00:1::/64")];
     let options = NetworkOptions { driver, ..Default::default() };
     let network = Network::new("blue".parse().unwrap(), pools, options).unwrap();
-    let spec = AttachSpec { no_default_route, ..spec(&network) };
+    let spec = spec(&network);
     let assigned = [
         Assigned { ip: "10.1.0.5".parse().unwrap(), pool: &network.pools[0] },
         Assigned { ip: "fd00:1::5".parse().unwrap(), pool: &network.pools[2] },
     ];
-    let wiring = spec.build_wiring(&network, &assigned, 1500).unwrap();
+    let wiring = spec.build_wiring(&network, &assigned, 1500, !additional).unwrap();
     Endpoint {
         key: spec.key,
         network: spec.network,
@@ -65,6 +65,7 @@ fn endpoint(driver: Driver, no_default_route: bool) -> Endpoint {
         source: spec.source,
         sequence: 1,
         path_is_foreign: false,
+        request: None,
         runtime_placed: None,
     }
 }

@@ -68,6 +68,9 @@ pub struct Wiring {
     pub port_mappings: Vec<PortMapping>,
     /// Rate limits.
     pub bandwidth: Bandwidth,
+    /// The MAC that another program has given the sandbox's side since; it may send with it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_mac: Option<Mac>,
 }
 
 /// Where the pod's end of an endpoint's pair is.
@@ -80,6 +83,11 @@ pub enum PodSide {
 }
 
 impl Wiring {
+    /// The MACs that the pod may send with.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + Clone + '_ {
+        [Some(self.mac), self.pod_mac].into_iter().flatten()
+    }
+
     /// The addresses of the pod.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
         self.addresses.iter().map(|a| a.address.addr())

@@ -11,8 +11,8 @@ use netd_api::{annotations, v1};
 
 use crate::{node::now_boot, suggest::closest};
 use netd_domain::{
-    AttachSpec, Bandwidth, Dns, EndpointKey, IfName, Invalid, Mac, NetworkName, PodIdentity,
-    PortMapping, Protocol, SandboxId,
+    AttachSpec, Bandwidth, DefaultRoute, Dns, EndpointKey, IfName, Invalid, Mac, NetworkName,
+    PodIdentity, PortMapping, Protocol, SandboxId,
     ids::DEFAULT_IFNAME,
     port_mapping::{self, port_number},
 };
@@ -38,6 +38,7 @@ const MAX_IDENTITY_BYTES: usize = 1024;
 /// All wrong fields.
 pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> {
     let mut bad = Invalid::new();
+    let default_route = default_route(&request, &mut bad);
     let key = endpoint_key(&request.sandbox_id, &request.interface, &mut bad);
     let network = bad.take("network", network_name(&request.network));
     let netns_path = bad.take("netns_path", netns_path(&request.netns_path));
@@ -66,7 +67,7 @@ pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> 
             port_mappings,
             bandwidth,
             dns,
-            no_default_route: request.no_default_route,
+            default_route,
             source: request.source,
             issued_at,
         }),
@@ -121,6 +122,18 @@ fn issued_at(asked: u64, bad: &mut Invalid) -> u64 {
         bad.add("issued_at", text);
     }
     if asked == 0 { now } else { asked }
+}
+
+fn default_route(request: &v1::AttachRequest, bad: &mut Invalid) -> DefaultRoute {
+    match (request.default_route, request.no_default_route) {
+        (true, true) => {
+            bad.add("default_route", "contradicts no_default_route; give one of them");
+            DefaultRoute::First
+        }
+        (true, false) => DefaultRoute::Always,
+        (false, true) => DefaultRoute::Never,
+        (false, false) => DefaultRoute::First,
+    }
 }
 
 fn check_source(source: &str, bad: &mut Invalid) {
@@ -362,6 +375,8 @@ mod tests {
             bandwidth: Some(v1::Bandwidth { ingress_rate: 1000, ..Default::default() }),
             labels: (0..10_000).map(|i| (i.to_string(), String::new())).collect(),
             issued_at: u64::MAX,
+            default_route: true,
+            no_default_route: true,
             ..Default::default()
         };
         let bad = attach(wrong).unwrap_err();
@@ -381,6 +396,7 @@ mod tests {
             "labels",
             "issued_at",
             "mtu",
+            "default_route",
         ] {
             assert!(fields.contains(&field), "{field} is missing in {fields:?}");
         }

@@ -5,7 +5,8 @@ use netd_api::v1;
 use crate::node::{KernelStatus, NetworkView};
 use netd_domain::attach::bridge_mac;
 use netd_domain::{
-    Driver, Endpoint, Network, Phase, PodAccess, PortMapping, Protocol, Stage, WiringDriver,
+    Driver, Endpoint, Network, Phase, PodAccess, PortMapping, Protocol, RepairScope, Stage,
+    WiringDriver,
 };
 
 /// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
@@ -68,6 +69,7 @@ pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::
         bridge_mac,
         source: endpoint.source.clone(),
         host_port_conflicts: Vec::new(),
+        changes_inside: vec![],
         sandbox_interface: match endpoint.runtime_placed {
             Some(_) => wiring.ifname.to_string(),
             None => String::new(),
@@ -126,6 +128,11 @@ pub(crate) fn network(network: &Network) -> v1::Network {
         masquerade: network.masquerade,
         internal: network.internal,
         published_only: network.published_only,
+        repair: match network.repair {
+            RepairScope::Host => v1::RepairScope::Host,
+            RepairScope::Pod => v1::RepairScope::Pod,
+        }
+        .into(),
         cluster: network
             .leased
             .iter()

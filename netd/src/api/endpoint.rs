@@ -76,9 +76,15 @@ impl EndpointService for Api {
             let descriptor = hook::take_descriptor(&mut request);
             let request = request.into_inner();
             let key = key(&request.sandbox_id, &request.interface)?;
+            let network = match request.network.as_str() {
+                "" => None,
+                name => Some(
+                    network_name(name).map_err(|e| Error::from(Invalid::field("network", e)))?,
+                ),
+            };
             let asked = descriptor.is_some() || !request.netns_path.is_empty();
             let netns = SandboxNetns { path: request.netns_path.into(), descriptor };
-            let endpoint = self.node.check(&key, asked.then_some(netns)).await?;
+            let endpoint = self.node.check(&key, asked.then_some(netns), network.as_ref()).await?;
             let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
             Ok(Response::new(v1::CheckResponse { endpoint }))
         };
@@ -162,6 +168,7 @@ impl EndpointService for Api {
         let (endpoint, work) = self.node.endpoint(&key)?;
         let mut message = convert::endpoint(&endpoint, Some(&work));
         message.host_port_conflicts = self.node.host_port_conflicts(&endpoint).await;
+        message.changes_inside = self.node.changes_inside(&endpoint).await;
         Ok(Response::new(v1::GetEndpointResponse { endpoint: Some(message) }))
     }
 

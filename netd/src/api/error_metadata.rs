@@ -135,7 +135,7 @@ fn hint(error: &Error) -> Option<&'static str> {
             Some("detach the endpoint and attach it in the namespace that the sandbox has now")
         }
         Error::Differs { .. } => Some(
-            "netd repairs this within a second; if it persists, see `netd status` and `journalctl -u netd`",
+            "on the host netd repairs this within a second, see `netd status`; inside the pod it does not, see `netd endpoint inspect`",
         ),
         Error::Detached(_) => Some("attach again if the sandbox still exists"),
         Error::HostNameTaken { .. } => Some("detach that endpoint, or use another sandbox id"),

@@ -3,7 +3,7 @@
 use netd_api::v1;
 
 use netd_domain::{
-    Driver, Invalid, Network, NetworkName, PodAccess, Pool, network::NetworkOptions,
+    Driver, Invalid, Network, NetworkName, PodAccess, Pool, RepairScope, network::NetworkOptions,
 };
 
 const MAX_POOLS: usize = 64;
@@ -41,6 +41,14 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         "" => None,
         text => bad.take("bridge", text.parse()),
     };
+    let repair = match v1::RepairScope::try_from(wire.repair) {
+        Ok(v1::RepairScope::Unspecified | v1::RepairScope::Host) => RepairScope::Host,
+        Ok(v1::RepairScope::Pod) => RepairScope::Pod,
+        Err(_) => {
+            bad.add("repair", format!("{} is not a repair scope; host or pod", wire.repair));
+            RepairScope::Host
+        }
+    };
     if !wire.cluster.is_empty() {
         bad.add(
             "cluster",
@@ -77,6 +85,7 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         masquerade: wire.masquerade,
         internal: wire.internal,
         published_only: wire.published_only,
+        repair,
         leased: None,
         access,
     };
@@ -154,5 +163,7 @@ mod tests {
         assert!(network(None).is_err());
         let err = network(Some(v1::Network { driver: 7, ..wire("10.9.0.0/24") })).unwrap_err();
         assert_eq!(err.violations[0].field, "network.driver");
+        let err = network(Some(v1::Network { repair: 7, ..wire("10.9.0.0/24") })).unwrap_err();
+        assert_eq!(err.violations[0].field, "network.repair");
     }
 }

@@ -78,6 +78,10 @@ pub(crate) struct CreateArgs {
     /// Forward nothing in or out of the network
     #[arg(long)]
     internal: bool,
+    /// What to put back when another program has changed it: the host's side of endpoints, or
+    /// the pod's side too
+    #[arg(long, value_enum, default_value_t = RepairArg::Host)]
+    repair: RepairArg,
     /// Let others reach pods by host ports only, as Docker's bridge networks do
     #[arg(long)]
     published_only: bool,
@@ -135,6 +139,12 @@ impl PodArgs {
 enum DriverArg {
     Bridge,
     Routed,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RepairArg {
+    Host,
+    Pod,
 }
 
 /// Splits a pool's description; netd checks the addresses.
@@ -209,6 +219,11 @@ impl CreateArgs {
             cluster: vec![],
             docker0: vec![],
             pods,
+            repair: match self.repair {
+                RepairArg::Host => v1::RepairScope::Host,
+                RepairArg::Pod => v1::RepairScope::Pod,
+            }
+            .into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     values::{boolean, mtu, named, parsed, shown, text},
 };
 use netd_domain::{
-    Driver, IfName, Invalid, Network, NetworkName, PodAccess, Pool,
+    Driver, IfName, Invalid, Network, NetworkName, PodAccess, Pool, RepairScope,
     network::{Leased, NetworkOptions, overlap},
 };
 
@@ -67,6 +67,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     let published_only = s.get("published_only", boolean).unwrap_or(false);
     let namespaces = s.get("pod_namespaces", texts);
     let wishes = (s.get("pod_addresses", boolean), s.get("pod_macs", boolean));
+    let repair = s.get("repair", repair).unwrap_or_default();
     if driver == Driver::Routed && bridge.is_some() {
         s.bad("bridge", "the routed driver has no bridge; remove the key");
     }
@@ -99,6 +100,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
         masquerade,
         internal,
         published_only,
+        repair,
         leased,
         access: Some(access),
     };
@@ -133,6 +135,14 @@ fn driver(value: &Value) -> Result<Driver, String> {
         "bridge" => Ok(Driver::Bridge),
         "routed" => Ok(Driver::Routed),
         _ => Err(format!("{} is neither \"bridge\" nor \"routed\"", shown(value))),
+    }
+}
+
+fn repair(value: &Value) -> Result<RepairScope, String> {
+    match text(value)?.as_str() {
+        "host" => Ok(RepairScope::Host),
+        "pod" => Ok(RepairScope::Pod),
+        _ => Err(format!("{} is neither \"host\" nor \"pod\"", shown(value))),
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Metrics {
     pool_size: Family<PoolLabels, Amount>,
     pool_used: Family<PoolLabels, Amount>,
     drift: Family<KindLabel, Counter>,
+    pod_changes: Family<KindLabel, Counter>,
     collected: Counter,
     reaper_queue: Gauge,
     store_commit: Histogram,
@@ -76,6 +77,7 @@ impl Metrics {
             pool_size: Family::default(),
             pool_used: Family::default(),
             drift: Family::default(),
+            pod_changes: Family::default(),
             collected: Counter::default(),
             reaper_queue: Gauge::default(),
             store_commit: histogram(),
@@ -104,6 +106,8 @@ impl Metrics {
         r.register("pool_addresses_used", text, self.pool_used.clone());
         let text = "Kernel objects that others changed and netd put back";
         r.register("drift_repaired", text, self.drift.clone());
+        let text = "Changes inside pods to what netd made there, left as they are";
+        r.register("pod_changes", text, self.pod_changes.clone());
         let text = "Endpoints removed because their sandbox was gone";
         r.register("gc_collected", text, self.collected.clone());
         let text = "Links waiting for the kernel to remove them";
@@ -156,6 +160,11 @@ impl Metrics {
     /// Counts `count` repaired kernel objects of `kind`: see `netd_dataplane::RepairKind`.
     pub(crate) fn drift_repaired(&self, kind: &'static str, count: u64) {
         self.drift.get_or_create(&KindLabel { kind }).inc_by(count);
+    }
+
+    /// Counts a change inside a pod that is left as it is; `kind` as of repairs.
+    pub fn pod_changed(&self, kind: &'static str) {
+        self.pod_changes.get_or_create(&KindLabel { kind }).inc();
     }
 
     /// How many kernel objects of `kind` were repaired since netd started.

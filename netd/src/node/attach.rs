@@ -22,7 +22,7 @@ use super::{
 use crate::metrics::{Step, Verb};
 use netd_dataplane::Netns;
 use netd_domain::ipam::IpamError;
-use netd_domain::{AttachSpec, Endpoint, EndpointKey, Invalid, NetworkName, Phase};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, Invalid, NetworkName, Phase, Route};
 use netd_store::{Store as _, TxnOutcome, keys};
 
 /// How often other addresses are tried when the store says that one is in use.
@@ -72,9 +72,10 @@ impl Node {
         }
         let endpoint = self.reserve_and_record(&spec, placement).await?;
         self.metrics.step(Verb::Attach, Step::IpamStore, validated.elapsed());
-        self.make(netns, &endpoint).await?;
+        let endpoint = self.make(netns.clone(), endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
         log_attached(endpoint.clone(), start.elapsed());
+        self.announce(&endpoint, netns);
         Ok(endpoint)
     }
 
@@ -87,9 +88,14 @@ impl Node {
         let Some((endpoint, _)) = self.state.endpoint(&spec.key) else { return Ok(None) };
         let same = endpoint.netns.is_some_and(|own| own.is_same(&netns.id()));
         if endpoint.phase == Phase::Attached && same {
+            let differences = spec.differences(&endpoint);
+            if !differences.is_empty() {
+                let what = differences.join("; ");
+                return Err(Error::Different { key: spec.key.clone(), what });
+            }
             // A crash may have interrupted its attach, or it may have failed since. A repeated
             // attach is rare enough to compare with the kernel.
-            self.repair_locked(&endpoint, netns.clone()).await?;
+            self.complete_locked(&endpoint, netns.clone()).await?;
             return self.reissued(&endpoint, spec.issued_at).await.map(Some);
         }
         if endpoint.phase == Phase::Attached {
@@ -198,17 +204,20 @@ impl Node {
 
     /// Makes the interface and the rules. An endpoint that was recorded but can't be made is
     /// detached again.
-    async fn make(&self, netns: Arc<Netns>, endpoint: &Arc<Endpoint>) -> Result<()> {
+    async fn make(&self, netns: Arc<Netns>, endpoint: Arc<Endpoint>) -> Result<Arc<Endpoint>> {
         match self.dataplane.attach(netns, endpoint.wiring.clone()).await {
-            Ok(times) => {
-                self.metrics.step(Verb::Attach, Step::Kernel, times.kernel);
-                self.metrics.step(Verb::Attach, Step::Firewall, times.firewall);
+            Ok(made) => {
+                self.metrics.step(Verb::Attach, Step::Kernel, made.kernel);
+                self.metrics.step(Verb::Attach, Step::Firewall, made.firewall);
                 self.state.set_status(&endpoint.key, KernelStatus::Attached);
-                Ok(())
+                match made.skipped_routes.as_slice() {
+                    [] => Ok(endpoint),
+                    skipped => self.record_without(&endpoint, skipped).await,
+                }
             }
             Err(error) => {
                 tracing::warn!(endpoint = %endpoint.key, %error, "attach of {} failed: {error}; undoing it", endpoint.key);
-                if let Err(undo) = self.begin_detach(endpoint, endpoint.issued_at).await {
+                if let Err(undo) = self.begin_detach(&endpoint, endpoint.issued_at).await {
                     tracing::error!(endpoint = %endpoint.key, error = %undo,
                         "the failed attach of {} can't be undone: {undo}; trying again", endpoint.key);
                     self.state.unwanted(&endpoint.key);
@@ -217,6 +226,32 @@ impl Node {
                 Err(error.into())
             }
         }
+    }
+
+    /// Tells the pod's neighbours where its addresses are, after the caller has its answer.
+    pub(super) fn announce(&self, endpoint: &Arc<Endpoint>, netns: Arc<Netns>) {
+        let (dataplane, endpoint) = (self.dataplane.clone(), endpoint.clone());
+        let announce = async move {
+            tokio::task::yield_now().await;
+            if let Err(error) = dataplane.announce(netns, endpoint.wiring.clone()).await {
+                tracing::debug!(endpoint = %endpoint.key, %error,
+                    "the addresses of {} could not be announced: {error}", endpoint.key);
+            }
+        };
+        tokio::spawn(announce.in_current_span());
+    }
+
+    /// Records that the endpoint has not these routes: another program's interface of the
+    /// sandbox has the default route.
+    async fn record_without(&self, endpoint: &Endpoint, routes: &[Route]) -> Result<Arc<Endpoint>> {
+        let mut changed = endpoint.clone();
+        Arc::make_mut(&mut changed.wiring).routes.retain(|route| !routes.contains(route));
+        self.store.commit(encode::update(&changed)?).await?;
+        let changed = Arc::new(changed);
+        self.state.update(changed.clone(), KernelStatus::Attached);
+        tracing::info!(endpoint = %endpoint.key,
+            "{} has no default route: another interface of its sandbox has one", endpoint.key);
+        Ok(changed)
     }
 
     /// Waits until the addresses of an endpoint that is being removed are free.

@@ -221,11 +221,16 @@ impl Node {
             (Seen::Inside { up: false, .. }, _, Stage::Pending) => {
                 Err(Error::NotPlaced(endpoint.key.clone()))
             }
-            (Seen::Inside { name, .. }, Some(netns), _) => {
+            (Seen::Inside { name, .. }, Some(netns), stage) => {
                 let mut next = at_stage(endpoint, Stage::Placed, endpoint.netns_path.clone());
                 Arc::make_mut(&mut next.wiring).ifname = name;
                 next.netns = Some(netns.id());
                 let next = Arc::new(next);
+                if stage == Stage::Pending {
+                    // What netd makes inside comes before the record says that the runtime is
+                    // done: from then on the pod's side is the pod's.
+                    self.complete_locked(&next, netns.clone()).await?;
+                }
                 if next != *endpoint {
                     self.store.commit(encode::update(&next)?).await?;
                     self.state.update(next.clone(), KernelStatus::Attaching);

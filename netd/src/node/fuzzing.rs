@@ -130,7 +130,7 @@ fn spec(network: &Network) -> Option<AttachSpec> {
         port_mappings: vec![],
         bandwidth: Bandwidth::default(),
         dns: Dns::default(),
-        no_default_route: false,
+        default_route: Default::default(),
         issued_at: 1,
         source: String::new(),
     })

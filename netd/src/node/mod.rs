@@ -14,6 +14,7 @@
 
 mod address_reservations;
 mod attach;
+mod check;
 mod clock;
 mod cluster;
 mod cnm;
@@ -22,6 +23,8 @@ mod detach;
 mod error;
 mod fights;
 mod firewall;
+mod follow_mac;
+mod follow_mtu;
 mod foreign;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -47,6 +50,7 @@ mod sandboxes;
 mod startup;
 mod state;
 
+pub use check::SandboxNetns;
 pub use clock::now_boot;
 pub(crate) use clock::now_unix;
 pub use cnm::EndpointRef;
@@ -54,7 +58,6 @@ pub use core::Node;
 pub use error::{Error, Result};
 pub use health::{ComponentState, Health};
 pub use read_model::{EndpointFilter, NetworkView, NodeCounts, Page};
-pub use reconcile::SandboxNetns;
 pub use sandboxes::{SandboxInfo, Synchronized};
 pub use startup::Startup;
 pub use state::KernelStatus;

@@ -1,11 +1,7 @@
 //! The level-triggered loop: whatever may differ is read from the kernel, compared with
 //! what is wanted, and repaired. The start, drift and retries all go this way.
 
-use std::{
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 
@@ -16,12 +12,10 @@ use super::{
     networks::owned_by_docker,
     pod_netns::own_netns,
     queue::Target,
-    record::encode,
     state::KernelStatus,
 };
-use netd_dataplane::{Drift, Netns, Repair};
-use netd_domain::{Endpoint, EndpointKey, NetworkName, NetworkWiring, Phase};
-use netd_store::Store as _;
+use netd_dataplane::{DataplaneError, Drift, Netns, Repair, RepairKind};
+use netd_domain::{Endpoint, EndpointKey, IfName, NetworkName, NetworkWiring, Phase, RepairScope};
 
 impl Node {
     /// Turns the kernel's events into targets, until netd ends.
@@ -33,6 +27,7 @@ impl Node {
                         self.queue.soon(Target::Endpoint(key));
                     }
                 }
+                Drift::Pod(host, kind) => self.follow_pod(&host, kind),
                 Drift::Network(bridge) => {
                     for state in self.state.networks() {
                         let wired = state.wiring.bridge.as_ref();
@@ -60,6 +55,28 @@ impl Node {
             }
         }
         self.health.break_down(EVENTS, "the thread netd-events has ended");
+    }
+
+    /// Something changed inside a pod. That is put back only if the network says so; else it is
+    /// counted, and the host's side follows.
+    fn follow_pod(&self, host: &IfName, kind: RepairKind) {
+        let Some(key) = self.state.key_by_host_ifname(host) else { return };
+        let Some((endpoint, _)) = self.state.endpoint(&key) else { return };
+        if endpoint.phase != Phase::Attached {
+            return;
+        }
+        let repairs = self.repair_scope(&endpoint.network) == RepairScope::Pod;
+        if !repairs {
+            self.metrics.pod_changed(kind.name());
+        }
+        if repairs || matches!(kind, RepairKind::Link | RepairKind::Neighbour) {
+            self.queue.soon(Target::Endpoint(key));
+        }
+    }
+
+    /// What the network wants to have put back.
+    pub(super) fn repair_scope(&self, network: &NetworkName) -> RepairScope {
+        self.state.network(network).map(|state| state.network.repair).unwrap_or_default()
     }
 
     /// Repairs targets when they are due, until netd ends. One that hangs or fails does not
@@ -153,17 +170,44 @@ impl Node {
         self.repair_locked(&endpoint, netns).await.map(|_| ())
     }
 
-    /// Compares the endpoint with the kernel and repairs it. The caller holds the key's lock.
+    /// Compares the endpoint with the kernel and repairs what its network says. The caller holds
+    /// the key's lock.
     pub(super) async fn repair_locked(
         &self,
         endpoint: &Arc<Endpoint>,
         netns: Arc<Netns>,
     ) -> Result<Vec<Repair>> {
-        let wiring = endpoint.wiring.clone();
+        let endpoint = &self.follow_mac(endpoint, &netns).await?;
+        let (wiring, scope) = (endpoint.wiring.clone(), self.repair_scope(&endpoint.network));
+        let repaired = self.dataplane.repair(netns.clone(), wiring, scope).await;
+        if repaired.as_ref().is_ok_and(|repairs| !repairs.is_empty()) {
+            // The pair may have been made again, or has another MAC or bridge.
+            self.announce(endpoint, netns);
+        }
+        self.note_repairs(endpoint, repaired)
+    }
+
+    /// As [`Node::repair_locked`], for a runtime that asks for the endpoint: what is missing in
+    /// the sandbox is made, too.
+    pub(super) async fn complete_locked(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        netns: Arc<Netns>,
+    ) -> Result<Vec<Repair>> {
+        let repaired = self.dataplane.complete(netns.clone(), endpoint.wiring.clone()).await;
+        self.announce(endpoint, netns);
+        self.note_repairs(endpoint, repaired)
+    }
+
+    fn note_repairs(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        repaired: Result<Vec<Repair>, DataplaneError>,
+    ) -> Result<Vec<Repair>> {
         let component = format!("endpoint/{}", endpoint.key);
         let was_right =
             self.state.endpoint(&endpoint.key).is_some_and(|(_, w)| w == KernelStatus::Attached);
-        match self.dataplane.repair(netns, wiring).await {
+        match repaired {
             Ok(repairs) => {
                 self.state.set_status(&endpoint.key, KernelStatus::Attached);
                 self.health.forget(&component);
@@ -265,101 +309,4 @@ impl Node {
         }
         Ok(())
     }
-
-    /// Networks and endpoints without an MTU of their own follow the underlay's, or the
-    /// overlay's. Looks at all of them, so that one that failed is done when this is
-    /// called again.
-    pub(super) async fn follow_underlay(&self) -> Result<()> {
-        let underlay = self.dataplane.underlay_mtu().await?;
-        let mut failed = None;
-        let mut follow = std::collections::HashMap::new();
-        {
-            let _topology = self.network_changes.lock().await;
-            for state in self.state.networks() {
-                if state.network.mtu.is_some() {
-                    continue;
-                }
-                let name = state.network.name.clone();
-                let mtu = state.network.effective_mtu(underlay);
-                if state.wiring.mtu != mtu {
-                    tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
-                        "network {name}: MTU changed from {} to {mtu}", state.wiring.mtu);
-                    let wiring = Arc::new(state.network.wiring(mtu));
-                    self.state.put_network(state.network.clone(), wiring);
-                    self.changed.lock().insert(name.clone());
-                    self.queue.soon(Target::Network(name.clone()));
-                }
-                follow.insert(name, mtu);
-            }
-        }
-        for (endpoint, _) in self.state.endpoints() {
-            if let Some(mtu) = follow.get(&endpoint.network).filter(|_| !endpoint.fixed_mtu) {
-                failed = self.change_mtu(&endpoint.key, *mtu).await.err().or(failed);
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    async fn change_mtu(&self, key: &EndpointKey, mtu: u32) -> Result<()> {
-        let _lock = self.locks.lock(key).await;
-        let Some((endpoint, status)) = self.state.endpoint(key) else { return Ok(()) };
-        if endpoint.phase != Phase::Attached || endpoint.wiring.mtu == mtu {
-            return Ok(());
-        }
-        let mut changed = Endpoint::clone(&endpoint);
-        Arc::make_mut(&mut changed.wiring).mtu = mtu;
-        self.store.commit(encode::update(&changed)?).await?;
-        // The kernel now differs from the record, and that is not drift.
-        let status =
-            if status == KernelStatus::Attached { KernelStatus::Attaching } else { status };
-        self.state.update(Arc::new(changed), status);
-        self.queue.soon(Target::Endpoint(key.clone()));
-        Ok(())
-    }
-
-    /// Compares an endpoint with the kernel, changing nothing. `asked`: the namespace that
-    /// the caller says it is in.
-    ///
-    /// # Errors
-    /// [`Error::Differs`] names every difference.
-    pub async fn check(
-        &self,
-        key: &EndpointKey,
-        asked: Option<SandboxNetns>,
-    ) -> Result<Arc<Endpoint>> {
-        let found = self.state.endpoint(key).map(|(endpoint, _)| endpoint);
-        let endpoint = found.filter(|e| e.phase == Phase::Attached);
-        let endpoint = endpoint.ok_or_else(|| Error::NoEndpoint(key.clone()))?;
-        let Some(own) = &endpoint.netns_path else { return Err(Error::NotPlaced(key.clone())) };
-        let name = asked.as_ref().map(|asked| asked.path.display().to_string());
-        let netns = match asked {
-            Some(SandboxNetns { path, descriptor: Some(descriptor) }) => {
-                Netns::from_descriptor(descriptor, &path)?
-            }
-            Some(SandboxNetns { path, descriptor: None }) => Netns::open(&path)?,
-            None => Netns::open(own)?,
-        };
-        if !endpoint.netns.is_some_and(|own| own.is_same(&netns.id())) {
-            return Err(Error::WrongNetns {
-                key: key.clone(),
-                asked: name.unwrap_or_else(|| "its namespace".to_owned()),
-                have: own.display().to_string(),
-            });
-        }
-        let wiring = endpoint.wiring.clone();
-        let differences = self.dataplane.check(Arc::new(netns), wiring).await?;
-        if differences.is_empty() {
-            return Ok(endpoint);
-        }
-        Err(Error::Differs { key: key.clone(), differences })
-    }
-}
-
-/// The network namespace in which a caller says that a sandbox is.
-#[derive(Debug)]
-pub struct SandboxNetns {
-    /// What the caller calls it.
-    pub path: PathBuf,
-    /// The namespace itself; without it the path is what counts.
-    pub descriptor: Option<OwnedFd>,
 }

@@ -10,7 +10,7 @@ use netd::config::load;
 use netd::metrics::Metrics;
 use netd::node::{Node, Result, now_boot};
 use netd_dataplane::{Dataplane, Settings};
-use netd_domain::{AttachSpec, Bandwidth, Dns, Endpoint, EndpointKey, PodIdentity};
+use netd_domain::{AttachSpec, Bandwidth, DefaultRoute, Dns, Endpoint, EndpointKey, PodIdentity};
 use netd_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::runtime::Runtime;
 
@@ -188,7 +188,10 @@ pub(crate) fn spec(key: &EndpointKey, pod: &Space, network: &str) -> AttachSpec 
         port_mappings: vec![],
         bandwidth: Bandwidth::default(),
         dns: Dns::default(),
-        no_default_route: key.ifname.as_str() != "eth0",
+        default_route: match key.ifname.as_str() {
+            "eth0" => DefaultRoute::First,
+            _ => DefaultRoute::Never,
+        },
         issued_at: now_boot(),
         source: "test".into(),
     }

@@ -30,7 +30,7 @@ fn an_endpoint_whose_network_is_gone_goes_on_and_can_be_detached() {
     let netd = bed.start();
     assert!(netd.node.network(&"small".parse().unwrap()).is_err());
     assert_eq!(netd.node.health().ready(), Ok(()));
-    netd.run(netd.node.check(&key, None)).unwrap();
+    netd.run(netd.node.check(&key, None, None)).unwrap();
     netd.detach(&key).unwrap();
     assert!(audit(&bed, &netd).is_empty());
 }

@@ -146,7 +146,7 @@ impl World {
             assert_eq!(endpoints.iter().any(|e| e.key == *key), *there, "{key}");
         }
         for endpoint in &endpoints {
-            self.netd().run(self.netd().node.check(&endpoint.key, None)).unwrap();
+            self.netd().run(self.netd().node.check(&endpoint.key, None, None)).unwrap();
             self.netd().detach(&endpoint.key).unwrap();
         }
         assert!(audit(&self.bed, self.netd()).is_empty());

@@ -88,7 +88,7 @@ fn a_configured_network_that_overlaps_with_a_stored_one_is_not_taken_and_says_so
     assert!(said.len() == 1 && said[0].contains("10.99.0.0/29"), "{said:?}");
     let default = netd.node.network(&"default".parse().unwrap()).unwrap();
     assert_eq!(default.state.network.pools[0].subnet.to_string(), "10.88.0.0/24");
-    netd.run(netd.node.check(&key("s1", "eth0"), None)).unwrap();
+    netd.run(netd.node.check(&key("s1", "eth0"), None, None)).unwrap();
     assert_eq!(audit(&bed, &netd).len(), 1);
     drop(netd);
     bed.networks = pools("10.77.0.0/16");

@@ -56,9 +56,11 @@ fn a_repeated_attach_answers_what_is_there_and_makes_what_is_missing() {
     let key = key("s1", "eth0");
     let first = netd.attach(spec(&key, &pod, "default")).unwrap();
     bed.host.ip(&format!("link del {}", first.wiring.host_ifname));
-    let mut differs = spec(&key, &pod, "small");
-    differs.pod.name = "other".into();
-    assert_eq!(netd.attach(differs).unwrap(), first);
+    let mut again = spec(&key, &pod, "default");
+    again.pod.name = "other".into();
+    assert_eq!(netd.attach(again).unwrap(), first);
+    let differs = netd.attach(spec(&key, &pod, "small"));
+    assert!(matches!(differs, Err(Error::Different { .. })), "{differs:?}");
     audit(&bed, &netd);
     let elsewhere = netd.attach(spec(&key, &other, "default"));
     assert!(matches!(elsewhere, Err(Error::Elsewhere { .. })), "{elsewhere:?}");

@@ -161,6 +161,16 @@ impl Reader {
         text
     }
 
+    /// `true` or `false`; `None` if missing.
+    pub fn flag(&mut self, node: Option<JsonNode<'_>>) -> Option<bool> {
+        let node = node?;
+        let flag = node.as_bool();
+        if flag.is_none() {
+            self.wrong(&node, "true or false");
+        }
+        flag
+    }
+
     /// A whole number; `None` if missing.
     pub fn number(
         &mut self,

@@ -73,6 +73,7 @@ pub(super) async fn create(netd: &NetdClient, request: CreateNetwork) -> DriverR
         cluster: vec![],
         docker0: vec![],
         pods: None,
+        repair: options.repair.unwrap_or_default().into(),
     };
     netd.create_network(network).await?;
     Ok(json!({}))
@@ -169,6 +170,7 @@ fn check_shared(
             options.published_only.is_some_and(|on| on != network.published_only),
         ),
         ("-o netd.bridge", bridge),
+        ("-o netd.repair", options.repair.is_some_and(|repair| repair != network.repair())),
         ("-o netd.pool", options.pool.is_some()),
     ];
     match different.iter().find(|(_, differs)| *differs) {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netd_api::v1::Driver;
+use netd_api::v1::{Driver, RepairScope};
 use serde_json::{Map, Value};
 
 use super::error::DriverError;
@@ -26,13 +26,15 @@ pub(super) struct NetworkOptions {
     pub(super) masquerade: Option<bool>,
     /// Others reach containers by published ports only.
     pub(super) published_only: Option<bool>,
+    pub(super) repair: Option<RepairScope>,
     /// netd chooses addresses of this family from this part of the subnet only.
     pub(super) pool: Option<IpNet>,
     pub(super) internal: bool,
 }
 
 const KNOWN: &str = "netd.network, netd.driver (bridge, routed), netd.mtu, netd.bridge, \
-                     netd.masquerade (true, false), netd.published_only (true, false), netd.pool (a part of the subnet)";
+                     netd.masquerade (true, false), netd.published_only (true, false), \
+                     netd.repair (host, pod), netd.pool (a part of the subnet)";
 
 impl NetworkOptions {
     /// Reads the options of CreateNetwork. An unknown `-o` is refused, because its author may
@@ -82,6 +84,13 @@ impl NetworkOptions {
             "netd.published_only" => {
                 let on = text.parse().ok();
                 self.published_only = Some(on.ok_or_else(|| wrong(key, text, "true or false"))?);
+            }
+            "netd.repair" => {
+                self.repair = Some(match text {
+                    "host" => RepairScope::Host,
+                    "pod" => RepairScope::Pod,
+                    _ => return Err(wrong(key, text, "\"host\" or \"pod\"")),
+                });
             }
             "netd.pool" => {
                 let part = text.parse().ok();
@@ -140,11 +149,13 @@ mod tests {
     fn options_are_read_under_both_names() {
         let options =
             read(json!({"netd.driver": "routed", "com.docker.network.driver.mtu": "1400",
-            "netd.masquerade": "false", "netd.published_only": "false", "netd.pool": "10.1.2.0/24"}))
+            "netd.masquerade": "false", "netd.published_only": "false", "netd.repair": "pod",
+            "netd.pool": "10.1.2.0/24"}))
             .unwrap();
         assert_eq!((options.driver, options.mtu), (Some(Driver::Routed), Some(1400)));
         assert_eq!((options.masquerade, options.internal), (Some(false), false));
         assert_eq!(options.published_only, Some(false));
+        assert_eq!(options.repair, Some(RepairScope::Pod));
         assert_eq!(options.pool.unwrap().to_string(), "10.1.2.0/24");
         assert_eq!(read(Value::Null).unwrap(), NetworkOptions::default());
     }
@@ -154,6 +165,7 @@ mod tests {
         for (generic, word) in [
             (json!({"netd.driver": "macvlan"}), "-o netd.driver: \\\"macvlan"),
             (json!({"netd.mtu": "-1"}), "a number of bytes"),
+            (json!({"netd.repair": "all"}), "-o netd.repair: \\\"all"),
             (json!({"netd.mtu": 1400}), "a string"),
             (json!({"mtu": "1400"}), "-o mtu: there is no such option"),
             (json!({"com.docker.network.bridge.enable_icc": "false"}), "enable_icc"),

@@ -25,6 +25,8 @@ pub struct AdditionalNetwork {
     pub addresses: Vec<String>,
     /// Requested MAC address; if empty, netd chooses.
     pub mac: String,
+    /// The pod's default routes lead through it, before those of eth0.
+    pub default_route: bool,
 }
 
 /// The value of the annotation can't be used.
@@ -49,6 +51,8 @@ struct AnnotationItem {
     addresses: Vec<String>,
     #[serde(default)]
     mac: String,
+    #[serde(default, rename = "defaultRoute")]
+    default_route: bool,
 }
 
 /// Reads the value of the annotation. White space alone requests nothing.
@@ -61,6 +65,9 @@ pub fn parse(value: &str) -> Result<Vec<AdditionalNetwork>, BadNetworks> {
 
 fn networks(value: &str) -> Result<Vec<AdditionalNetwork>, String> {
     let items = items(value.trim())?;
+    if items.iter().filter(|item| item.default_route).count() > 1 {
+        return Err("defaultRoute: only one network can have the default route".to_owned());
+    }
     if items.len() > MAX_NETWORKS {
         return Err(format!("{} networks are more than the limit of {MAX_NETWORKS}", items.len()));
     }
@@ -89,6 +96,7 @@ fn items(value: &str) -> Result<Vec<AnnotationItem>, String> {
         interface: String::new(),
         addresses: Vec::new(),
         mac: String::new(),
+        default_route: false,
     };
     Ok(value.split(',').map(plain).collect())
 }
@@ -123,6 +131,7 @@ fn check(at: usize, item: AnnotationItem) -> Result<AdditionalNetwork, String> {
         interface,
         addresses: item.addresses,
         mac: item.mac.to_ascii_lowercase(),
+        default_route: item.default_route,
     })
 }
 
@@ -178,9 +187,10 @@ mod tests {
     fn a_json_list_may_choose_everything() {
         let got = parse(
             r#"[{"network":"blue","interface":"net0","addresses":["10.1.0.9/24","fd00::9"],
-                "mac":"0A:58:0a:01:00:09"},{"network":"blue"}]"#,
+                "mac":"0A:58:0a:01:00:09"},{"network":"blue","defaultRoute":true}]"#,
         )
         .unwrap();
+        assert_eq!((got[0].default_route, got[1].default_route), (false, true));
         assert_eq!(got[0].interface, "net0");
         assert_eq!(got[0].addresses, ["10.1.0.9/24", "fd00::9"]);
         assert_eq!(got[0].mac, "0a:58:0a:01:00:09");
@@ -206,6 +216,10 @@ mod tests {
             (r#"[{"network":"blue","addresses":["10.0.0.1","10.0.0.2"]}]"#, "at most one"),
             (r#"[{"network":"blue","mac":"01:00:5e:00:00:01"}]"#, "unicast"),
             (r#"[{"network":"blue","mac":"0a:58"}]"#, "[0].mac"),
+            (
+                r#"[{"network":"a","defaultRoute":true},{"network":"b","defaultRoute":true}]"#,
+                "only one network",
+            ),
             ("[", "EOF"),
         ] {
             let err = parse(value).unwrap_err().to_string();

@@ -316,7 +316,8 @@ fn attach(pod: &PodSandbox, netns: &str, network: &AdditionalNetwork) -> AttachR
         annotations: of_the_pod(&pod.annotations),
         addresses: network.addresses.clone(),
         mac: network.mac.clone(),
-        no_default_route: true,
+        no_default_route: !network.default_route,
+        default_route: network.default_route,
         issued_at: boottime_ns(),
         source: "nri".to_owned(),
         ..AttachRequest::default()

@@ -15,7 +15,7 @@ use crate::{
     json::Reader,
 };
 
-pub use netd_api::annotations::{IP, MAC, NETWORK, PORTS};
+pub use netd_api::annotations::{DEFAULT_ROUTE, IP, MAC, NETWORK, PORTS};
 
 /// Where runtimes say which pod a container belongs to: containerd, CRI-O, and what kubelet
 /// gives to any. No two of them may differ.
@@ -37,6 +37,8 @@ pub struct Wishes {
     pub ips: Vec<String>,
     /// Empty: netd's choice.
     pub mac: String,
+    /// Name of the interface that has the default routes.
+    pub default_route: Option<String>,
     /// Host ports.
     pub ports: Vec<PortMapping>,
     /// The pod that the container is of; empty: none.
@@ -60,6 +62,7 @@ impl Wishes {
         };
         let mut wishes = Self {
             networks: items(NETWORK).map(str::to_owned).collect(),
+            default_route: annotations.get(DEFAULT_ROUTE).map(|name| name.trim().to_owned()),
             mac: annotations.get(MAC).cloned().unwrap_or_default(),
             pod: PodIdentity {
                 namespace: agreed(annotations, &POD_NAMESPACE, reader),
@@ -99,7 +102,7 @@ fn agreed(all: &BTreeMap<String, String>, keys: &[&str], reader: &mut Reader) ->
     value.clone()
 }
 
-fn field(key: &str) -> String {
+pub(super) fn field(key: &str) -> String {
     format!("annotations.\"{key}\"")
 }
 

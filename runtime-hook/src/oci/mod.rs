@@ -25,7 +25,7 @@ use netd_cni::rpc::{Netd, open_netns};
 
 use crate::{
     cni::config::{DEFAULT_NETWORK, DEFAULT_TIMEOUT, MAX_TIMEOUT},
-    error::HookError,
+    error::{HookError, shown},
     input::document,
     json::Reader,
 };
@@ -42,6 +42,7 @@ pub mod state;
 #[command(after_help = "Annotations of the container:
   netd.io/network  networks, separated by commas; instead of --network
   netd.io/ip       addresses in the first network, separated by commas
+  netd.io/default-route  the interface with the default routes, eth1 for example
   netd.io/mac      MAC address of eth0
   netd.io/ports    [HOST-IP:]HOST-PORT:PORT[/PROTOCOL], separated by commas")]
 pub struct Args {
@@ -105,7 +106,7 @@ pub fn run(args: &Args, stdin: impl AsFd, issued_at: u64) -> Result<(), HookErro
         return netd(args)?.detach(&all).map(drop);
     }
     let opened = open_netns(&path, |problem| HookError::field("pid", problem))?;
-    let requests = requests(state, wishes, &args.network, path, issued_at);
+    let requests = requests(state, wishes, &args.network, path, issued_at)?;
     attach(&mut netd(args)?, requests, &opened)
 }
 
@@ -124,16 +125,21 @@ fn netd(args: &Args) -> Result<Netd, HookError> {
 }
 
 /// One request a network. What an annotation says about addresses, MAC and ports is
-/// for the first, which also has the default route.
+/// for the first, which also has the default routes unless an annotation names another.
 fn requests(
     state: OciState,
     wishes: Wishes,
     networks: &[String],
     netns: String,
     issued_at: u64,
-) -> Vec<AttachRequest> {
+) -> Result<Vec<AttachRequest>, HookError> {
     let networks =
         if wishes.networks.is_empty() { networks.to_vec() } else { wishes.networks.clone() };
+    let leads_out = wishes.default_route.clone().unwrap_or_else(|| "eth0".to_owned());
+    if !(0..networks.len()).any(|i| leads_out == format!("eth{i}")) {
+        let text = format!("{} is none of the {} interfaces", shown(&leads_out), networks.len());
+        return Err(HookError::field(annotations::field(annotations::DEFAULT_ROUTE), text));
+    }
     let request = |(i, network)| AttachRequest {
         sandbox_id: state.id.clone(),
         netns_path: netns.clone(),
@@ -141,7 +147,8 @@ fn requests(
         network,
         pod: Some(wishes.pod.clone()),
         annotations: state.annotations.clone(),
-        no_default_route: i > 0,
+        no_default_route: leads_out != format!("eth{i}"),
+        default_route: i > 0 && leads_out == format!("eth{i}"),
         issued_at,
         source: "oci".to_owned(),
         ..AttachRequest::default()
@@ -152,7 +159,7 @@ fn requests(
         first.mac = wishes.mac;
         first.port_mappings = wishes.ports;
     }
-    requests
+    Ok(requests)
 }
 
 /// Attaches to all or to none: a runtime does not run poststop for a container whose

@@ -178,5 +178,6 @@ fn wiring(bridged: bool, n: u16) -> Outcome<Wiring> {
         routes,
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     })
 }

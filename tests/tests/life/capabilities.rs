@@ -18,7 +18,7 @@ fn effective(pid: u32) -> Result<u64> {
 fn netd_attaches_repairs_and_detaches_with_its_unit_s_capabilities() -> Result<()> {
     case(|bed| {
         let host = bed.host("node")?;
-        let netd = Daemon::start_confined(&host, &config("bridge"), UNIT)?;
+        let netd = Daemon::start_confined(&host, &config("bridge").repairing_pods(), UNIT)?;
         let held = effective(netd.pid())?;
         // CAP_SYS_MODULE and CAP_KILL, say, are not among them.
         ensure!(held != 0 && held & (1 << 16 | 1 << 5) == 0, "{held:x}");

@@ -2,12 +2,15 @@
 //! single families, the underlay's MTU, other people's firewalls.
 
 mod bandwidth;
+mod chain;
 mod families;
 mod flows;
 mod foreign_firewall;
 mod invalid;
 mod mtu;
+mod neighbours;
 mod node;
+mod repeated;
 mod requested;
 mod sctp;
 mod several;

@@ -1,7 +1,7 @@
 //! Carries a plan out: sends its steps in batches, in the host's namespace and the sandbox's.
 
 use super::{
-    encode::encode,
+    encode::{encode, is_default},
     indexes::Indexes,
     op::{LinkChange, Op, Side},
     teardown,
@@ -17,7 +17,7 @@ use crate::{
     netlink::{Batch, Refusal, Socket},
     sysctl,
 };
-use netd_domain::{PodSide, Wiring, WiringDriver};
+use netd_domain::{PodSide, Route, Wiring, WiringDriver};
 
 /// Changes one endpoint in the kernel.
 pub(crate) struct Applier<'a> {
@@ -32,6 +32,10 @@ pub(crate) struct Applier<'a> {
     pub(super) made: Vec<u32>,
     /// IPv6 was off in the sandbox, and netd has switched it on.
     ipv6_on: bool,
+    /// A default route of another program's is replaced where the sandbox has no other endpoint.
+    pub(super) restores: bool,
+    /// Default routes that were not made, because the sandbox has others.
+    pub(super) skipped: Vec<Route>,
 }
 
 /// What to do about a step that the kernel refused.
@@ -56,7 +60,19 @@ impl<'a> Applier<'a> {
     ) -> Self {
         let indexes = Indexes { bridge, ..Indexes::default() };
         let made = Vec::new();
-        Self { kernel, netns, wiring, pod_side, pod: None, indexes, made, ipv6_on: false }
+        let (ipv6_on, restores, skipped) = (false, false, Vec::new());
+        Self {
+            kernel,
+            netns,
+            wiring,
+            pod_side,
+            pod: None,
+            indexes,
+            made,
+            ipv6_on,
+            restores,
+            skipped,
+        }
     }
 
     /// For a pair that was looked at; `pod` is a socket in the sandbox.
@@ -67,8 +83,8 @@ impl<'a> Applier<'a> {
         indexes: Indexes,
         pod: Socket,
     ) -> Self {
-        let (pod_side, pod, made) = (PodSide::Placed, Some(pod), Vec::new());
-        Self { kernel, netns, wiring, pod_side, pod, indexes, made, ipv6_on: false }
+        let new = Self::for_new(kernel, netns, wiring, PodSide::Placed, indexes.bridge);
+        Self { pod: Some(pod), indexes, ..new }
     }
 
     /// Carries out the steps in order.
@@ -110,7 +126,8 @@ impl<'a> Applier<'a> {
             host: at.host,
             host_mac: wiring.host_mac.bytes(),
             pod: at.pod_netns.map(|id| (id, at.pod)),
-            pod_mac: wiring.mac.bytes(),
+            pod_mac: wiring.pod_mac.unwrap_or(wiring.mac).bytes(),
+            pod_name: wiring.ifname.clone(),
             mtu: wiring.mtu,
             bridge: at.bridge,
             addresses: addresses.collect(),
@@ -161,9 +178,33 @@ impl<'a> Applier<'a> {
                 }
                 Ok(Verdict::Instead(op.clone()))
             }
+            // New links of the host have IPv6 off (net.ipv6.conf.default.disable_ipv6).
+            (Op::HostRoute(net), libc::EACCES) if net.addr().is_ipv6() => {
+                sysctl::enable_host_ipv6(&self.wiring.host_ifname)?;
+                Ok(Verdict::Instead(op.clone()))
+            }
+            (Op::HostNeighbour(neighbour), libc::EINVAL) if neighbour.ip.is_ipv6() => {
+                sysctl::enable_host_ipv6(&self.wiring.host_ifname)?;
+                Ok(Verdict::Instead(op.clone()))
+            }
+            // It is there already, out of this link.
+            (Op::PodRoute(route), libc::EEXIST) if !is_default(route) => Ok(Verdict::Fine),
+            (Op::PodRoute(route), libc::EEXIST) if self.restores && self.is_alone() => {
+                Ok(Verdict::Instead(Op::ReplacePodRoute(route.clone())))
+            }
+            (Op::PodRoute(route), libc::EEXIST) => {
+                self.skipped.push(route.clone());
+                Ok(Verdict::Fine)
+            }
             (op, _) if self.ipv6_on && op.side() == Side::Pod => Ok(Verdict::Instead(op.clone())),
             _ => Ok(Verdict::Fatal),
         }
+    }
+
+    /// Whether the sandbox has no other endpoint of netd's.
+    fn is_alone(&self) -> bool {
+        let id = self.indexes.pod_netns;
+        id.is_some_and(|id| self.kernel.shared.table.lock().endpoints_in(id) <= 1)
     }
 
     fn refusal(&self, op: &Op, refusal: &Refusal) -> DataplaneError {

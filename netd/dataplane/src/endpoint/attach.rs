@@ -7,11 +7,11 @@ use std::{
 
 use super::{apply::Applier, op::Side, plan::plan_new, teardown};
 use crate::{
-    AttachTimes, DataplaneError,
+    Attached, DataplaneError,
     exec::{context::Context, namespace::Netns, worker::Worker},
     firewall::{conntrack::Flows, worker::Rules},
 };
-use netd_domain::{PodSide, Wiring};
+use netd_domain::{PodSide, Route, Wiring};
 
 /// The other threads that an attach needs.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(crate) fn attach(
     netns: &Netns,
     wiring: &Arc<Wiring>,
     pod_side: PodSide,
-) -> Result<AttachTimes, DataplaneError> {
+) -> Result<Attached, DataplaneError> {
     let elements = wiring.clone();
     let pending = helpers.rules.begin(move |rules| {
         let start = Instant::now();
@@ -40,7 +40,7 @@ pub(crate) fn attach(
     let linked = links(kernel, helpers, netns, wiring, pod_side);
     let ruled = pending.wait();
     match (linked, ruled) {
-        (Ok(kernel), Ok(firewall)) => {
+        (Ok((kernel, skipped_routes)), Ok(firewall)) => {
             if !wiring.port_mappings.is_empty() {
                 // Clients that came before the pod would never reach it.
                 let end = |flows: &mut Flows| {
@@ -49,7 +49,7 @@ pub(crate) fn attach(
                 };
                 helpers.flows.begin(end).wait()?;
             }
-            Ok(AttachTimes { kernel, firewall })
+            Ok(Attached { kernel, firewall, skipped_routes })
         }
         (linked, ruled) => {
             if linked.is_ok() {
@@ -76,7 +76,7 @@ fn links(
     netns: &Netns,
     wiring: &Wiring,
     pod_side: PodSide,
-) -> Result<Duration, DataplaneError> {
+) -> Result<(Duration, Vec<Route>), DataplaneError> {
     let start = Instant::now();
     let first = links_once(kernel, netns, wiring, pod_side);
     let retry = match &first {
@@ -87,10 +87,10 @@ fn links(
         }
         // Another device may have taken the bridge's place since its index was learnt.
         Err(_) => refresh_bridge(kernel, wiring)?,
-        Ok(()) => false,
+        Ok(_) => false,
     };
     if retry { links_once(kernel, netns, wiring, pod_side) } else { first }
-        .map(|()| start.elapsed())
+        .map(|skipped| (start.elapsed(), skipped))
 }
 
 fn links_once(
@@ -98,7 +98,7 @@ fn links_once(
     netns: &Netns,
     wiring: &Wiring,
     pod_side: PodSide,
-) -> Result<(), DataplaneError> {
+) -> Result<Vec<Route>, DataplaneError> {
     let placed = pod_side == PodSide::Placed;
     let mut ops = plan_new(wiring)?;
     // A runtime that moves the pod's side sets it up in the sandbox itself.
@@ -110,7 +110,7 @@ fn links_once(
     if result.is_err() {
         applier.undo();
     }
-    result
+    result.map(|()| applier.skipped)
 }
 
 /// Looks the bridge up again. Returns whether its index has changed.

@@ -9,7 +9,7 @@ use super::{
     teardown,
 };
 use crate::{
-    AttachTimes, DataplaneError,
+    Attached, DataplaneError,
     error::failed,
     events::Expected,
     exec::{
@@ -38,7 +38,7 @@ pub(crate) fn prepare(
     kernel: &mut Context,
     helpers: &Helpers,
     wiring: &Arc<Wiring>,
-) -> Result<AttachTimes, DataplaneError> {
+) -> Result<Attached, DataplaneError> {
     let what = || format!("{}: looking for the link", wiring.host_ifname);
     let name = LinkId::Name(wiring.host_ifname.as_str());
     if query::link(&mut kernel.socket, name).map_err(failed(what()))?.is_some() {
@@ -88,6 +88,7 @@ fn await_carrier(kernel: &mut Context, wiring: &Wiring, near: &ActualLink) {
         host_mac: wiring.host_mac.bytes(),
         pod: None,
         pod_mac: wiring.mac.bytes(),
+        pod_name: wiring.ifname.clone(),
         mtu: wiring.mtu,
         bridge: near.master,
         addresses: Vec::new(),

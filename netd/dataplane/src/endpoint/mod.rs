@@ -3,12 +3,15 @@
 //! `plan.rs` is pure: it compares a wiring with the kernel's state (`observed.rs`) and names
 //! the steps between them (`op.rs`). `apply.rs` carries the steps out, for a first attach
 //! (`attach.rs`), a repair (`reconcile.rs`) and the container network model (`cnm.rs`);
+//! `check.rs` says whether it works, and what others changed in the sandbox;
 //! `create.rs` and `encode.rs` make the requests, `wait_ready.rs` waits until packets pass.
 //! `teardown.rs` removes the links.
 
 pub(crate) mod adopt;
+pub(crate) mod announce;
 mod apply;
 pub(crate) mod attach;
+mod check;
 pub(crate) mod cnm;
 mod create;
 mod encode;

@@ -26,6 +26,10 @@ pub(crate) struct ActualLink {
     pub hairpin: bool,
     /// The kernel makes no IPv6 address of its own, or IPv6 is off.
     pub no_autoconf: bool,
+    /// The host forwards IPv4 packets that come in by it.
+    pub forwarding: bool,
+    /// The kernel has IPv6 for it.
+    pub ipv6: bool,
     /// Index of the other end in its own namespace.
     pub peer: Option<u32>,
     /// Namespace id of the other end, as the namespace of this end has it; `None`: both ends
@@ -40,16 +44,19 @@ pub(crate) struct ActualLink {
 /// The kernel's state of an endpoint; the default is that it has nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ActualEndpoint {
-    /// The link with the host side's name.
+    /// The link with the host side's name; the renamed one, if there is none.
     pub host: Option<ActualLink>,
     /// Destinations of the host's routes through it.
     pub host_routes: Vec<IpNet>,
     /// Permanent neighbours on it.
     pub host_neighbours: Vec<(IpAddr, Mac)>,
-    /// The link with the sandbox side's name.
+    /// The other end of the host's side if that is in the sandbox, under whatever name; else
+    /// the link with the sandbox side's name.
     pub pod: Option<ActualLink>,
     /// The two links are the ends of one pair.
     pub paired: bool,
+    /// The sandbox has another link with the sandbox side's name.
+    pub name_taken: bool,
     /// `lo` in the sandbox is up.
     pub loopback_up: bool,
     /// Addresses of the sandbox side.

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{Repair, RepairKind};
-use netd_domain::{Mac, Route};
+use netd_domain::{IfName, Mac, Route};
 
 /// In whose namespace a step happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +37,17 @@ pub(crate) struct LinkChange {
     /// Bytes.
     pub mtu: Option<Change<u32>>,
     pub mac: Option<Change<Mac>>,
-    /// Interface index of the bridge that it is to be a port of.
+    /// Interface index of the bridge that it is to be a port of; 0: of none.
     pub master: Option<Change<u32>>,
+    /// The link group by which the firewall knows it.
+    pub group: Option<Change<u32>>,
     /// Hairpin on the port: a pod reaches itself by its host port.
     pub hairpin: bool,
     /// No IPv6 address of the kernel's own making: no DAD, no router solicitation,
     /// which a bridge would flood to every port.
     pub no_autoconf: bool,
-    /// The link group by which the firewall knows it.
-    pub group: Option<Change<u32>>,
+    /// The host forwards IPv4 packets that come in by it: new links may have that off.
+    pub forwarding: bool,
 }
 
 impl LinkChange {
@@ -61,13 +63,17 @@ impl LinkChange {
     fn settings(&self) -> Vec<(&'static str, String, String)> {
         let flag =
             |name, on: bool, from: &str, to: &str| on.then(|| (name, from.into(), to.into()));
-        let bridge = |index: u32| format!("interface {index}");
+        let bridge = |index: u32| match index {
+            0 => "none".to_owned(),
+            index => format!("interface {index}"),
+        };
         let all = [
             flag("state", self.up, "down", "up"),
             self.mtu.map(|c| ("MTU", shown(c.from, "none"), c.to.to_string())),
             self.mac.map(|c| ("MAC", shown(c.from, "none"), c.to.to_string())),
             self.master.map(|c| ("bridge", shown(c.from.map(bridge), "none"), bridge(c.to))),
             flag("hairpin", self.hairpin, "off", "on"),
+            flag("IPv4 forwarding", self.forwarding, "off", "on"),
             flag("IPv6 autoconfiguration", self.no_autoconf, "on", "off"),
             self.group.map(|c| ("link group", shown(c.from, "none"), c.to.to_string())),
         ];
@@ -117,6 +123,13 @@ pub(crate) enum Op {
     DeleteLink,
     /// Both ends of the wiring's pair at once, the host's up and on its bridge.
     CreateVeth,
+    /// Takes the host's side down, because it is to be renamed.
+    LowerHostLink,
+    /// The name is what others find the host's side by.
+    RenameHostLink {
+        from: String,
+        to: IfName,
+    },
     SetHostLink(LinkChange),
     /// Host route to an address of the pod.
     HostRoute(IpNet),
@@ -131,6 +144,8 @@ pub(crate) enum Op {
     /// Permanent neighbour for the next hop.
     PodNeighbour(Neighbour),
     PodRoute(Route),
+    /// In the place of another program's.
+    ReplacePodRoute(Route),
     /// The device that traffic from the pod is led through to be limited.
     CreateIfb {
         /// Bytes.
@@ -154,7 +169,8 @@ impl Op {
             | Self::RemovePodAddress(_)
             | Self::PodAddress(_)
             | Self::PodNeighbour(_)
-            | Self::PodRoute(_) => Side::Pod,
+            | Self::PodRoute(_)
+            | Self::ReplacePodRoute(_) => Side::Pod,
             _ => Side::Host,
         }
     }
@@ -163,11 +179,13 @@ impl Op {
         match self {
             Self::DeleteLink
             | Self::CreateVeth
+            | Self::LowerHostLink
+            | Self::RenameHostLink { .. }
             | Self::SetHostLink(_)
             | Self::PodLoopbackUp
             | Self::SetPodLink(_) => RepairKind::Link,
             Self::RemovePodAddress(_) | Self::PodAddress(_) => RepairKind::Address,
-            Self::HostRoute(_) | Self::PodRoute(_) => RepairKind::Route,
+            Self::HostRoute(_) | Self::PodRoute(_) | Self::ReplacePodRoute(_) => RepairKind::Route,
             Self::HostNeighbour(_) | Self::PodNeighbour(_) => RepairKind::Neighbour,
             Self::CreateIfb { .. }
             | Self::IfbUp
@@ -188,6 +206,8 @@ impl Op {
         match self {
             Self::DeleteLink => "the veth pair can't be repaired".into(),
             Self::CreateVeth => "the veth pair is missing".into(),
+            Self::LowerHostLink => "the host's side has another name".into(),
+            Self::RenameHostLink { from, to } => format!("name is {from}, should be {to}"),
             Self::SetHostLink(change) | Self::SetPodLink(change) => {
                 let is = |(name, from, to)| format!("{name} is {from}, should be {to}");
                 change.settings().into_iter().map(is).collect::<Vec<_>>().join("; ")
@@ -217,7 +237,10 @@ impl Op {
             Self::IngressHook => "the hook for what the pod sends is missing".into(),
             Self::Redirect => "what the pod sends is not led to its limit".into(),
             Self::LocalRoutes => "host ports from 127.0.0.1 are off, should be on".into(),
-            Self::HostRoute(_) | Self::PodAddress(_) | Self::PodRoute(_) => {
+            Self::HostRoute(_)
+            | Self::PodAddress(_)
+            | Self::PodRoute(_)
+            | Self::ReplacePodRoute(_) => {
                 format!("{self} is missing")
             }
         }
@@ -242,6 +265,10 @@ impl fmt::Display for Op {
         match self {
             Self::DeleteLink => f.write_str("remove a broken veth pair"),
             Self::CreateVeth => f.write_str("make the veth pair"),
+            Self::LowerHostLink => f.write_str("take the host side down to rename it"),
+            Self::RenameHostLink { from, to } => {
+                write!(f, "rename the host side from {from} to {to}")
+            }
             Self::SetHostLink(change) => write!(f, "set the host side's {change}"),
             Self::HostRoute(net) => write!(f, "host route to {net}"),
             Self::HostNeighbour(neighbour) => write!(f, "host {neighbour}"),
@@ -250,7 +277,7 @@ impl fmt::Display for Op {
             Self::RemovePodAddress(net) => write!(f, "remove the wrong address {net}"),
             Self::PodAddress(net) => write!(f, "address {net}"),
             Self::PodNeighbour(neighbour) => write!(f, "{neighbour}"),
-            Self::PodRoute(route) => match route.gateway {
+            Self::PodRoute(route) | Self::ReplacePodRoute(route) => match route.gateway {
                 Some(via) => write!(f, "route to {} via {via}", route.destination),
                 None => write!(f, "route to {}", route.destination),
             },

@@ -15,27 +15,52 @@ use crate::{
 };
 use netd_domain::{Mac, Wiring, WiringDriver};
 
+/// What a plan may do inside the sandbox. Once the attach is answered, the pod's side is the
+/// pod's: a network stack of its own, a virtual machine or a later plugin may have taken over
+/// what netd made there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// Nothing, as long as the pair exists, wherever its other end is. A pair whose other end
+    /// was never set up is completed: netd was stopped in the midst of an attach.
+    Nothing,
+    /// Whatever is missing. Only a pair whose other end is in another namespace is made again.
+    Complete,
+    /// Whatever differs. A pair whose other end has another name or place is made again.
+    Restore,
+}
+
 /// The steps from `actual` to `desired`; none if they are equal. `bridge` is the index of the
 /// bridge that the host side is to be a port of.
 ///
 /// # Errors
-/// `InterfaceExists` when the sandbox has an interface of the name that netd did not make.
+/// `InterfaceExists` when the host or the sandbox has an interface of the name that netd did
+/// not make.
 pub(crate) fn plan_endpoint(
     desired: &Wiring,
     bridge: Option<u32>,
     actual: &ActualEndpoint,
+    inside: Inside,
 ) -> Result<Vec<Op>, DataplaneError> {
-    let keep = actual.host.as_ref().is_some_and(|host| is_repairable(desired, host, actual));
     let mut ops = Vec::new();
-    if keep {
-        plan_kept(desired, bridge, actual, &mut ops);
+    if actual.host.as_ref().is_some_and(|host| host.kind != "veth") {
+        let ifname = desired.host_ifname.clone();
+        return Err(DataplaneError::InterfaceExists { ifname, place: "the host" });
+    }
+    let lives = actual.host.as_ref().is_some_and(|host| !is_detached(host.group));
+    let keep = match inside {
+        Inside::Nothing => true,
+        Inside::Complete => actual.paired,
+        Inside::Restore => in_place(desired, actual),
+    };
+    if lives && keep {
+        plan_kept(desired, bridge, actual, inside, &mut ops);
         return Ok(ops);
     }
-    match (&actual.host, &actual.pod) {
-        (None, Some(_)) => return Err(occupied(desired)),
-        (Some(_), Some(_)) if !actual.paired => return Err(occupied(desired)),
-        (Some(_), _) => ops.push(Op::DeleteLink),
-        (None, None) => {}
+    if actual.name_taken {
+        return Err(occupied(desired));
+    }
+    if actual.host.is_some() {
+        ops.push(Op::DeleteLink);
     }
     // The routes, neighbours and limits go with the pair; the intermediate device stays.
     let limits = ActualLimits {
@@ -47,7 +72,8 @@ pub(crate) fn plan_endpoint(
         ActualEndpoint { loopback_up: actual.loopback_up, limits, ..ActualEndpoint::default() };
     ops.push(Op::CreateVeth);
     let port = matches!(desired.driver, WiringDriver::Bridge(_));
-    let host = LinkChange { hairpin: port, no_autoconf: true, ..LinkChange::default() };
+    let forwarding = forwards(desired);
+    let host = LinkChange { hairpin: port, no_autoconf: true, forwarding, ..LinkChange::default() };
     ops.push(Op::SetHostLink(host));
     plan_host(desired, &nothing, &mut ops);
     // Before the link comes up, or the kernel makes an address of its own at once.
@@ -62,55 +88,127 @@ pub(crate) fn plan_endpoint(
 /// # Errors
 /// None for an empty sandbox.
 pub(crate) fn plan_new(desired: &Wiring) -> Result<Vec<Op>, DataplaneError> {
-    plan_endpoint(desired, None, &ActualEndpoint::default())
+    plan_endpoint(desired, None, &ActualEndpoint::default(), Inside::Complete)
 }
 
-/// Whether the pair is in its place and needs only settings.
-fn is_repairable(desired: &Wiring, host: &ActualLink, actual: &ActualEndpoint) -> bool {
-    let routed = matches!(desired.driver, WiringDriver::Routed);
-    actual.paired
-        && host.kind == "veth"
-        && host.name == desired.host_ifname.as_str()
-        && !is_detached(host.group)
-        && !(routed && host.master.is_some())
+/// Whether the other end of the pair is in the sandbox under its name.
+pub(super) fn in_place(desired: &Wiring, actual: &ActualEndpoint) -> bool {
+    let named = |pod: &ActualLink| pod.name == desired.ifname.as_str();
+    actual.paired && actual.pod.as_ref().is_some_and(named)
+}
+
+/// Whether the sandbox's side is as `CreateVeth` leaves it. Its settings come in one batch, of
+/// which the first is that the kernel makes no address of its own.
+fn is_untouched(actual: &ActualEndpoint) -> bool {
+    let Some(pod) = &actual.pod else { return false };
+    !pod.up && actual.pod_addresses.is_empty() && !(pod.ipv6 && pod.no_autoconf)
 }
 
 fn occupied(desired: &Wiring) -> DataplaneError {
     DataplaneError::InterfaceExists { ifname: desired.ifname.clone(), place: "the sandbox" }
 }
 
-fn plan_kept(desired: &Wiring, bridge: Option<u32>, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
-    let (Some(host), Some(pod)) = (&actual.host, &actual.pod) else { return };
+fn plan_kept(
+    desired: &Wiring,
+    bridge: Option<u32>,
+    actual: &ActualEndpoint,
+    inside: Inside,
+    ops: &mut Vec<Op>,
+) {
+    let Some(host) = &actual.host else { return };
+    let mut host = host.clone();
+    let mut left = actual.clone();
+    if host.name != desired.host_ifname.as_str() {
+        let (from, to) = (host.name.clone(), desired.host_ifname.clone());
+        ops.extend([Op::LowerHostLink, Op::RenameHostLink { from, to }]);
+        // These go with a link that is down.
+        host.up = false;
+        left.host_routes.clear();
+    }
     let port = matches!(desired.driver, WiringDriver::Bridge(_));
-    let master = bridge.filter(|_| port).and_then(|to| Change::needed(host.master, to));
+    let master = match port {
+        true => bridge.and_then(|to| Change::needed(host.master, to)),
+        false => host.master.map(|from| Change { from: Some(from), to: 0 }),
+    };
     let change = LinkChange {
         master,
+        group: Change::needed(Some(host.group), ENDPOINT_GROUP),
         // A link that becomes a port has none yet.
         hairpin: port && (master.is_some() || !host.hairpin),
-        group: Change::needed(Some(host.group), ENDPOINT_GROUP),
-        ..settings(host, desired.mtu, desired.host_mac)
+        forwarding: forwards(desired) && !host.forwarding,
+        ..settings(&host, host_mtu(desired, actual, inside), desired.host_mac)
     };
     push_change(change, Op::SetHostLink, ops);
-    let mut left = actual.clone();
     if change.loses_neighbours() {
         left.host_neighbours.clear();
     }
-    let change = settings(pod, desired.mtu, desired.mac);
-    if change.loses_neighbours() {
-        left.pod_neighbours.clear();
-    }
     plan_host(desired, &left, ops);
+    let complete = inside != Inside::Nothing || is_untouched(actual);
+    if complete && in_place(desired, actual) {
+        // Completing adds what is missing; MTU and MAC may be another plugin's.
+        plan_inside(desired, &left, inside == Inside::Restore, ops);
+    } else if follows_mtu(desired, actual) {
+        let mtu = actual.pod.as_ref().and_then(|pod| Change::needed(Some(pod.mtu), desired.mtu));
+        push_change(LinkChange { mtu, ..LinkChange::default() }, Op::SetPodLink, ops);
+    }
+    if !complete && has_another_mac(desired, actual) {
+        // The kernel has dropped the entry of the next hop with the old MAC, and nobody but netd
+        // knows the next hop's.
+        plan_next_hops(desired, actual, ops);
+    }
+}
+
+/// The host side's MTU. What is longer than the MTU of the other end the kernel drops without a
+/// word, so it stays that of a sandbox's side that others have taken over.
+fn host_mtu(desired: &Wiring, actual: &ActualEndpoint, inside: Inside) -> u32 {
+    let taken_over = inside == Inside::Nothing && !is_untouched(actual) && !owns(desired, actual);
+    let kept = if actual.paired { actual.pod.as_ref() } else { actual.host.as_ref() };
+    kept.filter(|_| taken_over).map_or(desired.mtu, |link| link.mtu)
+}
+
+/// Whether the MTU of the sandbox's side is the one that netd gave it, and follows the network's:
+/// that of both ends. A plugin that came later has set that of the sandbox's alone.
+fn follows_mtu(desired: &Wiring, actual: &ActualEndpoint) -> bool {
+    let mtu = |link: &Option<ActualLink>| link.as_ref().map(|link| link.mtu);
+    owns(desired, actual) && mtu(&actual.pod) == mtu(&actual.host)
+}
+
+/// Whether the sandbox's side is in its place and has its addresses.
+fn owns(desired: &Wiring, actual: &ActualEndpoint) -> bool {
+    let has = |ip: IpAddr| actual.pod_addresses.iter().any(|net| net.addr() == ip);
+    in_place(desired, actual) && desired.ips().all(has)
+}
+
+/// The steps in the sandbox for the other end of a pair that exists.
+pub(super) fn plan_inside(
+    desired: &Wiring,
+    actual: &ActualEndpoint,
+    restore: bool,
+    ops: &mut Vec<Op>,
+) {
+    let Some(pod) = &actual.pod else { return };
+    let mut change = settings(pod, desired.mtu, desired.mac);
+    if !restore {
+        change.mac = None;
+        change.mtu = change.mtu.filter(|_| follows_mtu(desired, actual));
+    }
     push_change(change, Op::SetPodLink, ops);
-    plan_pod(desired, &left, ops);
+    if change.loses_neighbours() {
+        let left = ActualEndpoint { pod_neighbours: Vec::new(), ..actual.clone() };
+        plan_pod(desired, &left, ops);
+    } else {
+        plan_pod(desired, actual, ops);
+    }
 }
 
 /// In up to three messages: autoconfiguration has to be off before the link comes up, and the
 /// kernel handles a port's settings before it makes the link a port.
 fn push_change(change: LinkChange, op: fn(LinkChange) -> Op, ops: &mut Vec<Op>) {
     let none = LinkChange::default();
-    let (no_autoconf, hairpin) = (change.no_autoconf, change.hairpin);
-    let rest = LinkChange { no_autoconf: false, hairpin: false, ..change };
-    let parts = [LinkChange { no_autoconf, ..none }, rest, LinkChange { hairpin, ..none }];
+    let LinkChange { no_autoconf, forwarding, hairpin, .. } = change;
+    let rest = LinkChange { no_autoconf: false, forwarding: false, hairpin: false, ..change };
+    let families = LinkChange { no_autoconf, forwarding, ..none };
+    let parts = [families, rest, LinkChange { hairpin, ..none }];
     ops.extend(parts.into_iter().filter(|part| !part.is_empty()).map(op));
 }
 
@@ -131,7 +229,7 @@ fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
             if !actual.host_routes.contains(&IpNet::from(ip)) {
                 ops.push(Op::HostRoute(IpNet::from(ip)));
             }
-            let neighbour = neighbour(&actual.host_neighbours, ip, desired.mac);
+            let neighbour = neighbour(&actual.host_neighbours, ip, mac_of(desired, actual));
             ops.extend(neighbour.map(Op::HostNeighbour));
         }
     }
@@ -139,6 +237,26 @@ fn plan_host(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
         ops.push(Op::LocalRoutes);
     }
     plan_limits(desired, &actual.limits, ops);
+}
+
+/// The MAC that the pod's addresses are at. A virtual machine in the pod has taken over the one
+/// that netd gave, with the addresses.
+fn mac_of(desired: &Wiring, actual: &ActualEndpoint) -> Mac {
+    match has_another_mac(desired, actual) {
+        true => desired.pod_mac.unwrap_or(desired.mac),
+        false => desired.mac,
+    }
+}
+
+/// Whether another program has given the sandbox's side, which has its addresses, another MAC.
+fn has_another_mac(desired: &Wiring, actual: &ActualEndpoint) -> bool {
+    let mac = actual.pod.as_ref().and_then(|pod| pod.mac);
+    desired.pod_mac.is_some() && mac == desired.pod_mac && owns(desired, actual)
+}
+
+/// Whether the pod's IPv4 packets come in by the host's side itself, and not by a bridge.
+fn forwards(desired: &Wiring) -> bool {
+    desired.driver == WiringDriver::Routed && desired.ips().any(|ip| ip.is_ipv4())
 }
 
 /// Packets from 127.0.0.1 to host ports go out of the link of a routed endpoint, and out of the
@@ -192,17 +310,22 @@ fn plan_pod(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
             ops.push(Op::PodAddress(address));
         }
     }
-    if desired.driver == WiringDriver::Routed {
-        // Additional interfaces have another next hop than the well-known one.
-        for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
-            let neighbour = neighbour(&actual.pod_neighbours, gateway, desired.host_mac);
-            ops.extend(neighbour.map(Op::PodNeighbour));
-        }
-    }
+    plan_next_hops(desired, actual, ops);
     for route in &desired.routes {
         if !actual.pod_routes.contains(route) {
             ops.push(Op::PodRoute(route.clone()));
         }
+    }
+}
+
+fn plan_next_hops(desired: &Wiring, actual: &ActualEndpoint, ops: &mut Vec<Op>) {
+    if desired.driver != WiringDriver::Routed {
+        return;
+    }
+    // Additional interfaces have another next hop than the well-known one.
+    for gateway in desired.addresses.iter().filter_map(|a| a.gateway) {
+        let neighbour = neighbour(&actual.pod_neighbours, gateway, desired.host_mac);
+        ops.extend(neighbour.map(Op::PodNeighbour));
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     limit,
     observed::{ActualEndpoint, ActualLimits, ActualLink},
     op::{Change, LinkChange, Neighbour, Op, Shape, Shaped, Side},
-    plan::{plan_endpoint, plan_new},
+    plan::{Inside, plan_endpoint, plan_new},
 };
 use crate::{
     DataplaneError, RepairKind,
@@ -43,6 +43,7 @@ fn wiring(bridged: bool) -> Wiring {
         routes,
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     }
 }
 
@@ -57,6 +58,8 @@ fn right(w: &Wiring) -> ActualEndpoint {
         mtu: w.mtu,
         mac: Some(mac),
         no_autoconf: true,
+        ipv6: true,
+        forwarding: true,
         peer: Some(peer),
         ..ActualLink::default()
     };
@@ -71,6 +74,7 @@ fn right(w: &Wiring) -> ActualEndpoint {
         host_neighbours: if bridged { vec![] } else { vec![(ip, w.mac)] },
         pod: Some(link(2, 20, "eth0", w.mac)),
         paired: true,
+        name_taken: false,
         loopback_up: true,
         pod_addresses: vec![w.addresses[0].address],
         pod_routes: w.routes.clone(),
@@ -81,7 +85,12 @@ fn right(w: &Wiring) -> ActualEndpoint {
 }
 
 fn plan(w: &Wiring, actual: &ActualEndpoint) -> Vec<Op> {
-    plan_endpoint(w, Some(BRIDGE), actual).unwrap()
+    plan_endpoint(w, Some(BRIDGE), actual, Inside::Restore).unwrap()
+}
+
+/// What is done where the pod's side is the pod's.
+fn plan_outside(w: &Wiring, actual: &ActualEndpoint) -> Vec<Op> {
+    plan_endpoint(w, Some(BRIDGE), actual, Inside::Nothing).unwrap()
 }
 
 #[test]
@@ -189,28 +198,136 @@ fn a_pair_that_cannot_be_repaired_is_made_again() {
         plan(w, &actual)[..2].to_vec()
     };
     let again = [Op::DeleteLink, Op::CreateVeth];
-    assert_eq!(
-        begin(&bridged, |a| a.host.as_mut().unwrap().group = FIRST_GROUP),
-        again,
-        "detached"
-    );
-    assert_eq!(begin(&bridged, |a| a.host.as_mut().unwrap().name = "x0".into()), again);
-    assert_eq!(begin(&routed, |a| a.host.as_mut().unwrap().master = Some(3)), again);
+    let detached = |a: &mut ActualEndpoint| a.host.as_mut().unwrap().group = FIRST_GROUP;
+    assert_eq!(begin(&bridged, detached), again, "detached");
     let lost = |a: &mut ActualEndpoint| (a.pod, a.paired) = (None, false);
     assert_eq!(begin(&bridged, lost), again);
+    let renamed = |a: &mut ActualEndpoint| a.pod.as_mut().unwrap().name = "net0".into();
+    assert_eq!(begin(&routed, renamed), again);
+}
+
+#[test]
+fn what_others_changed_on_the_host_is_set_back_and_the_pair_stays() {
+    let change = |driver: bool, change: fn(&mut ActualLink)| {
+        let w = wiring(driver);
+        let mut actual = right(&w);
+        change(actual.host.as_mut().unwrap());
+        let ops = plan_outside(&w, &actual);
+        assert_eq!(ops, plan(&w, &actual));
+        ops
+    };
+    let none = LinkChange::default();
+    let group = LinkChange { group: Some(Change { from: Some(9), to: ENDPOINT_GROUP }), ..none };
+    assert_eq!(change(true, |host| host.group = 9), [Op::SetHostLink(group)]);
+    let master = LinkChange { master: Some(Change { from: Some(3), to: 0 }), ..none };
+    assert_eq!(change(false, |host| host.master = Some(3)), [Op::SetHostLink(master)]);
+    let renamed = change(false, |host| host.name = "x0".into());
+    let to = wiring(false).host_ifname;
+    assert_eq!(renamed[..2], [Op::LowerHostLink, Op::RenameHostLink { from: "x0".into(), to }]);
+    // Routes and neighbours go with a link that is down.
+    assert!(renamed.contains(&Op::SetHostLink(LinkChange { up: true, ..none })), "{renamed:?}");
+    assert!(renamed.contains(&Op::HostRoute("10.88.0.5/32".parse().unwrap())), "{renamed:?}");
+    assert!(renamed.iter().any(|op| matches!(op, Op::HostNeighbour(_))), "{renamed:?}");
+    assert!(renamed.iter().all(|op| op.side() == Side::Host), "{renamed:?}");
+}
+
+#[test]
+fn once_the_attach_is_answered_the_pods_side_is_left_as_it_is() {
+    let changes: [fn(&mut ActualEndpoint); 10] = [
+        |a| a.loopback_up = false,
+        |a| a.pod.as_mut().unwrap().mtu = 9000,
+        |a| a.pod.as_mut().unwrap().mac = Some(Mac::derived(b"tuning")),
+        |a| a.pod.as_mut().unwrap().up = false,
+        |a| a.pod_addresses.clear(),
+        |a| a.pod_routes.clear(),
+        |a| a.pod_addresses = vec!["10.88.0.5/24".parse().unwrap()],
+        // Renamed, with another link in its place.
+        |a| {
+            a.pod.as_mut().unwrap().name = "eth0-nic".into();
+            a.name_taken = true;
+        },
+        // In a namespace inside the pod.
+        |a| (a.pod, a.paired) = (None, false),
+        |a| {
+            a.pod.as_mut().unwrap().up = false;
+            a.pod_addresses.clear();
+            a.pod_routes.clear();
+        },
+    ];
+    for bridged in [false, true] {
+        let w = wiring(bridged);
+        for (n, change) in changes.iter().enumerate() {
+            let mut actual = right(&w);
+            change(&mut actual);
+            assert_eq!(plan_outside(&w, &actual), [], "{n}");
+            actual.host.as_mut().unwrap().mac = None;
+            let ops = plan_outside(&w, &actual);
+            assert!(matches!(ops.first(), Some(Op::SetHostLink(_))), "{n}: {ops:?}");
+            assert!(ops.iter().all(|op| op.side() == Side::Host), "{n}: {ops:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_whose_other_end_was_never_set_up_is_completed() {
+    for bridged in [false, true] {
+        let w = wiring(bridged);
+        let mut actual = right(&w);
+        let pod = actual.pod.as_mut().unwrap();
+        (pod.up, pod.no_autoconf) = (false, false);
+        (actual.pod_addresses, actual.pod_routes) = (vec![], vec![]);
+        actual.pod_neighbours.clear();
+        let ops = plan_outside(&w, &actual);
+        assert_eq!(ops, plan(&w, &actual));
+        assert!(ops.iter().all(|op| op.side() == Side::Pod), "{ops:?}");
+        assert!(ops.contains(&Op::PodAddress(w.addresses[0].address)), "{ops:?}");
+    }
+}
+
+#[test]
+fn an_mtu_that_both_ends_have_is_netds_and_follows_the_networks() {
+    let mut w = wiring(true);
+    let made = right(&w);
+    w.mtu = 1400;
+    let mtu = |from: u32, to: u32| LinkChange { mtu: change(Some(from), to), ..Default::default() };
+    let both = [Op::SetHostLink(mtu(1450, 1400)), Op::SetPodLink(mtu(1450, 1400))];
+    assert_eq!(plan_outside(&w, &made), both);
+    let mut tuned = made.clone();
+    tuned.pod.as_mut().unwrap().mtu = 1300;
+    assert_eq!(plan_outside(&w, &tuned), both[..1]);
+    // Both ends keep the MTU of what others have taken over.
+    let mut taken = [made.clone(), made.clone(), made];
+    taken[0].pod_addresses.clear();
+    taken[1].pod.as_mut().unwrap().name = "eth0-nic".into();
+    (taken[2].pod, taken[2].paired) = (None, false);
+    for actual in taken {
+        assert_eq!(plan_outside(&w, &actual), []);
+    }
+}
+
+#[test]
+fn a_lost_pair_is_made_again_with_its_sandboxs_side() {
+    let w = wiring(true);
+    let ops = plan_outside(&w, &ActualEndpoint { loopback_up: true, ..Default::default() });
+    assert_eq!(ops[0], Op::CreateVeth);
+    assert!(ops.contains(&Op::PodAddress(w.addresses[0].address)), "{ops:?}");
 }
 
 #[test]
 fn an_interface_that_netd_did_not_make_is_never_touched() {
     let w = wiring(true);
     let mut alien = right(&w);
-    (alien.host, alien.paired) = (None, false);
+    (alien.host, alien.paired, alien.name_taken) = (None, false, true);
     let mut unpaired = right(&w);
-    unpaired.paired = false;
+    (unpaired.paired, unpaired.name_taken) = (false, true);
     for actual in [alien, unpaired] {
-        let error = plan_endpoint(&w, Some(BRIDGE), &actual).unwrap_err();
+        let error = plan_endpoint(&w, Some(BRIDGE), &actual, Inside::Restore).unwrap_err();
         assert!(matches!(error, DataplaneError::InterfaceExists { place: "the sandbox", .. }));
     }
+    let mut taken = right(&w);
+    taken.host.as_mut().unwrap().kind = "ifb".into();
+    let error = plan_endpoint(&w, Some(BRIDGE), &taken, Inside::Nothing).unwrap_err();
+    assert!(matches!(error, DataplaneError::InterfaceExists { place: "the host", .. }));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use crate::{
     error::failed,
     exec::{context::SharedContext, pulse::Pulse},
     firewall::{OwnChanges, Watcher},
-    netlink::{Protocol, Received, Socket},
+    netlink::{Protocol, Received, Socket, link::LinkId, query},
     network::underlay,
+    sysctl,
 };
 
 /// Multicast groups (uapi/linux/rtnetlink.h) to hear everywhere: links, neighbours,
@@ -156,11 +157,46 @@ impl Listener {
             let own = event.port != 0 && self.shared.ports.lock().contains(&event.port);
             // Ports are numbered by namespace: a pod's process can have one of ours.
             let own = own && event.nsid.is_none();
-            let found = self.shared.table.lock().judge(event, own);
+            let (found, new) = {
+                let mut table = self.shared.table.lock();
+                (table.judge(event, own), table.is_new_link(event))
+            };
+            if let Some(index) = new.filter(|_| !own) {
+                self.welcome(index);
+            }
             for drift in found {
                 self.react(&drift);
                 self.tell(drift);
             }
+        }
+    }
+
+    /// A network card that appears later: a host that forwards IPv6 ignores router advertisements
+    /// unless its link is told otherwise.
+    fn welcome(&mut self, index: u32) {
+        let found = query::link(&mut self.asking, LinkId::Index(index));
+        let Ok(Some(link)) = found else { return };
+        let configured = self.shared.settings.underlay.as_ref();
+        let underlay = configured.is_some_and(|name| name.as_str() == link.name);
+        let card = match link.kind.as_str() {
+            "" | "vlan" | "bond" | "team" | "macvlan" | "macsec" => true,
+            // Of a node in a container that is the card. Of other programs' pods it is not:
+            // they could advertise routers to the host.
+            "veth" => !self.shared.table.lock().has_underlay(),
+            _ => false,
+        };
+        if link.master.is_some() || !(underlay || card) {
+            return;
+        }
+        match sysctl::keep_advertised_routes_of(&link.name) {
+            Ok(true) => tracing::info!(
+                link = link.name,
+                "{} takes router advertisements although the host forwards",
+                link.name
+            ),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(link = link.name, %error,
+                "{} takes no router advertisements: {error}", link.name),
         }
     }
 

@@ -81,6 +81,11 @@ impl OverlayTable {
         }
     }
 
+    /// Whether this is a device of the overlay that was made or adopted.
+    pub(crate) fn has_device(&self, index: u32) -> bool {
+        self.expected.devices.contains_key(&index)
+    }
+
     /// What was made.
     pub(crate) fn objects(&self) -> &Objects {
         &self.expected.objects

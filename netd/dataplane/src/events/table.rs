@@ -9,7 +9,7 @@ use super::{
     parse::{self, LinkEvent, NeighbourEvent, RouteEvent},
 };
 use crate::{
-    Drift,
+    Drift, RepairKind,
     device_names::DOCKER0,
     netlink::{
         Received,
@@ -19,7 +19,6 @@ use crate::{
 };
 use netd_domain::IfName;
 
-const LOOPBACK: u32 = 1;
 const ALL_LINKS: i32 = -1;
 
 /// What was made of an endpoint.
@@ -32,6 +31,7 @@ pub(crate) struct Expected {
     /// Namespace id and index of the sandbox's end.
     pub pod: Option<(i32, u32)>,
     pub pod_mac: [u8; 6],
+    pub pod_name: IfName,
     pub mtu: u32,
     /// The bridge's index; `None`: routed.
     pub bridge: Option<u32>,
@@ -121,9 +121,26 @@ impl Table {
         self.bridges.retain(|_, old| old.name != *name);
     }
 
+    /// Whether a device leads out of the node, as far as is known.
+    pub(crate) fn has_underlay(&self) -> bool {
+        self.underlay.is_some()
+    }
+
     /// The underlay's index and MTU.
     pub(crate) fn know_underlay(&mut self, underlay: Option<(u32, u32)>) {
         self.underlay = underlay;
+    }
+
+    /// Whether the event says that a link of the host's has come up of which netd knows nothing.
+    pub(crate) fn is_new_link(&self, event: &Received) -> Option<u32> {
+        if (event.kind, event.nsid) != (parse::NEW_LINK, None) {
+            return None;
+        }
+        let link = parse::link(event.body())?;
+        let known = self.endpoints.contains_key(&link.index)
+            || self.bridges.contains_key(&link.index)
+            || self.overlay.has_device(link.index);
+        (link.came_up() && link.master.is_none() && !known).then_some(link.index)
     }
 
     /// What an event means; `own`: one of our sockets on the host caused it.
@@ -145,7 +162,7 @@ impl Table {
                     (parse::NEW_LINK, None) => one(self.host_link(&link, own)),
                     (_, None) => one(self.host_link_gone(&link, own)),
                     (parse::NEW_LINK, Some(id)) => self.pod_link(id, &link),
-                    (_, Some(id)) => one(self.pod_of(id, link.index)),
+                    (_, Some(id)) => one(self.pod_of(id, link.index, RepairKind::Link)),
                 }
             }
             (parse::NEW_ADDRESS | parse::DEL_ADDRESS, None) if is_docker0s(body) => {
@@ -213,29 +230,36 @@ impl Table {
     }
 
     fn pod_link(&self, id: i32, link: &LinkEvent) -> Vec<Drift> {
-        if link.index == LOOPBACK {
-            return if link.went_down() { self.all_in(id) } else { Vec::new() };
-        }
-        let lost = |e: &&Expected| link.went_down() || (link.mtu, link.mac) != (e.mtu, e.pod_mac);
+        // lo is the runtime's: containerd takes it down before it asks netd to detach.
+        let lost = |e: &&Expected| {
+            link.went_down()
+                || (link.mtu, link.mac) != (e.mtu, e.pod_mac)
+                || link.name != e.pod_name.as_str()
+        };
         let endpoint = self.pods.get(&(id, link.index)).and_then(|host| self.endpoints.get(host));
-        one(endpoint.filter(lost).map(|e| Drift::Endpoint(e.name.clone())))
+        one(endpoint.filter(lost).map(|e| Drift::Pod(e.name.clone(), RepairKind::Link)))
     }
 
-    fn pod_of(&self, id: i32, index: u32) -> Option<Drift> {
+    fn pod_of(&self, id: i32, index: u32, kind: RepairKind) -> Option<Drift> {
         let endpoint = self.endpoints.get(self.pods.get(&(id, index))?)?;
-        Some(Drift::Endpoint(endpoint.name.clone()))
+        Some(Drift::Pod(endpoint.name.clone(), kind))
+    }
+
+    /// How many endpoints of netd's the sandbox with this namespace id has.
+    pub(crate) fn endpoints_in(&self, id: i32) -> usize {
+        self.pods.keys().filter(|(namespace, _)| *namespace == id).count()
     }
 
     /// Every endpoint of a sandbox.
-    fn all_in(&self, id: i32) -> Vec<Drift> {
+    fn all_in(&self, id: i32, kind: RepairKind) -> Vec<Drift> {
         let here = self.pods.keys().filter(|(namespace, _)| *namespace == id);
-        here.filter_map(|(_, index)| self.pod_of(id, *index)).collect()
+        here.filter_map(|(_, index)| self.pod_of(id, *index, kind)).collect()
     }
 
     fn address_gone(&self, nsid: Option<i32>, body: &[u8]) -> Option<Drift> {
         let index = parse::address_link(body)?;
         match nsid {
-            Some(id) => self.pod_of(id, index),
+            Some(id) => self.pod_of(id, index, RepairKind::Address),
             None => self.bridges.get(&index).map(|bridge| Drift::Network(bridge.name.clone())),
         }
     }
@@ -257,8 +281,8 @@ impl Table {
         let foreign = route.protocol != NETD_PROTOCOL && route.protocol != KERNEL;
         match route.link {
             // Another one in the place of ours leads out by any link.
-            _ if !gone && foreign => self.all_in(id),
-            Some(link) if gone => one(self.pod_of(id, link)),
+            _ if !gone && foreign => self.all_in(id, RepairKind::Route),
+            Some(link) if gone => one(self.pod_of(id, link, RepairKind::Route)),
             _ => Vec::new(),
         }
     }
@@ -278,15 +302,26 @@ impl Table {
         let endpoint = self.endpoints.get(self.pods.get(&(id, neighbour.link))?)?;
         let right = !gone && neighbour.permanent && neighbour.mac == Some(endpoint.host_mac);
         let routed = endpoint.bridge.is_none();
-        (!right && routed).then(|| Drift::Endpoint(endpoint.name.clone()))
+        let kind = RepairKind::Neighbour;
+        (!right && routed).then(|| Drift::Pod(endpoint.name.clone(), kind))
     }
 
     fn netconf(&self, body: &[u8]) -> Option<Drift> {
         match parse::forwarding_off(body)? {
             ALL_LINKS => Some(Drift::Sysctl),
             index => {
-                let bridge = self.bridges.get(&u32::try_from(index).ok()?)?;
-                Some(Drift::Network(bridge.name.clone()))
+                let index = u32::try_from(index).ok()?;
+                if let Some(bridge) = self.bridges.get(&index) {
+                    return Some(Drift::Network(bridge.name.clone()));
+                }
+                if self.underlay.is_some_and(|(underlay, _)| underlay == index) {
+                    return Some(Drift::Sysctl);
+                }
+                if self.overlay.has_device(index) {
+                    return Some(Drift::Overlay);
+                }
+                let endpoint = self.endpoints.get(&index).filter(|e| e.bridge.is_none())?;
+                Some(Drift::Endpoint(endpoint.name.clone()))
             }
         }
     }

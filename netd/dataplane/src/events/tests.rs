@@ -3,7 +3,7 @@
 
 use super::{Expected, ExpectedBridge, Table, parse};
 use crate::{
-    Drift,
+    Drift, RepairKind,
     netlink::{
         Received,
         link_group::{ENDPOINT_GROUP, FIRST_GROUP},
@@ -77,12 +77,18 @@ fn table(bridge: Option<u32>) -> Table {
         host_mac: MAC,
         pod: Some((NSID, POD)),
         pod_mac: MAC,
+        pod_name: "eth0".parse().unwrap(),
         mtu: 1400,
         bridge,
         addresses: if bridge.is_none() { vec!["10.0.0.5".parse().unwrap()] } else { vec![] },
         awaited: false,
     });
     table
+}
+
+/// Of the pod's side.
+fn inside(kind: RepairKind) -> Vec<Drift> {
+    vec![Drift::Pod("nd0123456789ab".parse().unwrap(), kind)]
 }
 
 fn ours() -> Vec<Drift> {
@@ -127,29 +133,33 @@ fn events_of_a_sandbox_lead_to_its_endpoint() {
     let mut t = table(None);
     let address =
         |index: u32| event(parse::DEL_ADDRESS, Some(NSID), &[&[0; 4], &index.to_ne_bytes()]);
-    assert_eq!(t.judge(&address(POD), false), ours());
+    assert_eq!(t.judge(&address(POD), false), inside(RepairKind::Address));
     assert_eq!(t.judge(&address(POD + 1), false), [], "another interface");
     let gone = route(parse::DEL_ROUTE, Some(NSID), 0, 110, &[&number(4, POD)]);
-    assert_eq!(t.judge(&gone, true), ours(), "a pod may have our port number");
+    assert_eq!(t.judge(&gone, true), inside(RepairKind::Route), "a pod may have our port number");
     let foreign = route(parse::NEW_ROUTE, Some(NSID), 0, 3, &[&number(4, 1)]);
-    assert_eq!(t.judge(&foreign, false), ours(), "in the place of ours");
+    assert_eq!(t.judge(&foreign, false), inside(RepairKind::Route), "in the place of ours");
     let own = route(parse::NEW_ROUTE, Some(NSID), 0, 110, &[&number(4, POD)]);
     assert_eq!(t.judge(&own, false), []);
     let elsewhere = route(parse::DEL_ROUTE, Some(NSID + 1), 0, 110, &[&number(4, POD)]);
     assert_eq!(t.judge(&elsewhere, false), []);
     let lo = link(Some(NSID), 1, 0, UP, &[]);
-    assert_eq!(t.judge(&lo, false), ours());
+    assert_eq!(t.judge(&lo, false), [], "lo is the runtime's");
 }
 
 #[test]
 fn the_sandbox_side_is_compared_with_what_was_made() {
     let mut t = table(None);
-    let pod = |flags, changed, mtu| link(Some(NSID), POD, flags, changed, &[&number(4, mtu)]);
+    let name = attr(3, b"eth0\0");
+    let pod =
+        |flags, changed, mtu| link(Some(NSID), POD, flags, changed, &[&name, &number(4, mtu)]);
     assert_eq!(t.judge(&pod(UP, 0, 1400), false), []);
     assert_eq!(t.judge(&pod(0, 0, 1400), false), [], "not yet up while it is being made");
-    assert_eq!(t.judge(&pod(UP, 0, 1300), false), ours());
-    assert_eq!(t.judge(&pod(0, UP, 1400), false), ours());
-    assert_eq!(t.judge(&gone(pod(0, NEW, 1400)), false), ours());
+    assert_eq!(t.judge(&pod(UP, 0, 1300), false), inside(RepairKind::Link));
+    assert_eq!(t.judge(&pod(0, UP, 1400), false), inside(RepairKind::Link));
+    assert_eq!(t.judge(&gone(pod(0, NEW, 1400)), false), inside(RepairKind::Link));
+    let renamed = link(Some(NSID), POD, UP, 0, &[&attr(3, b"net0\0"), &number(4, 1400)]);
+    assert_eq!(t.judge(&renamed, false), inside(RepairKind::Link), "renamed");
 }
 
 #[test]
@@ -161,6 +171,7 @@ fn an_endpoint_that_was_recreated_is_known_by_its_new_links_only() {
         host_mac: MAC,
         pod: Some((NSID, POD + 1)),
         pod_mac: MAC,
+        pod_name: "eth0".parse().unwrap(),
         mtu: 1400,
         bridge: None,
         addresses: vec!["10.0.0.5".parse().unwrap()],
@@ -201,8 +212,9 @@ fn permanent_neighbours_are_watched_on_routed_endpoints_only() {
     let mut routed = table(None);
     let pod = |kind, state| neighbour(kind, Some(NSID), POD, state, gateway);
     assert_eq!(routed.judge(&pod(parse::NEW_NEIGHBOUR, permanent), false), []);
-    assert_eq!(routed.judge(&pod(parse::NEW_NEIGHBOUR, stale), false), ours());
-    assert_eq!(routed.judge(&pod(parse::DEL_NEIGHBOUR, permanent), false), ours());
+    let lost = inside(RepairKind::Neighbour);
+    assert_eq!(routed.judge(&pod(parse::NEW_NEIGHBOUR, stale), false), lost);
+    assert_eq!(routed.judge(&pod(parse::DEL_NEIGHBOUR, permanent), false), lost);
     let other = neighbour(parse::DEL_NEIGHBOUR, Some(NSID), POD, stale, [10, 0, 0, 1]);
     assert_eq!(routed.judge(&other, false), []);
     let mut bridged = table(Some(BRIDGE));
@@ -265,6 +277,7 @@ fn the_carrier_of_an_awaited_endpoint_says_that_its_other_end_was_moved() {
         host_mac: MAC,
         pod: None,
         pod_mac: MAC,
+        pod_name: "eth0".parse().unwrap(),
         mtu: 1400,
         bridge: None,
         addresses: vec![],

@@ -178,9 +178,12 @@ pub(super) fn of_endpoint(wiring: &Wiring) -> Vec<Element> {
 }
 
 fn owners(wiring: &Wiring, address: IpAddr, all: &mut Vec<Element>) {
-    let mut own = |layer, name, last| {
-        let key = vec![Part::Interface(wiring.host_ifname.clone()), Part::Mac(wiring.mac), last];
-        all.push(Element { set: id(layer, name), key, data: vec![] });
+    let mut own = |layer, name, last: Part| {
+        for mac in wiring.macs() {
+            let key =
+                vec![Part::Interface(wiring.host_ifname.clone()), Part::Mac(mac), last.clone()];
+            all.push(Element { set: id(layer, name), key, data: vec![] });
+        }
     };
     match (&wiring.driver, address) {
         (WiringDriver::Routed, IpAddr::V4(_)) => own(Layer::Inet, "owners4", Part::Ip(address)),
@@ -189,8 +192,7 @@ fn owners(wiring: &Wiring, address: IpAddr, all: &mut Vec<Element>) {
             own(Layer::Bridge, "owners4", Part::Ip(address));
         }
         (WiringDriver::Bridge(_), IpAddr::V6(v6)) => {
-            let local = link_local(wiring.mac);
-            for ip in [v6, local] {
+            for ip in std::iter::once(v6).chain(wiring.macs().map(link_local)) {
                 own(Layer::Bridge, "owners6", Part::Ip(ip.into()));
                 own(Layer::Bridge, "targets6", Part::Raw(ip));
             }

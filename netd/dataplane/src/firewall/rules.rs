@@ -173,6 +173,20 @@ const BRIDGE: &str = r#"
 		iifname . ether saddr . @th,64,128 @targets6 accept
 		drop
 	}
+
+	# A port with hairpin, by which a pod reaches itself through a host port or a Service,
+	# gets what it floods back: a pod would hear its own multicast twice.
+	chain reflected {
+		type filter hook forward priority filter; policy accept;
+		meta pkttype { broadcast, multicast } goto own_frames
+	}
+
+	chain own_frames {
+		oifname . ether saddr . ip saddr @owners4 drop
+		oifname . ether saddr . arp saddr ip @owners4 drop
+		oifname . ether saddr . ip6 saddr @owners6 drop
+		ip6 saddr :: icmpv6 type nd-neighbor-solicit oifname . ether saddr . @th,64,128 @targets6 drop
+	}
 "#;
 
 const ARP: &str = r#"

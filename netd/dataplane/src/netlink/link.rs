@@ -70,11 +70,14 @@ pub(crate) struct LinkSettings {
     /// Bytes.
     pub mtu: Option<u32>,
     pub mac: Option<Mac>,
-    /// Interface index of the bridge.
+    /// Interface index of the bridge; 0: of none.
     pub master: Option<u32>,
+    /// Link group.
+    pub group: Option<u32>,
     pub hairpin: bool,
     pub no_autoconf: bool,
-    pub group: Option<u32>,
+    /// The host forwards IPv4 packets that come in by it.
+    pub forwarding: bool,
 }
 
 /// Changes settings of a link.
@@ -95,8 +98,9 @@ pub(crate) fn change(which: LinkId<'_>, change: &LinkSettings) -> RouteNetlinkMe
     if let Some(group) = change.group {
         builder = builder.link_group(group);
     }
-    if change.no_autoconf {
-        builder = builder.append_extra_attribute(missing::no_autoconf());
+    if change.no_autoconf || change.forwarding {
+        let families = missing::family_settings(change.no_autoconf, change.forwarding);
+        builder = builder.append_extra_attribute(families);
     }
     if change.hairpin {
         let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
@@ -109,6 +113,17 @@ pub(crate) fn change(which: LinkId<'_>, change: &LinkSettings) -> RouteNetlinkMe
 /// Brings a link up.
 pub(crate) fn set_up(which: LinkId<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(which.builder().up().build())
+}
+
+/// Takes a link down.
+pub(crate) fn set_down(which: LinkId<'_>) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(which.builder().down().build())
+}
+
+/// Gives a link another name; before Linux 6.2 it has to be down.
+pub(crate) fn rename(index: u32, name: &IfName) -> RouteNetlinkMessage {
+    let builder = LinkUnspec::new_with_index(index).name(name.as_str());
+    RouteNetlinkMessage::SetLink(builder.build())
 }
 
 /// Takes a link down and puts it in `group`.

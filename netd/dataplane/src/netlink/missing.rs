@@ -6,7 +6,10 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
     AddressFamily,
     address::AddressMessage,
-    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask},
+    link::{
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, LinkAttribute,
+        LinkExtentMask,
+    },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
@@ -22,10 +25,20 @@ pub(super) fn one_queue<T>(builder: LinkMessageBuilder<T>) -> LinkMessageBuilder
         .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }
 
-/// No IPv6 address of the kernel's own making. The builder has no method for it.
-pub(super) fn no_autoconf() -> LinkAttribute {
-    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
+/// No IPv6 address of the kernel's own making; forwarding of IPv4 packets that come in. The builder
+/// has no method for either.
+pub(super) fn family_settings(no_autoconf: bool, forwarding: bool) -> LinkAttribute {
+    let mut families = Vec::new();
+    if forwarding {
+        let mut conf = InetDevConf::default();
+        conf.forwarding = 1;
+        families.push(AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]));
+    }
+    if no_autoconf {
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        families.push(AfSpecUnspec::Inet6(vec![none]));
+    }
+    LinkAttribute::AfSpecUnspec(families)
 }
 
 /// Leaves the counters out of an answer. The builder has no method for it.

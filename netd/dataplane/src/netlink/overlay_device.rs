@@ -132,7 +132,9 @@ pub(crate) fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
         Setting::Queue(packets) => link().txqueuelen(packets).build(),
         Setting::Mac(mac) => link().address(mac.to_vec()).build(),
         Setting::Mark => link().alias(MARK).build(),
-        Setting::NoAutoconf => link().append_extra_attribute(missing::no_autoconf()).build(),
+        Setting::NoAutoconf => {
+            link().append_extra_attribute(missing::family_settings(true, false)).build()
+        }
         Setting::Source { local, underlay } => sent_from(vxlan().dev(underlay), local).build(),
         Setting::Learning(learning) => vxlan().learning(learning).build(),
     };

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-        InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -19,6 +20,7 @@ use netlink_packet_route::{
 use super::{
     Batch, Received, Socket, address,
     link::{self, LinkId},
+    link_group::is_detached,
     neighbour, route, tc,
 };
 use crate::endpoint::observed::{ActualLimits, ActualLink};
@@ -53,6 +55,13 @@ pub(crate) fn read_link(message: &Received) -> Option<ActualLink> {
     }
 }
 
+/// The veth with this MAC, whatever its name, that is not about to be removed.
+pub(crate) fn veth_with_mac(socket: &mut Socket, mac: Mac) -> io::Result<Option<ActualLink>> {
+    let all = socket.dump(link::get_all(Some(InfoKind::Veth)))?;
+    let mut links = all.iter().filter_map(read_link);
+    Ok(links.find(|link| link.mac == Some(mac) && !is_detached(link.group)))
+}
+
 fn from_message(message: &LinkMessage) -> ActualLink {
     let mut link = ActualLink {
         index: message.header.index,
@@ -71,7 +80,11 @@ fn from_message(message: &LinkMessage) -> ActualLink {
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id),
             LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::LinkInfo(info) => read_info(info, &mut link),
-            LinkAttribute::AfSpecUnspec(parts) => link.no_autoconf = !autoconf(parts),
+            LinkAttribute::AfSpecUnspec(parts) => {
+                link.no_autoconf = !autoconf(parts);
+                link.forwarding = parts.iter().any(forwards);
+                link.ipv6 = parts.iter().any(|part| matches!(part, AfSpecUnspec::Inet6(_)));
+            }
             _ => {}
         }
     }
@@ -93,6 +106,11 @@ fn read_info(info: &[LinkInfo], link: &mut ActualLink) {
             _ => {}
         }
     }
+}
+
+fn forwards(part: &AfSpecUnspec) -> bool {
+    let on = |inet: &AfSpecInet| matches!(inet, AfSpecInet::DevConf(conf) if conf.forwarding != 0);
+    matches!(part, AfSpecUnspec::Inet(parts) if parts.iter().any(on))
 }
 
 fn autoconf(parts: &[AfSpecUnspec]) -> bool {

@@ -129,6 +129,18 @@ pub(crate) fn look_up_entry(ip: IpAddr, entry: bool) -> RouteNetlinkMessage {
     }
 }
 
+/// Asks for the table's entry by which packets from `from` to `ip` go, out of the link `oif` if
+/// given; it is refused if there is none.
+pub(crate) fn look_up_from(ip: IpAddr, from: IpAddr, oif: Option<u32>) -> RouteNetlinkMessage {
+    let RouteNetlinkMessage::GetRoute(mut message) = look_up_entry(ip, true) else {
+        return look_up(ip);
+    };
+    message.header.source_prefix_length = IpNet::from(from).prefix_len();
+    message.attributes.push(RouteAttribute::Source(RouteAddress::from(from)));
+    message.attributes.extend(oif.map(RouteAttribute::Oif));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
 /// Reads the answer to [`look_up_entry`]; `None`: nowhere.
 pub(crate) fn read_answer(body: &[u8]) -> Option<RouteAnswer> {
     const UNICAST: u8 = 1;

@@ -45,6 +45,7 @@ fn wiring() -> Wiring {
         routes: vec![],
         port_mappings: vec![],
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use ipnet::IpNet;
 
-use super::plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu};
+use super::{
+    plan::{ActualNetwork, NetworkOp, plan_network, provisional_mtu},
+    underlay,
+};
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
@@ -47,7 +50,23 @@ pub(crate) fn ensure(
     } else {
         repairs.extend(sysctl::ensure(&sysctl::of_network(network))?);
     }
+    repairs.extend(ensure_underlay_forwards(kernel, network)?);
     Ok(repairs)
+}
+
+/// The answers to what pods send come in by the device that leads out.
+fn ensure_underlay_forwards(
+    kernel: &mut Context,
+    network: &NetworkWiring,
+) -> Result<Vec<Repair>, DataplaneError> {
+    if network.internal || !network.ranges().any(|net| net.addr().is_ipv4()) {
+        return Ok(Vec::new());
+    }
+    let configured = kernel.shared.settings.underlay.clone();
+    let found = underlay::find(&mut kernel.socket, configured.as_ref())
+        .map_err(failed("looking for the underlay's device"))?;
+    let Some(name) = found.and_then(|link| link.name.parse().ok()) else { return Ok(Vec::new()) };
+    sysctl::ensure(&sysctl::of_forwarding_link(&name))
 }
 
 fn observe_network(

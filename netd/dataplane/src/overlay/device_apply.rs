@@ -95,10 +95,9 @@ impl Overlay {
         wanted: &OverlayDevice,
         report: &mut OverlayReport,
     ) -> Result<bool, DataplaneError> {
-        if !wanted.addresses.iter().any(|net| net.addr().is_ipv6()) {
-            return Ok(false);
-        }
-        let set = sysctl::ensure(&sysctl::of_overlay_device(&wanted.name))?;
+        let has = |v6| wanted.addresses.iter().any(|net| net.addr().is_ipv6() == v6);
+        let settings = sysctl::of_overlay_device(&wanted.name, has(false), has(true));
+        let set = sysctl::ensure(&settings)?;
         let changed = !set.is_empty();
         report.repairs.extend(set);
         Ok(changed)

@@ -10,8 +10,7 @@ use std::{
 };
 
 use netd_dataplane::{
-    AttachTimes, Dataplane, DataplaneError, Drift, Netns, Settings, firewall::FirewallState,
-    namespace,
+    Attached, Dataplane, DataplaneError, Drift, Netns, Settings, firewall::FirewallState, namespace,
 };
 use netd_domain::{
     Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,
@@ -132,7 +131,7 @@ impl Bed {
         &self,
         pod: &Space,
         wiring: &Arc<Wiring>,
-    ) -> Result<AttachTimes, DataplaneError> {
+    ) -> Result<Attached, DataplaneError> {
         self.dataplane.attach(pod.open(), wiring.clone()).await
     }
 
@@ -140,6 +139,8 @@ impl Bed {
     pub(crate) async fn assert_right(&self, pod: &Space, wiring: &Arc<Wiring>) {
         let found = self.dataplane.check(pod.open(), wiring.clone()).await.unwrap();
         assert_eq!(found, Vec::<String>::new());
+        let changed = self.dataplane.changes_inside(pod.open(), wiring.clone()).await.unwrap();
+        assert_eq!(changed, Vec::<String>::new());
     }
 
     /// Waits for a drift event that `wanted` accepts, at most a second.
@@ -228,6 +229,7 @@ fn wiring(network: &str, n: u16) -> Wiring {
         routes: Vec::new(),
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use netd_dataplane::Drift;
+use netd_domain::RepairScope;
 
 use crate::bed::{Bed, on_bridge, on_route};
 
@@ -62,7 +63,6 @@ async fn damage_in_a_sandbox_is_heard_and_told_from_other_sandboxes() {
             ("route replace default dev lo", false),
             ("neigh del 169.254.1.1 dev eth0", true),
             ("neigh replace 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0", true),
-            ("link set lo down", false),
             ("link set eth0 down", false),
             ("link set eth0 address 02:00:00:00:00:01", false),
             ("link del eth0", false),
@@ -71,9 +71,9 @@ async fn damage_in_a_sandbox_is_heard_and_told_from_other_sandboxes() {
             bed.quiet().await;
             pod.ip(damage);
             let name = wiring.host_ifname.clone();
-            let heard = bed.hears(|drift| *drift == Drift::Endpoint(name.clone())).await;
-            assert!(heard, "{damage} was not heard");
-            bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+            let inside = |drift: &Drift| matches!(drift, Drift::Pod(of, _) if *of == name);
+            assert!(bed.hears(inside).await, "{damage} was not heard");
+            bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
             bed.assert_right(&pod, &wiring).await;
         }
     }
@@ -91,7 +91,8 @@ async fn what_an_earlier_process_made_is_watched_once_it_is_adopted() {
         assert!(repairs.is_empty(), "{repairs:?}");
     }
     for (pod, wiring) in pods.iter().zip([&bridged, &routed]) {
-        let repairs = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+        let repairs =
+            bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
         assert!(repairs.is_empty(), "{repairs:?}");
     }
     for (pod, wiring, damage) in [
@@ -101,8 +102,19 @@ async fn what_an_earlier_process_made_is_watched_once_it_is_adopted() {
         bed.quiet().await;
         pod.ip(damage);
         let name = wiring.host_ifname.clone();
-        assert!(bed.hears(|drift| *drift == Drift::Endpoint(name.clone())).await, "{damage}");
+        let inside = |drift: &Drift| matches!(drift, Drift::Pod(of, _) if *of == name);
+        assert!(bed.hears(inside).await, "{damage}");
     }
+}
+
+/// containerd takes it down before it asks netd to detach.
+#[tokio::test]
+async fn lo_is_the_runtimes() {
+    let mut bed = Bed::new().await;
+    let pod = bed.attach(&Arc::new(on_bridge(5))).await;
+    bed.quiet().await;
+    pod.ip("link set lo down");
+    assert_eq!(bed.quiet().await, vec![]);
 }
 
 #[tokio::test]

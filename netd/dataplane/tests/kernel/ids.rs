@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netd_dataplane::Drift;
-use netd_domain::{EndpointKey, Wiring};
+use netd_domain::{EndpointKey, RepairScope, Wiring};
 
 use crate::bed::{Bed, Space, on_route};
 
@@ -39,7 +39,8 @@ async fn the_newest_of_many_sandboxes_has_the_lowest_id() {
     bed.quiet().await;
     let last = wirings.last().unwrap();
     pods.last().unwrap().ip("addr flush dev eth0");
-    assert!(bed.hears(|drift| *drift == Drift::Endpoint(last.host_ifname.clone())).await);
+    let inside = |drift: &Drift| matches!(drift, Drift::Pod(of, _) if *of == last.host_ifname);
+    assert!(bed.hears(inside).await);
 
     // A second interface of a sandbox that has an id already.
     let mut second = on_route(5);
@@ -58,7 +59,7 @@ async fn the_newest_of_many_sandboxes_has_the_lowest_id() {
     // Another process goes on below what it finds.
     let (dataplane, _drift) = bed.another();
     for (wiring, pod) in wirings.iter().zip(&pods) {
-        dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+        dataplane.repair(pod.open(), wiring.clone(), RepairScope::Host).await.unwrap();
     }
     let (pod, wiring) = (Space::new(), Arc::new(on_route(7)));
     dataplane.attach(pod.open(), wiring.clone()).await.unwrap();

@@ -4,9 +4,11 @@
 mod bed;
 mod drift;
 mod ids;
+mod inside;
 mod nodes;
 mod overlay;
 mod overlay_questions;
 mod paths;
 mod repair;
+mod settings;
 mod wiring;

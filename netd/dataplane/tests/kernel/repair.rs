@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netd_dataplane::{DataplaneError, RepairKind};
-use netd_domain::{Bandwidth, Wiring};
+use netd_domain::{Bandwidth, RepairScope, Wiring};
 
 use crate::bed::{Bed, Space, ip, on_bridge, on_route, reaches};
 
@@ -15,12 +15,13 @@ async fn repairs(bed: &Bed, pod: &Space, wiring: &Arc<Wiring>, damage: &str, kin
         Some(line) => pod.ip(line),
         None => bed.host.ip(damage.strip_prefix("host: ").unwrap()),
     };
-    let found = bed.dataplane.check(pod.open(), wiring.clone()).await.unwrap();
+    let mut found = bed.dataplane.check(pod.open(), wiring.clone()).await.unwrap();
+    found.extend(bed.dataplane.changes_inside(pod.open(), wiring.clone()).await.unwrap());
     assert!(!found.is_empty(), "{damage}: not found");
-    let repairs = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+    let repairs = bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
     assert!(repairs.iter().any(|r| r.kind == kind), "{damage}: {repairs:?}");
     bed.assert_right(pod, wiring).await;
-    let again = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+    let again = bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
     assert!(again.is_empty(), "{damage}: {again:?}");
 }
 
@@ -93,7 +94,7 @@ async fn a_deleted_bridge_comes_back_with_all_its_ports() {
     let repairs = bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap();
     assert!(repairs.iter().any(|r| r.kind == RepairKind::Link), "{repairs:?}");
     for (pod, wiring) in [(&pod_a, &a), (&pod_b, &b)] {
-        bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+        bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
         bed.assert_right(pod, wiring).await;
     }
     assert!(reaches(&pod_a, ip(&a, false), &pod_b, ip(&b, false)));
@@ -176,7 +177,8 @@ async fn repair_makes_an_endpoint_of_which_nothing_is_there() {
     let bed = Bed::new().await;
     for wiring in [on_bridge(5), on_route(6)] {
         let (pod, wiring) = (Space::new(), Arc::new(wiring));
-        let repairs = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+        let repairs =
+            bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
         assert!(repairs.iter().any(|r| r.detail.contains("make the veth pair")), "{repairs:?}");
         bed.assert_right(&pod, &wiring).await;
     }
@@ -207,16 +209,17 @@ async fn bandwidth_limits_are_made_and_repaired_and_leave_with_the_endpoint() {
         format!("filter del dev {host} ingress"),
     ] {
         bed.host.run("tc", &damage).unwrap();
-        let repairs = bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+        let repairs =
+            bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
         assert!(repairs.iter().all(|r| r.kind == RepairKind::Qdisc), "{repairs:?}");
         assert!(!repairs.is_empty(), "{damage}");
         bed.assert_right(&pod, &wiring).await;
     }
     bed.host.ip(&format!("link del {ifb}"));
-    bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+    bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
     bed.host.ip(&format!("link del {host}"));
-    bed.dataplane.repair(pod.open(), wiring.clone()).await.unwrap();
+    bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await.unwrap();
     bed.assert_right(&pod, &wiring).await;
     bed.dataplane.detach_link(wiring.clone()).await.unwrap();
     bed.dataplane.delete_detached().await.unwrap();

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use netd_dataplane::DataplaneError;
+use netd_domain::RepairScope;
 
 use crate::bed::{Bed, Space, ip, on_bridge, on_route, reaches};
 
@@ -92,7 +93,7 @@ async fn a_taken_name_in_the_sandbox_fails_and_leaves_nothing_on_the_host() {
     };
     assert_eq!(place(&result.map(drop)), "the sandbox");
     assert_eq!(bed.dataplane.host_links().await.unwrap(), vec![]);
-    let repaired = bed.dataplane.repair(pod.open(), wiring.clone()).await;
+    let repaired = bed.dataplane.repair(pod.open(), wiring.clone(), RepairScope::Pod).await;
     assert_eq!(place(&repaired.map(drop)), "the sandbox");
     pod.ip("link del eth0");
     bed.host.ip(&format!("link add {} type ifb", wiring.host_ifname));

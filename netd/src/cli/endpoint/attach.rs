@@ -42,6 +42,9 @@ pub(crate) struct AttachArgs {
     /// No default route through this endpoint
     #[arg(long)]
     no_default_route: bool,
+    /// A default route through this endpoint, before those of the sandbox's others
+    #[arg(long, conflicts_with = "no_default_route")]
+    default_route: bool,
     /// Limit to the pod: bits a second and burst in bits
     #[arg(long, value_parser = limit, value_name = "RATE,BURST")]
     ingress: Option<(u64, u64)>,
@@ -75,6 +78,7 @@ impl AttachArgs {
                 egress_burst: egress.1,
             }),
             no_default_route: self.no_default_route,
+            default_route: self.default_route,
             source: "cli".to_owned(),
             ..Default::default()
         }

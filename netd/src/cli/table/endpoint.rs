@@ -39,6 +39,7 @@ pub(in crate::cli) struct Endpoint {
     bandwidth: Bandwidth,
     dns: Dns,
     created_at: i64,
+    changes_inside: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +126,7 @@ impl From<v1::Endpoint> for Endpoint {
                 options: dns.options,
             },
             created_at: e.created_at,
+            changes_inside: e.changes_inside,
         }
     }
 }
@@ -285,6 +287,7 @@ impl Output for Endpoint {
             ("dns", self.dns.nameservers.join(", ")),
             ("labels", pairs(&self.labels)),
             ("annotations", pairs(&self.annotations)),
+            ("changed inside", self.changes_inside.join("; ")),
             ("age", age(self.created_at, SystemTime::now())),
         ])
     }

@@ -69,6 +69,7 @@ pub(super) fn wiring(
         routes: Vec::new(),
         port_mappings: Vec::new(),
         bandwidth: Bandwidth::default(),
+        pod_mac: None,
     }))
 }
 

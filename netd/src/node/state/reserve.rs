@@ -8,8 +8,8 @@ use crate::node::{
     error::{Error, Result},
 };
 use netd_domain::{
-    AttachSpec, Endpoint, NetnsId, Network, NetworkName, Phase, RuntimePlaced, Stage,
-    attach::Assigned, ipam::IpamError,
+    AttachSpec, Endpoint, EndpointKey, NetnsId, Network, NetworkName, Phase, RequestDigest,
+    RuntimePlaced, Stage, attach::Assigned, ipam::IpamError,
 };
 
 /// Where a reserved endpoint will be.
@@ -90,6 +90,14 @@ impl Inner {
         Error::Ipam { network: network.clone(), source }
     }
 
+    /// Whether the sandbox has, or is getting, other endpoints than `key`.
+    fn has_others(&self, key: &EndpointKey) -> bool {
+        let from = EndpointKey::before_all(key.sandbox.clone());
+        let all = self.endpoints.range(from..).map(|(_, entry)| &entry.endpoint);
+        let mut here = all.take_while(|endpoint| endpoint.key.sandbox == key.sandbox);
+        here.any(|endpoint| endpoint.key != *key && endpoint.phase == Phase::Attached)
+    }
+
     /// Makes the record; frees the addresses if the request does not fit the network.
     fn assemble(
         &mut self,
@@ -103,7 +111,8 @@ impl Inner {
             .iter()
             .filter_map(|(ip, i)| Some(Assigned { ip: *ip, pool: pools.get(*i)? }))
             .collect();
-        let wiring = spec.build_wiring(&state.network, &assigned, state.wiring.mtu);
+        let first = !self.has_others(&spec.key);
+        let wiring = spec.build_wiring(&state.network, &assigned, state.wiring.mtu, first);
         let wiring = wiring.inspect_err(|_| {
             for (ip, _) in ips {
                 self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
@@ -117,6 +126,7 @@ impl Inner {
             netns: site.netns(),
             path_is_foreign: matches!(site, Placement::InForeign(_)),
             wiring: Arc::new(wiring),
+            request: (site != Placement::Unplaced).then(|| RequestDigest::of(spec)),
             fixed_mtu: spec.mtu.is_some(),
             pod: spec.pod.clone(),
             labels: spec.labels.clone(),

@@ -1,5 +1,8 @@
-//! CHECK: whether what the runtime remembers is what netd says there is. That the
-//! kernel agrees with netd is netd's part of it.
+//! CHECK: whether the runtime remembers what netd gave the pod. That it is there and works is
+//! netd's part of it.
+//!
+//! `prevResult` is the result of the whole chain: plugins that came after netd may have changed
+//! the pod's MAC and MTU in it, added addresses, and removed or added routes.
 
 use std::net::IpAddr;
 
@@ -9,63 +12,54 @@ use serde_json::Value;
 use super::config::PrevResult;
 use crate::error::shown;
 
-/// Every difference, in words. Interfaces, addresses and routes that other plugins of
-/// the chain made are none.
-pub fn differences(endpoint: &Endpoint, netns: &str, prev: &PrevResult) -> Vec<String> {
+/// What of netd's is not in `prev`, in words.
+pub fn differences(endpoint: &Endpoint, prev: &PrevResult) -> Vec<String> {
     let mut found = Vec::new();
-    let index = interfaces(endpoint, netns, prev, &mut found);
+    let index = interfaces(endpoint, prev, &mut found);
     if let Some(index) = index {
         addresses(endpoint, index, prev, &mut found);
     }
-    routes(endpoint, prev, &mut found);
     found
 }
 
-/// Compares the interfaces; the index of the sandbox's.
-fn interfaces(
-    endpoint: &Endpoint,
-    netns: &str,
-    prev: &PrevResult,
-    found: &mut Vec<String>,
-) -> Option<usize> {
+/// Compares the interfaces; the index of the sandbox's. That one is known by its name alone: the
+/// path of its namespace has several spellings (/var/run is /run), and netd compares the
+/// namespace itself.
+fn interfaces(endpoint: &Endpoint, prev: &PrevResult, found: &mut Vec<String>) -> Option<usize> {
     let sandbox = |v: &Value| !text(v, "sandbox").is_empty();
     let named = |name: &str, inside: bool| {
         prev.interfaces.iter().position(|v| text(v, "name") == name && sandbox(v) == inside)
     };
-    let mut wanted = vec![
-        (endpoint.host_interface.as_str(), endpoint.host_mac.as_str(), false),
-        (endpoint.interface.as_str(), endpoint.mac.as_str(), true),
-    ];
+    let mut on_host = vec![(endpoint.host_interface.as_str(), endpoint.host_mac.as_str())];
     if !endpoint.bridge.is_empty() {
-        wanted.push((&endpoint.bridge, &endpoint.bridge_mac, false));
+        on_host.push((&endpoint.bridge, &endpoint.bridge_mac));
     }
-    for (name, mac, inside) in wanted {
-        let Some(there) = named(name, inside).and_then(|i| prev.interfaces.get(i)) else {
-            found.push(format!("interface {name} is not in prevResult"));
+    let missing = |name: &str| format!("interface {name} is not in prevResult");
+    for (name, mac) in on_host {
+        let Some(there) = named(name, false).and_then(|i| prev.interfaces.get(i)) else {
+            found.push(missing(name));
             continue;
         };
         let known = text(there, "mac");
         if !known.is_empty() && !known.eq_ignore_ascii_case(mac) {
             found.push(format!("interface {name} has MAC {mac}, prevResult {}", shown(known)));
         }
-        let path = text(there, "sandbox");
-        if inside && path != netns {
-            found.push(format!("{name} is in {netns}, prevResult says {}", shown(path)));
-        }
-        let mtu = there.get("mtu").and_then(Value::as_u64).unwrap_or(0);
-        if inside && mtu != 0 && mtu != u64::from(endpoint.mtu) {
-            found.push(format!("{name} has MTU {}, prevResult {mtu}", endpoint.mtu));
-        }
     }
-    named(&endpoint.interface, true)
+    let index = named(&endpoint.interface, true);
+    if index.is_none() {
+        found.push(missing(&endpoint.interface));
+    }
+    index
 }
 
 fn addresses(endpoint: &Endpoint, index: usize, prev: &PrevResult, found: &mut Vec<String>) {
     let ours = |v: &&Value| v.get("interface").and_then(Value::as_u64) == Some(index as u64);
     let mut known: Vec<&Value> = prev.ips.iter().filter(ours).collect();
+    let mut missing = false;
     for address in &endpoint.addresses {
         let same = |v: &&Value| same_cidr(text(v, "address"), &address.address);
         let Some(at) = known.iter().position(same) else {
+            missing = true;
             found.push(format!("address {} is not in prevResult", address.address));
             continue;
         };
@@ -78,20 +72,9 @@ fn addresses(endpoint: &Endpoint, index: usize, prev: &PrevResult, found: &mut V
             ));
         }
     }
-    let gone = known.iter().map(|v| shown(text(v, "address")));
-    found.extend(gone.map(|address| format!("netd does not know address {address}")));
-}
-
-fn routes(endpoint: &Endpoint, prev: &PrevResult, found: &mut Vec<String>) {
-    for route in &endpoint.routes {
-        let same = |v: &&Value| {
-            same_cidr(text(v, "dst"), &route.destination) && same_ip(text(v, "gw"), &route.gateway)
-        };
-        if !prev.routes.iter().any(|v| same(&v)) {
-            let via = if route.gateway.is_empty() { "on link" } else { route.gateway.as_str() };
-            found.push(format!("route {} ({via}) is not in prevResult", route.destination));
-        }
-    }
+    // Where netd's own are complete, another plugin has added these.
+    let foreign = known.iter().filter(|_| missing).map(|v| shown(text(v, "address")));
+    found.extend(foreign.map(|address| format!("netd does not know address {address}")));
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

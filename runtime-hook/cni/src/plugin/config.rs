@@ -29,6 +29,9 @@ pub struct Config {
     pub name: String,
     /// `network`: netd's network; empty or missing: "default".
     pub network: String,
+    /// `defaultRoute`: whether the default routes lead through this interface; missing: if it is
+    /// the first one of its sandbox.
+    pub default_route: Option<bool>,
     /// `socket`: netd's, gRPC's or the hooks' beside it, which is used either way; missing:
     /// `/run/netd/netd.sock`.
     pub socket: String,
@@ -53,11 +56,13 @@ impl Config {
         if let Err(problem) = check_socket(&socket) {
             reader.add("socket", problem);
         }
+        let default_route = reader.flag(root.get("defaultRoute"));
         let seconds = reader.number(root.get("timeout"), 1..=MAX_TIMEOUT);
         Self {
             version,
             name,
             network: network.unwrap_or_else(|| DEFAULT_NETWORK.into()),
+            default_route,
             socket,
             timeout: Duration::from_secs(seconds.unwrap_or(DEFAULT_TIMEOUT)),
         }

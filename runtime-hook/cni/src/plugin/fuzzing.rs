@@ -62,7 +62,7 @@ fn answers(value: &Value) {
     }
     gc::request(&root, &config.name, &config.network, &mut reader);
     if let Some(prev) = PrevResult::read(&root, version, &mut reader) {
-        check::differences(&endpoint(), "/nonexistent", &prev);
+        check::differences(&endpoint(), &prev);
         result::render(&endpoint(), "/nonexistent", Some(prev), version);
     }
 }

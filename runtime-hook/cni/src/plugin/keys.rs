@@ -11,6 +11,7 @@ const KNOWN: &[&str] = &[
     "name",
     "type",
     "network",
+    "defaultRoute",
     "socket",
     "timeout",
     "capabilities",

@@ -166,7 +166,8 @@ fn add(
         port_mappings: wishes.ports,
         bandwidth: wishes.bandwidth,
         dns: wishes.dns,
-        no_default_route: false,
+        no_default_route: config.default_route == Some(false),
+        default_route: config.default_route == Some(true),
         issued_at,
         source: gc::source(&config.name),
     };
@@ -191,9 +192,10 @@ fn check(lookup: Lookup<'_>, root: &JsonNode<'_>, version: SpecVersion) -> Resul
         sandbox_id: attachment.container_id,
         interface: attachment.ifname,
         netns_path: attachment.netns.clone(),
+        network: config.network.clone(),
     };
     let endpoint = netd(&config)?.check(&request, &opened)?;
-    match check::differences(&endpoint, &attachment.netns, &prev) {
+    match check::differences(&endpoint, &prev) {
         found if found.is_empty() => Ok(()),
         found => Err(HookError::Mismatch(found)),
     }

@@ -91,7 +91,7 @@ impl Floor {
         let ip = IpAddr::V4(Ipv4Addr::new(10, 98, high, low));
         let pool = self.network.pools.first().context("no pool")?;
         let mut wiring =
-            spec(self.made)?.build_wiring(&self.network, &[Assigned { ip, pool }], 1500)?;
+            spec(self.made)?.build_wiring(&self.network, &[Assigned { ip, pool }], 1500, true)?;
         wiring.host_ifname = format!("fl{}", FIRST_INDEX + self.made).parse()?;
         Ok(wiring)
     }

@@ -43,6 +43,7 @@ pub(crate) fn endpoint(number: u64, driver: WiringDriver, addresses: &[&str]) ->
         routes: vec![],
         port_mappings: vec![],
         bandwidth: Default::default(),
+        pod_mac: None,
     }
 }
 
