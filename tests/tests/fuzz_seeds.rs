@@ -298,7 +298,10 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
     let sandbox = v1::Sandbox { id: "s1".into(), ..Default::default() };
     vec![
         ("attach", attach.encode_to_vec()),
-        ("network", v1::CreateNetworkRequest { network: Some(network) }.encode_to_vec()),
+        (
+            "network",
+            v1::CreateNetworkRequest { network: Some(network), force: false }.encode_to_vec(),
+        ),
         ("annotate", v1::AnnotateRequest { sandbox: Some(sandbox) }.encode_to_vec()),
     ]
 }

@@ -235,14 +235,14 @@ fn wrong_networks_are_refused() -> Result<()> {
         ];
         let mut service = node.netd.network_service()?;
         for (name, network) in wrong {
-            let request = CreateNetworkRequest { network: Some(network) };
+            let request = CreateNetworkRequest { network: Some(network), force: false };
             let Err(status) = block_on(service.create_network(request)) else {
                 bail!("{name}: accepted")
             };
             let codes = [Code::InvalidArgument, Code::AlreadyExists, Code::FailedPrecondition];
             ensure!(codes.contains(&status.code()), "{name}: {status:?}");
         }
-        let without = CreateNetworkRequest { network: None };
+        let without = CreateNetworkRequest { network: None, force: false };
         ensure!(block_on(service.create_network(without)).is_err(), "no network at all");
         ensure!(node.netd.networks()?.len() == 1, "a network was left");
         node.nothing_was_made()

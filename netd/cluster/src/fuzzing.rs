@@ -7,16 +7,17 @@ use super::{
     flannel::{config, key, subnet_env::SubnetEnv, value},
 };
 use netd_domain::{Mac, overlay::SecretKey};
+use netd_store::Revision;
 
-/// Lines: a configuration, then changes of leases in their order. `NAME VALUE` sets one,
-/// `NAME` alone removes it. What comes of them one by one is what comes of those that are
+/// Lines: a configuration, then changes of leases in their order. `NAME VALUE` sets one (the
+/// longer the value, the later it was created), `NAME` alone removes it. What comes of them one by one is what comes of those that are
 /// left. Each line is also tried as a `subnet.env`.
 pub fn leases(bytes: &[u8]) {
     let mut lines = bytes.split(|b| *b == b'\n');
     let Some(Ok(read)) = lines.next().map(config::parse) else { return };
     let Some(local) = node(read) else { return };
     let Ok(mut desired) = Desired::new(local.clone()) else { return };
-    let mut left: Vec<(String, Lease)> = vec![];
+    let mut left: Vec<(String, Revision, Lease)> = vec![];
     for line in lines.map(String::from_utf8_lossy) {
         if let Ok(env) = SubnetEnv::parse(&line) {
             let _ = env.render();
@@ -25,13 +26,13 @@ pub fn leases(bytes: &[u8]) {
             Some((name, value)) => set(&mut desired, &mut left, name, value.as_bytes()),
             None => {
                 desired.remove(&line);
-                left.retain(|(name, _)| *name != line);
+                left.retain(|(name, ..)| *name != line);
             }
         }
     }
     let Ok(mut fresh) = Desired::new(local) else { return };
-    for (name, lease) in &left {
-        fresh.set(name, lease.clone());
+    for (name, created, lease) in &left {
+        fresh.set(name, *created, lease.clone());
         let _ = value::format(&lease.attrs);
     }
     assert!(fresh.state() == desired.state(), "the way to these leases counts");
@@ -42,15 +43,14 @@ pub fn leases(bytes: &[u8]) {
     }
 }
 
-fn set(desired: &mut Desired, left: &mut Vec<(String, Lease)>, name: &str, value: &[u8]) {
+fn set(desired: &mut Desired, left: &mut Vec<(String, Revision, Lease)>, name: &str, value: &[u8]) {
     match read(name, value) {
         Ok(lease) => {
             assert!(key::parse(&key::name(&lease.subnets)) == Ok(lease.subnets), "{name}");
-            if !left.iter().any(|(key, old)| key == name && *old == lease) {
-                left.retain(|(key, _)| key != name);
-                left.push((name.to_owned(), lease.clone()));
-            }
-            desired.set(name, lease);
+            let created = i64::try_from(value.len() / 8).unwrap_or(0);
+            left.retain(|(key, ..)| key != name);
+            left.push((name.to_owned(), created, lease.clone()));
+            desired.set(name, created, lease);
         }
         Err(problem) => desired.refuse(name, problem),
     }

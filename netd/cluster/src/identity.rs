@@ -48,6 +48,18 @@ pub fn load(state_dir: &Path) -> io::Result<Identity> {
     }
 }
 
+/// Replaces this node's identity, which another machine has too.
+///
+/// # Errors
+/// The file can't be written; the old identity stays.
+pub fn renew(state_dir: &Path) -> io::Result<Identity> {
+    let path = state_dir.join(FILE);
+    let made = make();
+    write(&path, &made)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    Ok(made)
+}
+
 fn make() -> Identity {
     let random = || StaticSecret::random().to_bytes();
     Identity {
@@ -90,6 +102,9 @@ mod tests {
         assert_eq!(load(dir.path()).unwrap(), first);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(load(other.path()).unwrap(), first);
+        let renewed = renew(other.path()).unwrap();
+        assert!(renewed.wireguard != first.wireguard && renewed.vtep_v4 != first.vtep_v4);
+        assert_eq!(load(other.path()).unwrap(), renewed);
         let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{first:?}").contains(&format!("{:?}", first.wireguard.0)));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::subnets::{Family, Subnets};
 
 /// A lease's value: how to reach the node that has the subnets.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseAttrs {
     /// `PublicIP`
     pub public_v4: Option<Ipv4Addr>,

@@ -64,7 +64,7 @@ pub use overlay::{
 pub use sysctl::kernel_release;
 pub use types::{Attached, Drift, HostLink, PodLink, Repair, RepairKind, Settings};
 
-use netd_domain::{IfName, Mac, NetworkWiring, PodSide, RepairScope, Wiring};
+use netd_domain::{HostNetwork, IfName, Mac, NetworkWiring, PodSide, RepairScope, Wiring};
 
 /// The dataplane of one node.
 #[derive(Debug)]
@@ -360,6 +360,15 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::owned_by_docker(k, &network)).await
     }
 
+    /// The networks that the host itself is in or leads to, without netd's own.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn host_networks(&self) -> Result<Vec<HostNetwork>, DataplaneError> {
+        let what = "reading the host's addresses and routes";
+        self.repairs.call(move |k| network::host_networks::list(k).map_err(failed(what))).await
+    }
+
     /// Removes a network's bridge. A missing one is no error; a device that netd did not make
     /// stays.
     ///
@@ -429,7 +438,8 @@ impl Dataplane {
 
 fn underlay_mtu(kernel: &mut Context) -> Result<u32, DataplaneError> {
     let configured = kernel.shared.settings.underlay.clone();
-    let found = network::underlay::find(&mut kernel.socket, configured.as_ref())
+    let shared = kernel.shared.clone();
+    let found = network::underlay::find(&mut kernel.socket, configured.as_ref(), &shared)
         .map_err(failed("looking for the underlay's device"))?;
     match (found, configured) {
         (Some(link), _) => Ok(link.mtu),

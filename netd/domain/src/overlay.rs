@@ -267,6 +267,8 @@ pub struct OverlayState {
     pub objects: std::collections::HashSet<OverlayObject>,
     /// Of the kernel's WireGuard devices.
     pub wireguard: Vec<(IfName, WireguardPeer)>,
+    /// This node's own subnets: no route of another program may lead into them.
+    pub own: Vec<IpNet>,
     /// The state is not known completely yet: nothing is removed.
     pub partial: bool,
 }

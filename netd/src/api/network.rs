@@ -22,10 +22,10 @@ impl NetworkService for Api {
     ) -> Result<Response<v1::CreateNetworkResponse>, Status> {
         let span = peer_cred::span(&request);
         let done = async {
-            let network =
-                network_request::network(request.into_inner().network).map_err(Error::from)?;
+            let v1::CreateNetworkRequest { network, force } = request.into_inner();
+            let network = network_request::network(network).map_err(Error::from)?;
             let name = network.name.clone();
-            self.node.create_network(network).await?;
+            self.node.create_network(network, force).await?;
             let network = Some(convert::network_status(&self.node.network(&name)?));
             Ok(Response::new(v1::CreateNetworkResponse { network }))
         };
@@ -46,7 +46,15 @@ impl NetworkService for Api {
         _: Request<v1::ListNetworksRequest>,
     ) -> Result<Response<v1::ListNetworksResponse>, Status> {
         let networks = self.node.networks().iter().map(convert::network_status).collect();
-        Ok(Response::new(v1::ListNetworksResponse { networks }))
+        // Who asks for the networks gets them, whatever the kernel says.
+        let host_networks = self.node.host_networks().await.unwrap_or_default();
+        let host_networks = host_networks.into_iter().map(|host| v1::HostNetwork {
+            subnet: host.net.to_string(),
+            device: host.device,
+            routed: host.routed,
+        });
+        let host_networks = host_networks.collect();
+        Ok(Response::new(v1::ListNetworksResponse { networks, host_networks }))
     }
 
     async fn delete_network(

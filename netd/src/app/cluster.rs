@@ -42,6 +42,7 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     let options = MembershipOptions {
         keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),
         state_dir: config.state_dir.join("overlay"),
+        run_dir: config.run_dir.join("overlay"),
         node_name: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: settings.lease_ttl,

@@ -82,6 +82,10 @@ pub(crate) struct CreateArgs {
     /// the pod's side too
     #[arg(long, value_enum, default_value_t = RepairArg::Host)]
     repair: RepairArg,
+    /// Take a pool although the host itself is in a network that overlaps with it: the host
+    /// cannot reach that network then
+    #[arg(long)]
+    force: bool,
     /// Let others reach pods by host ports only, as Docker's bridge networks do
     #[arg(long)]
     published_only: bool,
@@ -178,7 +182,8 @@ pub(super) async fn run(command: NetworkCommand) -> Result<ExitCode, Failure> {
         }
         NetworkCommand::Create(args) => {
             let client = args.client.clone();
-            let request = CreateNetworkRequest { network: Some(args.network()) };
+            let force = args.force;
+            let request = CreateNetworkRequest { network: Some(args.network()), force };
             let reply = service(&client).await?.create_network(request).await?;
             show(reply.into_inner().network, &client)?;
         }

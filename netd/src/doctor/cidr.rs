@@ -15,9 +15,15 @@ struct HostNet {
     device: String,
     /// "route" or "address".
     kind: &'static str,
+    /// A gateway leads there; else the host itself is in it.
+    routed: bool,
 }
 
-pub(super) fn check(networks: &[Network]) -> Vec<Finding> {
+/// `configured`: what the configuration names; `running`: what netd has, with leased pools.
+pub(super) fn check(configured: &[Network], running: &[Network]) -> Vec<Finding> {
+    let is_running = |network: &&Network| !running.iter().any(|n| n.name == network.name);
+    let all: Vec<Network> = configured.iter().filter(is_running).chain(running).cloned().collect();
+    let networks = &all;
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let mut known = routes_v4(&read("/proc/net/route"));
     known.extend(routes_v6(&read("/proc/net/ipv6_route")));
@@ -34,7 +40,12 @@ fn addresses() -> Vec<HostNet> {
             (_, Some(v6)) => v6.ip().into(),
             _ => return None,
         };
-        Some(HostNet { net: IpNet::from(ip), device: found.interface_name, kind: "address" })
+        Some(HostNet {
+            net: IpNet::from(ip),
+            device: found.interface_name,
+            kind: "address",
+            routed: false,
+        })
     })
     .collect()
 }
@@ -48,7 +59,8 @@ fn routes_v4(text: &str) -> Vec<HostNet> {
             Some(Ipv4Addr::from(word.to_ne_bytes()))
         };
         let net = IpNet::with_netmask(word(1)?.into(), word(7)?.into()).ok()?;
-        Some(HostNet { net, device: (*columns.first()?).to_owned(), kind: "route" })
+        let (device, routed) = ((*columns.first()?).to_owned(), !word(2)?.is_unspecified());
+        Some(HostNet { net, device, kind: "route", routed })
     };
     text.lines().skip(1).filter_map(line).collect()
 }
@@ -60,7 +72,13 @@ fn routes_v6(text: &str) -> Vec<HostNet> {
         let ip = Ipv6Addr::from(u128::from_str_radix(columns.first()?, 16).ok()?);
         let length = u8::from_str_radix(columns.get(1)?, 16).ok()?;
         let net = IpNet::new(ip.into(), length).ok()?;
-        Some(HostNet { net, device: (*columns.last()?).to_owned(), kind: "route" })
+        let hop = u128::from_str_radix(columns.get(4)?, 16).ok()?;
+        Some(HostNet {
+            net,
+            device: (*columns.last()?).to_owned(),
+            kind: "route",
+            routed: hop != 0,
+        })
     };
     text.lines().filter_map(line).collect()
 }
@@ -88,12 +106,13 @@ fn judge(known: &[HostNet], networks: &[Network]) -> Vec<Finding> {
 }
 
 fn conflict(network: &Network, subnet: &IpNet, known: &HostNet) -> Finding {
-    let HostNet { net, device, kind } = known;
+    let HostNet { net, device, kind, routed } = known;
     let what =
         format!("pool {subnet} of {} overlaps with the {kind} {net} on {device}", network.name);
     let fix = "choose another subnet for the pool, or remove the route or address";
-    // The pool's route is more specific than a wider one, so only the pool's part is lost.
-    if net.prefix_len() < subnet.prefix_len() {
+    // The pool's route is more specific than a wider one, so only the pool's part is lost: of a
+    // network that the host itself is in, that is its neighbours.
+    if net.prefix_len() < subnet.prefix_len() && *routed {
         return Finding::warn(CHECK, what)
             .breaks(format!("hosts in {subnet} behind {device} can't be reached from this node"))
             .fix(fix);
@@ -134,7 +153,7 @@ mod tests {
     }
 
     fn known(net: &str, device: &str) -> HostNet {
-        HostNet { net: net.parse().unwrap(), device: device.into(), kind: "route" }
+        HostNet { net: net.parse().unwrap(), device: device.into(), kind: "route", routed: true }
     }
 
     #[test]
@@ -149,6 +168,9 @@ mod tests {
         assert_eq!(severity(known("10.244.0.0/16", "cni0")), Severity::Ok);
         assert_eq!(severity(known("10.244.0.7/32", "nd0123456789ab")), Severity::Ok);
         assert_eq!(severity(known("192.0.2.0/24", "eth0")), Severity::Ok);
+        // The host's own LAN, and a pool that is a part of it.
+        let lan = HostNet { routed: false, ..known("10.0.0.0/8", "eth0") };
+        assert_eq!(severity(lan), Severity::Fail);
     }
 
     #[test]

@@ -3,13 +3,18 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use netd_api::v1::{
-    GetStatusRequest, GetStatusResponse, ListEndpointsRequest,
-    endpoint_service_client::EndpointServiceClient, node_service_client::NodeServiceClient,
+    self, GetStatusRequest, GetStatusResponse, ListEndpointsRequest, ListNetworksRequest,
+    endpoint_service_client::EndpointServiceClient, network_service_client::NetworkServiceClient,
+    node_service_client::NodeServiceClient,
 };
 
 use super::finding::Finding;
 use crate::client::connect;
 use crate::terminal::Failure;
+use netd_domain::{
+    Network, Pool,
+    network::{Leased, NetworkOptions},
+};
 
 const CHECK: &str = "netd";
 const STALE: &str = "leftovers";
@@ -20,6 +25,23 @@ pub(super) struct DaemonReport {
     status: GetStatusResponse,
     /// Names of the host interfaces of all endpoints.
     host_links: HashSet<String>,
+    networks: Vec<v1::Network>,
+}
+
+/// The networks that netd has, with the pools that it leased.
+pub(super) fn networks(report: &DaemonReport) -> Vec<Network> {
+    let pool =
+        |pool: &v1::Pool| Pool::new(pool.subnet.parse().ok()?, None, (None, None), vec![]).ok();
+    let read = |network: &v1::Network| {
+        let options = NetworkOptions {
+            bridge: network.bridge.parse().ok(),
+            leased: Some(Leased::default()),
+            ..NetworkOptions::default()
+        };
+        let pools = network.pools.iter().filter_map(pool).collect();
+        Network::new(network.name.parse().ok()?, pools, options).ok()
+    };
+    report.networks.iter().filter_map(read).collect()
 }
 
 /// Asks netd; the error says why there is no answer.
@@ -28,6 +50,9 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport
         let channel = connect(socket, timeout).await?;
         let mut node = NodeServiceClient::new(channel.clone());
         let status = node.get_status(GetStatusRequest::default()).await?.into_inner();
+        let mut networks = NetworkServiceClient::new(channel.clone());
+        let networks = networks.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
+        let networks: Vec<_> = networks.into_iter().filter_map(|status| status.network).collect();
         let mut endpoints = EndpointServiceClient::new(channel);
         let mut request = ListEndpointsRequest { page_size: 5000, ..Default::default() };
         let mut host_links = HashSet::new();
@@ -35,7 +60,7 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport
             let page = endpoints.list_endpoints(request.clone()).await?.into_inner();
             host_links.extend(page.endpoints.into_iter().map(|e| e.host_interface));
             if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
-                return Ok(DaemonReport { status, host_links });
+                return Ok(DaemonReport { status, host_links, networks });
             }
             request.page_token = page.next_page_token;
         }
@@ -134,7 +159,11 @@ mod tests {
     use crate::doctor::finding::Severity;
 
     fn facts(status: GetStatusResponse, links: &[&str]) -> Result<DaemonReport, String> {
-        Ok(DaemonReport { status, host_links: links.iter().map(|l| (*l).to_owned()).collect() })
+        Ok(DaemonReport {
+            status,
+            host_links: links.iter().map(|l| (*l).to_owned()).collect(),
+            networks: vec![],
+        })
     }
 
     #[test]

@@ -68,7 +68,8 @@ async fn examine(args: &DoctorArgs) -> Report {
     let ruleset = firewall::read(&config.networks);
     let kube_proxy = kube_proxy::runs(&ruleset);
     findings.extend(sysctls::check(&config.networks, netd.is_ok(), kube_proxy));
-    findings.extend(cidr::check(&config.networks));
+    let running = netd.as_ref().map(daemon::networks).unwrap_or_default();
+    findings.extend(cidr::check(&config.networks, &running));
     let uplink = firewall::uplink();
     findings.extend(firewall::judge(&ruleset, &config.networks, uplink.as_deref()));
     let runtime = containerd::read(&args.containerd_config, &args.containerd);

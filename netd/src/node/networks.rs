@@ -11,7 +11,7 @@ use super::{
     record::encode,
     run_to_end::run_to_end,
 };
-use netd_domain::{Network, NetworkName, NetworkWiring, PodAccess};
+use netd_domain::{HostNetwork, Invalid, Network, NetworkName, NetworkWiring, PodAccess};
 use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
@@ -20,15 +20,16 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NetworkExists`] for another of that name, or with overlapping pools,
-    /// or on the same bridge, or when another program has a device of the bridge's name.
-    /// Nothing of it is left then.
-    pub async fn create_network(self: &Arc<Self>, network: Network) -> Result<()> {
+    /// or on the same bridge, or when another program has a device of the bridge's name;
+    /// [`Error::Invalid`] for a pool that would cut the host off from a network that it is in,
+    /// unless `force`. Nothing of it is left then.
+    pub async fn create_network(self: &Arc<Self>, network: Network, force: bool) -> Result<()> {
         let node = self.clone();
-        let create = async move { node.create_network_to_end(network).await };
+        let create = async move { node.create_network_to_end(network, force).await };
         run_to_end("create network", create).await
     }
 
-    async fn create_network_to_end(&self, network: Network) -> Result<()> {
+    async fn create_network_to_end(&self, network: Network, force: bool) -> Result<()> {
         let _topology = self.network_changes.lock().await;
         if let Some(state) = self.state.network(&network.name) {
             // Who may use it is not said again by a caller that never said it.
@@ -59,6 +60,9 @@ impl Node {
         if let Some(taken) = self.dataplane.owned_by_docker(wiring.clone()).await? {
             return Err(Error::NetworkExists(owned_by_docker(&network.name, &taken)));
         }
+        if !force {
+            self.refuse_the_hosts(&network).await?;
+        }
         let name = network.name.clone();
         let key = keys::network(&name);
         let txn = Txn {
@@ -81,6 +85,41 @@ impl Node {
         }
         tracing::info!(network = %name, "created network {name}");
         Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`]: the host is in a network that a pool overlaps with.
+    async fn refuse_the_hosts(&self, network: &Network) -> Result<()> {
+        let known = self.dataplane.host_networks().await?;
+        let mut bad = Invalid::new();
+        for (i, pool) in network.pools.iter().enumerate() {
+            let others = known.iter().filter(|host| host.device != network.bridge.as_str());
+            for host in others {
+                if host.is_cut_off_by(&pool.subnet) {
+                    let text = format!(
+                        "{} overlaps with {host}: the host could not reach that any more; choose \
+                         another subnet (netd network create --force takes it all the same)",
+                        pool.subnet
+                    );
+                    bad.add(format!("pools[{i}].subnet"), text);
+                    break;
+                }
+                if host.is_reason_against(&pool.subnet) {
+                    let (name, subnet) = (&network.name, pool.subnet);
+                    tracing::warn!(network = %name,
+                        "pool {subnet} of network {name} covers {host}: packets to it go to pods");
+                }
+            }
+        }
+        Ok(bad.into_result()?)
+    }
+
+    /// The networks that the host itself is in or leads to, which no automatic choice takes.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn host_networks(&self) -> Result<Vec<HostNetwork>> {
+        Ok(self.dataplane.host_networks().await?)
     }
 
     /// An address of docker0 that lies in one of `subnets`, which belong, or are to belong, to

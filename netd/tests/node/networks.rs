@@ -24,7 +24,8 @@ fn a_network_on_the_bridge_of_another_program_is_refused_and_not_recorded() {
     bed.host.ip("link add taken1 type bridge");
     for bridge in ["taken0", "taken1"] {
         let before = bed.host.ip(&format!("-d addr show {bridge}"));
-        let refused = netd.run(netd.node.create_network(network("blue", "10.1.0.0/24", bridge)));
+        let refused =
+            netd.run(netd.node.create_network(network("blue", "10.1.0.0/24", bridge), false));
         assert!(matches!(refused, Err(Error::NetworkExists(_))), "{refused:?}");
         assert!(netd.node.network(&"blue".parse().unwrap()).is_err());
         let key = keys::network(&"blue".parse().unwrap());
@@ -41,9 +42,9 @@ fn a_network_is_there_or_not_whatever_fails_and_its_making_is_no_drift() {
     let name = "blue".parse().unwrap();
     let blue = || network("blue", "10.1.0.0/24", "blue0");
     bed.faults.after(0, 1);
-    netd.run(netd.node.create_network(blue())).unwrap_err();
+    netd.run(netd.node.create_network(blue(), false)).unwrap_err();
     assert!(netd.node.network(&name).is_err());
-    netd.run(netd.node.create_network(blue())).unwrap();
+    netd.run(netd.node.create_network(blue(), false)).unwrap();
     bed.faults.after(0, 1);
     netd.run(netd.node.delete_network(&name)).unwrap_err();
     assert!(netd.node.network(&name).is_ok());
@@ -57,6 +58,36 @@ fn a_network_is_there_or_not_whatever_fails_and_its_making_is_no_drift() {
     netd.until("drift is counted", |node| node.metrics().drift("link") > 0);
 }
 
+/// The gateway's address would land on the bridge, and the host would be cut off.
+#[test]
+fn a_pool_that_is_a_network_of_the_host_itself_is_refused_unless_forced() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    bed.host.ip("link add lan0 type ifb");
+    bed.host.ip("link set lan0 up");
+    bed.host.ip("address add 10.1.7.9/16 dev lan0");
+    bed.host.ip("route add 10.7.0.0/16 via 10.1.0.1");
+    let name = "blue".parse().unwrap();
+    let create = |pool: &str, force: bool| {
+        netd.run(netd.node.create_network(network("blue", pool, "blue0"), force))
+    };
+    for pool in ["10.1.0.0/16", "10.1.7.0/24", "10.1.9.0/24", "10.0.0.0/8"] {
+        let refused = create(pool, false).unwrap_err().to_string();
+        assert!(refused.contains("pools[0].subnet") && refused.contains("lan0"), "{refused}");
+        assert!(netd.node.network(&name).is_err());
+    }
+    create("10.1.9.0/24", true).unwrap();
+    netd.run(netd.node.delete_network(&name)).unwrap();
+    // What a gateway leads to is told only; netd's own bridges don't count.
+    for pool in ["10.7.7.0/24", "10.7.0.0/16"] {
+        create(pool, false).unwrap();
+        netd.run(netd.node.delete_network(&name)).unwrap();
+    }
+    let hosts = netd.run(netd.node.host_networks()).unwrap();
+    assert!(hosts.iter().all(|host| host.device != "cni0" && host.device != "lo"), "{hosts:?}");
+    assert!(hosts.iter().any(|host| host.device == "lan0" && host.routed), "{hosts:?}");
+}
+
 #[test]
 fn networks_created_at_the_same_time_do_not_overlap() {
     let bed = Bed::new();
@@ -64,7 +95,7 @@ fn networks_created_at_the_same_time_do_not_overlap() {
     let create = |n: usize| {
         let node = netd.node.clone();
         let network = network(&format!("n{n}"), "10.1.0.0/24", &format!("br{n}"));
-        netd.spawn(async move { node.create_network(network).await.is_ok() })
+        netd.spawn(async move { node.create_network(network, false).await.is_ok() })
     };
     let all: Vec<_> = (0..8).map(create).collect();
     let made = all.into_iter().map(|work| netd.run(work).unwrap());

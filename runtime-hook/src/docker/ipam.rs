@@ -86,12 +86,23 @@ fn pool_of(
 /// A subnet for a network that was created without `--subnet`. When two networks are created
 /// at the same moment with the same subnet, netd refuses the second.
 async fn unused_subnet(netd: &NetdClient, v6: bool) -> Result<IpNet, DriverError> {
-    let networks = netd.networks().await?;
-    let pools = networks.iter().filter_map(|status| status.network.as_ref());
-    let pools = pools.flat_map(|network| &network.pools);
-    let used: Vec<IpNet> = pools.filter_map(|pool| pool.subnet.parse().ok()).collect();
-    let overlaps =
-        |net: &IpNet| used.iter().any(|other| other.contains(net) || net.contains(other));
+    let known = netd.networks_and_hosts().await?;
+    let pools = known.networks.iter().filter_map(|status| status.network.as_ref());
+    let pools = pools.flat_map(|network| network.pools.iter().map(|pool| &pool.subnet));
+    let hosts = |routed| {
+        let hosts = known.host_networks.iter().filter(move |host| host.routed == routed);
+        hosts.map(|host| &host.subnet)
+    };
+    let read = |text: &String| text.parse::<IpNet>().ok().map(|net| net.trunc());
+    let used: Vec<IpNet> = pools.chain(hosts(false)).filter_map(read).collect();
+    // A broader route that merely leads through, such as the default route, is no reason.
+    let routed: Vec<IpNet> = hosts(true).filter_map(read).collect();
+    let overlaps = |net: &IpNet| {
+        let default = |other: &IpNet| other.prefix_len() == 0;
+        let used = used.iter().filter(|other| !default(other));
+        used.into_iter().any(|other| other.contains(net) || net.contains(other))
+            || routed.iter().any(|other| net.contains(other))
+    };
     let mut candidates = (0..=u8::MAX).filter_map(|n| {
         let text = if v6 { format!("fd6e:6574:64:{n:x}::/64") } else { format!("10.210.{n}.0/24") };
         text.parse::<IpNet>().ok()

@@ -4,9 +4,9 @@ use std::{future::Future, path::Path, time::Duration};
 
 use netd_api::v1::{
     CreateEndpointRequest, CreateNetworkRequest, DeleteNetworkRequest, DetachRequest, Endpoint,
-    GetEndpointRequest, GetNetworkRequest, JoinRequest, LeaveRequest, ListNetworksRequest, Network,
-    NetworkStatus, PublishRequest, ReleaseAddressRequest, ReserveAddressRequest,
-    endpoint_service_client::EndpointServiceClient as Endpoints,
+    GetEndpointRequest, GetNetworkRequest, JoinRequest, LeaveRequest, ListNetworksRequest,
+    ListNetworksResponse, Network, NetworkStatus, PublishRequest, ReleaseAddressRequest,
+    ReserveAddressRequest, endpoint_service_client::EndpointServiceClient as Endpoints,
     network_service_client::NetworkServiceClient as Networks,
 };
 use tokio::time::{Instant, sleep};
@@ -60,7 +60,7 @@ impl NetdClient {
 
     pub(super) async fn create_network(&self, network: Network) -> Result<()> {
         let call = || {
-            let request = CreateNetworkRequest { network: Some(network.clone()) };
+            let request = CreateNetworkRequest { network: Some(network.clone()), force: false };
             self.client.call("CreateNetwork", request, |netd, request| async move {
                 Networks::new(netd).create_network(request).await
             })
@@ -80,13 +80,18 @@ impl NetdClient {
         network.ok_or_else(|| HookError::BadAnswer("GetNetwork answered no network".into()))
     }
 
-    pub(super) async fn networks(&self) -> Result<Vec<NetworkStatus>> {
+    /// All networks, and the networks that the host itself is in or leads to.
+    pub(super) async fn networks_and_hosts(&self) -> Result<ListNetworksResponse> {
         let call = || {
             self.client.call("ListNetworks", ListNetworksRequest {}, |netd, request| async move {
                 Networks::new(netd).list_networks(request).await
             })
         };
-        Ok(self.retry_while_restarting(call).await?.networks)
+        self.retry_while_restarting(call).await
+    }
+
+    pub(super) async fn networks(&self) -> Result<Vec<NetworkStatus>> {
+        Ok(self.networks_and_hosts().await?.networks)
     }
 
     pub(super) async fn delete_network(&self, name: &str) -> Result<()> {

@@ -48,7 +48,7 @@ impl Daemon {
     /// NetworkService.CreateNetwork.
     pub fn create_network(&self, network: Network) -> Result<NetworkStatus, Status> {
         let mut service = self.network_service().map_err(no_client)?;
-        let request = CreateNetworkRequest { network: Some(network) };
+        let request = CreateNetworkRequest { network: Some(network), force: false };
         let answer = block_on(service.create_network(within(request)))?.into_inner();
         answer.network.ok_or_else(|| Status::unknown("answered without a network"))
     }

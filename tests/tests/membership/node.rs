@@ -62,6 +62,7 @@ impl Node {
         let options = MembershipOptions {
             keys: ClusterKeys::default(),
             state_dir: dir.join(format!("node{n}")),
+            run_dir: dir.join(format!("node{n}-run")),
             node_name: format!("node{n}"),
             version: "test".to_owned(),
             ttl,
@@ -96,8 +97,12 @@ impl Told {
             Update::Behind { .. } => self.behind += 1,
             Update::CaughtUp => self.caught_up += 1,
             Update::Peers(peers) => peers.into_iter().for_each(|update| self.take_peer(update)),
-            Update::Config(_) | Update::ConfigProblem(_) | Update::NoSubnet(_) | Update::Synced => {
-            }
+            Update::Config(_)
+            | Update::ConfigProblem(_)
+            | Update::Identity(_)
+            | Update::Unreadable(_)
+            | Update::NoSubnet(_)
+            | Update::Synced => {}
         }
     }
 

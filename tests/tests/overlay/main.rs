@@ -4,6 +4,7 @@ mod backends;
 mod capacity;
 mod changes;
 mod containerd;
+mod copies;
 mod direct;
 mod docker0;
 mod drift;

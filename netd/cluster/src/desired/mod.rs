@@ -1,8 +1,9 @@
 //! The overlay state that this node needs, kept up to date lease by lease. Pure.
 //!
-//! Leases have an order: that of their last change. A lease that contradicts an earlier
-//! one which is in force is a problem and waits for that one to go; no other lease is affected.
-//! So the outcome depends on the leases and their order alone, not on how they came.
+//! Leases have an order, the same on every node: the one that was created first in etcd comes
+//! first, and of two of one revision the one with the smaller key. A lease that contradicts an
+//! earlier one which is in force is a problem and waits for that one to go; no other lease is
+//! affected. So the outcome depends on the leases alone, not on how they came.
 
 mod aggregate;
 mod delta;
@@ -20,12 +21,13 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Family, Lease, LeaseAttrs, Local,
+    Family, Lease, LeaseAttrs, Local, Subnets,
     backend::{Backend, Command, LocalPlan, PeerPlan, PeerProblem, backend},
 };
 use aggregate::{Aggregate, Changes};
 pub use delta::Delta;
 use netd_domain::overlay::{OverlayState, TunnelPeer};
+use netd_store::Revision;
 use resources::{LeaseResources, Rank, ResourceIndex, Verdict};
 
 /// Everything this node has to hold for the overlay.
@@ -35,9 +37,6 @@ pub struct Desired {
     backend: Box<dyn Backend>,
     plan: LocalPlan,
     entries: BTreeMap<Arc<str>, LeaseEntry>,
-    /// Every lease's place in the order.
-    order: BTreeMap<Rank, Arc<str>>,
-    next: Rank,
     resources: ResourceIndex,
     aggregate: Aggregate,
     /// Leases blocked by each lease.
@@ -45,9 +44,6 @@ pub struct Desired {
     /// Values that could not be read; what the keys said before stays in force.
     refused: BTreeMap<Arc<str>, PeerProblem>,
 }
-
-/// This node's rank: before every lease.
-const OWN: Rank = 0;
 
 #[derive(Debug)]
 struct LeaseEntry {
@@ -100,7 +96,7 @@ impl Desired {
         let plan = backend.local(&local)?;
         let mut resources = ResourceIndex::default();
         for subnets in &local.subnets {
-            resources.take(OWN, &LeaseResources::of_node(subnets));
+            resources.take(&Rank::OwnNode, &LeaseResources::of_node(subnets));
         }
         let aggregate = Aggregate::new(&plan.objects);
         Ok(Self {
@@ -108,8 +104,6 @@ impl Desired {
             backend,
             plan,
             entries: BTreeMap::new(),
-            order: BTreeMap::new(),
-            next: OWN + 1,
             resources,
             aggregate,
             waiting: BTreeMap::new(),
@@ -124,10 +118,8 @@ impl Desired {
     /// What the backend misses on this node; what was in force still is.
     pub fn with_local(&self, local: Local) -> Result<Self, PeerProblem> {
         let mut new = Self::new(local)?;
-        for key in self.order.values() {
-            if let Some(entry) = self.entries.get(key) {
-                new.set(key, entry.lease.clone());
-            }
+        for (key, entry) in &self.entries {
+            new.set(key, entry.rank.created(), entry.lease.clone());
         }
         new.refused.clone_from(&self.refused);
         Ok(new)
@@ -149,24 +141,22 @@ impl Desired {
     }
 
     /// The lease of this key (its name, what comes after `<prefix>/subnets/`) is now this
-    /// one. The same lease again changes nothing, its place in the order neither. After a
-    /// restart the order is right again if leases are set by their revision in etcd.
-    pub fn set(&mut self, key: &str, lease: impl Into<Arc<Lease>>) -> Delta {
+    /// one, claimed since the etcd revision `created`. The same again changes nothing.
+    pub fn set(&mut self, key: &str, created: Revision, lease: impl Into<Arc<Lease>>) -> Delta {
         let lease: Arc<Lease> = lease.into();
         self.refused.remove(key);
-        if self.entries.get(key).is_some_and(|entry| entry.lease == lease) {
+        let is_same = |e: &LeaseEntry| e.lease == lease && e.rank.created() == created;
+        if self.entries.get(key).is_some_and(is_same) {
             return Delta::default();
         }
         let mut changes = Changes::default();
         let mut due = self.take_out(key, &mut changes);
-        let rank = self.next;
-        self.next += 1;
         let key: Arc<str> = Arc::from(key);
+        let rank = Rank::Lease { created, key: key.clone() };
         let state = self.initial_state(&lease);
         if matches!(state, LeaseState::Waits { .. }) {
-            due.insert(rank);
+            due.insert(rank.clone());
         }
-        self.order.insert(rank, key.clone());
         self.entries.insert(key, LeaseEntry { rank, lease, state });
         self.settle(due, &mut changes);
         self.aggregate.delta(changes, self.local.kernel_wireguard)
@@ -219,8 +209,11 @@ impl Desired {
     /// Whose subnet an address is of: one of those in force, or this node's own.
     pub fn lookup(&self, ip: IpAddr) -> Option<(&str, &Lease)> {
         let (subnet, rank) = self.resources.at(ip)?;
-        let key = if rank == OWN { self.own_key(subnet)? } else { &**self.order.get(&rank)? };
-        Some((key, &self.entries.get(key)?.lease))
+        let (key, entry) = match &rank {
+            Rank::OwnNode => self.entries.get_key_value(self.own_key(subnet)?)?,
+            Rank::Lease { key, .. } => self.entries.get_key_value(key)?,
+        };
+        Some((key, &entry.lease))
     }
 
     fn own_key(&self, subnet: IpNet) -> Option<&str> {
@@ -235,7 +228,8 @@ impl Desired {
         let wireguard =
             if self.local.kernel_wireguard { self.aggregate.wireguard() } else { vec![] };
         let (devices, objects) = (self.plan.devices.clone(), self.aggregate.objects().collect());
-        OverlayState { devices, objects, wireguard, partial: false }
+        let own = self.local.subnets.iter().flat_map(Subnets::iter).collect();
+        OverlayState { devices, objects, wireguard, own, partial: false }
     }
 
     /// Every peer of the tunnel process's tunnels, merged by name.
@@ -253,11 +247,10 @@ impl Desired {
     /// Takes a key's lease out; those that waited for it are due.
     fn take_out(&mut self, key: &str, changes: &mut Changes) -> BTreeSet<Rank> {
         let Some(entry) = self.entries.remove(key) else { return BTreeSet::new() };
-        self.order.remove(&entry.rank);
         match entry.state {
-            LeaseState::InForce => self.withdraw(entry.rank, key, &entry.lease, changes),
+            LeaseState::InForce => self.withdraw(&entry.rank, key, &entry.lease, changes),
             LeaseState::Waits { on, .. } => {
-                self.stop_waiting(entry.rank, on);
+                self.stop_waiting(&entry.rank, &on);
                 BTreeSet::new()
             }
             LeaseState::Own(_) | LeaseState::Wrong(_) => BTreeSet::new(),
@@ -271,7 +264,10 @@ impl Desired {
         }
         let judged = self.check(lease).and_then(|()| self.backend.peer(&self.local, lease));
         match judged {
-            Ok(_) => LeaseState::Waits { on: OWN, problem: PeerProblem::new("key", "not settled") },
+            Ok(_) => LeaseState::Waits {
+                on: Rank::OwnNode,
+                problem: PeerProblem::new("key", "not settled"),
+            },
             Err(problem) => LeaseState::Wrong(problem),
         }
     }
@@ -321,47 +317,47 @@ impl Desired {
     /// later ones become due on the way: this ends.
     fn settle(&mut self, mut due: BTreeSet<Rank>, changes: &mut Changes) {
         while let Some(rank) = due.pop_first() {
-            let Some(key) = self.order.get(&rank).cloned() else { continue };
-            let Some(entry) = self.entries.get(&key) else { continue };
+            let Rank::Lease { key, .. } = &rank else { continue };
+            let Some(entry) = self.entries.get(key) else { continue };
             let lease = entry.lease.clone();
             // It was judged when it was set: the backend takes it.
             let plan = self.backend.peer(&self.local, &lease).unwrap_or_default();
             let resources = self.resources_of(&lease, &plan);
-            let state = match self.resources.judge(rank, &resources) {
+            let state = match self.resources.judge(&rank, &resources) {
                 Verdict::Blocked { by, conflict } => {
-                    self.waiting.entry(by).or_default().insert(rank);
-                    let holder = self.order.get(&by).map(|key| &**key);
-                    LeaseState::Waits { on: by, problem: conflict.problem(holder) }
+                    self.waiting.entry(by.clone()).or_default().insert(rank.clone());
+                    let problem = conflict.problem(by.key());
+                    LeaseState::Waits { on: by, problem }
                 }
                 Verdict::Free { later } => {
                     for loser in later {
-                        due.extend(self.evict(loser, changes));
+                        due.extend(self.evict(&loser, changes));
                     }
-                    self.resources.take(rank, &resources);
-                    self.aggregate.add(&key, &plan, changes);
+                    self.resources.take(&rank, &resources);
+                    self.aggregate.add(key, &plan, changes);
                     LeaseState::InForce
                 }
             };
-            if let Some(entry) = self.entries.get_mut(&key) {
+            if let Some(entry) = self.entries.get_mut(key) {
                 entry.state = state;
             }
         }
     }
 
     /// Takes a later lease out of force for an earlier one.
-    fn evict(&mut self, rank: Rank, changes: &mut Changes) -> BTreeSet<Rank> {
-        let Some(key) = self.order.get(&rank).cloned() else { return BTreeSet::new() };
-        let Some(lease) = self.entries.get(&key).map(|e| e.lease.clone()) else {
+    fn evict(&mut self, rank: &Rank, changes: &mut Changes) -> BTreeSet<Rank> {
+        let Some(key) = rank.key() else { return BTreeSet::new() };
+        let Some(lease) = self.entries.get(key).map(|e| e.lease.clone()) else {
             return BTreeSet::new();
         };
-        let mut due = self.withdraw(rank, &key, &lease, changes);
-        due.insert(rank);
+        let mut due = self.withdraw(rank, key, &lease, changes);
+        due.insert(rank.clone());
         due
     }
 
     fn withdraw(
         &mut self,
-        rank: Rank,
+        rank: &Rank,
         key: &str,
         lease: &Lease,
         changes: &mut Changes,
@@ -369,14 +365,14 @@ impl Desired {
         let plan = self.backend.peer(&self.local, lease).unwrap_or_default();
         self.resources.give_back(rank, &self.resources_of(lease, &plan));
         self.aggregate.remove(key, &plan, changes);
-        self.waiting.remove(&rank).unwrap_or_default()
+        self.waiting.remove(rank).unwrap_or_default()
     }
 
-    fn stop_waiting(&mut self, rank: Rank, on: Rank) {
-        if let Some(all) = self.waiting.get_mut(&on) {
-            all.remove(&rank);
+    fn stop_waiting(&mut self, rank: &Rank, on: &Rank) {
+        if let Some(all) = self.waiting.get_mut(on) {
+            all.remove(rank);
             if all.is_empty() {
-                self.waiting.remove(&on);
+                self.waiting.remove(on);
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -16,9 +17,33 @@ use netd_domain::{
     IfName, Mac,
     overlay::{OverlayObject, TunnelPeer},
 };
+use netd_store::Revision;
 
-/// A lease's place in the order of leases.
-pub(super) type Rank = u64;
+/// A claim's place in the order of claims: the smaller one comes first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// This node's own, before every lease.
+    OwnNode,
+    /// A lease, claimed since this revision.
+    Lease { created: Revision, key: Arc<str> },
+}
+
+impl Rank {
+    pub(super) fn key(&self) -> Option<&str> {
+        match self {
+            Self::OwnNode => None,
+            Self::Lease { key, .. } => Some(key),
+        }
+    }
+
+    /// The revision since which it is claimed; this node's own counts as the first.
+    pub(super) fn created(&self) -> Revision {
+        match self {
+            Self::OwnNode => Revision::MIN,
+            Self::Lease { created, .. } => *created,
+        }
+    }
+}
 
 /// An identifier that can lead to one address only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -131,27 +156,27 @@ pub(super) struct ResourceIndex {
 
 impl ResourceIndex {
     /// Records what a lease claims; what is in its way is gone.
-    pub(super) fn take(&mut self, rank: Rank, resources: &LeaseResources) {
+    pub(super) fn take(&mut self, rank: &Rank, resources: &LeaseResources) {
         for subnet in &resources.subnets {
-            self.subnets.insert(subnet.network(), (*subnet, rank));
+            self.subnets.insert(subnet.network(), (*subnet, rank.clone()));
         }
         for (name, location) in &resources.names {
             let (_, holders) =
                 self.names.entry(name.clone()).or_insert_with(|| (*location, BTreeSet::new()));
-            holders.insert(rank);
+            holders.insert(rank.clone());
         }
     }
 
     /// Forgets what a lease claims.
-    pub(super) fn give_back(&mut self, rank: Rank, resources: &LeaseResources) {
+    pub(super) fn give_back(&mut self, rank: &Rank, resources: &LeaseResources) {
         for subnet in &resources.subnets {
-            if self.subnets.get(&subnet.network()).is_some_and(|(_, holder)| *holder == rank) {
+            if self.subnets.get(&subnet.network()).is_some_and(|(_, holder)| holder == rank) {
                 self.subnets.remove(&subnet.network());
             }
         }
         for (name, _) in &resources.names {
             if let Some((_, holders)) = self.names.get_mut(name) {
-                holders.remove(&rank);
+                holders.remove(rank);
                 if holders.is_empty() {
                     self.names.remove(name);
                 }
@@ -162,16 +187,16 @@ impl ResourceIndex {
     /// The subnet that an address is of, and whose it is.
     pub(super) fn at(&self, ip: IpAddr) -> Option<(IpNet, Rank)> {
         let (_, (subnet, rank)) = self.subnets.range(..=ip).next_back()?;
-        subnet.contains(&ip).then_some((*subnet, *rank))
+        subnet.contains(&ip).then(|| (*subnet, rank.clone()))
     }
 
     /// Compares what a lease claims with what others have.
-    pub(super) fn judge(&self, rank: Rank, resources: &LeaseResources) -> Verdict {
+    pub(super) fn judge(&self, rank: &Rank, resources: &LeaseResources) -> Verdict {
         let mut later = BTreeSet::new();
         for (holder, conflict) in
             self.subnet_conflicts(resources).chain(self.name_conflicts(resources))
         {
-            if holder < rank {
+            if holder < *rank {
                 return Verdict::Blocked { by: holder, conflict };
             }
             later.insert(holder);
@@ -186,7 +211,7 @@ impl ResourceIndex {
         resources.subnets.iter().flat_map(move |subnet| {
             let (first, last) = (subnet.network(), subnet.broadcast());
             let around = self.at(first).into_iter();
-            let inside = self.subnets.range(first..=last).map(|(_, aggregate)| *aggregate);
+            let inside = self.subnets.range(first..=last).map(|(_, taken)| taken.clone());
             around
                 .chain(inside)
                 .map(move |(other, holder)| (holder, Conflict::Subnet { subnet: *subnet, other }))
@@ -199,7 +224,7 @@ impl ResourceIndex {
             there.into_iter().flat_map(move |(other, holders)| {
                 holders.iter().map(move |holder| {
                     let (name, location, other) = (name.clone(), *location, *other);
-                    (*holder, Conflict::Identifier { name, location, other })
+                    (holder.clone(), Conflict::Identifier { name, location, other })
                 })
             })
         })

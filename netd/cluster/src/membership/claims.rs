@@ -4,10 +4,14 @@
 //! netd, is simply looked at again. Every step is one transaction that compares all the
 //! keys it changes.
 
+mod choice;
+mod readable;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::{
-    allocator::{self, UsedRanges},
     ownership::{self, Claimant, Ownership},
     view::{OwnerKey, Part, View},
     writes::{self, NodeIdentity, Writer},
@@ -33,6 +37,22 @@ pub(super) enum Purpose {
     Release(Subnets),
     /// To write the node's own record.
     Node,
+    /// To ask another machine with this node's id whether it lives.
+    Challenge,
+}
+
+/// What is not written again at once, so that a fight with another writer has a measured
+/// pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Paced {
+    /// A subnet's keys.
+    Subnets(Subnets),
+    /// The node's record.
+    Node,
+    /// A new etcd lease.
+    Grant,
+    /// A new subnet, after one was lost.
+    Claim,
 }
 
 /// What to do next.
@@ -83,6 +103,12 @@ pub(super) struct Claims {
     pub conflicts: u32,
     /// Why it has too few, if there is nothing to take.
     pub problem: Option<String>,
+    /// What it lost to a writer that ignores netd's keys, as long as that one's lease is there.
+    pub overwritten: BTreeSet<Subnets>,
+    /// Why its leases don't say what they should.
+    pub unreadable: Option<String>,
+    /// Networks of the host, which no claim may overlap with.
+    pub avoid: Vec<IpNet>,
 }
 
 /// What the next step depends on.
@@ -90,8 +116,8 @@ pub(super) struct Claims {
 pub(super) struct ClaimContext<'a> {
     pub view: &'a View,
     pub config: Option<&'a ClusterConfig>,
-    /// Subnets whose keys were written a moment ago: they can wait.
-    pub busy: BTreeSet<Subnets>,
+    /// What was written a moment ago: it can wait.
+    pub busy: BTreeSet<Paced>,
     /// Subnets that a node may still use although its lease is gone: others are preferred.
     pub lately_gone: Vec<Subnets>,
     /// What the node would use after a restart: it can't be given back yet.
@@ -163,9 +189,14 @@ impl Claims {
     /// owns.
     pub(super) fn settle(&mut self, view: &View) -> Settled {
         let mut settled = Settled::default();
+        self.overwritten.retain(|s| view.leases.contains_key(&flannel::key::name(s)));
         for subnets in self.held.keys() {
             match self.claimant().ownership(view, subnets, true) {
-                Ownership::Taken(who) | Ownership::Overwritten(who) | Ownership::Outranked(who) => {
+                Ownership::Overwritten(who) => {
+                    self.overwritten.insert(*subnets);
+                    settled.lost.push((*subnets, who));
+                }
+                Ownership::Taken(who) | Ownership::Outranked(who) => {
                     settled.lost.push((*subnets, who));
                 }
                 Ownership::Mine | Ownership::Free | Ownership::Takeover => {}
@@ -212,15 +243,24 @@ impl Claims {
         if let Some(release) = self.release(context) {
             return Some(release);
         }
-        let attrs = self.attrs.clone()?;
-        let Some(lease) = self.lease else { return Some(self.get_lease(context.view)) };
+        let announced = self.attrs.clone()?;
+        let Some(lease) = self.lease else {
+            let step = self.get_lease(context.view);
+            let waits = step == ClaimStep::Grant && context.busy.contains(&Paced::Grant);
+            return (!waits).then_some(step);
+        };
+        let rests = |subnets: &Subnets| context.busy.contains(&Paced::Subnets(*subnets));
+        let (attrs, unreadable) = self.readable(announced, context);
+        self.unreadable = unreadable;
+        let attrs = attrs?;
         let writer = Writer { view: context.view, me: &self.me, attrs: &attrs, lease };
-        for (subnets, since) in self.held.iter().filter(|(s, _)| !context.busy.contains(s)) {
+        for (subnets, since) in self.held.iter().filter(|(s, _)| !rests(s)) {
             if let Some(txn) = writer.subnets(subnets, *since) {
                 return Some(ClaimStep::Commit(Purpose::Write(*subnets), txn));
             }
         }
-        if let Some(config) = context.config.filter(|config| !self.is_content(config)) {
+        let short = context.config.filter(|config| !self.is_content(config));
+        if let Some(config) = short.filter(|_| !context.busy.contains(&Paced::Claim)) {
             match self.choose(context, config, rng) {
                 Ok(subnets) => {
                     self.trying = Some(subnets);
@@ -234,10 +274,32 @@ impl Claims {
                 }
                 Err(_) => {}
             }
-        } else {
+        } else if short.is_none() {
             self.problem = None;
         }
+        if context.busy.contains(&Paced::Node) {
+            return None;
+        }
         Some(ClaimStep::Commit(Purpose::Node, writer.node(context.unix)?))
+    }
+
+    /// Writes the node's record, whatever else is to be written; `None`: it is right.
+    pub(super) fn write_node(&self, view: &View, unix: u64) -> Option<ClaimStep> {
+        let attrs = self.attrs.as_ref()?;
+        let Some(lease) = self.lease else { return Some(self.get_lease(view)) };
+        let writer = Writer { view, me: &self.me, attrs, lease };
+        Some(ClaimStep::Commit(Purpose::Node, writer.node(unix)?))
+    }
+
+    /// Forgets everything that another machine with this node's id has.
+    pub(super) fn forget_all(&mut self) {
+        self.held.clear();
+        self.leaving.clear();
+        self.preferred.clear();
+        self.past.clear();
+        self.overwritten.clear();
+        (self.attrs, self.lease, self.trying, self.problem) = (None, None, None, None);
+        self.wanted = self.wanted.min(1);
     }
 
     /// The lease that its keys are bound to, else a new one.
@@ -254,9 +316,10 @@ impl Claims {
         let view = context.view;
         let mine = view.owners.iter().filter(|(_, owner)| self.claimant().owns(owner));
         for (name, owner) in mine {
-            let Some(subnets) = owner.subnets.filter(|s| !self.held.contains_key(s)) else {
-                continue;
+            let is_due = |s: &Subnets| {
+                !self.held.contains_key(s) && !context.busy.contains(&Paced::Subnets(*s))
             };
+            let Some(subnets) = owner.subnets.filter(is_due) else { continue };
             let with_lease = match self.claimant().ownership(view, &subnets, true) {
                 Ownership::Overwritten(_) => false,
                 Ownership::Outranked(_) => true,
@@ -289,79 +352,5 @@ impl Claims {
             owner.is_some_and(|o| o.record.as_ref().is_ok_and(|r| r.id == *id))
         });
         self.leaving.len() != before
-    }
-
-    /// Which subnets to claim.
-    fn choose(
-        &self,
-        context: &ClaimContext<'_>,
-        config: &ClusterConfig,
-        rng: &mut fastrand::Rng,
-    ) -> Result<Subnets, String> {
-        let view = context.view;
-        if let Some(fixed) = self.fixed {
-            return self.choose_fixed(view, config, &fixed);
-        }
-        let reserved = view.leases.values().filter(|l| l.bound == 0 && self.claimant().is_at(l));
-        let reserved = reserved.filter_map(|l| l.subnets.as_ref().ok());
-        let wishes = reserved.chain(&self.trying).chain(&self.preferred);
-        for subnets in wishes.filter(|s| self.fits(config, s)) {
-            let had = self.held.contains_key(subnets) || self.leaving.contains(subnets);
-            let wanted = match self.claimant().ownership(view, subnets, true) {
-                Ownership::Free | Ownership::Takeover => true,
-                // Its claim went through, and then its mark was spoiled.
-                Ownership::Mine => self.trying == Some(*subnets),
-                _ => false,
-            };
-            if !had && wanted {
-                return Ok(*subnets);
-            }
-        }
-        let window = allocator::WINDOW << self.conflicts.min(10);
-        let taken = self.taken(view);
-        let mut careful = taken.clone();
-        context.lately_gone.iter().for_each(|subnets| careful.add_all(subnets));
-        allocator::allocate(config, careful, window, rng)
-            .or_else(|_| allocator::allocate(config, taken, window, rng))
-            .map_err(|e| e.to_string())
-    }
-
-    fn choose_fixed(
-        &self,
-        view: &View,
-        config: &ClusterConfig,
-        fixed: &Subnets,
-    ) -> Result<Subnets, String> {
-        let name = flannel::key::name(fixed);
-        if !self.fits(config, fixed) {
-            let networks: Vec<_> = config.networks().map(|n| n.to_string()).collect();
-            return Err(format!(
-                "pod_cidr {name} is not in the cluster's Network ({}), one subnet of each of its \
-                 families; change one of the two",
-                networks.join(", ")
-            ));
-        }
-        match self.claimant().ownership(view, fixed, true) {
-            Ownership::Taken(who) | Ownership::Overwritten(who) | Ownership::Outranked(who) => {
-                Err(format!(
-                    "pod_cidr {name} belongs to {who}; remove that lease or configure another pod_cidr"
-                ))
-            }
-            Ownership::Free | Ownership::Takeover | Ownership::Mine => Ok(*fixed),
-        }
-    }
-
-    /// Everything that is in use or may be.
-    fn taken(&self, view: &View) -> UsedRanges {
-        let mut taken = UsedRanges::default();
-        for (name, lease) in &view.leases {
-            match &lease.subnets {
-                Ok(subnets) => taken.add_all(subnets),
-                Err(_) => ownership::address_in(name).for_each(|ip| taken.add_address(ip)),
-            }
-        }
-        let owned = view.owners.values().filter_map(|o| o.subnets.as_ref());
-        owned.chain(self.held.keys()).chain(&self.leaving).for_each(|s| taken.add_all(s));
-        taken
     }
 }

@@ -1,5 +1,6 @@
 //! What the reader of a membership can ask of it.
 
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::status::Listing;
@@ -17,6 +18,7 @@ pub enum NoMore {
 #[derive(Debug)]
 pub(super) enum Command {
     Announce(LeaseAttrs),
+    Avoid(Vec<IpNet>),
     More,
     GiveBack(Vec<Subnets>),
     List(oneshot::Sender<Listing>),

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PeerUpdate, view::LeaseKey};
+use super::{
+    PeerUpdate,
+    view::{LeaseKey, View},
+};
 use crate::{Lease, Subnets};
 use netd_store::Revision;
 
@@ -29,10 +32,18 @@ pub(super) struct Now {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Known {
     pub lease: Arc<Lease>,
+    /// See [`View::claimed_since`].
     pub created: Revision,
     pub modified: Revision,
     /// When this node first saw it, seconds since the epoch.
     pub since: u64,
+}
+
+/// Revisions of a lease: since when it is claimed, and its last write.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    created: Revision,
+    modified: Revision,
 }
 
 /// All leases but this node's, by name.
@@ -103,29 +114,31 @@ impl Peers {
     /// Compares all with a list.
     pub(super) fn list(
         &mut self,
-        leases: &BTreeMap<String, LeaseKey>,
+        view: &View,
         mine: &dyn Fn(&str, &LeaseKey) -> bool,
         doubtful: bool,
         now: Now,
     ) -> Vec<PeerUpdate> {
+        let leases = &view.leases;
         self.mine.retain(|name| leases.contains_key(name));
         let names: BTreeSet<_> = self.known.keys().chain(self.refused.keys()).cloned().collect();
         let gone: Vec<_> = names.into_iter().filter(|n| !leases.contains_key(n)).collect();
         let mut updates = self.removed(gone, doubtful, now);
         for (name, key) in leases {
-            updates.extend(self.set(name, key, mine(name, key), now));
+            updates.extend(self.set(view, name, mine(name, key), now));
         }
         updates
     }
 
-    /// Takes the present value of a name.
+    /// Takes the present value of a name, if there is one.
     pub(super) fn set(
         &mut self,
+        view: &View,
         name: &str,
-        key: &LeaseKey,
         mine: bool,
         now: Now,
     ) -> Option<PeerUpdate> {
+        let key = view.leases.get(name)?;
         self.held.remove(name);
         if mine {
             self.mine.insert(name.to_owned());
@@ -133,7 +146,10 @@ impl Peers {
         }
         self.mine.remove(name);
         match &key.lease {
-            Ok(lease) => self.accept(name, key, lease, now),
+            Ok(lease) => {
+                let created = view.claimed_since(name).unwrap_or(key.created);
+                self.accept(name, Claim { created, modified: key.modified }, lease, now)
+            }
             Err(why) if self.refused.get(name) == Some(why) => None,
             Err(why) => {
                 self.refused.insert(name.to_owned(), why.clone());
@@ -146,18 +162,19 @@ impl Peers {
     fn accept(
         &mut self,
         name: &str,
-        key: &LeaseKey,
+        Claim { created, modified }: Claim,
         lease: &Arc<Lease>,
         now: Now,
     ) -> Option<PeerUpdate> {
         let healed = self.refused.remove(name).is_some();
-        let (created, modified) = (key.created, key.modified);
         if let Some(known) = self.known.get_mut(name)
             && known.lease == *lease
         {
-            // Renewed, or a store whose revisions went back: no news.
+            // A renewal is no news. A lease that was made again has another age, which
+            // decides which of two that overlap is in force.
+            let is_news = healed || known.created != created;
             (known.created, known.modified) = (created, modified);
-            return healed.then(|| known.update(name));
+            return is_news.then(|| known.update(name));
         }
         let since = self.known.get(name).map_or(now.unix, |known| known.since);
         let known = Known { lease: Arc::clone(lease), created, modified, since };

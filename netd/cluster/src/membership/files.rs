@@ -46,6 +46,10 @@ pub(super) struct OwnFile {
     /// Since when.
     pub held: BTreeMap<Subnets, u64>,
     pub leaving: BTreeSet<Subnets>,
+    /// Lost to a writer that ignores netd's keys.
+    pub overwritten: BTreeSet<Subnets>,
+    /// Which incarnation of the node used them; `None`: a netd that did not say.
+    pub incarnation: Option<String>,
 }
 
 /// What a node knows of the others.
@@ -67,6 +71,10 @@ struct OwnJson {
     own: BTreeMap<String, u64>,
     #[serde(default)]
     leaving: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    overwritten: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    incarnation: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -103,6 +111,8 @@ impl OwnFile {
             wanted: json.wanted.min(MAX_SUBNETS),
             held: held.take(MAX_SUBNETS).collect(),
             leaving: json.leaving.iter().filter_map(subnets).collect(),
+            overwritten: json.overwritten.iter().filter_map(subnets).take(MAX_SUBNETS).collect(),
+            incarnation: json.incarnation,
         }
     }
 
@@ -117,6 +127,8 @@ impl OwnFile {
             wanted: self.wanted,
             own: self.held.iter().map(|(s, since)| (flannel::key::name(s), *since)).collect(),
             leaving: self.leaving.iter().map(flannel::key::name).collect(),
+            overwritten: self.overwritten.iter().map(flannel::key::name).collect(),
+            incarnation: self.incarnation.clone(),
         };
         write(&state_dir.join(OWN), &serde_json::to_vec_pretty(&json)?)
     }
@@ -184,8 +196,7 @@ pub(super) fn node_id(state_dir: &Path) -> io::Result<String> {
     let remembered = read_json::<OwnJson>(&state_dir.join(OWN), |json| json.version);
     let id = match remembered.and_then(|json| uuid(json.node.as_bytes())) {
         Some(id) => id,
-        None => uuid(&fs::read(RANDOM_UUID)?)
-            .ok_or_else(|| io::Error::other(format!("{RANDOM_UUID} gave no UUID")))?,
+        None => random_uuid()?,
     };
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     write(&path, format!("{id}\n").as_bytes())?;
@@ -202,6 +213,24 @@ fn make_private(state_dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives the node a new id, and `file` in place of what the old one had.
+///
+/// # Errors
+/// They can't be written; the old id stays.
+pub(super) fn new_node_id(state_dir: &Path, file: &OwnFile) -> io::Result<String> {
+    let id = random_uuid()?;
+    // First: a crash in between must not leave the new id with the old one's subnets.
+    file.write(state_dir, &id)?;
+    write(&state_dir.join(NODE_ID), format!("{id}\n").as_bytes())?;
+    Ok(id)
+}
+
+/// A UUID that nothing else has.
+pub(super) fn random_uuid() -> io::Result<String> {
+    uuid(&fs::read(RANDOM_UUID)?)
+        .ok_or_else(|| io::Error::other(format!("{RANDOM_UUID} gave no UUID")))
 }
 
 /// A UUID in its usual form (RFC 9562, section 4), lower case.
@@ -239,7 +268,7 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Puts a file in place of another, whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     // The cluster's configuration has WireGuard's key for all nodes.
     let mut options = File::options();
@@ -271,6 +300,8 @@ mod tests {
             wanted: 2,
             held: [(subnets("10.5.1.0-24"), 7), (subnets("10.5.2.0-24&fc00:5::-64"), 8)].into(),
             leaving: [subnets("10.5.3.0-24")].into(),
+            overwritten: [subnets("10.5.4.0-24")].into(),
+            incarnation: Some("b".into()),
         }
     }
 
@@ -306,6 +337,17 @@ mod tests {
         assert_eq!(node_id(dir.path()).unwrap(), id);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(node_id(other.path()).unwrap(), id);
+    }
+
+    #[test]
+    fn a_new_id_has_nothing_of_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = node_id(dir.path()).unwrap();
+        own().write(dir.path(), &id).unwrap();
+        let new = new_node_id(dir.path(), &OwnFile::default()).unwrap();
+        assert_ne!(new, id);
+        assert_eq!(node_id(dir.path()).unwrap(), new);
+        assert_eq!(OwnFile::read(dir.path()), OwnFile::default());
     }
 
     #[test]

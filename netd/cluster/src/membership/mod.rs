@@ -3,6 +3,8 @@
 //! - The store decides: a node owns a subnet if the owner key of that subnet has the
 //!   node's id. Lease and owner are written in one transaction that compares both, and
 //!   are bound to one lease of the store that is kept alive; no peer notices that.
+//! - Two machines may have one node id: one is a copy of the other's disk. The id is whose
+//!   netd answers to it ([`tenure`]); the other uses no subnet and takes a new id.
 //! - Of two claims that overlap under different names the older one counts ([`ownership`]).
 //! - Everything that was known stays in force while the store is away, over restarts and
 //!   reboots too; what is to be changed is changed when it is back.
@@ -21,6 +23,7 @@ mod command;
 mod diff;
 mod files;
 mod follow;
+mod incarnation;
 mod options;
 mod ownership;
 mod pending_updates;
@@ -29,6 +32,7 @@ mod records;
 mod run;
 mod saver;
 mod status;
+mod tenure;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -37,6 +41,7 @@ mod writes;
 
 use std::{io, sync::Arc};
 
+use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::{
@@ -57,7 +62,7 @@ pub use self::{
     options::{DEFAULT_HOLD, MembershipOptions},
     records::{NodeRecord, OwnerRecord},
     status::{Listing, Status},
-    update::{OwnSubnets, PeerUpdate, Update},
+    update::{IdentityUpdate, OwnSubnets, PeerUpdate, Update},
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -78,24 +83,31 @@ impl Membership {
     /// updates are to be read: as long as they are not, they are put together.
     ///
     /// # Errors
-    /// The node's id can be neither read nor made, or its name can't be one.
+    /// The node's id or this boot's mark can be neither read nor made, or its name can't be
+    /// one.
     pub async fn start(
         store: Arc<dyn LeaseStore>,
         options: MembershipOptions,
     ) -> io::Result<(Arc<Self>, mpsc::Receiver<Update>)> {
         records::check("node_name", &options.node_name)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-        let dir = options.state_dir.clone();
+        let (dir, run_dir) = (options.state_dir.clone(), options.run_dir.clone());
         let read = move || {
             let id = files::node_id(&dir).map_err(|e| {
                 io::Error::new(e.kind(), format!("the node's id in {}: {e}", dir.display()))
             })?;
-            Ok::<_, io::Error>((id, OwnFile::read(&dir), PeersFile::read(&dir)))
+            let incarnation = incarnation::load(&run_dir).map_err(|e| {
+                let text = format!("this boot's mark in {}: {e}", run_dir.display());
+                io::Error::new(e.kind(), text)
+            })?;
+            Ok::<_, io::Error>((id, incarnation, OwnFile::read(&dir), PeersFile::read(&dir)))
         };
-        let (id, own, peers) = tokio::task::spawn_blocking(read).await??;
+        let (id, incarnation, own, peers) = tokio::task::spawn_blocking(read).await??;
         let fixed = options.pod_cidr.is_some();
         let state_dir = options.state_dir.clone();
-        let reconciler = reconciler_of(options, id, own, peers);
+        let (name, version) = (options.node_name.clone(), options.version.clone());
+        let me = NodeIdentity { id, name, version, incarnation };
+        let reconciler = reconciler_of(options, me, own, peers);
 
         let (commands, commands_rx) = mpsc::unbounded_channel();
         let (updates, updates_rx) = mpsc::channel(UPDATES);
@@ -129,6 +141,12 @@ impl Membership {
     /// written. Before the first announcement ever the node takes no subnet.
     pub fn announce(&self, attrs: LeaseAttrs) {
         self.send(Command::Announce(attrs));
+    }
+
+    /// From now on no subnet is claimed that overlaps with one of these: the host itself is in
+    /// them or leads to them. What the node has it keeps.
+    pub fn avoid(&self, networks: Vec<IpNet>) {
+        self.send(Command::Avoid(networks));
     }
 
     /// One more subnet than the node has; nothing if one is being taken already.
@@ -179,7 +197,7 @@ impl Membership {
 /// A node as it was when it was last written to disk.
 fn reconciler_of(
     options: MembershipOptions,
-    id: String,
+    me: NodeIdentity,
     own: OwnFile,
     peers: PeersFile,
 ) -> Reconciler {
@@ -188,7 +206,6 @@ fn reconciler_of(
         fixed: options.pod_cidr,
         preferred: options.previous.into_iter().collect(),
     };
-    let me = NodeIdentity { id, name: options.node_name, version: options.version };
     let known = Peers::new(peers.peers, options.hold);
     let mut reconciler = Reconciler::new(settings, me, View::new(options.keys), own, known);
     reconciler.remembered_owners = peers.owners;

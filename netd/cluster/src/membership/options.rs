@@ -15,6 +15,8 @@ pub struct MembershipOptions {
     pub keys: ClusterKeys,
     /// A directory that outlives a reboot; made if it is not there.
     pub state_dir: PathBuf,
+    /// A directory that is empty after a reboot; made if it is not there.
+    pub run_dir: PathBuf,
     /// The node's name, for people; at most 253 bytes.
     pub node_name: String,
     /// netd's version, for people.

@@ -5,12 +5,19 @@
 //! pairs). So of two claims that overlap the older one counts: a node uses a subnet only
 //! after its view has reached its own claim, and so holds every older one.
 
-use std::net::IpAddr;
+use std::{mem::discriminant, net::IpAddr};
 
 use ipnet::IpNet;
 
 use super::view::{LeaseKey, OwnerKey, View};
-use crate::{LeaseAttrs, Subnets, flannel};
+use crate::{
+    Family, LeaseAttrs, Subnets,
+    flannel::{
+        self,
+        value::{VxlanData, WireguardData},
+    },
+};
+use netd_domain::Mac;
 use netd_store::Revision;
 
 /// See the module.
@@ -54,11 +61,18 @@ impl Claimant<'_> {
         self.attrs.is_some_and(|own| is_same_node(own, &lease.attrs))
     }
 
-    /// Whether the lease names addresses that this node never had.
+    /// Whether the lease names addresses that this node never had, or a MAC or key that it
+    /// never had: its address may be another machine's by now.
     fn is_elsewhere(&self, key: &LeaseKey) -> bool {
         let Ok(lease) = &key.lease else { return false };
-        let mut own = self.attrs.into_iter().chain(self.past);
-        self.attrs.is_some() && !own.any(|own| is_same_node(own, &lease.attrs))
+        let own = || self.attrs.into_iter().chain(self.past);
+        let known: Vec<_> = own().flat_map(identifiers).collect();
+        let is_foreign = |id: &Identifier| {
+            !known.contains(id) && known.iter().any(|own| discriminant(own) == discriminant(id))
+        };
+        self.attrs.is_some()
+            && (!own().any(|own| is_same_node(own, &lease.attrs))
+                || identifiers(&lease.attrs).any(|id| is_foreign(&id)))
     }
 
     /// Who owns `subnets`. `known`: the node had them before, or was configured to have them.
@@ -86,12 +100,12 @@ impl Claimant<'_> {
 
     /// An older claim of another node that overlaps.
     fn rival(&self, view: &View, name: &str, subnets: &Subnets) -> Option<String> {
-        let age = seniority(view, name).unwrap_or(Revision::MAX);
+        let age = view.claimed_since(name).map_or((Revision::MAX, name), |at| (at, name));
         let outranks = |other: &str, theirs: &Subnets| {
             other != name
                 && overlap(subnets, theirs)
                 && view.owners.get(other).is_none_or(|o| !self.owns(o))
-                && seniority(view, other).is_some_and(|s| s < age)
+                && view.claimed_since(other).is_some_and(|at| (at, other) < age)
         };
         let leases = view.leases.iter().filter_map(|(n, l)| Some((n, l.subnets.as_ref().ok()?)));
         let owners = view.owners.iter().filter_map(|(n, o)| Some((n, o.subnets.as_ref()?)));
@@ -105,6 +119,22 @@ impl Claimant<'_> {
     }
 }
 
+/// What only one node has.
+#[derive(Debug, PartialEq, Eq)]
+enum Identifier {
+    Vtep(Mac),
+    Wireguard([u8; 32]),
+}
+
+/// All that a value names; what can't be read names none.
+fn identifiers(attrs: &LeaseAttrs) -> impl Iterator<Item = Identifier> {
+    Family::ALL.into_iter().flat_map(|family| {
+        let vtep = VxlanData::read(attrs, family).ok().map(|data| Identifier::Vtep(data.mac));
+        let key = WireguardData::read(attrs, family).ok();
+        vtep.into_iter().chain(key.map(|data| Identifier::Wireguard(data.public_key)))
+    })
+}
+
 fn is_same_node(own: &LeaseAttrs, attrs: &LeaseAttrs) -> bool {
     fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<bool> {
         a.zip(b).map(|(a, b)| a == b)
@@ -112,13 +142,6 @@ fn is_same_node(own: &LeaseAttrs, attrs: &LeaseAttrs) -> bool {
     let v4 = same(own.public_v4, attrs.public_v4);
     let v6 = same(own.public_v6, attrs.public_v6);
     [v4, v6].contains(&Some(true)) && ![v4, v6].contains(&Some(false))
-}
-
-/// Since which revision a subnet is claimed under this name.
-fn seniority(view: &View, name: &str) -> Option<Revision> {
-    let lease = view.leases.get(name).map(|l| l.created);
-    let owner = view.owners.get(name).map(|o| o.created);
-    [lease, owner].into_iter().flatten().min()
 }
 
 /// Whether the lease was written after its owner key. (An owner key that is newer is

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{OwnSubnets, PeerUpdate, Update};
+use super::{IdentityUpdate, OwnSubnets, PeerUpdate, Update};
 use crate::{ClusterConfig, Subnets};
 
 /// Peers in one message, so that the reader gets to other work in between.
@@ -16,6 +16,9 @@ pub(super) struct PendingUpdates {
     config: Option<Arc<ClusterConfig>>,
     config_problem: Option<String>,
     no_subnet: Option<String>,
+    identity: Option<IdentityUpdate>,
+    /// Inner `None`: the leases say what they should.
+    unreadable: Option<Option<String>>,
     own: Option<Vec<OwnSubnets>>,
     lost: Vec<Subnets>,
     peers: BTreeMap<String, PeerUpdate>,
@@ -36,6 +39,14 @@ impl PendingUpdates {
 
     pub(super) fn no_subnet(&mut self, problem: String) {
         self.no_subnet = Some(problem);
+    }
+
+    pub(super) fn identity(&mut self, identity: IdentityUpdate) {
+        self.identity = Some(identity);
+    }
+
+    pub(super) fn unreadable(&mut self, why: Option<String>) {
+        self.unreadable = Some(why);
     }
 
     pub(super) fn own(&mut self, own: Vec<OwnSubnets>) {
@@ -74,6 +85,8 @@ impl PendingUpdates {
         self.config.is_none()
             && self.config_problem.is_none()
             && self.no_subnet.is_none()
+            && self.identity.is_none()
+            && self.unreadable.is_none()
             && self.own.is_none()
             && self.lost.is_empty()
             && self.peers.is_empty()
@@ -88,6 +101,12 @@ impl PendingUpdates {
         }
         if let Some(problem) = self.config_problem.take() {
             return Some(Update::ConfigProblem(problem));
+        }
+        if let Some(identity) = self.identity.take() {
+            return Some(Update::Identity(identity));
+        }
+        if let Some(why) = self.unreadable.take() {
+            return Some(Update::Unreadable(why));
         }
         if !self.lost.is_empty() {
             return Some(Update::Lost(self.lost.remove(0)));

@@ -32,7 +32,7 @@ pub struct OwnerRecord {
 /// A node about itself: the value of its node key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// Random, made once, kept forever.
+    /// Random, made once, kept until another machine turns out to have it.
     pub id: String,
     /// For people.
     pub name: String,
@@ -49,6 +49,12 @@ pub struct NodeRecord {
     pub backend: Option<String>,
     /// Since when it is in the cluster, seconds since the epoch by its clock.
     pub since: u64,
+    /// The boot of the machine that wrote this; `None`: by a netd that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// Another incarnation, which asks whether `incarnation` still runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contender: Option<String>,
 }
 
 impl OwnerRecord {
@@ -70,7 +76,13 @@ impl NodeRecord {
         check("id", &record.id)?;
         check("name", &record.name)?;
         check("version", &record.version)?;
-        record.backend.as_deref().map_or(Ok(()), |backend| check("backend", backend))?;
+        for (field, text) in [
+            ("backend", &record.backend),
+            ("incarnation", &record.incarnation),
+            ("contender", &record.contender),
+        ] {
+            text.as_deref().map_or(Ok(()), |text| check(field, text))?;
+        }
         Ok(record)
     }
 }
@@ -118,8 +130,13 @@ mod tests {
             public_ipv6: None,
             backend: Some("vxlan".into()),
             since: 9,
+            incarnation: Some("b".into()),
+            contender: None,
         };
         assert_eq!(NodeRecord::parse(&render(&node)), Ok(node));
+        // As netd 0.1 wrote it.
+        let old = br#"{"id":"i","name":"n","version":"1","public_ip":"192.0.2.1","since":9}"#;
+        assert_eq!(NodeRecord::parse(old).map(|node| node.incarnation), Ok(None));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Command, Status, Update,
     diff::Now,
-    files::OwnFile,
+    files::{self, OwnFile},
     reconciler::{Action, Completion, Reconciler, StoreUpdate},
     saver::PeersSaver,
     status,
@@ -91,6 +91,7 @@ impl Runner {
     fn command(&mut self, command: Command) {
         match command {
             Command::Announce(attrs) => self.reconciler.announce(attrs),
+            Command::Avoid(networks) => self.reconciler.avoid(networks),
             Command::More => self.reconciler.more(),
             Command::GiveBack(subnets) => self.reconciler.give_back(&subnets),
             // Who asked may be gone.
@@ -126,6 +127,18 @@ impl Runner {
                         Ok((file, result)) => Completion::Saved(file, result),
                         Err(err) => Completion::Saved(OwnFile::default(), Err(err.to_string())),
                     }
+                })
+            }
+            Action::TakeNewId(file) => {
+                let dir = self.state_dir.clone();
+                Box::pin(async move {
+                    let work = move || {
+                        let id = files::new_node_id(&dir, &file)
+                            .map_err(|e| format!("{}: {e}; no new node id", dir.display()))?;
+                        Ok((id, file))
+                    };
+                    let done = tokio::task::spawn_blocking(work).await;
+                    Completion::NewId(done.unwrap_or_else(|e| Err(e.to_string())))
                 })
             }
             Action::Relist => {

@@ -9,13 +9,18 @@ use super::{
     records::{NodeRecord, OwnerRecord},
     view::Part,
 };
+use crate::LeaseAttrs;
 use netd_store::LeaseId;
 
 /// How membership is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// This node's id; it never changes.
+    /// This node's id; another one after another machine turned out to have it.
     pub node_id: String,
+    /// What the node's leases say, or said before netd was started.
+    pub announced: Option<LeaseAttrs>,
+    /// Why it is in question whether the node's id is this machine's.
+    pub identity_problem: Option<String>,
     /// What this node's keys are bound to; `None`: nothing yet, or it has ended.
     pub lease: Option<LeaseId>,
     /// How long that lasts without renewal.
@@ -61,6 +66,8 @@ pub struct Listing {
 fn status(reconciler: &Reconciler) -> Status {
     Status {
         node_id: reconciler.claims.me.id.clone(),
+        announced: reconciler.claims.attrs.clone(),
+        identity_problem: reconciler.identity_problem.clone(),
         lease: reconciler.claims.lease,
         ttl: reconciler.settings.ttl,
         renewed: reconciler.renewed,

@@ -30,7 +30,8 @@ pub enum PeerUpdate {
         key: String,
         /// What it says now.
         lease: Arc<Lease>,
-        /// Of two leases that overlap the one with the smaller one has the right.
+        /// Of two leases that overlap the one with the smaller one is in force; if they are
+        /// equal, the one with the smaller name.
         created: Revision,
         /// Of the key.
         mod_revision: Revision,
@@ -51,6 +52,29 @@ pub enum PeerUpdate {
     },
 }
 
+/// What is known of whose this node's id is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityUpdate {
+    /// A record says that another machine may have it, which is being asked. Whether the
+    /// node uses its subnets meanwhile, and why it asks.
+    Contested {
+        /// It goes on as before.
+        in_use: bool,
+        /// What the record says.
+        why: String,
+    },
+    /// It is this machine's.
+    Confirmed,
+    /// It is another machine's, and this one has a new id: what peers know the node by has
+    /// to be new too, and to be announced.
+    Replaced {
+        /// The other machine.
+        who: String,
+        /// This one's new id.
+        id: String,
+    },
+}
+
 /// What a reader of membership is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
@@ -58,10 +82,15 @@ pub enum Update {
     Config(Arc<ClusterConfig>),
     /// The configuration is missing or can't be read; the last good one stays in force.
     ConfigProblem(String),
-    /// All subnets that this node has and may use; the store and the disk have them.
+    /// Whose this node's id is, when that is in question.
+    Identity(IdentityUpdate),
+    /// All subnets that this node has and may use; the store and the disk have them. Told at
+    /// the start, even if there are none.
     Own(Vec<OwnSubnets>),
     /// It is another node's now. Another one is taken in its place.
     Lost(Subnets),
+    /// Why its leases can't say what they should; `None`: they do.
+    Unreadable(Option<String>),
     /// The node has too few subnets, and there is nothing to take; why.
     NoSubnet(String),
     /// Changes of the others' leases; at the start all that are known.

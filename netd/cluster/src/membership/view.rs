@@ -97,6 +97,14 @@ impl View {
         self.flannel_at.is_some() && self.cluster_at.is_some()
     }
 
+    /// Since which revision a subnet is claimed under this name. Of claims that overlap the
+    /// one with the smaller revision counts, of those of one revision the smaller name.
+    pub(super) fn claimed_since(&self, name: &str) -> Option<Revision> {
+        let lease = self.leases.get(name).map(|l| l.created);
+        let owner = self.owners.get(name).map(|o| o.created);
+        [lease, owner].into_iter().flatten().min()
+    }
+
     /// The part that a key is in.
     pub(super) fn part_of(&self, key: &str) -> Part {
         if key.starts_with(&self.keys.cluster()) { Part::Cluster } else { Part::Flannel }

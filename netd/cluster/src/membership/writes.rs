@@ -4,7 +4,7 @@
 use super::{
     ownership,
     records::{self, NodeRecord, OwnerRecord},
-    view::{LeaseKey, OwnerKey, View},
+    view::{LeaseKey, NodeKey, OwnerKey, View},
 };
 use crate::{LeaseAttrs, Subnets, flannel};
 use netd_store::{Change, Compare, LeaseId, Revision, Txn};
@@ -15,6 +15,8 @@ pub(super) struct NodeIdentity {
     pub id: String,
     pub name: String,
     pub version: String,
+    /// The boot of this machine; see [`super::incarnation`].
+    pub incarnation: String,
 }
 
 /// Builds the transactions.
@@ -93,6 +95,8 @@ impl Writer<'_> {
             public_ipv6: self.attrs.public_v6,
             backend: self.attrs.backend_type.clone(),
             since: old.map_or(unix, |old| old.since),
+            incarnation: Some(self.me.incarnation.clone()),
+            contender: None,
         };
         if old == Some(&record) && there.is_some_and(|node| node.bound == self.lease) {
             return None;
@@ -102,6 +106,14 @@ impl Writer<'_> {
         let value = records::render(&record);
         Some(Txn { compares, changes: vec![Change::Put { key, value, lease: self.lease }] })
     }
+}
+
+/// Puts this record, which names a contender, in place of a node's; the etcd lease that it is
+/// bound to stays its owner's.
+pub(super) fn challenge(key: String, node: &NodeKey, record: &NodeRecord) -> Txn {
+    let compares = vec![compare(key.clone(), Some(node.modified))];
+    let value = records::render(record);
+    Txn { compares, changes: vec![Change::Put { key, value, lease: node.bound }] }
 }
 
 /// Removes the owner key of this name, and its lease if `with_lease`; a reservation

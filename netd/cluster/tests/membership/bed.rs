@@ -53,6 +53,7 @@ pub(crate) fn options(dir: &Path, name: &str) -> MembershipOptions {
     MembershipOptions {
         keys: ClusterKeys::default(),
         state_dir: dir.join(name),
+        run_dir: dir.join(format!("{name}-run")),
         node_name: name.to_owned(),
         version: "test".to_owned(),
         ttl: Duration::from_secs(3600),

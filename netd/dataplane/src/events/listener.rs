@@ -87,7 +87,7 @@ impl Listener {
 
     fn learn_underlay(&mut self) -> io::Result<()> {
         let configured = self.shared.settings.underlay.clone();
-        let found = underlay::find(&mut self.asking, configured.as_ref())?;
+        let found = underlay::find(&mut self.asking, configured.as_ref(), &self.shared)?;
         let known = found.map(|link| (link.index, link.mtu));
         self.shared.table.lock().know_underlay(known);
         Ok(())

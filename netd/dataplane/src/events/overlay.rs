@@ -12,7 +12,7 @@ use crate::{
     netlink::{
         Received,
         address::{self, HeldAddress},
-        entry::OverlayEntry,
+        entry::{KERNEL_PROTOCOL, OverlayEntry},
         overlay_entry::{self, Neighbour},
         route::NETD_PROTOCOL,
     },
@@ -49,6 +49,8 @@ pub(crate) struct Expectation {
     /// Wanted devices that do not exist.
     pub missing: HashSet<String>,
     pub objects: Objects,
+    /// This node's own subnets.
+    pub own: Vec<IpNet>,
 }
 
 /// The part of the overlay that is watched.
@@ -164,6 +166,11 @@ impl OverlayTable {
     fn route(&self, event: &Received) -> bool {
         let Some(route) = overlay_entry::read_route(event.body()) else { return false };
         let metric = metric_of(route.destination);
+        let foreign = !matches!(route.protocol, NETD_PROTOCOL | KERNEL_PROTOCOL);
+        if foreign && self.expected.own.iter().any(|own| own.contains(&route.destination)) {
+            // It leads packets away from this node's pods, or does so no longer.
+            return true;
+        }
         if !self.expected.objects.routes.contains_key(&(route.destination, metric)) {
             return false;
         }

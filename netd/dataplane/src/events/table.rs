@@ -81,6 +81,11 @@ impl Table {
         self.endpoints.insert(endpoint.host, endpoint);
     }
 
+    /// Whether the link is the bridge of a network.
+    pub(crate) fn is_bridge(&self, index: u32) -> bool {
+        self.bridges.contains_key(&index)
+    }
+
     /// The id that the namespace of the next sandbox should get; `None`: any.
     pub(crate) fn wish_id(&mut self) -> Option<i32> {
         self.ids.wish(self.pods.len())

@@ -8,6 +8,8 @@ use super::route::NETD_PROTOCOL;
 
 /// `RTPROT_BOOT`: what `ip route` and flannel give their routes.
 pub(crate) const BOOT_PROTOCOL: u8 = 3;
+/// `RTPROT_KERNEL`: what the kernel makes of addresses.
+pub(crate) const KERNEL_PROTOCOL: u8 = 2;
 
 /// A route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! Questions to the kernel that change nothing.
 
-use std::{net::IpAddr, path::Path};
+use std::{io, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 use netlink_packet_route::link::InfoKind;
@@ -13,7 +13,7 @@ use crate::{
     netlink::{
         Batch,
         link::LinkId,
-        overlay_device,
+        overlay_device::{self, HeldDevice},
         route::{self, RouteAnswer},
     },
     network::underlay,
@@ -23,8 +23,11 @@ use netd_domain::IfName;
 /// How the device that leads to the other nodes is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnderlayChoice {
-    /// That of the IPv4 default route, else of the IPv6 one.
+    /// That of the IPv4 default route, else of the IPv6 one; not one of netd's own.
     DefaultRoute,
+    /// The one that has one of these addresses and is up, the first first; else the default
+    /// route's.
+    Keeping(Vec<IpAddr>),
     /// By its name.
     Name(IfName),
     /// The one that has this address.
@@ -182,14 +185,19 @@ impl Overlay {
         let looking = || format!("looking for the device that leads to the other nodes ({choice})");
         let nothing =
             |why: &str| DataplaneError::Kernel { operation: looking(), errno: why.into() };
+        let shared = self.kernel.shared.clone();
+        let kept = self.kept(choice).map_err(failed(looking()))?;
         let socket = &mut self.kernel.socket;
         let found = match choice {
             UnderlayChoice::Name(name) => dump::link(socket, LinkId::Name(name.as_str())),
-            UnderlayChoice::DefaultRoute => match underlay::find(socket, None) {
-                Ok(Some(link)) => dump::link(socket, LinkId::Index(link.index)),
-                Ok(None) => return Err(nothing("there is no default route; name the device")),
-                Err(e) => Err(e),
-            },
+            UnderlayChoice::Keeping(_) if kept.is_some() => Ok(kept),
+            UnderlayChoice::DefaultRoute | UnderlayChoice::Keeping(_) => {
+                match underlay::find(socket, None, &shared) {
+                    Ok(Some(link)) => dump::link(socket, LinkId::Index(link.index)),
+                    Ok(None) => return Err(nothing("there is no default route; name the device")),
+                    Err(e) => Err(e),
+                }
+            }
             UnderlayChoice::Address(ip) => match dump::link_with(socket, *ip) {
                 Ok(Some(index)) => dump::link(socket, LinkId::Index(index)),
                 other => other.map(|_| None),
@@ -202,6 +210,9 @@ impl Overlay {
             }
         };
         let link = found.map_err(failed(looking()))?.ok_or_else(|| nothing("there is none"))?;
+        if underlay::is_own(&shared, link.index, &link.name) {
+            return Err(nothing(&format!("{} is netd's own device", link.name)));
+        }
         let addresses = dump::usable_addresses(&mut self.kernel.socket, link.index)
             .map_err(failed(looking()))?;
         let device = link
@@ -218,6 +229,23 @@ impl Overlay {
     }
 }
 
+impl Overlay {
+    /// The device that is kept: up, with one of the addresses, and not netd's own.
+    fn kept(&mut self, choice: &UnderlayChoice) -> io::Result<Option<HeldDevice>> {
+        let UnderlayChoice::Keeping(addresses) = choice else { return Ok(None) };
+        for ip in addresses {
+            let Some(index) = dump::link_with(&mut self.kernel.socket, *ip)? else { continue };
+            let link = dump::link(&mut self.kernel.socket, LinkId::Index(index))?;
+            let shared = &self.kernel.shared;
+            let fits = |l: &HeldDevice| l.up && !underlay::is_own(shared, l.index, &l.name);
+            if let Some(link) = link.filter(fits) {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Answers that mean "no route", or "a route to nowhere".
 fn is_no_way(errno: i32) -> bool {
     matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES)
@@ -226,7 +254,7 @@ fn is_no_way(errno: i32) -> bool {
 impl std::fmt::Display for UnderlayChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::DefaultRoute => f.write_str("the default route's"),
+            Self::DefaultRoute | Self::Keeping(_) => f.write_str("the default route's"),
             Self::Name(name) => write!(f, "{name}"),
             Self::Address(ip) => write!(f, "the one that has {ip}"),
             Self::Reaches(ip) => write!(f, "the one that leads to {ip}"),

@@ -20,6 +20,7 @@ mod dump;
 mod entry_apply;
 mod lookup;
 pub(crate) mod objects;
+mod own_subnets;
 mod peers;
 pub(crate) mod report;
 mod sync;

@@ -233,7 +233,7 @@ pub(crate) fn stands_before_ours(route: &HeldRoute, wanted: &Objects, overlay: &
 }
 
 /// IPv6 routes that are made with metric 0 get 1024.
-fn is_flannels_metric(route: &HeldRoute) -> bool {
+pub(super) fn is_flannels_metric(route: &HeldRoute) -> bool {
     const IPV6_DEFAULT: u32 = 1024;
     route.metric == if route.destination.addr().is_ipv4() { 0 } else { IPV6_DEFAULT }
 }

@@ -71,6 +71,7 @@ impl Overlay {
         let overlay: Vec<u32> = devices.iter().map(|device| device.index).collect();
         let plan = diff(&objects, &held, &foreign, &overlay);
         self.apply(EntryOp::Set, &plan.set, &links.names, &mut report)?;
+        self.clear_own_subnets(&wanted.own, &overlay, &mut report)?;
         if !wanted.partial {
             self.apply(EntryOp::Remove, &plan.remove, &links.names, &mut report)?;
         }
@@ -214,7 +215,8 @@ fn no_device(object: &OverlayObject, device: &IfName) -> (OverlaySubject, Datapl
 }
 
 fn expected(wanted: &OverlayState, held: &[HeldDevice], objects: &Objects) -> Expectation {
-    let mut expected = Expectation { objects: objects.clone(), ..Expectation::default() };
+    let (objects, own) = (objects.clone(), wanted.own.clone());
+    let mut expected = Expectation { objects, own, ..Expectation::default() };
     for device in &wanted.devices {
         let Some(held) = held.iter().find(|held| held.name == device.name.as_str()) else {
             expected.missing.insert(device.name.to_string());

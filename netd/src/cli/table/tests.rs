@@ -81,7 +81,10 @@ fn a_network_shows_its_pools_with_their_use() {
     let text = network::Network::from(net.clone()).text();
     assert!(text.contains("2 of 253") && text.contains("not ready: no such underlay"), "{text}");
     assert!(text.contains("docker0") && text.contains("10.1.7.0/24"), "{text}");
-    let list = network::Networks::from(v1::ListNetworksResponse { networks: vec![net] });
+    let list = network::Networks::from(v1::ListNetworksResponse {
+        networks: vec![net],
+        ..Default::default()
+    });
     assert!(list.text().contains("routed"), "{}", list.text());
 }
 

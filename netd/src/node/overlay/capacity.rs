@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{core::Overlay, local_node::LocalNode};
+use super::{core::Overlay, local_node::LocalNode, on_update::show_lost};
 use crate::node::listed::listed;
 use netd_cluster::{Subnets, membership::OwnSubnets};
 use netd_domain::NetworkName;
@@ -67,8 +67,12 @@ impl Overlay {
         node: &dyn LocalNode,
         empty: &mut HashMap<Subnets, Instant>,
     ) {
-        let (mut own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) =
-            self.state.lock().await.own.iter().cloned().partition(|own| own.fits);
+        let (mut own, unfit): (Vec<OwnSubnets>, Vec<OwnSubnets>) = {
+            let mut state = self.state.lock().await;
+            show_lost(node, &mut state);
+            let stays = |own: &&OwnSubnets| !state.retiring.contains(&own.subnets);
+            state.own.iter().filter(stays).cloned().partition(|own| own.fits)
+        };
         self.return_unfit_subnets(node, &unfit).await;
         // The newest is returned first.
         own.sort_by_key(|own| std::cmp::Reverse(own.since));
@@ -85,7 +89,13 @@ impl Overlay {
             if since.elapsed() < self.settings.keep_empty || rest.is_empty() || is_low(&rest) {
                 continue;
             }
-            match node.remove_pools(name, &going).await {
+            // From here on no rebuild makes a pool of it again, until the cluster has it back.
+            self.state.lock().await.retiring.insert(*subnets);
+            let removed = node.remove_pools(name, &going).await;
+            if !matches!(removed, Ok(true)) {
+                self.state.lock().await.retiring.remove(subnets);
+            }
+            match removed {
                 Ok(true) => {
                     tracing::info!(subnets = ?going,
                         "returned {} to the cluster: no pod used it for {:?}",

@@ -5,12 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::config;
 use crate::tunnel::TunnelClient;
 use netd_cluster::{
-    ClusterConfig, Identity, Lease,
+    ClusterConfig, Identity, Lease, Subnets,
     backend::Command,
     desired::Desired,
     membership::{Membership, OwnSubnets},
@@ -26,7 +27,8 @@ pub struct Overlay {
     /// The cluster's store.
     pub(super) store: Arc<dyn Store>,
     pub(super) tunnel: TunnelClient,
-    pub(super) identity: Identity,
+    /// Replaced when another machine turns out to have it.
+    pub(super) identity: Mutex<Identity>,
     pub(super) state: AsyncMutex<ClusterModel>,
     /// Notified when the node has other subnets than before.
     pub(super) own_changed: Notify,
@@ -61,9 +63,17 @@ pub(super) struct PeerLease {
 pub(super) struct ClusterModel {
     pub(super) cluster: Option<Arc<ClusterConfig>>,
     pub(super) own: Vec<OwnSubnets>,
+    /// Subnets on their way back to the cluster: no pools are made of them any more.
+    pub(super) retiring: HashSet<Subnets>,
+    /// Subnets that went to another node while pods had addresses of them.
+    pub(super) lost: Vec<Subnets>,
+    /// Whether `own` was told: else the network's pools are as they were at the last run.
+    pub(super) own_known: bool,
     pub(super) peers: BTreeMap<String, PeerLease>,
     /// Keys that can't be read, and why; the last readable lease of each is in `peers`.
     pub(super) unreadable: BTreeMap<String, String>,
+    /// What was last logged about the underlay.
+    pub(super) underlay: Option<String>,
     /// `None`: too little is known to apply anything.
     pub(super) desired: Option<Desired>,
     /// Whether all peers are known: unknown objects in the kernel are leftovers then.
@@ -94,7 +104,7 @@ impl Overlay {
             membership,
             store,
             tunnel,
-            identity,
+            identity: Mutex::new(identity),
             state: AsyncMutex::default(),
             own_changed: Notify::new(),
         })

@@ -7,7 +7,10 @@ use super::{
     core::{ClusterModel, Overlay},
     local_node::LocalNode,
 };
-use netd_cluster::{ClusterConfig, Local, Underlay, backend};
+use crate::node::listed::listed;
+use netd_cluster::{
+    ClusterConfig, Family, Local, Underlay, backend, desired::Desired, membership::OwnSubnets,
+};
 use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 
 /// Why this node can't be part of the overlay; names the setting to change.
@@ -32,12 +35,18 @@ impl Overlay {
         state: &mut ClusterModel,
         cluster: &ClusterConfig,
     ) -> Result<Local, LocalError> {
-        let found = node.dataplane().underlay_of(self.choice(node)).await?;
-        let (first_v4, first_v6) = addresses(&found);
+        let known = self.known_addresses(state);
+        let choice = self.choice(node, &known);
+        let found = node.dataplane().underlay_of(choice.clone()).await?;
+        say_underlay(state, &choice, &found);
+        let (first_v4, first_v6) = addresses(&found, &known);
         let capabilities = node.dataplane().overlay_capabilities().await?;
         let extension_data = self.pre_startup(state, cluster).await?;
         // The oldest first, whatever their numbers: it is the one that is published.
-        let mut fitting: Vec<_> = state.own.iter().filter(|own| own.fits).collect();
+        let mut fitting: Vec<_> = {
+            let stays = |own: &&OwnSubnets| own.fits && !state.retiring.contains(&own.subnets);
+            state.own.iter().filter(stays).collect()
+        };
         fitting.sort_by_key(|own| own.since);
         Ok(Local {
             public_v4: self.settings.public_ip.or(first_v4),
@@ -45,14 +54,23 @@ impl Overlay {
             underlay: Underlay { device: found.device, mtu: found.mtu, addresses: found.addresses },
             subnets: fitting.into_iter().map(|own| own.subnets).collect(),
             cluster: cluster.clone(),
-            identity: self.identity.clone(),
+            identity: self.identity.lock().clone(),
             kernel_wireguard: capabilities.wireguard,
             blackhole: self.settings.blackhole,
             extension_data,
         })
     }
 
-    fn choice(&self, node: &dyn LocalNode) -> UnderlayChoice {
+    /// The addresses that other nodes know this one by, from before a restart too.
+    fn known_addresses(&self, state: &ClusterModel) -> Vec<IpAddr> {
+        if let Some(local) = state.desired.as_ref().map(Desired::local) {
+            return Family::ALL.into_iter().filter_map(|family| local.public(family)).collect();
+        }
+        let announced = self.membership.status().announced.unwrap_or_default();
+        Family::ALL.into_iter().filter_map(|family| announced.public(family)).collect()
+    }
+
+    fn choice(&self, node: &dyn LocalNode, known: &[IpAddr]) -> UnderlayChoice {
         let public = self.settings.public_ip.map(IpAddr::V4);
         let public = public.or(self.settings.public_ipv6.map(IpAddr::V6));
         match (&node.config().underlay, self.settings.can_reach, public) {
@@ -60,7 +78,8 @@ impl Overlay {
             (None, Some(ip), _) => UnderlayChoice::Reaches(ip),
             // The device that has the address; a router in front of this node may have it.
             (None, None, Some(ip)) => UnderlayChoice::Address(ip),
-            (None, None, None) => UnderlayChoice::DefaultRoute,
+            // Another default route, a VPN's for example, moves no node.
+            (None, None, None) => UnderlayChoice::Keeping(known.to_vec()),
         }
     }
 
@@ -89,9 +108,35 @@ impl Overlay {
     }
 }
 
-/// The device's first address of each family that other nodes can send to.
-fn addresses(found: &UnderlayFound) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let all = || found.addresses.iter().map(ipnet::IpNet::addr);
+/// Logs which device was chosen, and why, when it is another one than before.
+fn say_underlay(state: &mut ClusterModel, choice: &UnderlayChoice, found: &UnderlayFound) {
+    let has = |ip: &IpAddr| found.addresses.iter().any(|net| net.addr() == *ip);
+    let why = match choice {
+        UnderlayChoice::Name(_) => "it is configured".to_owned(),
+        UnderlayChoice::Address(ip) => format!("it has {ip}"),
+        UnderlayChoice::Reaches(ip) => format!("it leads to {ip}"),
+        UnderlayChoice::Keeping(known) if known.iter().any(has) => {
+            "other nodes know this one by its address".to_owned()
+        }
+        UnderlayChoice::Keeping(_) | UnderlayChoice::DefaultRoute => {
+            "the default route leads over it".to_owned()
+        }
+    };
+    let addresses = listed(&found.addresses);
+    let (device, mtu) = (&found.device, found.mtu);
+    let text = format!("the underlay is {device} ({addresses}, MTU {mtu}): {why}");
+    if state.underlay.as_ref() != Some(&text) {
+        tracing::info!(device = %device, "{text}");
+        state.underlay = Some(text);
+    }
+}
+
+/// The device's address of each family that other nodes can send to: the one that they know,
+/// else the first.
+fn addresses(found: &UnderlayFound, known: &[IpAddr]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let is_known = |ip: &IpAddr| known.contains(ip);
+    let every = || found.addresses.iter().map(ipnet::IpNet::addr);
+    let all = || every().filter(is_known).chain(every());
     let v4 = all().find_map(|ip| match ip {
         IpAddr::V4(v4) if !v4.is_link_local() && !v4.is_loopback() => Some(v4),
         _ => None,

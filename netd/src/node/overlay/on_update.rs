@@ -2,19 +2,23 @@
 
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::{
     core::{ClusterModel, Overlay, PeerLease},
     local::LocalError,
     local_node::LocalNode,
     subnet_file,
 };
+use crate::node::listed::listed;
 use netd_cluster::{
-    Local, Subnets,
+    ClusterConfig, Local, Subnets,
     backend::PeerProblem,
     desired::{Delta, Desired},
-    membership::{PeerUpdate, Update},
+    identity,
+    membership::{IdentityUpdate, PeerUpdate, Update},
 };
-use netd_domain::network::Leased;
+use netd_domain::{HostNetwork, network::Leased};
 
 /// What a batch of updates requires.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ struct Consequence {
     rebuild: bool,
     /// All peers are known now: unknown objects can be removed.
     whole: bool,
+    /// Peers must know this node by other keys than before.
+    new_identity: bool,
     deltas: Vec<Delta>,
 }
 
@@ -36,6 +42,9 @@ impl Overlay {
             self.note(node, &mut state, update, &mut then);
         }
         self.show_peers(node, &state);
+        if then.new_identity {
+            self.renew_identity(node).await;
+        }
         let right = if then.rebuild {
             self.rebuild(node, &mut state).await
         } else if then.whole {
@@ -74,25 +83,27 @@ impl Overlay {
                 if !own.is_empty() {
                     node.health().good("overlay/subnet");
                 }
-                then.rebuild |= state.own != own;
-                state.own = own;
+                then.rebuild |= state.own != own || !state.own_known;
+                (state.own, state.own_known) = (own, true);
+                let own = |subnets: &Subnets| state.own.iter().any(|o| o.subnets == *subnets);
+                state.retiring.retain(own);
+                state.lost.retain(|subnets| !own(subnets));
+                show_lost(node, state);
                 self.own_changed.notify_waiters();
             }
+            Update::Identity(identity) => note_identity(node, identity, then),
+            Update::Unreadable(Some(why)) => node.health().bad("overlay/lease", why),
+            Update::Unreadable(None) => node.health().good("overlay/lease"),
             Update::NoSubnet(why) if state.own.is_empty() => {
                 node.health().bad("overlay/subnet", why)
             }
             Update::NoSubnet(why) => node.health().advise("overlay/subnet", why),
             Update::Lost(subnets) => {
-                let listed: Vec<_> = subnets.iter().map(|net| net.to_string()).collect();
-                let text = format!(
-                    "{} went to another node: pods with addresses of it reach nothing outside \
-                     of this node; delete them",
-                    listed.join(", ")
-                );
-                node.health().advise("overlay/lost", text);
+                state.lost.push(subnets);
+                show_lost(node, state);
             }
             Update::Peers(updates) => {
-                for update in oldest_first(updates) {
+                for update in updates {
                     self.note_peer(state, update, then);
                 }
             }
@@ -119,7 +130,7 @@ impl Overlay {
             PeerUpdate::Set { key, lease, created, since, .. } => {
                 state.unreadable.remove(&key);
                 if let Some(desired) = state.desired.as_mut() {
-                    then.deltas.push(desired.set(&key, lease.clone()));
+                    then.deltas.push(desired.set(&key, created, lease.clone()));
                 }
                 state.peers.insert(key, PeerLease { lease, created, since });
             }
@@ -142,6 +153,9 @@ impl Overlay {
     /// Computes everything again from this node's addresses, devices and subnets, and applies
     /// it; returns whether all is as wanted.
     pub(super) async fn rebuild(&self, node: &dyn LocalNode, state: &mut ClusterModel) -> bool {
+        if state.own.is_empty() && state.own_known {
+            state.withheld = !self.withdraw_pools(node).await;
+        }
         let Some(cluster) = state.cluster.clone() else { return true };
         let local = match self.local(node, state, &cluster).await {
             Ok(local) => local,
@@ -155,16 +169,47 @@ impl Overlay {
             Ok(desired) => desired,
             Err(problem) => return self.cannot(node, &LocalError::Backend(problem)),
         };
+        match node.dataplane().host_networks().await {
+            Ok(known) => self.membership.avoid(to_avoid(&cluster, &known)),
+            Err(error) => return self.cannot(node, &LocalError::Dataplane(error)),
+        }
         // The lease has to say what this node is like now.
         self.membership.announce(desired.announce());
         if local.subnets.is_empty() {
-            return true;
+            return !state.withheld;
         }
         let mtu = desired.local_plan().mtu;
         state.desired = Some(desired);
         state.settled = false;
         state.withheld = !self.publish_pools(node, &local, mtu).await;
         self.compare(node, state).await && !state.withheld
+    }
+
+    /// Takes all pools from the network: what they were made of is not this node's. Returns
+    /// whether they are gone.
+    async fn withdraw_pools(&self, node: &dyn LocalNode) -> bool {
+        let name = &self.settings.network;
+        let Some(network) = node.network(name).map(|state| state.network) else { return true };
+        if network.pools.is_empty() {
+            return true;
+        }
+        let leased = network.leased.clone().unwrap_or_default();
+        match node.set_pools(name, &[], Leased { docker0: vec![], ..leased }).await {
+            Ok(()) => true,
+            Err(error) => {
+                node.health().bad("overlay/pools", error);
+                false
+            }
+        }
+    }
+
+    async fn renew_identity(&self, node: &dyn LocalNode) {
+        let state_dir = node.config().state_dir.clone();
+        match tokio::task::spawn_blocking(move || identity::renew(&state_dir)).await {
+            Ok(Ok(new)) => *self.identity.lock() = new,
+            Ok(Err(error)) => node.health().bad("overlay/keys", error),
+            Err(error) => node.health().bad("overlay/keys", error),
+        }
     }
 
     /// Makes the node's subnets the pools of its network, except for docker0's, and writes
@@ -222,28 +267,67 @@ impl Overlay {
     }
 }
 
+/// The host's networks that no subnet of the cluster may overlap with. A route that is broader
+/// than a node's subnet merely leads through.
+fn to_avoid(cluster: &ClusterConfig, known: &[HostNetwork]) -> Vec<IpNet> {
+    let longest = |net: &IpNet| match net {
+        IpNet::V4(_) => cluster.v4.map_or(0, |range| range.subnet_len),
+        IpNet::V6(_) => cluster.v6.map_or(0, |range| range.subnet_len),
+    };
+    let counts = |host: &&HostNetwork| {
+        let least = if host.routed { longest(&host.net) } else { 1 };
+        host.net.prefix_len() >= least
+    };
+    known.iter().filter(counts).map(|host| host.net.trunc()).collect()
+}
+
+/// Says which pods have addresses that went to another node, as long as there are some.
+pub(super) fn show_lost(node: &dyn LocalNode, state: &mut ClusterModel) {
+    const COMPONENT: &str = "overlay/lost";
+    if state.lost.is_empty() {
+        return node.health().forget(COMPONENT);
+    }
+    let used: Vec<_> = node.endpoints().iter().flat_map(|endpoint| endpoint.ips()).collect();
+    let is_used =
+        |subnets: &Subnets| subnets.iter().any(|net| used.iter().any(|ip| net.contains(ip)));
+    state.lost.retain(is_used);
+    if state.lost.is_empty() {
+        return node.health().forget(COMPONENT);
+    }
+    let all = listed(state.lost.iter().flat_map(Subnets::iter));
+    let text = format!(
+        "{all} went to another node: pods with addresses of it reach nothing outside of this \
+         node; delete them"
+    );
+    node.health().advise(COMPONENT, text);
+}
+
+fn note_identity(node: &dyn LocalNode, identity: IdentityUpdate, then: &mut Consequence) {
+    const COMPONENT: &str = "overlay/identity";
+    match identity {
+        IdentityUpdate::Contested { in_use: true, why } => node.health().advise(COMPONENT, why),
+        IdentityUpdate::Contested { in_use: false, why } => node.health().bad(COMPONENT, why),
+        IdentityUpdate::Confirmed => node.health().good(COMPONENT),
+        IdentityUpdate::Replaced { who, id } => {
+            let text = format!(
+                "{who} runs with the node id that this machine had: one is a copy of the other. \
+                 This one has the new id {id}, new keys and subnets of its own. Copies of a \
+                 machine should be made without netd's state_dir"
+            );
+            node.health().advise(COMPONENT, text);
+            (then.new_identity, then.rebuild) = (true, true);
+        }
+    }
+}
+
 /// Computes what is wanted from all that is known.
 fn first(local: Local, state: &ClusterModel) -> Result<Desired, PeerProblem> {
     let mut desired = Desired::new(local)?;
-    let mut peers: Vec<_> = state.peers.iter().collect();
-    peers.sort_by_key(|(_, peer)| peer.created);
-    for (key, peer) in peers {
-        desired.set(key, peer.lease.clone());
+    for (key, peer) in &state.peers {
+        desired.set(key, peer.created, peer.lease.clone());
     }
     for (key, why) in &state.unreadable {
         desired.refuse(key, PeerProblem::new("lease", why.clone()));
     }
     Ok(desired)
-}
-
-/// Sorts updates so that of two leases that clash the older one is in force, as on every
-/// node.
-fn oldest_first(mut updates: Vec<PeerUpdate>) -> Vec<PeerUpdate> {
-    // Removed leases make room first.
-    updates.sort_by_key(|update| match update {
-        PeerUpdate::Removed { .. } => 0,
-        PeerUpdate::Set { created, .. } => *created,
-        PeerUpdate::Refused { .. } => i64::MAX,
-    });
-    updates
 }

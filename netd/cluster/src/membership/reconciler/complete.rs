@@ -1,11 +1,11 @@
 //! Takes the results of actions.
 
-use super::{Completion, Link, Reconciler, SEEN_WITHIN, Written};
+use super::{Completion, IdentityUpdate, Link, Reconciler, SEEN_WITHIN, Tenure, Written};
 use crate::{
     Subnets, flannel,
     membership::{
         backoff::{STORE_BACKOFF, jittered},
-        claims::Purpose,
+        claims::{Paced, Purpose},
         diff::Now,
         files::OwnFile,
         records::OwnerRecord,
@@ -20,7 +20,11 @@ impl Reconciler {
         match done {
             Completion::Relisting => {}
             Completion::Saved(file, result) => self.saved(file, result, now),
-            Completion::Granted(Ok(lease)) => self.is_renewed(lease, now),
+            Completion::NewId(result) => self.has_new_id(result, now),
+            Completion::Granted(Ok(lease)) => {
+                self.note_write(Paced::Grant, now);
+                self.is_renewed(lease, now);
+            }
             Completion::KeptAlive(lease, Ok(())) => self.is_renewed(lease, now),
             Completion::Granted(Err(StoreError::LeaseGone(lease)))
             | Completion::KeptAlive(_, Err(StoreError::LeaseGone(lease)))
@@ -54,6 +58,24 @@ impl Reconciler {
         }
     }
 
+    fn has_new_id(&mut self, result: Result<(String, OwnFile), String>, now: Now) {
+        match result {
+            Ok((id, file)) => {
+                tracing::warn!(id, "this node has the new id {id}");
+                let who = self.displaced.take().unwrap_or_default();
+                self.claims.me.id.clone_from(&id);
+                self.pending.identity(IdentityUpdate::Replaced { who, id });
+                // No other machine has it.
+                self.tenure = Tenure::new(true);
+                self.written.clear();
+                self.identity_problem = None;
+                self.saved(file.clone(), Ok(()), now);
+                self.look_again(now);
+            }
+            Err(problem) => self.saved(OwnFile::default(), Err(problem), now),
+        }
+    }
+
     fn is_renewed(&mut self, lease: LeaseId, now: Now) {
         self.worked();
         self.claims.lease = Some(lease);
@@ -77,8 +99,13 @@ impl Reconciler {
                 for change in &txn.changes {
                     self.await_part(change.key(), revision, now);
                 }
-                if let Purpose::Write(subnets) = why {
-                    self.note_write(*subnets, now);
+                match why {
+                    Purpose::Write(subnets) | Purpose::Release(subnets) => {
+                        self.note_write(Paced::Subnets(*subnets), now);
+                    }
+                    Purpose::Node => self.note_write(Paced::Node, now),
+                    Purpose::Challenge => self.tenure.challenged(revision, now.mono),
+                    Purpose::Claim(_) => {}
                 }
             }
             // Another node was faster, or the view is behind; the view will show which.
@@ -115,10 +142,10 @@ impl Reconciler {
         }
     }
 
-    /// Slows down writes to keys that another writer removes again and again.
-    fn note_write(&mut self, subnets: Subnets, now: Now) {
+    /// Slows down writes that another writer undoes again and again.
+    pub(super) fn note_write(&mut self, what: Paced, now: Now) {
         let first = Written { last: now.mono, next: now.mono, backoff: STORE_BACKOFF };
-        let written = self.written.entry(subnets).or_insert(first);
+        let written = self.written.entry(what).or_insert(first);
         written.last = now.mono;
         written.next = now.mono + written.backoff.next_delay(self.rng.f64());
     }

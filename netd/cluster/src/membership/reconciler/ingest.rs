@@ -47,7 +47,7 @@ impl Reconciler {
         if self.view.at(Part::Flannel).is_some() {
             let mine = |name: &str, key: &_| is_mine(&self.claims, &self.view, name, key);
             let doubtful = own_missing || self.was_cut_off(now);
-            let updates = self.peers.list(&self.view.leases, &mine, doubtful, now);
+            let updates = self.peers.list(&self.view, &mine, doubtful, now);
             self.pending.peers(updates);
             for (name, known) in self.peers.known() {
                 if let Some(key) = self.view.leases.get_mut(name) {
@@ -94,7 +94,7 @@ impl Reconciler {
     pub(super) fn look_at(&mut self, name: &str, now: Now) {
         if let Some(key) = self.view.leases.get(name) {
             let mine = is_mine(&self.claims, &self.view, name, key);
-            self.pending.peers(self.peers.set(name, key, mine, now).into_iter().collect());
+            self.pending.peers(self.peers.set(&self.view, name, mine, now).into_iter().collect());
         }
     }
 

@@ -4,7 +4,10 @@
 //! One step is done at a time, and none is decided before the view has reached what the
 //! last one changed. A subnet is used after the store has it, then the disk.
 
+mod action;
 mod complete;
+mod disk;
+mod identity;
 mod ingest;
 
 use std::{
@@ -13,20 +16,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+
 use super::{
-    OwnSubnets,
+    IdentityUpdate, OwnSubnets,
     backoff::STORE_BACKOFF,
-    claims::{ClaimContext, ClaimStep, Claims, Purpose},
+    claims::{ClaimContext, ClaimStep, Claims, Paced, Purpose},
     diff::{Now, Peers},
     files::OwnFile,
     pending_updates::PendingUpdates,
     records::OwnerRecord,
+    tenure::{Tenure, Verdict},
     view::{Part, View},
     writes::NodeIdentity,
 };
 use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
 use netd_domain::Backoff;
-use netd_store::{Entry, Event, LeaseId, Revision, StoreError, Txn, TxnOutcome};
+use netd_store::Revision;
+
+pub(super) use action::{Action, Completion, StoreUpdate};
+use action::{Link, Written};
 
 /// After so long without a write, a subnet's keys are written at once again.
 const QUIET: Duration = Duration::from_secs(30);
@@ -39,52 +48,6 @@ pub(super) struct Settings {
     pub ttl: Duration,
     pub fixed: Option<Subnets>,
     pub preferred: Vec<Subnets>,
-}
-
-/// An update from the store.
-#[derive(Debug)]
-pub(super) enum StoreUpdate {
-    List(Vec<Entry>, Revision),
-    Changes(Vec<Event>, Revision),
-    /// The store can't be followed; the reason.
-    Failed(String),
-}
-
-/// What the loop has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    Grant(Duration),
-    KeepAlive(LeaseId),
-    Commit(Purpose, Txn),
-    /// Write it durably.
-    Save(OwnFile),
-    /// List everything again.
-    Relist,
-}
-
-/// The result of an action.
-#[derive(Debug)]
-pub(super) enum Completion {
-    Granted(Result<LeaseId, StoreError>),
-    KeptAlive(LeaseId, Result<(), StoreError>),
-    Committed(Purpose, Txn, Result<TxnOutcome, StoreError>),
-    Saved(OwnFile, Result<(), String>),
-    Relisting,
-}
-
-/// The connections that can fail independently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Link {
-    Watching(Part),
-    Writing,
-}
-
-/// When a subnet's keys were last written, and may be again.
-#[derive(Debug)]
-struct Written {
-    last: Instant,
-    next: Instant,
-    backoff: Backoff,
 }
 
 /// See the module.
@@ -106,9 +69,20 @@ pub(super) struct Reconciler {
     synced: bool,
     /// Who had which lease at the last run.
     pub remembered_owners: BTreeMap<String, Arc<OwnerRecord>>,
-    /// What is on disk, and what was told to be usable.
+    /// Whether the node's id is this machine's.
+    tenure: Tenure,
+    verdict: Verdict,
+    /// The machine that has the node's id; `None`: none is known, or this one has a new id.
+    displaced: Option<String>,
+    /// What was last said of the id: it is in question, and why.
+    pub identity_problem: Option<String>,
+    /// Whether this node's address is known since the start.
+    announced: bool,
+    /// When it was first asked for an action.
+    began: Option<Instant>,
+    /// What is on disk, and what was told to be usable; `None`: nothing was told.
     saved: OwnFile,
-    told: Vec<OwnSubnets>,
+    told: Option<Vec<OwnSubnets>>,
     save_backoff: Backoff,
     save_at: Option<Instant>,
     pub save_problem: Option<String>,
@@ -117,8 +91,8 @@ pub(super) struct Reconciler {
     /// No step before.
     not_before: Option<Instant>,
     backoff: Backoff,
-    written: BTreeMap<Subnets, Written>,
-    /// When a subnet that had to wait may be written.
+    written: BTreeMap<Paced, Written>,
+    /// When something that had to wait may be written.
     rested_at: Option<Instant>,
     renew_at: Option<Instant>,
     /// When the etcd lease was last known to live, seconds since the epoch.
@@ -151,10 +125,18 @@ impl Reconciler {
             trying: None,
             conflicts: 0,
             problem: None,
+            overwritten: file.overwritten.clone(),
+            unreadable: None,
+            avoid: vec![],
         };
         if claims.fixed.is_some() {
             claims.wanted = 1;
         }
+        let continues = |file: &OwnFile| {
+            let same = file.incarnation.as_ref().is_none_or(|was| *was == claims.me.incarnation);
+            same && !file.held.is_empty()
+        };
+        let tenure = Tenure::new(continues(&file));
         let mut reconciler = Self {
             settings,
             claims,
@@ -168,8 +150,14 @@ impl Reconciler {
             dirty: true,
             synced: false,
             remembered_owners: BTreeMap::new(),
+            tenure,
+            verdict: Verdict::Undecided,
+            displaced: None,
+            identity_problem: None,
+            announced: false,
+            began: None,
             saved: file,
-            told: vec![],
+            told: None,
             save_backoff: STORE_BACKOFF,
             save_at: None,
             save_problem: None,
@@ -207,10 +195,18 @@ impl Reconciler {
         // As it will be read back: a backend may leave out what it is.
         let text = flannel::value::format(&attrs);
         let attrs = flannel::value::parse(text.as_bytes()).unwrap_or(attrs);
+        // The first one says where this machine is, even if that is where it was.
+        self.dirty |= !std::mem::replace(&mut self.announced, true);
         if self.claims.attrs.as_ref() != Some(&attrs) {
             self.claims.announce(attrs);
             self.dirty = true;
         }
+    }
+
+    /// Sets what no claim may overlap with.
+    pub(super) fn avoid(&mut self, networks: Vec<IpNet>) {
+        self.dirty |= self.claims.avoid != networks;
+        self.claims.avoid = networks;
     }
 
     /// Asks for one more subnet.
@@ -231,8 +227,17 @@ impl Reconciler {
     pub(super) fn next(&mut self, now: Now) -> Option<Action> {
         let updates = self.peers.tick(now);
         self.pending.peers(updates);
+        if self.rested_at.is_some_and(|at| at <= now.mono) {
+            (self.rested_at, self.dirty) = (None, true);
+        }
+        self.go_on_without_store(now);
         if self.dirty && self.is_caught_up() {
-            self.settle(now);
+            self.judge_identity(now);
+            if self.tenure.in_use {
+                self.settle(now);
+            } else {
+                self.look_again(now);
+            }
         }
         if let Some(save) = self.save(now) {
             return Some(save);
@@ -249,10 +254,8 @@ impl Reconciler {
         {
             return Some(Action::KeepAlive(lease));
         }
-        if self.rested_at.is_some_and(|at| at <= now.mono) {
-            (self.rested_at, self.dirty) = (None, true);
-        }
-        if !self.is_caught_up() || !self.dirty {
+        // What was announced before the start may be another machine's address by now.
+        if !self.is_caught_up() || !self.dirty || !self.announced {
             return None;
         }
         self.dirty = false;
@@ -272,6 +275,7 @@ impl Reconciler {
             let name = flannel::key::name(&subnets);
             tracing::warn!("subnet {name} is lost: it belongs to {who}");
             self.pending.lost(subnets);
+            self.note_write(Paced::Claim, now);
         }
         for subnets in settled.gained {
             let name = flannel::key::name(&subnets);
@@ -288,7 +292,9 @@ impl Reconciler {
 
     /// Publishes the usable subnets: those that are held and recorded on disk.
     fn tell_own(&mut self) {
-        let usable = self.claims.held.iter().filter(|(s, _)| self.saved.held.contains_key(s));
+        let in_use = self.tenure.in_use;
+        let held = self.claims.held.iter().filter(|_| in_use);
+        let usable = held.filter(|(s, _)| self.saved.held.contains_key(s));
         let own = usable.map(|(subnets, since)| {
             let key = flannel::key::name(subnets);
             OwnSubnets {
@@ -300,29 +306,10 @@ impl Reconciler {
             }
         });
         let own: Vec<_> = own.collect();
-        if own != self.told {
-            self.told = own.clone();
+        if self.told.as_ref() != Some(&own) {
+            self.told = Some(own.clone());
             self.pending.own(own);
         }
-    }
-
-    fn file(&self) -> OwnFile {
-        OwnFile {
-            config: self.config_text.clone().or_else(|| self.saved.config.clone()),
-            attrs: self.claims.attrs.clone(),
-            past: self.claims.past.clone(),
-            wanted: self.claims.wanted,
-            held: self.claims.held.clone(),
-            leaving: self.claims.leaving.clone(),
-        }
-    }
-
-    fn save(&mut self, now: Now) -> Option<Action> {
-        let file = self.file();
-        if file == self.saved || self.save_at.is_some_and(|at| at > now.mono) {
-            return None;
-        }
-        Some(Action::Save(file))
     }
 
     fn step(&mut self, now: Now) -> Option<Action> {
@@ -331,20 +318,43 @@ impl Reconciler {
         });
         let busy = self.written.iter().filter(|(_, written)| written.next > now.mono);
         self.rested_at = busy.clone().map(|(_, written)| written.next).min();
+        let busy = busy.map(|(what, _)| *what).collect();
+        match self.verdict.clone() {
+            Verdict::Ours => {}
+            Verdict::Write => {
+                let step = self.claims.write_node(&self.view, now.unix);
+                return step.and_then(|step| self.action_of(step));
+            }
+            Verdict::Challenge(txn) => return Some(Action::Commit(Purpose::Challenge, txn)),
+            Verdict::WaitUntil(at) => {
+                self.rested_at = self.rested_at.into_iter().chain([at]).min();
+                return None;
+            }
+            Verdict::Undecided | Verdict::Theirs(_) => return None,
+        }
         let context = ClaimContext {
             view: &self.view,
             config: self.config.as_deref(),
-            busy: busy.map(|(subnets, _)| *subnets).collect(),
+            busy,
             lately_gone: self.peers.lately_gone(self.settings.ttl, now).copied().collect(),
             on_disk: &self.saved.held,
             unix: now.unix,
         };
-        let mut step = self.claims.step(&context, &mut self.rng)?;
+        let unreadable = self.claims.unreadable.clone();
+        let step = self.claims.step(&context, &mut self.rng);
+        if self.claims.unreadable != unreadable {
+            self.pending.unreadable(self.claims.unreadable.clone());
+        }
+        let mut step = step?;
         if let ClaimStep::NoSubnet(problem) = step {
             tracing::warn!("{problem}");
             self.pending.no_subnet(problem);
             step = self.claims.step(&context, &mut self.rng)?;
         }
+        self.action_of(step)
+    }
+
+    fn action_of(&self, step: ClaimStep) -> Option<Action> {
         match step {
             ClaimStep::Grant => Some(Action::Grant(self.settings.ttl)),
             ClaimStep::Try(lease) => Some(Action::KeepAlive(lease)),
@@ -356,8 +366,14 @@ impl Reconciler {
     /// When [`Self::next`], which has nothing to do now, may have without an event.
     pub(super) fn wake_at(&self, now: Now) -> Option<Instant> {
         let awaited = self.awaited.values().map(|(_, until)| *until);
-        let times =
-            [self.peers.wake_at(), self.save_at, self.not_before, self.renew_at, self.rested_at];
+        let times = [
+            self.peers.wake_at(),
+            self.save_at,
+            self.not_before,
+            self.renew_at,
+            self.rested_at,
+            self.goes_on_at(),
+        ];
         // What is due and not done waits for one of the others.
         awaited.chain(times.into_iter().flatten()).filter(|at| *at > now.mono).min()
     }

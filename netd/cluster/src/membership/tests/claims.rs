@@ -26,12 +26,6 @@ fn flannels_own_lease_is_taken_over_if_subnet_env_names_it() {
 
 #[test]
 fn an_equal_address_alone_is_no_claim() {
-    // Not in subnet.env.
-    let mut cluster = Cluster::of(vec![Node::plain(1)]);
-    cluster.flannel_has("10.5.3.0-24", &attrs(1));
-    cluster.rest();
-    assert_ne!(cluster.used(0), ["10.5.3.0-24"]);
-    assert_eq!(cluster.owner_of("10.5.3.0-24"), None);
     // In subnet.env, but another netd node owns it.
     let mut twin = Cluster::settled(1);
     let had = flannel::key::name(&twin.only(0));
@@ -41,6 +35,124 @@ fn an_equal_address_alone_is_no_claim() {
     twin.rest();
     assert_eq!(twin.used(0), std::slice::from_ref(&had));
     assert_ne!(twin.used(1), [had]);
+}
+
+/// A reboot took `subnet.env` with it, and flannel's device; also where nothing else is free.
+#[test]
+fn flannels_own_lease_is_taken_over_after_a_reboot_too() {
+    for full in [false, true] {
+        let mut cluster = Cluster::of(vec![Node::plain(1)]);
+        let others = (1..=8).filter(|third| full && *third != 3);
+        for third in others {
+            cluster.flannel_has(&format!("10.5.{third}.0-24"), &attrs(100 + third));
+        }
+        let old = attrs_with_mac(1, 0xee);
+        cluster.flannel_has("10.5.3.0-24", &old);
+        cluster.wait(Duration::from_secs(60));
+        assert_eq!(cluster.used(0), ["10.5.3.0-24"]);
+        assert_eq!(cluster.lease_of("10.5.3.0-24").unwrap().0, value(&attrs(1)));
+        assert_eq!(cluster.problems(0), [""; 0]);
+    }
+}
+
+fn attrs_with_mac(ip: u8, mac: u8) -> LeaseAttrs {
+    LeaseAttrs { data_v4: attrs(mac).data_v4, ..attrs(ip) }
+}
+
+/// The node is dead, its address goes to a machine with flannel, which takes the lease that
+/// names its address; then the node is back. However it comes back, the lease is flannel's.
+#[test]
+fn an_address_that_went_to_a_flannel_node_takes_its_lease_along() {
+    for (reboots, moved) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut cluster = Cluster::settled(1);
+        let name = flannel::key::name(&cluster.only(0));
+        let flannels = attrs_with_mac(1, 0xee);
+        let mut node = cluster.nodes.remove(0);
+        cluster.flannel_has(&name, &flannels);
+        if reboots {
+            node.reboot(5);
+        } else {
+            node.restart(5);
+        }
+        if moved {
+            node.announce(attrs(44));
+        }
+        cluster.nodes.push(node);
+        cluster.wait(Duration::from_secs(60));
+        assert_eq!(cluster.lease_of(&name).unwrap().0, value(&flannels));
+        assert_ne!(cluster.used(0), std::slice::from_ref(&name));
+        // And it does not take it back later.
+        cluster.nodes[0].restart(6);
+        cluster.wait(Duration::from_secs(600));
+        assert_eq!(cluster.lease_of(&name).unwrap().0, value(&flannels));
+        assert_eq!(cluster.nodes[0].used.len(), 1);
+    }
+}
+
+const DUAL: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48","Backend":{"Type":"vxlan"}}"#;
+
+fn dual(ip: u8) -> LeaseAttrs {
+    let v4 = attrs(ip);
+    let public_v6 = Some(format!("2001:db8::{ip}").parse().unwrap());
+    LeaseAttrs { public_v6, data_v6: v4.data_v4.clone(), ..v4 }
+}
+
+/// Both families over IPv4.
+fn without_v6(ip: u8) -> LeaseAttrs {
+    LeaseAttrs { public_v6: None, ..dual(ip) }
+}
+
+/// flanneld hangs for good on an IPv6 subnet without `PublicIPv6`.
+#[test]
+fn nothing_is_published_that_flannel_cannot_read() {
+    for with_flannel in [true, false] {
+        let mut cluster = Cluster::of(vec![Node::plain(1), Node::plain(2)]);
+        cluster.world.put(&keys().config(), DUAL, 0);
+        if with_flannel {
+            cluster.flannel_has("10.5.77.0-24&fd00:5:0:77::-64", &dual(77));
+        }
+        // One loses its IPv6 address later, the other one never had any.
+        cluster.nodes[0].announce(dual(1));
+        cluster.nodes[1].announce(without_v6(2));
+        cluster.rest();
+        let unreadable = |n: &Node| {
+            let told = n.news.iter().rev().find_map(|update| match update {
+                Update::Unreadable(why) => Some(why.is_some()),
+                _ => None,
+            });
+            told.unwrap_or(false)
+        };
+        assert_eq!(cluster.used(1).is_empty(), with_flannel);
+        assert_eq!(unreadable(&cluster.nodes[1]), with_flannel);
+        let name = flannel::key::name(&cluster.only(0));
+        cluster.nodes[0].announce(without_v6(1));
+        cluster.rest();
+        let published = cluster.lease_of(&name).unwrap().0;
+        let expected = if with_flannel { dual(1) } else { without_v6(1) };
+        assert_eq!(published, value(&expected));
+        assert_eq!(unreadable(&cluster.nodes[0]), with_flannel);
+        // The IPv4 address changes meanwhile; a restart in between.
+        cluster.nodes[0].announce(without_v6(9));
+        cluster.rest();
+        cluster.nodes[0].restart(4);
+        cluster.rest();
+        let expected = if with_flannel {
+            LeaseAttrs { public_v6: dual(1).public_v6, data_v6: dual(1).data_v6, ..without_v6(9) }
+        } else {
+            without_v6(9)
+        };
+        assert_eq!(cluster.lease_of(&name).unwrap().0, value(&expected));
+        for n in 0..2 {
+            cluster.nodes[n].announce(dual(10 + n as u8));
+        }
+        cluster.rest();
+        assert!(!unreadable(&cluster.nodes[0]) && !unreadable(&cluster.nodes[1]));
+        assert_eq!(cluster.used(1).len(), 1);
+        let bad = cluster.world.entries.iter().filter(|(key, entry)| {
+            key.contains("&fd00") && String::from_utf8_lossy(&entry.value).contains("null")
+        });
+        assert_eq!(bad.count(), 0);
+    }
 }
 
 #[test]

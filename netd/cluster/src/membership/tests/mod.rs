@@ -4,6 +4,7 @@
 
 mod claims;
 mod cluster;
+mod copies;
 mod disk;
 mod life;
 mod peers;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::super::{
-    PeerUpdate, Update,
+    IdentityUpdate, PeerUpdate, Update,
     diff::{Now, Peers},
     files::OwnFile,
     ownership,
@@ -141,6 +141,7 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub id: String,
+    pub incarnation: String,
     pub reconciler: Reconciler,
     pub disk: OwnFile,
     pub used: BTreeSet<Subnets>,
@@ -195,9 +196,11 @@ fn prefix(part: Part) -> String {
 impl Node {
     pub(crate) fn new(n: u8, settings: Settings) -> Self {
         let id = format!("id-{n}");
-        let reconciler = reconciler(&id, &settings, OwnFile::default(), n.into());
+        let incarnation = format!("boot-{n}");
+        let reconciler = reconciler(&id, &incarnation, &settings, OwnFile::default(), n.into());
         let mut node = Self {
             id,
+            incarnation,
             reconciler,
             disk: OwnFile::default(),
             used: BTreeSet::new(),
@@ -228,13 +231,30 @@ impl Node {
 
     /// kill -9, and a start: only the disk is left.
     pub(crate) fn restart(&mut self, seed: u64) {
-        self.reconciler = reconciler(&self.id, &self.settings, self.disk.clone(), seed);
+        let disk = self.disk.clone();
+        self.reconciler = reconciler(&self.id, &self.incarnation, &self.settings, disk, seed);
         (self.doing, self.answered) = (None, None);
         self.at.clear();
         self.peers.clear();
         self.refused.clear();
         self.reconciler.announce(self.attrs.clone());
         self.read();
+    }
+
+    /// The machine starts again: its kernel and its run directory are new.
+    pub(crate) fn reboot(&mut self, seed: u64) {
+        self.incarnation = format!("{}, rebooted", self.incarnation);
+        self.used.clear();
+        self.restart(seed);
+    }
+
+    /// Another machine with this one's disk as it is now, at 192.0.2.N.
+    pub(crate) fn copied(&self, n: u8) -> Self {
+        let mut copy = Self::plain(n);
+        (copy.id, copy.disk) = (self.id.clone(), self.disk.clone());
+        copy.used.clear();
+        copy.restart(n.into());
+        copy
     }
 
     fn read(&mut self) {
@@ -255,6 +275,10 @@ impl Node {
                         self.refused.insert(key.clone(), why.clone());
                     }
                 }),
+                // The overlay announces what is new.
+                Update::Identity(IdentityUpdate::Replaced { .. }) => {
+                    self.reconciler.announce(self.attrs.clone());
+                }
                 _ => {}
             }
             self.news.push(update);
@@ -290,6 +314,15 @@ impl Node {
                     self.disk = file.clone();
                     Completion::Saved(file, Ok(()))
                 }
+            }
+            Action::TakeNewId(_) if self.full || fate == Fate::Unasked => {
+                Completion::NewId(Err("full".into()))
+            }
+            Action::TakeNewId(file) => {
+                self.id = format!("{}, copied at {:?}", self.id, self.attrs.public_v4);
+                self.disk = file.clone();
+                // The overlay has new keys and announces them.
+                Completion::NewId(Ok((self.id.clone(), file)))
             }
             Action::Relist => {
                 self.at.clear();
@@ -364,8 +397,15 @@ impl Node {
     }
 }
 
-fn reconciler(id: &str, settings: &Settings, disk: OwnFile, seed: u64) -> Reconciler {
-    let me = NodeIdentity { id: id.into(), name: format!("node-{id}"), version: "1".into() };
+fn reconciler(
+    id: &str,
+    incarnation: &str,
+    settings: &Settings,
+    disk: OwnFile,
+    seed: u64,
+) -> Reconciler {
+    let (name, version) = (format!("node-{id}"), "1".into());
+    let me = NodeIdentity { id: id.into(), name, version, incarnation: incarnation.into() };
     let view = View::new(ClusterKeys::default());
     let peers = Peers::new(BTreeMap::new(), HOLD);
     let mut reconciler = Reconciler::new(settings.clone(), me, view, disk, peers);
