@@ -63,7 +63,8 @@ fn ensure_underlay_forwards(
         return Ok(Vec::new());
     }
     let configured = kernel.shared.settings.underlay.clone();
-    let found = underlay::find(&mut kernel.socket, configured.as_ref())
+    let shared = kernel.shared.clone();
+    let found = underlay::find(&mut kernel.socket, configured.as_ref(), &shared)
         .map_err(failed("looking for the underlay's device"))?;
     let Some(name) = found.and_then(|link| link.name.parse().ok()) else { return Ok(Vec::new()) };
     sysctl::ensure(&sysctl::of_forwarding_link(&name))
