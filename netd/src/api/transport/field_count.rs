@@ -102,7 +102,7 @@ mod tests {
         // One level further in.
         let pools = vec![v1::Pool::default(); 100_000];
         let network = v1::Network { pools, ..Default::default() };
-        let create = v1::CreateNetworkRequest { network: Some(network) };
+        let create = v1::CreateNetworkRequest { network: Some(network), force: false };
         assert!(!is_bounded(&create.encode_to_vec()));
     }
 
