@@ -360,6 +360,18 @@ impl Dataplane {
         self.repairs.call(move |k| network::bridge::owned_by_docker(k, &network)).await
     }
 
+    /// Takes gateways of pools that are gone off the network's bridge.
+    ///
+    /// # Errors
+    /// `Kernel`.
+    pub async fn remove_gateways(
+        &self,
+        network: Arc<NetworkWiring>,
+        gone: Vec<ipnet::IpNet>,
+    ) -> Result<(), DataplaneError> {
+        self.repairs.call(move |k| network::bridge::remove_addresses(k, &network, &gone)).await
+    }
+
     /// The networks that the host itself is in or leads to, without netd's own.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use super::{
     networks::clash,
     queue::Target,
     record::encode,
+    state::NetworkState,
 };
 use netd_domain::{Network, NetworkName, network::Leased};
 use netd_store::{Change, Store as _, Txn, keys};
@@ -52,6 +53,7 @@ impl Node {
         if self.repair_network_locked(name).await.is_err() {
             self.queue.later(Target::Network(name.clone()), 0);
         }
+        self.remove_gateways(&state, subnets).await;
         drop(topology);
         self.pools_changed.notify_waiters();
         self.queue.soon(Target::Firewall);
@@ -84,10 +86,31 @@ impl Node {
             self.metrics.remove_pool(name, *subnet);
         }
         self.changed.lock().insert(name.clone());
+        self.remove_gateways(&state, &stay).await;
         self.queue.soon(Target::Network(name.clone()));
         self.queue.soon(Target::Firewall);
         self.store_network(&next).await?;
         Ok(true)
+    }
+
+    /// Takes the gateways of pools that are gone off the bridge, unless pods still use them:
+    /// their routes would lead packets for the subnet's next owner to this bridge.
+    async fn remove_gateways(&self, before: &NetworkState, stay: &[IpNet]) {
+        let Some(bridge) = &before.wiring.bridge else { return };
+        let endpoints = self.state.endpoints();
+        let used: Vec<_> = endpoints.iter().flat_map(|(endpoint, _)| endpoint.ips()).collect();
+        let is_gone = |gateway: &&IpNet| {
+            let here = |net: &IpNet| net.contains(&gateway.addr());
+            !stay.iter().any(here) && !used.iter().any(|ip| gateway.contains(ip))
+        };
+        let gone: Vec<IpNet> = bridge.addresses.iter().filter(is_gone).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = self.dataplane.remove_gateways(before.wiring.clone(), gone).await {
+            let network = &before.network.name;
+            tracing::warn!(%network, %error, "gateways of network {network} can't be removed: {error}");
+        }
     }
 
     async fn store_network(&self, network: &Network) -> Result<()> {

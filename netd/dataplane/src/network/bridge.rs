@@ -131,6 +131,20 @@ fn apply(
     Ok(())
 }
 
+/// Takes gateways of pools that are gone off a bridge.
+pub(crate) fn remove_addresses(
+    kernel: &mut Context,
+    network: &NetworkWiring,
+    gone: &[IpNet],
+) -> Result<(), DataplaneError> {
+    let Some(bridge) = &network.bridge else { return Ok(()) };
+    let held = observe_network(kernel, bridge)?;
+    let Some(device) = &held.device else { return Ok(()) };
+    let there = gone.iter().filter(|net| held.addresses.contains(net));
+    let ops: Vec<_> = there.copied().map(NetworkOp::RemoveAddress).collect();
+    apply(kernel, network, bridge, device.index, &ops)
+}
+
 /// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
 /// is made from their name.
 pub(crate) fn in_the_way(

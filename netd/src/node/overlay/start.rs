@@ -19,9 +19,14 @@ impl Overlay {
     ) {
         const FIRST_UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
         node.health().bad("overlay", "waiting for the cluster's configuration and a subnet");
-        let first = tokio::time::timeout(FIRST_UPDATE_TIMEOUT, batch(&mut updates)).await;
-        if let Ok(Some(first)) = first {
-            self.on_update(&*node, first).await;
+        // Until it is told which subnets are this node's, its pools are those of the last run,
+        // which may be another machine's by now.
+        let deadline = tokio::time::Instant::now() + FIRST_UPDATE_TIMEOUT;
+        while let Ok(Some(news)) = tokio::time::timeout_at(deadline, batch(&mut updates)).await {
+            self.on_update(&*node, news).await;
+            if self.state.lock().await.own_known {
+                break;
+            }
         }
         tokio::spawn(publish::run(self.clone(), node.clone()));
         tokio::spawn(capacity::run(self.clone(), node.clone()));
