@@ -13,7 +13,7 @@ use netd_store::etcd::{RequestMetrics, Rpc};
 
 /// Traffic of one device of the overlay since the device was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceTraffic {
+pub(crate) struct DeviceTraffic {
     /// The device.
     pub device: String,
     /// Bytes received and sent.
@@ -24,7 +24,7 @@ pub struct DeviceTraffic {
 
 /// Packets that netd-tunnel dropped since it was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TunnelLosses {
+pub(crate) struct TunnelLosses {
     /// The tunnel's device.
     pub device: String,
     /// Received from unknown senders, with addresses that are not the peer's, or malformed;

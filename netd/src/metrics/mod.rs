@@ -18,8 +18,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use external::{DeviceTraffic, ExternalCounters, TunnelLosses};
-pub use http::Readiness;
+pub use external::ExternalCounters;
+pub(crate) use external::{DeviceTraffic, TunnelLosses};
+pub(crate) use http::Readiness;
 pub(crate) use http::serve_metrics;
 pub(crate) use labels::code_name;
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};
