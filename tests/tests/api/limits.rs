@@ -180,7 +180,7 @@ fn a_request_that_grows_in_memory_is_refused() -> Result<()> {
         refused_in_bounds(&node, "pools", |node| {
             let pools = vec![Pool::default(); 1_000_000];
             let network = Network { name: "big".into(), pools, ..Default::default() };
-            let request = CreateNetworkRequest { network: Some(network) };
+            let request = CreateNetworkRequest { network: Some(network), force: false };
             code_of(block_on(node.netd.network_service()?.create_network(request)))
         })?;
         root_gets_through(&node)
