@@ -123,6 +123,8 @@ pub struct HostLink {
     pub detached: bool,
     /// The pod's side is in another network namespace, which therefore lives.
     pub lives: bool,
+    /// It is a side of a veth pair, not only the device that limits what the pod sends.
+    pub is_pair: bool,
     pub index: u32,
 }
 

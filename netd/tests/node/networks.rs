@@ -71,7 +71,7 @@ fn a_pool_that_is_a_network_of_the_host_itself_is_refused_unless_forced() {
     let create = |pool: &str, force: bool| {
         netd.run(netd.node.create_network(network("blue", pool, "blue0"), force))
     };
-    for pool in ["10.1.0.0/16", "10.1.7.0/24", "10.1.9.0/24", "10.0.0.0/8"] {
+    for pool in ["10.1.0.0/16", "10.1.7.0/24", "10.1.9.0/24", "10.0.0.0/10"] {
         let refused = create(pool, false).unwrap_err().to_string();
         assert!(refused.contains("pools[0].subnet") && refused.contains("lan0"), "{refused}");
         assert!(netd.node.network(&name).is_err());

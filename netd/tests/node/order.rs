@@ -1,6 +1,7 @@
 //! Attaches and detaches of one key, in every order.
 
 use netd::node::{Error, now_boot};
+use netd_domain::Endpoint;
 
 use super::{
     audit::audit,
@@ -58,7 +59,10 @@ fn a_repeated_attach_answers_what_is_there_and_makes_what_is_missing() {
     bed.host.ip(&format!("link del {}", first.wiring.host_ifname));
     let mut again = spec(&key, &pod, "default");
     again.pod.name = "other".into();
-    assert_eq!(netd.attach(again).unwrap(), first);
+    // A detach that was issued before the repetition must not end it.
+    let repeated = netd.attach(again).unwrap();
+    assert!(repeated.issued_at > first.issued_at);
+    assert_eq!(Endpoint { issued_at: first.issued_at, ..(*repeated).clone() }, *first);
     let differs = netd.attach(spec(&key, &pod, "small"));
     assert!(matches!(differs, Err(Error::Different { .. })), "{differs:?}");
     audit(&bed, &netd);

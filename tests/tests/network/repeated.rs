@@ -8,6 +8,9 @@ use tonic::Code;
 
 use crate::node::{Node, network};
 
+/// Name, the change of the configuration, and a word of the refusal.
+type Case = (&'static str, fn(&mut Value), &'static str);
+
 #[test]
 fn an_add_with_other_wishes_is_refused_and_the_same_one_is_answered() -> Result<()> {
     case(|bed| {
@@ -20,7 +23,7 @@ fn an_add_with_other_wishes_is_refused_and_the_same_one_is_answered() -> Result<
         });
         let first = pod.add(&node.host)?;
         let (same, ports) = (pod.config.clone(), pod.config["runtimeConfig"].clone());
-        let cases: [(&str, fn(&mut Value), &str); 6] = [
+        let cases: [Case; 6] = [
             ("network", |c| c["network"] = json!("blue"), "blue"),
             ("ips", |c| c["runtimeConfig"]["ips"] = json!(["10.88.7.7/16"]), "10.88.7.7"),
             (
@@ -54,7 +57,9 @@ fn an_add_with_other_wishes_is_refused_and_the_same_one_is_answered() -> Result<
             pod.config = same.clone();
             // The order of ports is no wish.
             let mut reversed = ports.clone();
-            reversed["portMappings"].as_array_mut().map(|all| all.reverse());
+            if let Some(all) = reversed["portMappings"].as_array_mut() {
+                all.reverse();
+            }
             pod.config["runtimeConfig"] = reversed;
             ensure!(pod.add(&node.host)? == first, "another answer to the same wishes");
         }

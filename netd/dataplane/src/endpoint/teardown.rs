@@ -186,7 +186,8 @@ pub(crate) fn host_links(kernel: &mut Context) -> Result<Vec<HostLink>, Dataplan
 
 fn as_host_link(link: &ActualLink, ifname: IfName) -> Option<HostLink> {
     let (detached, lives) = (is_detached(link.group), leads_into_a_namespace(link));
-    is_host_name(&ifname).then_some(HostLink { ifname, detached, lives, index: link.index })
+    let (index, is_pair) = (link.index, link.kind == "veth");
+    is_host_name(&ifname).then_some(HostLink { ifname, detached, lives, is_pair, index })
 }
 
 pub(super) fn of_kind(

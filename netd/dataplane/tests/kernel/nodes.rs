@@ -132,7 +132,9 @@ impl Node {
 
     pub(crate) async fn quiet(&mut self) -> Vec<Drift> {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        std::iter::from_fn(|| self.drift.try_recv().ok()).collect()
+        // An address that came is a reason to look at host ports, no drift, whoever added it.
+        let drift = std::iter::from_fn(|| self.drift.try_recv().ok());
+        drift.filter(|drift| *drift != Drift::HostAddresses).collect()
     }
 
     pub(crate) fn bridge(&self, line: &str) -> String {

@@ -47,7 +47,7 @@ fn json_has_stable_names_and_every_field() {
     assert_eq!(json["state"], "attached");
     assert_eq!(json["portMappings"][0]["hostPort"], 8080);
     assert_eq!(json["bandwidth"]["ingressRate"], 0);
-    assert_eq!(json.as_object().unwrap().len(), 22);
+    assert_eq!(json.as_object().unwrap().len(), 23);
 }
 
 #[test]

@@ -104,14 +104,17 @@ impl Node {
 
     /// Removes netd's links that no record mentions and behind which nobody lives: an attach
     /// was interrupted and rolled back, or what limited a pod is left of it. Links of refused
-    /// records are left alone.
+    /// records are left alone. Once netd has started, a pair that leads nowhere is another
+    /// program's: netd's own go with their namespaces.
     async fn remove_strays(&self) -> Result<usize> {
         let before = self.recorded_links();
         let links = self.dataplane.host_links().await?;
         let mut known = self.recorded_links();
         known.extend(before);
         let mut removed = 0;
+        let started = self.started.load(Ordering::Relaxed);
         let strays = links.iter().filter(|l| !l.detached && !l.lives && !known.contains(&l.ifname));
+        let strays = strays.filter(|l| !(started && l.is_pair));
         for link in strays {
             match self.dataplane.remove_stray(&link.ifname).await {
                 Ok(()) => {
@@ -122,7 +125,7 @@ impl Node {
                     "link {}, which no record mentions, can't be removed: {error}", link.ifname),
             }
         }
-        if !self.started.load(Ordering::Relaxed) && links.iter().any(|l| l.detached) {
+        if !started && links.iter().any(|l| l.detached) {
             self.dataplane.delete_detached().await?;
         }
         Ok(removed)
