@@ -92,10 +92,12 @@ impl Node {
 
     /// All of the first pod's links, addresses, routes and rules.
     fn state(&self) -> Result<String> {
-        let text = self.one.net.sh("ip -o -d link | sed 's/ *numtxqueues.*//'
+        let text = self.one.net.sh(
+            "ip -o -d link | sed 's/ *numtxqueues.*//; s/[a-z_]*_timer *[0-9.]*//g'
              ip -o address | sed 's/ *valid_lft.*//'
              ip route show table all; ip -6 route show table all; ip rule; ip -6 rule
-             ip neigh show nud permanent")?;
+             ip neigh show nud permanent",
+        )?;
         let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.sort_unstable();
         Ok(lines.join("\n"))
@@ -178,7 +180,8 @@ const GVISOR: &str = "ip address flush dev eth0; ip route flush table main";
 /// KubeVirt's bridge binding.
 const KUBEVIRT: &str = "ip address flush dev eth0; ip link set eth0 down
      ip link set eth0 name eth0-nic; ip link set eth0-nic address 02:00:00:00:00:07
-     ip link add k6t-eth0 type bridge; ip link set eth0-nic master k6t-eth0
+     ip link add k6t-eth0 type bridge; ip link set k6t-eth0 addrgenmode none
+     ip link set eth0-nic master k6t-eth0
      ip link set eth0-nic up; ip link set k6t-eth0 up
      ip link add eth0 type bridge";
 

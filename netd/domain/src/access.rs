@@ -64,7 +64,7 @@ impl PodAccess {
     }
 
     /// Whether the pods of `namespace` may use the network.
-    pub fn admits(&self, namespace: &str) -> bool {
+    pub(crate) fn admits(&self, namespace: &str) -> bool {
         self.namespaces.contains(ANY_NAMESPACE) || self.namespaces.contains(namespace)
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{EndpointKey, NetnsId, NetworkName},
     record_format,
-    request::RequestDigest,
+    request_digest::RequestDigest,
     wiring::{PodSide, Route, Wiring},
 };
 

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod port_mapping;
 mod record_format;
 pub mod request;
+mod request_digest;
 pub mod stored;
 pub mod wiring;
 
@@ -33,5 +34,5 @@ pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
 pub use network::{Driver, Network, RepairScope};
 pub use pool::Pool;
 pub use port_mapping::{PortMapping, Protocol};
-pub use request::RequestDigest;
+pub use request_digest::RequestDigest;
 pub use wiring::{BridgeWiring, NetworkWiring, PodSide, Route, WiredAddress, Wiring, WiringDriver};

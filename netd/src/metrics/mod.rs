@@ -164,7 +164,7 @@ impl Metrics {
     }
 
     /// Counts a change inside a pod that is left as it is; `kind` as of repairs.
-    pub fn pod_changed(&self, kind: &'static str) {
+    pub(crate) fn pod_changed(&self, kind: &'static str) {
         self.pod_changes.get_or_create(&KindLabel { kind }).inc();
     }
 

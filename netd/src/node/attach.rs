@@ -175,13 +175,13 @@ impl Node {
 
     /// Why no endpoint can be attached to the network now; `None`: one can, as far as is known
     /// without trying.
-    pub fn obstacle(&self, name: &NetworkName) -> Option<Error> {
+    pub(crate) fn obstacle(&self, name: &NetworkName) -> Option<Error> {
         if let Err(error) = self.refuse_docker0s(name) {
             return Some(error);
         }
         let error = self.state.obstacle(name)?;
         // The cluster gives another subnet when the first attach needs it.
-        let full = matches!(&error, Error::Ipam { .. });
+        let full = matches!(&error, Error::Ipam { .. } | Error::NoSubnet { .. });
         let grows = self.overlay.get().is_some_and(|overlay| overlay.can_grow(name));
         (!full || !grows).then_some(error)
     }

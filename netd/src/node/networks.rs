@@ -151,7 +151,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NoNetwork`], or the store's: nothing is changed then.
-    pub async fn set_pod_access(
+    pub(crate) async fn set_pod_access(
         self: &Arc<Self>,
         name: &NetworkName,
         access: PodAccess,

@@ -150,7 +150,7 @@ impl HookError {
 
     /// The same error, where the request's `fields` are from `CNI_ARGS`: what netd refuses of
     /// them is named so.
-    pub fn blame_cni_args(mut self, fields: impl IntoIterator<Item = &'static str>) -> Self {
+    pub(crate) fn blame_cni_args(mut self, fields: impl IntoIterator<Item = &'static str>) -> Self {
         if let Self::Refused(refusal) = &mut self {
             for field in fields {
                 let from_args = |v: &&mut Violation| v.field.starts_with(field);

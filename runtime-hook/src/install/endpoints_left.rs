@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use netd_api::v1::{
-    Endpoint, ListEndpointsRequest, endpoint_service_client::EndpointServiceClient,
+    Endpoint, EndpointState, ListEndpointsRequest, endpoint_service_client::EndpointServiceClient,
 };
 use netd_domain::IfName;
 
@@ -38,7 +38,11 @@ async fn listed(socket: &str) -> Result<Vec<String>, HookError> {
             EndpointServiceClient::new(connection).list_endpoints(request).await
         };
         let page = netd.call("ListEndpoints", request.clone(), list).await?;
-        let of_plugin = page.endpoints.iter().filter(|e| e.source.starts_with(SOURCE));
+        // netd ends what is being detached by itself.
+        let of_plugin = page
+            .endpoints
+            .iter()
+            .filter(|e| e.source.starts_with(SOURCE) && e.state() != EndpointState::Detaching);
         found.extend(of_plugin.map(name));
         if page.next_page_token.is_empty() || page.next_page_token == request.page_token {
             return Ok(found);

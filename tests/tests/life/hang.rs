@@ -148,8 +148,8 @@ fn a_listener_whose_sockets_fail_listens_again() -> Result<()> {
         block_on(nodes.get_status(GetStatusRequest::default()))?;
         limit_descriptors(&node.netd, "2:")?;
         // It waits for events and wakes at the first one.
-        let broken = "ip address flush dev eth0";
-        one.net.sh(broken)?;
+        let broken = "ip link set cni0 down";
+        node.host.net.sh(broken)?;
         let shown = wait::until(Duration::from_secs(10), "events are said to be unheard", || {
             let parts =
                 block_on(nodes.get_status(GetStatusRequest::default()))?.into_inner().components;
@@ -167,7 +167,7 @@ fn a_listener_whose_sockets_fail_listens_again() -> Result<()> {
                 ensure!(problem(&node.netd, "events")?.is_none());
                 Ok(())
             })?;
-            one.net.sh(broken)?;
+            node.host.net.sh(broken)?;
         }
         one.del(&node.host)?;
         two.del(&node.host)

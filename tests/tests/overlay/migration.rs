@@ -102,7 +102,11 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
         let node = cluster.nodes.last_mut().context("no node")?;
         node.wait_ready()?;
         ensure!(node.subnets()? == ["10.5.20.0/24"], "{:?}", node.subnets()?);
-        stays.follow(&cluster)?;
+        // As flanneld does, which watches: netd may write its lease after it is ready.
+        wait::until(SOON, "the other node follows the new lease", || {
+            stays.follow(&cluster)?;
+            probe::ping(&stays.pod, pods[0].v4()?)
+        })?;
         let node = cluster.nodes.last_mut().context("no node")?;
         let mut taken: Vec<_> = pods.iter().flat_map(|pod| pod.ips.clone()).collect();
         taken.push(pod_ip);

@@ -8,6 +8,5 @@
 mod circles;
 mod dependencies;
 mod modules;
-mod public;
 mod resolve;
 mod workspace;

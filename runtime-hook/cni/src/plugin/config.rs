@@ -48,7 +48,11 @@ impl Config {
     }
 
     /// The same, whatever other keys there are.
-    pub fn read_known(root: &JsonNode<'_>, version: SpecVersion, reader: &mut Reader) -> Self {
+    pub(crate) fn read_known(
+        root: &JsonNode<'_>,
+        version: SpecVersion,
+        reader: &mut Reader,
+    ) -> Self {
         let name = read_name(root, reader);
         let network = reader.string(root.get("network")).filter(|n| !n.is_empty());
         let socket = reader.string(root.get("socket"));
