@@ -132,6 +132,7 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
         ensure!(text.contains("foreign-pods") && text.contains("container old0"), "{text}");
         pods[3].del_by_netd(&node.host)?;
         ensure!(!cbr0.reservation(&node.host, pods[3].v4()?).exists());
+        node.netd.cli(&["network", "allow", "default", "--pod-addresses"])?;
         let mut next = Sandbox::bare(&node.host, "next")?;
         next.config["runtimeConfig"] = serde_json::json!({"ips": [pods[3].v4()?.to_string()]});
         next.add(&node.host)?;

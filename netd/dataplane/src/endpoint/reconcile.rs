@@ -69,7 +69,8 @@ pub(crate) fn find_failures(
     Ok(failures)
 }
 
-/// The MAC of the sandbox's side, if the pair is there.
+/// The MAC with which the sandbox sends, if the pair is there. A side that is another program's
+/// bridge port by now (KubeVirt's) has a MAC of its own, with which nobody sends.
 pub(crate) fn find_pod_mac(
     kernel: &mut Context,
     netns: &Netns,
@@ -78,7 +79,8 @@ pub(crate) fn find_pod_mac(
     let mut pod = pod_socket(netns)?;
     let pair = observe_pair(kernel, netns, &mut pod, wiring)
         .map_err(failed(format!("{}: reading its state", wiring.host_ifname)))?;
-    Ok(pair.pod.filter(|_| pair.paired).and_then(|pod| pod.mac))
+    let sends = |link: &ActualLink| link.master.is_none() && link.name == wiring.ifname.as_str();
+    Ok(pair.pod.filter(|link| pair.paired && sends(link)).and_then(|link| link.mac))
 }
 
 /// How the sandbox's side differs from what netd made there, in words.
