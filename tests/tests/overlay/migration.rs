@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use netd_api::v1::AttachRequest;
 use testbed::{
     Cluster, Plan, Sandbox, case,
     cluster::{
@@ -132,10 +133,10 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
         ensure!(text.contains("foreign-pods") && text.contains("container old0"), "{text}");
         pods[3].del_by_netd(&node.host)?;
         ensure!(!cbr0.reservation(&node.host, pods[3].v4()?).exists());
-        node.netd.cli(&["network", "allow", "default", "--pod-addresses"])?;
-        let mut next = Sandbox::bare(&node.host, "next")?;
-        next.config["runtimeConfig"] = serde_json::json!({"ips": [pods[3].v4()?.to_string()]});
-        next.add(&node.host)?;
+        // Asked by root for no pod: a pod may not choose its address on this network.
+        let next = Sandbox::bare(&node.host, "next")?;
+        let addresses = vec![pods[3].v4()?.to_string()];
+        node.netd.attach(AttachRequest { addresses, pod: None, ..next.request() })?;
         Ok(())
     })
 }
@@ -146,6 +147,8 @@ fn the_device_outlives_restarts_with_the_same_mac() -> Result<()> {
     case(|bed| {
         let mut cluster = Cluster::start(bed, &Plan::new(Families::V4, backend("vxlan")).nodes(2))?;
         let pods = cluster.pods()?;
+        // Host ports follow the node's addresses, flannel.1's among them, a moment later.
+        testbed::wait::pause(Duration::from_secs(1));
         let node = cluster.nodes.first_mut().context("no node")?;
         let (mac, kernel) = (flannel::mac_of(&node.host)?, testbed::inventory::of(&node.host)?);
         node.netd.kill9()?;
