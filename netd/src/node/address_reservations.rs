@@ -108,8 +108,7 @@ impl Node {
         let Some(placed) = &mut next.runtime_placed else { return Ok(()) };
         placed.leased.retain(|leased| *leased != ip);
         if next != *endpoint {
-            self.store.commit(encode::update(&next)?).await?;
-            self.state.replace(Arc::new(next));
+            self.record_change(next).await?;
         }
         Ok(())
     }

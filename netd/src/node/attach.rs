@@ -126,10 +126,7 @@ impl Node {
         }
         let mut next = Endpoint::clone(endpoint);
         next.issued_at = issued_at;
-        self.store.commit(encode::update(&next)?).await?;
-        let next = Arc::new(next);
-        self.state.replace(next.clone());
-        Ok(next)
+        self.record_change(next).await
     }
 
     /// Chooses addresses and records the intent. The store decides whether they are free.

@@ -161,8 +161,7 @@ impl Node {
         if issued_at > endpoint.issued_at {
             let mut later = Endpoint::clone(&endpoint);
             later.issued_at = issued_at;
-            self.store.commit(encode::update(&later)?).await?;
-            self.state.replace(Arc::new(later));
+            self.record_change(later).await?;
         }
         drop(ending);
         if status == KernelStatus::DetachFailed {

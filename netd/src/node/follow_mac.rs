@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{core::Node, error::Result, record::encode};
+use super::{core::Node, error::Result};
 use netd_dataplane::Netns;
 use netd_domain::{Endpoint, Mac, RepairScope, attach::bridge_mac};
-use netd_store::Store as _;
 
 impl Node {
-    /// Lets the pod send with the MAC that its side has now, unless that belongs to somebody
-    /// else on this node. The caller holds the key's lock.
+    /// Lets the pod send with the MAC that its side has now, unless another endpoint or a
+    /// bridge of this node has it. The caller holds the key's lock.
     pub(super) async fn follow_mac(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -33,9 +32,7 @@ impl Node {
         }
         let mut next = Endpoint::clone(endpoint);
         Arc::make_mut(&mut next.wiring).pod_mac = wanted;
-        let next = Arc::new(next);
-        self.store.commit(encode::update(&next)?).await?;
-        self.state.replace(next.clone());
+        let next = self.record_change(next).await?;
         self.dataplane.change_rules(old, next.wiring.clone()).await?;
         match wanted {
             Some(mac) => tracing::info!(endpoint = %next.key, %mac,

@@ -45,6 +45,7 @@ mod queue;
 mod read_model;
 mod reconcile;
 mod record;
+mod record_change;
 mod run_to_end;
 mod sandboxes;
 mod startup;

@@ -9,11 +9,9 @@ use super::{
     clock::now_boot,
     core::Node,
     error::{Error, Result},
-    record::encode,
     run_to_end::run_to_end,
 };
 use netd_domain::{Endpoint, EndpointKey, NetworkName, Phase, PodIdentity, SandboxId};
-use netd_store::Store as _;
 
 /// A sandbox as a runtime describes it.
 #[derive(Debug, Clone)]
@@ -125,9 +123,6 @@ impl Node {
         if next == *endpoint {
             return Ok(Some(endpoint));
         }
-        self.store.commit(encode::update(&next)?).await?;
-        let next = Arc::new(next);
-        self.state.replace(next.clone());
-        Ok(Some(next))
+        self.record_change(next).await.map(Some)
     }
 }
