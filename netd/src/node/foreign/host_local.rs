@@ -82,18 +82,21 @@ fn beginning(path: &Path, bytes: u64) -> Option<(Vec<u8>, SystemTime)> {
     Some((text, opened.modified().ok()?))
 }
 
-/// Whether the sandbox lives that a runtime's library has kept for a container: libcni
-/// writes what ADD answered beside host-local's directory, with the sandbox's path.
-pub(super) fn sandbox_lives(directory: &Path, container: &str) -> bool {
-    let Some(results) = directory.parent().map(|parent| parent.join("results")) else {
-        return false;
-    };
+/// The files in which a runtime's library keeps what ADD answered: libcni writes them beside
+/// host-local's directory.
+pub(super) fn kept_results(directory: &Path) -> Vec<PathBuf> {
+    let results = directory.parent().map(|parent| parent.join("results"));
+    results.map(|results| entries(&results).collect()).unwrap_or_default()
+}
+
+/// Whether the sandbox lives that one of these files names for a container.
+pub(super) fn sandbox_lives(results: &[PathBuf], container: &str) -> bool {
     let needle = format!("-{container}-");
-    let named = |path: &PathBuf| {
+    let named = |path: &&PathBuf| {
         path.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.contains(&needle))
     };
-    entries(&results).filter(named).any(|path| {
-        let text = beginning(&path, MAX_RESULT).map(|(text, _)| text).unwrap_or_default();
+    results.iter().filter(named).any(|path| {
+        let text = beginning(path, MAX_RESULT).map(|(text, _)| text).unwrap_or_default();
         sandboxes(&text).iter().any(|path| is_namespace(Path::new(path)))
     })
 }
@@ -156,7 +159,8 @@ mod tests {
         let (networks, results) = (dir.path().join("networks"), dir.path().join("results"));
         fs::create_dir(&results).unwrap();
         fs::write(results.join("cbr0-abc-eth0"), kept).unwrap();
-        assert!(sandbox_lives(&networks, "abc"));
-        assert!(!sandbox_lives(&networks, "ab"));
+        let results = kept_results(&networks);
+        assert!(sandbox_lives(&results, "abc"));
+        assert!(!sandbox_lives(&results, "ab"));
     }
 }

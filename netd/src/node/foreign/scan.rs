@@ -2,6 +2,7 @@
 //! and again and again after that.
 
 use std::{
+    cell::LazyCell,
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -53,9 +54,12 @@ impl Node {
         let grace = self.config.gc.grace;
         let read = move || {
             let files = directory.as_deref().map(host_local::reservations).unwrap_or_default();
-            let lives = |r: &host_local::Reservation| {
-                directory.as_deref().is_some_and(|d| host_local::sandbox_lives(d, &r.container))
-            };
+            // Listed once, and only if a file's pod does not show otherwise.
+            let results = LazyCell::new(|| {
+                directory.as_deref().map(host_local::kept_results).unwrap_or_default()
+            });
+            let lives =
+                |r: &host_local::Reservation| host_local::sandbox_lives(&results, &r.container);
             let used = decide::in_use(&links, &files, grace, lives);
             (links, used)
         };
