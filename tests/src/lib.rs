@@ -54,3 +54,16 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         })
         .block_on(future)
 }
+
+/// Makes a test of each function, for each containerd: `fn(Version) -> anyhow::Result<()>`.
+#[macro_export]
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod containerd_2_1 {
+            $(#[test] fn $test() -> anyhow::Result<()> { super::$test($crate::Version::V2_1) })*
+        }
+        mod containerd_1_7 {
+            $(#[test] fn $test() -> anyhow::Result<()> { super::$test($crate::Version::V1_7) })*
+        }
+    };
+}

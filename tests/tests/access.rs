@@ -109,18 +109,7 @@ fn annotations_that_nothing_reads_are_refused(version: Version) -> Result<()> {
     })
 }
 
-macro_rules! on_both {
-    ($($test:ident),* $(,)?) => {
-        mod containerd_2_1 {
-            $(#[test] fn $test() -> anyhow::Result<()> { super::$test(testbed::Version::V2_1) })*
-        }
-        mod containerd_1_7 {
-            $(#[test] fn $test() -> anyhow::Result<()> { super::$test(testbed::Version::V1_7) })*
-        }
-    };
-}
-
-on_both!(
+testbed::on_both!(
     pods_join_only_networks_that_are_open_to_their_namespace,
     pods_choose_addresses_and_macs_only_where_the_network_lets_them,
     no_pod_turns_the_gate_off_by_itself,

@@ -10,19 +10,7 @@ use testbed::{
     wait,
 };
 
-/// Each test on both versions.
-macro_rules! on_both {
-    ($($test:ident),* $(,)?) => {
-        mod containerd_2_1 {
-            $(#[test] fn $test() -> anyhow::Result<()> { super::$test(testbed::Version::V2_1) })*
-        }
-        mod containerd_1_7 {
-            $(#[test] fn $test() -> anyhow::Result<()> { super::$test(testbed::Version::V1_7) })*
-        }
-    };
-}
-
-on_both!(
+testbed::on_both!(
     a_pod_has_an_address_of_each_family,
     two_containers_of_a_pod_share_the_namespace,
     pods_reach_each_other_and_the_host_in_both_families,
