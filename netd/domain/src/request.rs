@@ -49,7 +49,7 @@ impl AttachSpec {
     pub fn differences(&self, endpoint: &Endpoint) -> Vec<String> {
         let differs: Vec<Part> = match &endpoint.request {
             Some(stored) => {
-                let own = Self::digest(self);
+                let own = RequestDigest::of(self);
                 let pairs = own.0.iter().zip(&stored.0).zip(PARTS);
                 pairs.filter(|((a, b), _)| a != b).map(|(_, part)| part).collect()
             }
@@ -60,10 +60,6 @@ impl AttachSpec {
             format!("{name} {has}, not {}", asked(part, self))
         };
         differs.into_iter().map(words).collect()
-    }
-
-    fn digest(&self) -> RequestDigest {
-        RequestDigest::of(self)
     }
 }
 

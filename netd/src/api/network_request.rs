@@ -61,14 +61,8 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
     if wire.pools.len() > MAX_POOLS {
         bad.add("pools", format!("{} pools; at most {MAX_POOLS}", wire.pools.len()));
     }
-    let access = match wire.pods.map(pod_access) {
-        None => None,
-        Some(Ok(access)) => Some(access),
-        Some(Err(inner)) => {
-            bad.nest("pods", inner);
-            None
-        }
-    };
+    let access =
+        wire.pods.and_then(|pods| pod_access(pods).map_err(|inner| bad.nest("pods", inner)).ok());
     let mut pools = Vec::new();
     for (i, pool) in wire.pools.iter().take(MAX_POOLS).enumerate() {
         match self::pool(pool) {

@@ -1,7 +1,7 @@
 //! Whether an endpoint's pod is still there: what its namespace's path leads to, and what the
 //! kernel says.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use super::{core::Node, error::Result};
 use netd_dataplane::{DataplaneError, Netns};
@@ -49,24 +49,24 @@ pub(super) fn own_netns(endpoint: &Endpoint) -> Result<Option<Arc<Netns>>> {
 /// or is another namespace. An error (out of descriptors, no permission) does not prove that.
 /// The namespace may live all the same: see [`Node::lives`].
 pub(super) fn path_is_stale(endpoint: &Endpoint) -> bool {
-    use std::{io::ErrorKind, os::unix::fs::MetadataExt as _};
+    use std::os::unix::fs::MetadataExt as _;
     let Some(path) = &endpoint.netns_path else { return true };
     // Without an identity the runtime has not moved the link yet, so the namespace is not
     // known.
-    let Some(own) = endpoint.netns else { return !exists(path) };
-    match std::fs::metadata(path) {
+    let found = std::fs::metadata(path);
+    let Some(own) = endpoint.netns else { return found.is_err_and(|e| says_missing(&e)) };
+    match found {
         Ok(m) if (own.dev, own.inode) != (m.dev(), m.ino()) => true,
         // The inode may have come back; the cookie tells.
         Ok(_) if own.cookie.is_some() => {
             Netns::open(path).is_ok_and(|netns| !own.is_same(&netns.id()))
         }
         Ok(_) => false,
-        Err(e) => matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        Err(e) => says_missing(&e),
     }
 }
 
-/// Whether there is something at the path, as far as that can be told.
-fn exists(path: &Path) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    !matches!(std::fs::metadata(path), Err(e) if matches!(e.kind(), NotFound | NotADirectory))
+/// Whether the error proves that there is nothing at the path.
+fn says_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

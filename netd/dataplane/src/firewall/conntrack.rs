@@ -10,6 +10,7 @@ use super::{
     attributes::find_u32,
     flow::{Flow, deletion},
     listeners::{self, HostListener},
+    message::NFGENMSG,
     port_owners::PortOwners,
     published::Published,
 };
@@ -26,7 +27,6 @@ const DELETE: u16 = 1 << 8 | 2;
 const GET_STATS: u16 = 1 << 8 | 5;
 /// `CTA_STATS_GLOBAL_ENTRIES`
 const ENTRIES: u16 = 1;
-const NFGENMSG: usize = 4;
 /// `struct nfgenmsg` for every family.
 const EVERY_FAMILY: [u8; NFGENMSG] = [0; NFGENMSG];
 /// Deletions in one message: as many refusals fit into the socket's default buffer.

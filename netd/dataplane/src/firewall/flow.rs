@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::attributes::{each, find, find_u32, nest, put};
+use super::{
+    attributes::{each, find, find_u32, nest, put},
+    message::NFGENMSG,
+};
 
-const NFGENMSG: usize = 4;
 /// uapi/linux/netfilter/nfnetlink_conntrack.h
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
