@@ -12,8 +12,9 @@ use netd_dataplane::Netns;
 use netd_domain::{Endpoint, EndpointKey, NetworkName, Phase, PodSide};
 
 impl Node {
-    /// Compares an endpoint with the kernel, changing nothing but what is due to be changed. `asked`: the namespace that
-    /// the caller says it is in; `network`: the network that it says it joins.
+    /// Compares an endpoint with the kernel. Changes nothing, unless a repair is due anyway.
+    /// `asked`: the namespace that the caller says it is in; `network`: the network that it
+    /// says it joins.
     ///
     /// # Errors
     /// [`Error::Differs`] names every difference.

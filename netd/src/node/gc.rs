@@ -50,9 +50,10 @@ impl Node {
         }
     }
 
-    /// An endpoint is garbage when its namespace is gone (its path, and its host link), no runtime lists its sandbox, and
-    /// the grace period has passed since. If its sandbox's primary endpoint was detached,
-    /// it is garbage as soon as the namespace is gone. Returns whether there are endpoints
+    /// An endpoint is garbage when its namespace is gone (its path, and its host link), no
+    /// runtime lists its sandbox, and the grace period has passed since. If its sandbox's
+    /// primary endpoint was detached, it is garbage as soon as the namespace is gone. Returns
+    /// whether there are endpoints
     /// that only wait for that.
     async fn gc_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();

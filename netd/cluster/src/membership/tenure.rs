@@ -1,7 +1,7 @@
 //! Whether this node's id is this machine's: another one may have a copy of its disk. Pure.
 //!
 //! A node's record in the store says which incarnation of the node wrote it last. Where that
-//! is another one than this, either this machine was rebooted and the other is no more, or
+//! is another one than this, either this machine was rebooted and the other has ended, or
 //! the other is a machine that runs. So this one asks: it writes itself into the record as
 //! its contender, by compare-and-swap. Who runs answers by writing the record again, and
 //! keeps the id; who does not answer in time has lost it. An answer is a matter of

@@ -10,7 +10,7 @@ use crate::membership::{diff::Now, view::Part};
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Reconciler {
-    /// Decides anew whether the node's id is this machine's.
+    /// Decides whether the node's id is this machine's.
     pub(super) fn judge_identity(&mut self, now: Now) {
         if self.displaced.is_some() {
             return;
