@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod hook;
 #[cfg(feature = "grpc")]
 pub mod socket;
+pub mod suggest;
 pub mod ttrpc;
 
 /// Messages, clients and servers of package `netd.v1`.

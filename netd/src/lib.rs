@@ -18,6 +18,5 @@ mod kernel_features;
 mod logging;
 pub mod metrics;
 pub mod node;
-mod suggest;
 mod terminal;
 pub mod tunnel;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_api::{annotations, v1};
+use netd_api::{annotations, suggest::closest, v1};
 
-use crate::{node::now_boot, suggest::closest};
+use crate::node::now_boot;
 use netd_domain::{
     AttachSpec, Bandwidth, DefaultRoute, Dns, EndpointKey, IfName, Invalid, Mac, NetworkName,
     PodIdentity, PortMapping, Protocol, SandboxId,

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use toml::{Table, Value};
 
 use super::values::shown;
-use crate::suggest::closest;
+use netd_api::suggest::closest;
 use netd_domain::Invalid;
 
 /// Collects the errors of all sections of one configuration.

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use crate::suggest::closest;
+use netd_api::suggest::closest;
 
 /// The format and destination of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Deref, RangeInclusive};
 
+use netd_api::suggest::closest;
 use serde_json::Value;
 
 use crate::{
@@ -223,16 +224,6 @@ impl Reader {
         }
         map
     }
-}
-
-/// The known name that is most like `given`, if one is like it at all.
-pub fn closest<'n>(given: &str, known: &[&'n str]) -> Option<&'n str> {
-    const MIN_SIMILARITY: f64 = 0.8;
-    let given = cut(given).to_lowercase();
-    let similarity = |name: &str| strsim::jaro_winkler(&given, &name.to_lowercase());
-    let scored = known.iter().map(|name| (similarity(name), *name));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(score, _)| *score >= MIN_SIMILARITY).map(|(_, name)| name)
 }
 
 /// As much of a key as is shown: it can be megabytes of junk.

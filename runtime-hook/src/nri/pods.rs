@@ -6,11 +6,11 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use netd_api::suggest::closest;
 use netd_api::{
     annotations,
     v1::{AttachRequest, DetachRequest, Endpoint, EndpointState, PodIdentity, Sandbox},
 };
-use netd_cni::json::closest;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 

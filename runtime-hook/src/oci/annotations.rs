@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use netd_api::suggest::closest;
 use netd_api::{
     annotations::{OF_CONTAINERS, OF_PODS, is_unread},
     v1::{PodIdentity, PortMapping},
 };
-use netd_cni::json::closest;
 
 use crate::{
     cni::{address::is_address, capabilities::parse_protocol},

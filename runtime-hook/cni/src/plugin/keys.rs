@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::json::{JsonNode, Reader, closest};
+use crate::json::{JsonNode, Reader};
+use netd_api::suggest::closest;
 
 /// The plugin's own keys and those of the CNI spec.
 const KNOWN: &[&str] = &[
