@@ -75,7 +75,9 @@ impl Node {
         let endpoint = self.make(netns.clone(), endpoint).await?;
         self.metrics.step(Verb::Attach, Step::Total, start.elapsed());
         log_attached(endpoint.clone(), start.elapsed());
-        self.announce(&endpoint, netns);
+        if self.state.is_mac_news(&endpoint) {
+            self.announce(&endpoint, netns);
+        }
         Ok(endpoint)
     }
 

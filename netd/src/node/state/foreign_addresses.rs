@@ -82,6 +82,7 @@ impl NodeState {
         let gone = inner.foreign.keys().filter(|ip| !addresses.contains_key(ip));
         for ip in gone.copied().collect::<Vec<_>>() {
             let Some(entry) = inner.foreign.remove(&ip) else { continue };
+            inner.last_macs.was_of_unknown(ip);
             let Some(network) = entry.taken_in else { continue };
             inner.allocators.get_mut(&network).map(|a| a.release(ip));
             changes.freed.push((ip, entry.holder.to_string()));

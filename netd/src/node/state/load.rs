@@ -67,6 +67,8 @@ impl NodeState {
         inner.take_foreign();
         let now = Instant::now();
         inner.reservations.extend(loaded.reserved.into_iter().map(|hold| (hold, now)));
+        let freed = loaded.tombstones.iter().flat_map(|t| t.addresses.iter().copied());
+        freed.for_each(|ip| inner.last_macs.was_of_unknown(ip));
         let tombstones = loaded.tombstones.into_iter().map(|t| (t.key.clone(), t));
         inner.tombstones.extend(tombstones);
     }

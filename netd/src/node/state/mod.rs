@@ -4,6 +4,7 @@
 mod address_reservations;
 mod foreign_addresses;
 mod foreign_entry;
+mod last_macs;
 mod load;
 mod networks;
 mod node_state;

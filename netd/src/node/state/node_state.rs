@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::foreign_entry::ForeignEntry;
+use super::{foreign_entry::ForeignEntry, last_macs::LastMacs};
 use crate::node::ports::HostPorts;
 use netd_dataplane::FirewallState;
 use netd_domain::ipam::NetworkAllocator;
@@ -68,6 +68,7 @@ pub(super) struct Inner {
     pub(super) foreign: BTreeMap<IpAddr, ForeignEntry>,
     /// Those of these pods that netd made, as far as the kernel shows them.
     pub(super) unrecorded_pods: Vec<Arc<Wiring>>,
+    pub(super) last_macs: LastMacs,
     pub(super) tombstones: HashMap<EndpointKey, Tombstone>,
     pub(super) sources: HashMap<String, HashSet<SandboxId>>,
     pub(super) sequence: u64,
@@ -91,6 +92,7 @@ impl Inner {
         self.detaching.remove(&endpoint.key);
         self.key_by_host_ifname.remove(&endpoint.wiring.host_ifname);
         self.ports.release(&endpoint.key, &endpoint.wiring.port_mappings);
+        self.last_macs.released(&endpoint.wiring);
     }
 
     pub(super) fn insert(&mut self, endpoint: Arc<Endpoint>, status: KernelStatus) {
@@ -121,6 +123,11 @@ impl NodeState {
             }
         }
         inner.take_foreign();
+    }
+
+    /// Whether the neighbours of a new endpoint have to be told its MAC.
+    pub(crate) fn is_mac_news(&self, endpoint: &Endpoint) -> bool {
+        self.inner.lock().last_macs.are_news(&endpoint.wiring)
     }
 
     /// One endpoint and its status.
