@@ -1,5 +1,9 @@
 //! Turns an AttachRequest into an AttachSpec. All wrong fields are reported at once.
 
+#[cfg(test)]
+mod tests;
+pub(crate) mod texts;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -7,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_api::{annotations, suggest::closest, v1};
+use netd_api::v1;
 
 use crate::node::now_boot;
 use netd_domain::{
@@ -17,11 +21,6 @@ use netd_domain::{
     port_mapping::{self, port_number},
 };
 
-/// Entries of labels, and of annotations, each.
-const MAX_ENTRIES: usize = 4096;
-/// Bytes of labels and annotations together; Kubernetes allows 256 KiB of annotations.
-/// Counted as they are stored (JSON), so that a record fits into the store's limit of 1 MiB.
-const MAX_TEXT_BYTES: usize = 512 << 10;
 const MAX_PORTS: usize = 1024;
 const MAX_DNS_ENTRIES: usize = 64;
 /// Bytes of one entry of the DNS settings; a domain name has at most 253 (RFC 1035, 2.3.4).
@@ -48,8 +47,8 @@ pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> 
     let bandwidth = bandwidth(request.bandwidth.unwrap_or_default(), &mut bad);
     let dns = dns(request.dns.unwrap_or_default(), &mut bad);
     let pod = pod(request.pod.unwrap_or_default(), &mut bad);
-    let (labels, annotations) = texts(request.labels, request.annotations, &mut bad);
-    check_annotations(&annotations, &request.source, &mut bad);
+    texts::check_size(&request.labels, &request.annotations, &mut bad);
+    texts::check_annotations(&request.annotations, &request.source, &mut bad);
     let issued_at = issued_at(request.issued_at, &mut bad);
     check_source(&request.source, &mut bad);
     let mtu = mtu(request.mtu, &mut bad);
@@ -59,8 +58,8 @@ pub(crate) fn attach(request: v1::AttachRequest) -> Result<AttachSpec, Invalid> 
             netns_path: Some(netns_path),
             network,
             pod,
-            labels,
-            annotations,
+            labels: request.labels,
+            annotations: request.annotations,
             addresses,
             mac,
             mtu,
@@ -90,7 +89,7 @@ pub(crate) fn create(
     let key = endpoint_key(&request.endpoint_id, "", &mut bad);
     let addresses = addresses(&request.addresses, &mut bad);
     let mac = mac(&request.mac, &mut bad);
-    let (labels, _) = texts(request.labels, BTreeMap::new(), &mut bad);
+    texts::check_size(&request.labels, &BTreeMap::new(), &mut bad);
     let issued_at = issued_at(request.issued_at, &mut bad);
     check_source(&request.source, &mut bad);
     let mtu = mtu(request.mtu, &mut bad);
@@ -98,7 +97,7 @@ pub(crate) fn create(
     // It is `None` only with a violation recorded.
     let key = key.ok_or_else(|| Invalid::field("sandbox_id", "missing"))?;
     let empty = AttachSpec::for_endpoint(key, network, issued_at);
-    Ok(AttachSpec { addresses, mac, mtu, labels, source: request.source, ..empty })
+    Ok(AttachSpec { addresses, mac, mtu, labels: request.labels, source: request.source, ..empty })
 }
 
 fn mac(text: &str, bad: &mut Invalid) -> Option<Mac> {
@@ -280,189 +279,4 @@ pub(crate) fn pod(wire: v1::PodIdentity, bad: &mut Invalid) -> PodIdentity {
         }
     }
     PodIdentity { namespace: wire.namespace, name: wire.name, uid: wire.uid }
-}
-
-/// Labels and annotations.
-pub(crate) fn texts(
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-    bad: &mut Invalid,
-) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-    let mut total = 0;
-    for (name, map) in [("labels", &labels), ("annotations", &annotations)] {
-        if map.len() > MAX_ENTRIES {
-            bad.add(name, format!("{} entries; at most {MAX_ENTRIES}", map.len()));
-        }
-        total += map.iter().map(|(k, v)| stored(k) + stored(v)).sum::<usize>();
-    }
-    if total > MAX_TEXT_BYTES {
-        bad.add("annotations", format!("{total} bytes with the labels; at most {MAX_TEXT_BYTES}"));
-    }
-    (labels.into_iter().collect(), annotations.into_iter().collect())
-}
-
-/// An annotation of netd's that no hook reads is refused: its author meant another network than
-/// the pod would get. A pod's annotations come by CNI and NRI, which read none of a container's.
-fn check_annotations(all: &BTreeMap<String, String>, source: &str, bad: &mut Invalid) {
-    let both = [annotations::OF_PODS.as_slice(), &annotations::OF_CONTAINERS].concat();
-    let of_pod = source == "nri" || source.starts_with("cni/");
-    let known = if of_pod { annotations::OF_PODS.as_slice() } else { &both };
-    for key in all.keys().filter(|key| annotations::is_unread(key, known)) {
-        let shown: String = key.chars().take(64).collect();
-        let problem = if both.contains(&key.as_str()) {
-            format!(
-                "is for containers of the OCI hook; pods ask for networks by {}",
-                annotations::NETWORKS
-            )
-        } else {
-            match closest(key, known) {
-                Some(name) => format!("unknown annotation; did you mean \"{name}\"?"),
-                None => format!("unknown annotation; netd knows {}", known.join(", ")),
-            }
-        };
-        bad.add(format!("annotations.{shown:?}"), problem);
-    }
-}
-
-/// The length of `text` as JSON, in which a control character takes six bytes.
-fn stored(text: &str) -> usize {
-    let one = |b: u8| match b {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
-        0..0x20 => 6,
-        _ => 1,
-    };
-    text.bytes().map(one).sum()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn request() -> v1::AttachRequest {
-        v1::AttachRequest {
-            sandbox_id: "s1".into(),
-            netns_path: "/run/netns/s1".into(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn what_is_left_out_has_its_default() {
-        let spec = attach(request()).unwrap();
-        assert_eq!(spec.key.to_string(), "s1/eth0");
-        assert_eq!(spec.network.as_str(), "default");
-        assert!(spec.issued_at > 0);
-    }
-
-    #[test]
-    fn every_wrong_field_is_named_at_once() {
-        let port = v1::PortMapping {
-            host_port: 0,
-            container_port: 70000,
-            protocol: 9,
-            host_ip: "::1".into(),
-        };
-        let wrong = v1::AttachRequest {
-            sandbox_id: "../x".into(),
-            netns_path: "relative".into(),
-            interface: "0123456789abcdef".into(),
-            network: "A".into(),
-            addresses: vec!["10.0.0.1".into(), "::ffff:10.0.0.1".into()],
-            mac: "01:00:00:00:00:00".into(),
-            mtu: 70000,
-            port_mappings: vec![port],
-            bandwidth: Some(v1::Bandwidth { ingress_rate: 1000, ..Default::default() }),
-            labels: (0..10_000).map(|i| (i.to_string(), String::new())).collect(),
-            issued_at: u64::MAX,
-            default_route: true,
-            no_default_route: true,
-            ..Default::default()
-        };
-        let bad = attach(wrong).unwrap_err();
-        let fields: Vec<_> = bad.violations.iter().map(|v| v.field.as_str()).collect();
-        for field in [
-            "sandbox_id",
-            "interface",
-            "network",
-            "netns_path",
-            "addresses[1]",
-            "mac",
-            "port_mappings[0].host_port",
-            "port_mappings[0].container_port",
-            "port_mappings[0].protocol",
-            "port_mappings[0].host_ip",
-            "bandwidth.ingress_burst",
-            "labels",
-            "issued_at",
-            "mtu",
-            "default_route",
-        ] {
-            assert!(fields.contains(&field), "{field} is missing in {fields:?}");
-        }
-    }
-
-    #[test]
-    fn annotations_of_netd_that_nothing_reads_are_refused() {
-        let refused = |source: &str, key: &str| {
-            let mut request = v1::AttachRequest { source: source.into(), ..request() };
-            request.annotations = [(key.to_owned(), "blue".to_owned())].into();
-            attach(request).err().map(|bad| bad.to_string()).unwrap_or_default()
-        };
-        for source in ["cni/netd", "nri", "oci", ""] {
-            assert!(refused(source, "netd.io/netwroks").contains("did you mean"), "{source}");
-            assert!(refused(source, "netd.io/").contains("annotations"), "{source}");
-            assert_eq!(refused(source, "netd.io/networks"), "", "{source}");
-            assert_eq!(refused(source, "example.org/netd.io/x"), "", "{source}");
-        }
-        for key in annotations::OF_CONTAINERS {
-            assert_eq!(refused("oci", key), "");
-            assert!(refused("cni/netd", key).contains(annotations::NETWORKS), "{key}");
-        }
-    }
-
-    #[test]
-    fn the_largest_request_that_is_taken_fits_into_a_record() {
-        use netd_store::rules::MAX_VALUE_BYTES;
-        let most = |what: &str, n: usize| what.repeat(n);
-        let port = |n: u32| v1::PortMapping {
-            host_port: n,
-            container_port: n,
-            host_ip: format!("2001:db8:1111:2222:3333:4444:5555:{n:x}"),
-            ..Default::default()
-        };
-        let words = vec![most("\"", MAX_DNS_ENTRY_BYTES); MAX_DNS_ENTRIES];
-        let dns = v1::Dns {
-            nameservers: words.clone(),
-            search: words.clone(),
-            options: words,
-            domain: String::new(),
-        };
-        let pod = |c: &str| v1::PodIdentity {
-            namespace: most(c, MAX_IDENTITY_BYTES),
-            name: most(c, MAX_IDENTITY_BYTES),
-            uid: most(c, MAX_IDENTITY_BYTES),
-        };
-        let large = |c: &str, n: usize| v1::AttachRequest {
-            annotations: [("a".to_owned(), most(c, n))].into(),
-            port_mappings: (60000..60000 + MAX_PORTS as u32).map(port).collect(),
-            pod: Some(pod(c)),
-            dns: Some(dns.clone()),
-            source: most(c, MAX_SOURCE_BYTES),
-            ..request()
-        };
-        let spec = attach(large("\u{1}", MAX_TEXT_BYTES / 6 - 1)).unwrap();
-        let all = (&spec.annotations, &spec.port_mappings, &spec.pod, &spec.dns, &spec.source);
-        // The ports are in the record once, the netns path and the rest are small.
-        let size = serde_json::to_vec(&all).unwrap().len() + 8 * MAX_PATH_BYTES;
-        assert!(size < MAX_VALUE_BYTES, "{size}");
-        assert!(attach(large("\u{1}", MAX_TEXT_BYTES / 6 + 1)).is_err());
-    }
-
-    #[test]
-    fn a_port_mapped_twice_is_refused() {
-        let port = v1::PortMapping { host_port: 80, container_port: 80, ..Default::default() };
-        let twice = v1::AttachRequest { port_mappings: vec![port.clone(), port], ..request() };
-        assert!(attach(twice).unwrap_err().to_string().contains("twice"));
-    }
 }

@@ -87,8 +87,8 @@ pub(crate) fn sandbox(wire: Option<v1::Sandbox>) -> Result<SandboxInfo, Invalid>
     let mut bad = Invalid::new();
     let id = bad.take("sandbox.id", wire.id.parse::<SandboxId>());
     let pod = wire.pod.map(|pod| attach_request::pod(pod, &mut bad));
-    let (labels, annotations) = attach_request::texts(wire.labels, wire.annotations, &mut bad);
+    attach_request::texts::check_size(&wire.labels, &wire.annotations, &mut bad);
     bad.into_result()?;
     let id = id.ok_or_else(|| Invalid::field("sandbox.id", "missing"))?;
-    Ok(SandboxInfo { id, pod, labels, annotations })
+    Ok(SandboxInfo { id, pod, labels: wire.labels, annotations: wire.annotations })
 }

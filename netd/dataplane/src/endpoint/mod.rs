@@ -9,6 +9,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod announce;
+mod api;
 mod apply;
 pub(crate) mod attach;
 mod check;
