@@ -10,9 +10,7 @@ use std::{
 };
 
 use netd_dataplane::{
-    Dataplane, Netns, Settings,
-    firewall::FirewallState,
-    namespace,
+    Dataplane, FirewallState, Netns, Settings, namespace,
     netlink::{Protocol, Socket},
 };
 use netd_domain::{

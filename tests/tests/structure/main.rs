@@ -8,5 +8,6 @@
 mod circles;
 mod dependencies;
 mod modules;
+mod public;
 mod resolve;
 mod workspace;

@@ -43,7 +43,10 @@ pub(crate) mod worker;
 #[cfg(feature = "fuzzing")]
 pub(super) use fuzzing::{fuzz, fuzz_state};
 pub use listeners::HostListener;
-pub use own::OwnChanges;
-pub use settings::{FirewallSettings, FirewallState, TABLE};
-pub use tables::{Firewall, remove_tables};
-pub use watch::{Foreign, Watcher};
+pub(crate) use own::OwnChanges;
+pub use settings::{FirewallSettings, FirewallState};
+#[cfg(test)]
+use tables::Firewall;
+#[cfg(test)]
+use watch::Foreign;
+pub(crate) use watch::Watcher;

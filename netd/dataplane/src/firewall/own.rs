@@ -15,7 +15,7 @@ const RECENT: Duration = Duration::from_secs(10);
 /// Netlink ports of our socket and of the `nft` processes that we ran recently (a
 /// process's first netlink socket has its process id as port). Clones share their content.
 #[derive(Debug, Clone)]
-pub struct OwnChanges {
+pub(crate) struct OwnChanges {
     socket: u32,
     processes: Arc<Mutex<VecDeque<(u32, Instant)>>>,
 }
@@ -33,7 +33,7 @@ impl OwnChanges {
     }
 
     /// Whether netd or one of its `nft` processes caused an event with this port.
-    pub fn contains(&self, port: u32) -> bool {
+    pub(crate) fn contains(&self, port: u32) -> bool {
         port == self.socket
             || self.processes.lock().iter().any(|(p, since)| *p == port && since.elapsed() < RECENT)
     }

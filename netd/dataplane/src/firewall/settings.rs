@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use netd_domain::{NetworkWiring, Wiring};
 
 /// Name of the tables.
-pub const TABLE: &str = "netd";
+pub(crate) const TABLE: &str = "netd";
 
 /// What the rules depend on besides networks and endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use netd_domain::Wiring;
 /// The firewall of one network namespace: the one the calling thread was in when it
 /// was made. All calls have to come from threads in that namespace. Blocking.
 #[derive(Debug)]
-pub struct Firewall {
+pub(crate) struct Firewall {
     settings: FirewallSettings,
     pub(super) socket: Socket,
     /// Asks for the node's addresses.
@@ -39,7 +39,7 @@ impl Firewall {
     ///
     /// # Errors
     /// No nfnetlink in this kernel, or no permission.
-    pub fn new(settings: FirewallSettings) -> Result<Self, DataplaneError> {
+    pub(crate) fn new(settings: FirewallSettings) -> Result<Self, DataplaneError> {
         let socket =
             Socket::open(Protocol::Netfilter).map_err(|e| DataplaneError::Unsupported {
                 what: format!("an nfnetlink socket can't be opened: {e}"),
@@ -60,7 +60,7 @@ impl Firewall {
     /// `PortTaken` when two endpoints of the state want one host port, `Io` when `nft`
     /// can't be run, `Kernel` with nft's words when the rules are refused. Nothing has
     /// changed then.
-    pub fn replace(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
+    pub(crate) fn replace(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
         const TRIES: usize = 3;
         self.read_addresses()?;
         let ruleset = text::ruleset(&self.settings, state, &self.node)?;
@@ -90,7 +90,7 @@ impl Firewall {
     /// # Errors
     /// `PortTaken` when another endpoint holds a host port; `Kernel` otherwise, with
     /// ENOENT when the tables are missing ([`Firewall::replace`] makes them).
-    pub fn add_endpoint(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
+    pub(crate) fn add_endpoint(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
         let elements = elements::of_endpoint(wiring);
         transaction::add(&mut self.socket, &elements)
     }
@@ -100,7 +100,7 @@ impl Firewall {
     ///
     /// # Errors
     /// `Kernel`: what it refused.
-    pub fn remove_endpoint(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
+    pub(crate) fn remove_endpoint(&mut self, wiring: &Wiring) -> Result<(), DataplaneError> {
         let mut mine = elements::of_endpoint(wiring);
         for i in (0..mine.len()).rev() {
             if !mine[i].data.is_empty() && !self.holds(&mine[i])? {
@@ -115,7 +115,7 @@ impl Firewall {
     ///
     /// # Errors
     /// `Io` when the addresses or the sets can't be read, `Kernel` with the refusal.
-    pub fn follow_addresses(&mut self) -> Result<bool, DataplaneError> {
+    pub(crate) fn follow_addresses(&mut self) -> Result<bool, DataplaneError> {
         self.read_addresses()?;
         let mut found = BTreeSet::new();
         for set in ["node4", "node6"] {
@@ -156,7 +156,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's tables can't be read.
-    pub fn intact(&mut self, state: &FirewallState) -> Result<bool, DataplaneError> {
+    pub(crate) fn intact(&mut self, state: &FirewallState) -> Result<bool, DataplaneError> {
         let Some(applied) = &self.applied else { return Ok(false) };
         let Some(picture) = inspect::fingerprint(&mut self.socket)? else { return Ok(false) };
         if *applied != Applied::new(&text::base(&self.settings, state)?, &picture) {
@@ -171,26 +171,19 @@ impl Firewall {
     ///
     /// # Errors
     /// The kernel's chains can't be read.
-    pub fn foreign_forward_drops(&mut self) -> Result<Vec<String>, DataplaneError> {
+    pub(crate) fn foreign_forward_drops(&mut self) -> Result<Vec<String>, DataplaneError> {
         foreign::forward_drops(&mut self.socket)
     }
 
-    /// Netlink port of the socket that changes elements.
-    pub fn port(&self) -> u32 {
-        self.socket.port()
-    }
-
     /// For a [`Watcher`], to tell this firewall's changes from others'.
-    pub fn own_changes(&self) -> OwnChanges {
+    pub(crate) fn own_changes(&self) -> OwnChanges {
         self.own.clone()
     }
 }
 
-/// Removes netd's tables from the network namespace, for uninstalling.
-///
-/// # Errors
-/// As for [`Firewall::replace`].
-pub fn remove_tables(firewall: &mut Firewall) -> Result<(), DataplaneError> {
+/// Removes netd's tables from the network namespace.
+#[cfg(test)]
+pub(super) fn remove_tables(firewall: &mut Firewall) -> Result<(), DataplaneError> {
     firewall.applied = None;
     nft::load(&firewall.settings.nft, &text::removal(), &firewall.own)
 }

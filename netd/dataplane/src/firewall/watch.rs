@@ -24,7 +24,7 @@ const BUFFER: i32 = 8 << 20;
 
 /// Why the tables should be looked at ([`super::Firewall::intact`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Foreign {
+pub(crate) enum Foreign {
     /// Another program added, changed or deleted something in netd's tables.
     Changed,
     /// Events were lost; anything may have happened.
@@ -33,7 +33,7 @@ pub enum Foreign {
 
 /// Listens to nftables' events in the namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     pub(super) socket: Socket,
     own: OwnChanges,
 }
@@ -43,7 +43,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The system's.
-    pub fn open(own: OwnChanges) -> Result<Self, DataplaneError> {
+    pub(crate) fn open(own: OwnChanges) -> Result<Self, DataplaneError> {
         let socket = Socket::open(Protocol::Netfilter).map_err(failed)?;
         // A small buffer only means that more is lost, and said to be.
         let _ = socket.set_buffers(BUFFER);
@@ -51,11 +51,9 @@ impl Watcher {
         Ok(Self { socket, own })
     }
 
-    /// Waits until another program changes netd's tables.
-    ///
-    /// # Errors
-    /// The socket's; opening another watcher is all that helps.
-    pub fn wait(&mut self) -> Result<Foreign, DataplaneError> {
+    /// As [`Watcher::try_next`], but waits.
+    #[cfg(test)]
+    pub(super) fn wait(&mut self) -> Result<Foreign, DataplaneError> {
         loop {
             let events = self.socket.events();
             if let Some(foreign) = self.judge(events)? {
@@ -64,11 +62,12 @@ impl Watcher {
         }
     }
 
-    /// As [`Watcher::wait`] but for what has arrived already; `None`: nothing of interest.
+    /// Whether another program has changed netd's tables; `None`: nothing of interest has
+    /// arrived.
     ///
     /// # Errors
-    /// As for `wait`.
-    pub fn try_next(&mut self) -> Result<Option<Foreign>, DataplaneError> {
+    /// The socket's; opening another watcher is all that helps.
+    pub(crate) fn try_next(&mut self) -> Result<Option<Foreign>, DataplaneError> {
         loop {
             let events = self.socket.events_now();
             if matches!(&events, Err(e) if e.kind() == io::ErrorKind::WouldBlock) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use netd_dataplane::{
-    Attached, Dataplane, DataplaneError, Drift, Netns, Settings, firewall::FirewallState, namespace,
+    Attached, Dataplane, DataplaneError, Drift, FirewallState, Netns, Settings, namespace,
 };
 use netd_domain::{
     Bandwidth, BridgeWiring, EndpointKey, Mac, NetworkWiring, Route, Wiring, WiringDriver,

@@ -126,9 +126,9 @@ fn without_tables_adding_fails_removing_does_not_and_nothing_is_intact() {
         assert!(error.contains("No such file") && error.contains("netd owners4"), "{error}");
         firewall.remove_endpoint(&state.endpoints[0]).unwrap();
         firewall.replace(&state).unwrap();
-        super::super::remove_tables(&mut firewall).unwrap();
+        super::super::tables::remove_tables(&mut firewall).unwrap();
         assert!(!firewall.intact(&state).unwrap());
-        super::super::remove_tables(&mut firewall).unwrap();
+        super::super::tables::remove_tables(&mut firewall).unwrap();
     });
 }
 
