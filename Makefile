@@ -9,7 +9,7 @@ export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
 
-.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade fuzz lint deny clean-testbed
+.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -51,6 +51,10 @@ test-upgrade: setup build ## replace the netd of commit FROM by this one under r
 	test -d $(FROM_DIR) || git worktree add --detach $(FROM_DIR) $(FROM)
 	$(MAKE) -C $(FROM_DIR) build CARGO_TARGET_DIR=$(CURDIR)/$(FROM_DIR)/target
 	$(CARGO) run -q -p netd-tests --bin netd-upgrade -- $(FROM_DIR)/target/debug
+
+soak: setup build-release ## 100,000 pods, 1,000 kills of netd, other faults (release build, resumable)
+	$(CARGO) build --release -p netd-tests --bin netd-soak
+	@target/release/netd-soak
 
 # Seconds a target.
 FUZZ_SECONDS ?= 20

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -87,8 +87,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Executes the hook on the host and waits for it.
-    pub fn execute(&self, host: &Host) -> Result<Answer> {
+    /// Executes the hook on the host, which has all its input then.
+    pub fn spawn(&self, host: &Host) -> Result<Child> {
         let mut child = host
             .net
             .command(paths::plugin()?)
@@ -101,8 +101,12 @@ impl Call {
         let mut stdin = child.stdin.take().context("no stdin")?;
         // A hook that refuses early doesn't read it.
         let _ = stdin.write_all(&self.stdin);
-        drop(stdin);
-        let output = child.wait_with_output()?;
+        Ok(child)
+    }
+
+    /// Executes the hook on the host and waits for it.
+    pub fn execute(&self, host: &Host) -> Result<Answer> {
+        let output = self.spawn(host)?.wait_with_output()?;
         let printed = String::from_utf8_lossy(&output.stdout);
         let json = match printed.trim() {
             "" => Value::Null,
@@ -112,6 +116,15 @@ impl Call {
         let messages = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok(Answer { success: output.status.success(), json, messages })
     }
+}
+
+/// The addresses of an ADD's result, v4 first.
+pub fn addresses(result: &Value) -> Vec<IpAddr> {
+    let ips = result["ips"].as_array().into_iter().flatten();
+    let ips = ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+    let mut ips: Vec<IpAddr> = ips.collect();
+    ips.sort();
+    ips
 }
 
 /// A bare network namespace that stands for a pod; its network comes from the hook.
@@ -213,10 +226,7 @@ impl Sandbox {
     /// ADD, which has to succeed.
     pub fn add(&mut self, host: &Host) -> Result<Value> {
         let result = self.call("ADD").execute(host)?.ok()?;
-        let ips = result["ips"].as_array().into_iter().flatten();
-        let ips = ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
-        self.ips = ips.collect();
-        self.ips.sort();
+        self.ips = addresses(&result);
         Ok(result)
     }
 

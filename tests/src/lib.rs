@@ -22,6 +22,7 @@ pub mod net;
 pub mod nri;
 pub mod old_plugins;
 pub mod paths;
+pub mod random;
 pub mod raw_netlink;
 pub mod service;
 pub mod stack;
@@ -37,6 +38,7 @@ pub use etcd::EtcdCluster;
 pub use hook::Sandbox;
 pub use host::Host;
 pub use namespace::Namespace;
+pub use random::Random;
 pub use stack::Stack;
 
 use std::{future::Future, sync::OnceLock};

@@ -9,15 +9,15 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use testbed::{
-    Containerd, Daemon, DaemonConfig, Stack, Version, case,
+    Containerd, Daemon, DaemonConfig, Random, Stack, Version, case,
     cri::{self, Cri, Pod},
     net::probe,
     wait,
@@ -42,13 +42,11 @@ struct Churn {
     /// runtime that dies in the middle of making one forgets the namespace for good.
     making: RwLock<()>,
     over: AtomicBool,
-    random: AtomicU64,
+    random: Random,
 }
 
 impl Churn {
     fn new() -> Result<Self> {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64 | 1;
-        println!("seed {seed}");
         Ok(Self {
             wanted_pods: scale("NETD_CHURN_PODS", 500)?,
             wanted_kills: scale("NETD_CHURN_KILLS", 100)?,
@@ -59,18 +57,8 @@ impl Churn {
             alive: Mutex::default(),
             making: RwLock::default(),
             over: AtomicBool::new(false),
-            random: AtomicU64::new(seed),
+            random: Random::new(),
         })
-    }
-
-    /// Up to `most` milliseconds.
-    fn moment(&self, most: u64) -> Duration {
-        let mut x = self.random.load(Ordering::Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.store(x, Ordering::Relaxed);
-        Duration::from_millis(x % most)
     }
 
     /// Pods are made until there were enough of them and enough kills.
@@ -96,7 +84,7 @@ impl Churn {
         // Whether netd lives at the moment makes no difference to a pod.
         let ping = || probe::ping(node, pod.v4()?);
         wait::until(Duration::from_secs(3), "a pod that is up answers", ping)?;
-        wait::pause(self.moment(200));
+        wait::pause(self.random.moment(200));
         for ip in &pod.ips {
             self.alive().remove(ip);
         }
@@ -119,7 +107,7 @@ impl Churn {
                 Err(error) => self.check_answered(&error)?,
             }
             ensure!(start.elapsed() < PATIENCE, "pod{number} did not come up");
-            wait::pause(Duration::from_millis(50) + self.moment(100));
+            wait::pause(Duration::from_millis(50) + self.random.moment(100));
         }
     }
 
@@ -131,7 +119,7 @@ impl Churn {
                 Err(error) => self.check_answered(&error)?,
             }
             ensure!(start.elapsed() < PATIENCE, "{id} did not go");
-            wait::pause(Duration::from_millis(50) + self.moment(100));
+            wait::pause(Duration::from_millis(50) + self.random.moment(100));
         }
     }
 
@@ -159,14 +147,14 @@ impl Churn {
     /// Kills netd at random moments, now and then while it is just starting.
     fn killer(&self, netd: &mut Daemon) -> Result<()> {
         while !self.over.load(Ordering::Relaxed) {
-            let starting = self.moment(4).is_zero();
+            let starting = self.random.once_in(4);
             if !starting {
                 netd.wait_ready()?;
             }
-            wait::pause(self.moment(if starting { 60 } else { 500 }));
+            wait::pause(self.random.moment(if starting { 60 } else { 500 }));
             netd.kill9()?;
             self.kills.fetch_add(1, Ordering::Relaxed);
-            wait::pause(self.moment(50));
+            wait::pause(self.random.moment(50));
             netd.respawn()?;
         }
         netd.wait_ready()
