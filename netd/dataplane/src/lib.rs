@@ -99,7 +99,7 @@ impl Dataplane {
             links,
             repairs,
             overlay,
-            announcer: Worker::start("netd-announce", home.clone(), Announcer::open)?,
+            announcer: Worker::start("netd-announce", home.clone(), || Ok(Announcer))?,
             helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
             listening: events::listen(shared.clone(), quiet, own, drift)?,
         };

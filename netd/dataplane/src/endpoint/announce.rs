@@ -8,7 +8,6 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-    sync::mpsc::{SyncSender, sync_channel},
 };
 
 use crate::{
@@ -18,47 +17,25 @@ use crate::{
 };
 use netd_domain::{Mac, Wiring, WiringDriver};
 
-/// Sockets that wait to be closed: more make an announcement wait.
-const MAX_CLOSING: usize = 64;
-
-/// What the announcing thread works with.
+/// What the announcing thread works with. It has a thread of its own because closing a packet
+/// socket waits for an RCU grace period, some milliseconds.
 #[derive(Debug)]
-pub(crate) struct Announcer {
-    /// Closing a packet socket waits for an RCU grace period, some milliseconds.
-    closing: SyncSender<OwnedFd>,
-}
+pub(crate) struct Announcer;
 
 impl Announcer {
-    /// Starts the thread that closes sockets.
-    pub(crate) fn open() -> Result<Self, DataplaneError> {
-        let (closing, sockets) = sync_channel::<OwnedFd>(MAX_CLOSING);
-        std::thread::Builder::new()
-            .name("netd-closing".into())
-            .spawn(move || sockets.into_iter().for_each(drop))
-            .map_err(failed("starting the thread netd-closing"))?;
-        Ok(Self { closing })
-    }
-
     /// Announces the addresses of an endpoint, if it has neighbours.
-    pub(crate) fn announce(
-        &mut self,
-        netns: &Netns,
-        wiring: &Wiring,
-    ) -> Result<(), DataplaneError> {
+    pub(crate) fn announce(&self, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
         if wiring.driver == WiringDriver::Routed {
             return Ok(());
         }
         let what = || format!("{}: announcing its addresses", wiring.ifname);
         let sent = namespace::run_in(netns.as_fd(), || send(wiring));
-        let socket = sent.and_then(|sent| sent).map_err(|e| failed(what())(e))?;
-        // The thread ends with this.
-        drop(self.closing.send(socket));
-        Ok(())
+        sent.and_then(|sent| sent).map_err(|e| failed(what())(e))
     }
 }
 
-/// Sends from the calling thread's namespace; the socket that was used.
-fn send(wiring: &Wiring) -> io::Result<OwnedFd> {
+/// Sends from the calling thread's namespace.
+fn send(wiring: &Wiring) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(wiring.ifname.as_str())?;
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: plain system call; the descriptor is owned from here on. Protocol 0 receives nothing.
@@ -78,14 +55,14 @@ fn send(wiring: &Wiring) -> io::Result<OwnedFd> {
         let (address, length) = ((&raw const to).cast(), size_of_val(&to) as u32);
         // SAFETY: the frame and the address live through the call.
         let sent = unsafe {
-            let fd = socket.as_fd().as_raw_fd();
+            let fd = socket.as_raw_fd();
             libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, address, length)
         };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// One frame for each address and MAC.
