@@ -8,6 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
+include deploy/deb.mk
 
 .PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade soak fuzz lint deny clean-testbed
 

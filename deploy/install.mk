@@ -4,6 +4,8 @@
 #   DESTDIR  prepended to every path, for packagers; systemd is not reloaded then
 #   BUILT    where an earlier `make build-release` left its results: nothing is built then
 #
+# CARGO_BUILD_TARGET in the environment builds for another processor.
+#
 # netd's service is neither enabled nor restarted: what runs goes on running.
 # An existing /etc/netd/netd.toml is left as it is. Modes do not depend on the umask.
 
@@ -19,7 +21,9 @@ CARGO ?= cargo
 ROOT := $(patsubst %/,%,$(dir $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))))
 # Where cargo puts what it builds.
 CARGO_TARGET_DIR ?= $(ROOT)/target
-BUILT ?= $(CARGO_TARGET_DIR)/release
+TARGET_RELEASE = $(CARGO_TARGET_DIR)/$(CARGO_BUILD_TARGET:%=%/)release
+TARGET_HOOK = $(CARGO_TARGET_DIR)/$(CARGO_BUILD_TARGET:%=%/)hook
+BUILT ?= $(TARGET_RELEASE)
 UNITS := netd.service netd.socket netd-ttrpc.socket netd-tunnel.service netd-hook.service \
 	netd-nri.service netd-docker.service
 PROGRAMS := netd netd-tunnel netd-hook netd-cni
@@ -33,18 +37,20 @@ WITH_BINDIR = sed 's|/usr/local/bin/|$(BINDIR)/|g'
 PLUGIN_TARGET ?= $(eval PLUGIN_TARGET := $(shell $(ROOT)/deploy/plugin-target.sh))$(PLUGIN_TARGET)
 PLUGIN = $(CARGO_TARGET_DIR)/$(PLUGIN_TARGET)/hook/netd-cni
 
-.PHONY: install uninstall build-release build-plugin build-manual
+.PHONY: install uninstall build-release build-programs build-plugin build-manual
 
 # What is executed for every pod is linked statically and without relocations of its own:
 # no loader, and 40 pages less to touch. The flags are those of one executable each: with
 # them for all, build scripts could not be linked.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
-build-release: build-plugin build-manual
+build-release: build-programs build-manual
+
+build-programs: build-plugin
 	cd $(ROOT) && $(CARGO) build --release --locked --bin netd --bin netd-tunnel
 	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p runtime-hook --bin netd-hook \
 	  -- $(STATIC)
-	cp --remove-destination $(CARGO_TARGET_DIR)/hook/netd-hook $(PLUGIN) $(CARGO_TARGET_DIR)/release/
+	cp --remove-destination $(TARGET_HOOK)/netd-hook $(PLUGIN) $(TARGET_RELEASE)/
 
 build-plugin:
 	cd $(ROOT) && $(CARGO) rustc --profile hook --locked -p netd-cni --bin netd-cni \
@@ -81,6 +87,7 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 # Refuses while endpoints exist, unless FORCE=1.
 uninstall:
 	@test -n "$(DESTDIR)" || FORCE=$(FORCE) $(ROOT)/deploy/uninstall.sh $(BINDIR) $(UNITS)
+	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable $(UNITS) 2>/dev/null || :
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	rm -rf $(DESTDIR)$(DATADIR)/netd

@@ -34,6 +34,8 @@ protoc:protobuf-compiler
 /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 /etc/ssl/certs/ca-certificates.crt:ca-certificates
 openssl:openssl
+dh:debhelper
+lintian:lintian
 "
 
 say() { echo "setup: $*"; }
