@@ -22,14 +22,14 @@ const SOURCE: [&str; 8] = [
     "docs",
 ];
 
-/// Two packages in one directory.
+/// Packages in one directory.
 pub(crate) struct Packages {
-    pub directory: PathBuf,
-    /// Programs and papers that they are made of: BUILT of `make deb`.
-    pub programs: PathBuf,
-    pub first: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) first: PathBuf,
     /// A higher version, with another default configuration.
-    pub next: PathBuf,
+    pub(crate) next: PathBuf,
+    /// See [`small_package`].
+    pub(crate) small: PathBuf,
 }
 
 /// Made once for all tests of this executable.
@@ -43,20 +43,42 @@ fn make() -> Result<Packages> {
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }
-    let programs = directory.join("programs");
-    fs::create_dir_all(&programs)?;
-    for name in ["netd", "netd-hook", "netd-cni", "netd-tunnel"] {
-        // As the release profile does; hundreds of MB less to pack.
-        run(Command::new("strip").arg("-o").arg(programs.join(name)).arg(paths::built(name)?))?;
-    }
-    run(Command::new(paths::built("netd-manual")?).arg(programs.join("share")))?;
+    let all = ["netd", "netd-hook", "netd-cni", "netd-tunnel"].map(|name| (name, name));
+    let programs = programs(&directory.join("programs"), &all)?;
     let tree = copy_of_source(&directory.join("next"))?;
     let config = tree.join("deploy/netd.toml");
     let text = fs::read_to_string(&config)?;
     fs::write(&config, format!("# A key more.\n{text}"))?;
-    let first = deb(paths::root(), &programs, &directory, "1.0-1")?;
-    let next = deb(&tree, &programs, &directory, "1.1-1")?;
-    Ok(Packages { directory, programs, first, next })
+    // Programs of a debug build are large: compressed they would take seconds more.
+    let first = deb(paths::root(), &programs, &directory, "1.0-1", "none")?;
+    let next = deb(&tree, &programs, &directory, "1.1-1", "none")?;
+    fs::remove_dir_all(programs)?;
+    fs::remove_dir_all(tree)?;
+    let small = small_package(paths::root(), &directory.join("small"))?;
+    Ok(Packages { directory, first, next, small })
+}
+
+/// BUILT of `make deb`: each program under its name, stripped as by the release profile, which
+/// makes hundreds of MB less to pack.
+fn programs(directory: &Path, programs: &[(&str, &str)]) -> Result<PathBuf> {
+    fs::create_dir_all(directory)?;
+    for (name, program) in programs {
+        let program = match Path::new(program) {
+            path if path.is_absolute() => path.to_owned(),
+            _ => paths::built(program)?,
+        };
+        run(Command::new("strip").arg("-o").arg(directory.join(name)).arg(program))?;
+    }
+    run(Command::new(paths::built("netd-manual")?).arg(directory.join("share")))?;
+    Ok(directory.to_owned())
+}
+
+/// A package for which the programs' size is all the same, of `tree`: small ones are quicker
+/// packed and looked through. The two that are static in a release are static here.
+pub(crate) fn small_package(tree: &Path, to: &Path) -> Result<PathBuf> {
+    let (small, fixed) = ("/bin/true", "netd-cni");
+    let all = [("netd", small), ("netd-tunnel", small), ("netd-hook", fixed), ("netd-cni", fixed)];
+    deb(tree, &programs(&to.join("programs"), &all)?, to, "1.0-1", "xz")
 }
 
 /// The source at another path.
@@ -68,13 +90,18 @@ pub(crate) fn copy_of_source(to: &Path) -> Result<PathBuf> {
 }
 
 /// `make deb` in `tree`, with the programs that are there already; the package's path.
-pub(crate) fn deb(tree: &Path, programs: &Path, to: &Path, version: &str) -> Result<PathBuf> {
+fn deb(
+    tree: &Path,
+    programs: &Path,
+    to: &Path,
+    version: &str,
+    compressor: &str,
+) -> Result<PathBuf> {
     let mut make = Command::new("make");
     make.args(["-s", "-C"]).arg(tree).arg("deb").env_remove("MAKEFLAGS");
     make.arg(format!("BUILT={}", programs.display())).arg(format!("DEB_DIR={}", to.display()));
     make.arg(format!("DEB_VERSION={version}")).env("SOURCE_DATE_EPOCH", "1764460800");
-    // Of the compressors the quickest.
-    make.env("DPKG_DEB_COMPRESSOR_TYPE", "gzip").env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
+    make.env("DPKG_DEB_COMPRESSOR_TYPE", compressor);
     let said = run(&mut make)?;
     let path = said.lines().last().map(PathBuf::from).context("make deb named no package")?;
     ensure!(path.exists(), "{} is not there:\n{said}", path.display());

@@ -43,24 +43,27 @@ case "$*" in
 esac
 "#;
 
-/// What dpkg itself writes down of every package, and does not take back.
-const OF_DPKG: [&str; 6] = [
+/// What dpkg itself writes down of every package and does not take back, and [`POLICY`].
+const NOT_THE_PACKAGES: [&str; 7] = [
     "var/lib/dpkg/status",
     "var/lib/dpkg/status-old",
     "var/lib/dpkg/available",
     "var/lib/dpkg/lock",
     "var/lib/dpkg/triggers",
     "var/log/dpkg.log",
+    POLICY,
 ];
+/// Machines that are containers forbid packages to start services.
+const POLICY: &str = "usr/sbin/policy-rc.d";
 
 pub(crate) struct Root {
-    pub host: Host,
+    pub(crate) host: Host,
     directory: PathBuf,
     keeper: Service,
 }
 
 impl Root {
-    pub fn new(bed: &Bed, packages: &Packages) -> Result<Self> {
+    pub(crate) fn new(bed: &Bed, packages: &Packages) -> Result<Self> {
         let host = bed.host("node")?;
         let directory = host.directory().join("root");
         fs::create_dir_all(&directory)?;
@@ -85,12 +88,12 @@ impl Root {
     }
 
     /// A file of the root, as the test can open it.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.seen("root").join(path)
     }
 
     /// A program of the root, in the root.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.keeper.pid())).args(["--mount", "--net", "--"]);
         command.arg("chroot").arg(self.directory.join("root")).arg(program).env_clear();
@@ -99,19 +102,19 @@ impl Root {
         command
     }
 
-    pub fn sh(&self, script: &str) -> Result<String> {
+    pub(crate) fn sh(&self, script: &str) -> Result<String> {
         crate::package::run(self.command("sh").args(["-ec", script]))
     }
 
     /// `dpkg`, which may fail.
-    pub fn try_dpkg(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) fn try_dpkg(&self, arguments: &[&str]) -> Result<Output> {
         let mut dpkg = self.command("dpkg");
         // Triggers are other packages' (man-db reads all manual pages anew).
         dpkg.args(["--no-triggers", "--force-unsafe-io", "--force-confold"]).args(arguments);
         Ok(dpkg.output()?)
     }
 
-    pub fn dpkg(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn dpkg(&self, arguments: &[&str]) -> Result<String> {
         let output = self.try_dpkg(arguments)?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
@@ -119,23 +122,26 @@ impl Root {
         Ok(said)
     }
 
-    pub fn install(&self, package: &Path) -> Result<String> {
+    pub(crate) fn install(&self, package: &Path) -> Result<String> {
         let name = package.file_name().and_then(|name| name.to_str()).context("a name")?;
         self.dpkg(&["--install", &format!("/mnt/{name}")])
     }
 
     /// From now on the root looks as if systemd ran in it.
-    pub fn play_systemd(&self) -> Result<()> {
+    pub(crate) fn play_systemd(&self) -> Result<()> {
         let script = self.path("tmp/bin/systemctl");
         fs::create_dir_all(self.path("tmp/bin"))?;
         fs::create_dir_all(self.path("run/systemd/system"))?;
         fs::write(&script, SYSTEMCTL)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        fs::write(self.path(POLICY), "#!/bin/sh\nexit 0\n")?;
+        for program in [script, self.path(POLICY)] {
+            fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
+        }
         Ok(())
     }
 
     /// What systemctl was asked for since the last look.
-    pub fn asked(&self) -> Result<Vec<String>> {
+    pub(crate) fn asked(&self) -> Result<Vec<String>> {
         let log = self.path("tmp/systemctl.log");
         let text = fs::read_to_string(&log).unwrap_or_default();
         fs::write(log, "")?;
@@ -143,7 +149,7 @@ impl Root {
     }
 
     /// The package's netd, ready.
-    pub fn start_netd(&self) -> Result<Service> {
+    pub(crate) fn start_netd(&self) -> Result<Service> {
         let mut command = self.command("/usr/bin/netd");
         command.arg("serve");
         let log = self.host.directory().join("netd.log");
@@ -157,7 +163,7 @@ impl Root {
     }
 
     /// A process in a network namespace of its own, which `netd endpoint attach` has given eth0.
-    pub fn start_pod(&self) -> Result<Service> {
+    pub(crate) fn start_pod(&self) -> Result<Service> {
         let mut command = self.host.net.command("unshare");
         command.args(["--net", "tail", "-f"]).arg(self.host.directory().join("root.log"));
         let pod = Service::start("pod", command, &self.host.directory().join("pod.log"))?;
@@ -174,7 +180,7 @@ impl Root {
     }
 
     /// Endpoints' devices and bridges of the host.
-    pub fn links(&self) -> Result<Vec<String>> {
+    pub(crate) fn links(&self) -> Result<Vec<String>> {
         let links = self.host.net.sh("ip -o link show")?;
         let names = links.lines().filter_map(|line| line.split([':', '@']).nth(1));
         let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
@@ -183,7 +189,7 @@ impl Root {
     }
 
     /// How the root differs from the machine: paths that are new, gone or changed.
-    pub fn differences(&self) -> Result<BTreeSet<String>> {
+    pub(crate) fn differences(&self) -> Result<BTreeSet<String>> {
         let upper = self.seen("upper");
         let mut found = BTreeSet::new();
         let mut left = vec![upper.clone()];
@@ -191,7 +197,7 @@ impl Root {
             for entry in fs::read_dir(directory)? {
                 let path = entry?.path();
                 let name = path.strip_prefix(&upper)?.to_owned();
-                if OF_DPKG.iter().any(|known| name.starts_with(known)) {
+                if NOT_THE_PACKAGES.iter().any(|known| name.starts_with(known)) {
                     continue;
                 }
                 let metadata = fs::symlink_metadata(&path)?;
