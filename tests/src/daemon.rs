@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use netd_api::v1::{
     Endpoint, GetStatusRequest, GetStatusResponse, ListEndpointsRequest, ListNetworksRequest,
-    NetworkStatus, endpoint_service_client::EndpointServiceClient,
+    ListNetworksResponse, NetworkStatus, endpoint_service_client::EndpointServiceClient,
     network_service_client::NetworkServiceClient, node_service_client::NodeServiceClient,
     sandbox_service_client::SandboxServiceClient,
 };
@@ -265,8 +265,13 @@ impl Daemon {
 
     /// Every network.
     pub fn networks(&self) -> Result<Vec<NetworkStatus>> {
+        Ok(self.list_networks()?.networks)
+    }
+
+    /// As [`Daemon::networks`], with the subnets that are no networks of netd's.
+    pub fn list_networks(&self) -> Result<ListNetworksResponse> {
         let mut service = self.network_service()?;
-        Ok(block_on(service.list_networks(ListNetworksRequest {}))?.into_inner().networks)
+        Ok(block_on(service.list_networks(ListNetworksRequest {}))?.into_inner())
     }
 
     /// Addresses in use, over all pools.

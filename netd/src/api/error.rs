@@ -70,7 +70,7 @@ fn table(error: &Error) -> Row {
             field(Code::AlreadyExists, "HOST_PORT_TAKEN", "port_mappings")
         }
         Error::Differs { .. } => row(Code::FailedPrecondition, "ENDPOINT_DIFFERS"),
-        Error::Ipam { source, .. } => ipam(source),
+        Error::Ipam { source, .. } | Error::External { source, .. } => ipam(source),
         Error::NotAllowed(refused) => {
             field(Code::PermissionDenied, "POD_NOT_ALLOWED", refused.wish.field())
         }

@@ -67,6 +67,10 @@ impl Metadata {
                 self.add("network", network);
                 self.ipam(source);
             }
+            Error::External { subnet, source } => {
+                self.add("subnet", subnet);
+                self.ipam(source);
+            }
             Error::AddressForeign { network, ip, holder } => {
                 self.add("network", network);
                 self.address(*ip);

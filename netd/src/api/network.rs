@@ -1,5 +1,6 @@
 //! The service `netd.v1.NetworkService`.
 
+use ipnet::IpNet;
 use netd_api::v1::{self, network_service_server::NetworkService};
 use tonic::{Request, Response, Status};
 
@@ -54,7 +55,14 @@ impl NetworkService for Api {
             routed: host.routed,
         });
         let host_networks = host_networks.collect();
-        Ok(Response::new(v1::ListNetworksResponse { networks, host_networks }))
+        let external_pools = self.node.external_pools().into_iter();
+        let external_pools = external_pools.map(|(subnet, used)| v1::ExternalPool {
+            subnet: subnet.to_string(),
+            used: used.try_into().unwrap_or(u64::MAX),
+        });
+        let external_pools = external_pools.collect();
+        let list = v1::ListNetworksResponse { networks, host_networks, external_pools };
+        Ok(Response::new(list))
     }
 
     async fn delete_network(
@@ -102,8 +110,14 @@ impl NetworkService for Api {
             let mut bad = Invalid::new();
             let subnet = bad.take("subnet", parse(&request.subnet, "a subnet, e.g. 10.88.0.0/16"));
             let wanted = optional(&request.address, "address", &mut bad);
+            let external = external_subnet(&request.external_subnet, subnet.as_ref(), &mut bad);
             bad.into_result().map_err(Error::from)?;
             let subnet = subnet.ok_or_else(|| Error::Internal("subnet".into()))?;
+            if let Some(whole) = external.filter(|whole| self.node.is_external(whole)) {
+                let reserved = self.node.reserve_external_address(whole, subnet, wanted).await?;
+                let (address, network) = (reserved.to_string(), String::new());
+                return Ok(Response::new(v1::ReserveAddressResponse { address, network }));
+            }
             let hold = self.node.reserve_address(subnet, wanted).await?;
             let (address, network) = (hold.address.to_string(), hold.network.to_string());
             Ok(Response::new(v1::ReserveAddressResponse { address, network }))
@@ -144,6 +158,21 @@ impl NetworkService for Api {
         let source = self.watched(keys::NETWORKS);
         Ok(Response::new(watch::records(source, after, message)))
     }
+}
+
+/// The whole subnet of another program's network, with `part` in it; `None`: the request names
+/// none.
+fn external_subnet(text: &str, part: Option<&IpNet>, bad: &mut Invalid) -> Option<IpNet> {
+    if text.is_empty() {
+        return None;
+    }
+    let whole: IpNet = bad.take("external_subnet", parse(text, "a subnet, e.g. 10.88.0.0/16"))?;
+    if whole != whole.trunc() {
+        bad.add("external_subnet", format!("{whole} has host bits set; use {}", whole.trunc()));
+    } else if let Some(part) = part.filter(|part| !whole.contains(*part)) {
+        bad.add("subnet", format!("{part} is not within external_subnet {whole}"));
+    }
+    Some(whole)
 }
 
 fn name(text: &str) -> Result<NetworkName, Error> {

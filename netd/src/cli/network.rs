@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use netd_api::v1::{
     self, CreateNetworkRequest, DeleteNetworkRequest, GetNetworkRequest, ListNetworksRequest,
-    SetPodAccessRequest, network_service_client::NetworkServiceClient,
+    ReleaseAddressRequest, SetPodAccessRequest, network_service_client::NetworkServiceClient,
 };
 
 use netd_domain::{NetworkName, access::ANY_NAMESPACE};
@@ -43,6 +43,13 @@ pub(crate) enum NetworkCommand {
         name: String,
         #[command(flatten)]
         pods: PodArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Free an address that Docker has reserved and uses no more; one that an endpoint has stays
+    Release {
+        /// The address
+        address: std::net::IpAddr,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -192,6 +199,15 @@ pub(super) async fn run(command: NetworkCommand) -> Result<ExitCode, Failure> {
         }
         NetworkCommand::Deny { name, pods, client } => {
             set_pods(name, &client, |access| pods.taken_from(access)).await?;
+        }
+        NetworkCommand::Release { address, client } => {
+            let address = address.to_string();
+            let request = ReleaseAddressRequest { address: address.clone() };
+            service(&client).await?.release_address(request).await?;
+            match client.output {
+                Format::Json => print_json_line(&serde_json::json!({ "released": address }))?,
+                Format::Table => print(&format!("{address} is not reserved\n"))?,
+            }
         }
         NetworkCommand::Delete { name, client } => {
             let request = DeleteNetworkRequest { name: name.clone() };

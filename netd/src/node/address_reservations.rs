@@ -79,7 +79,7 @@ impl Node {
     pub(super) async fn release(&self, ip: IpAddr) -> Result<()> {
         let ending = self.removals.lock().await;
         match self.state.release_address(ip) {
-            AddressOwner::None => Ok(()),
+            AddressOwner::None => self.release_external(ip).await.map(drop),
             AddressOwner::Reservation(network) => {
                 let told = self.store.commit(encode::unreserve(&network, ip)).await;
                 match told {

@@ -116,6 +116,17 @@ pub enum Error {
         /// Why.
         source: IpamError,
     },
+    /// No address of a subnet whose network another program makes.
+    #[error(
+        "{subnet}, whose addresses netd assigns for another program's network: {source}; \
+         `netd network release ADDRESS` frees one that nothing uses any more"
+    )]
+    External {
+        /// The whole subnet.
+        subnet: ipnet::IpNet,
+        /// Why.
+        source: IpamError,
+    },
     /// The network does not give the pod what it asked for.
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),

@@ -21,6 +21,7 @@ mod cnm;
 mod core;
 mod detach;
 mod error;
+mod external_pools;
 mod fights;
 mod firewall;
 mod follow_mac;

@@ -45,6 +45,14 @@ impl Node {
         if let Some(text) = clash(&network, networks.iter().map(|s| &*s.network)) {
             return Err(Error::NetworkExists(text));
         }
+        if let Some(subnet) = self.state.external_clash(&network) {
+            let text = format!(
+                "netd assigns the addresses of {subnet} for a network of another program (a \
+                 Docker network with --ipam-driver netd and another driver); remove that one, or \
+                 choose another subnet"
+            );
+            return Err(Error::NetworkExists(text));
+        }
         let mtu = match network.mtu {
             Some(mtu) => mtu,
             None => network.effective_mtu(self.dataplane.underlay_mtu().await?),

@@ -210,10 +210,21 @@ impl Node {
                 None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
+        self.load_external_addresses(refused).await?;
         startup.endpoints = loaded.endpoints.len();
         self.state.load(loaded);
         startup.detaching = self.state.detaching().len();
         self.health.good("store");
+        Ok(())
+    }
+
+    async fn load_external_addresses(&self, refused: &mut RefusedRecords) -> Result<()> {
+        for entry in self.store.list(keys::EXTERNAL_ADDRESSES).await?.entries {
+            match keys::external_address_of(&entry.key) {
+                Some((subnet, ip)) => self.state.restore_external(subnet, ip),
+                None => self.quarantine(refused, &entry.key, "not an address of a subnet"),
+            }
+        }
         Ok(())
     }
 

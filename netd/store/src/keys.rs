@@ -8,6 +8,8 @@ pub const NETWORKS: &str = "/netd/v1/networks/";
 pub const ENDPOINTS: &str = "/netd/v1/node/endpoints/";
 /// Who holds which address: as endpoints.
 pub const ADDRESSES: &str = "/netd/v1/node/addresses/";
+/// Addresses that netd assigns for networks of other programs: last over reboots.
+pub const EXTERNAL_ADDRESSES: &str = "/netd/v1/external-addresses/";
 /// What is left of detached endpoints: as endpoints.
 pub const TOMBSTONES: &str = "/netd/v1/node/tombstones/";
 /// Everything under here is void after a reboot and is written without fsync.
@@ -37,6 +39,19 @@ pub fn endpoint_of(key: &str) -> Option<EndpointKey> {
 /// The key of an address; its value is the endpoint's key as text, or "reserved".
 pub fn address(network: &NetworkName, ip: std::net::IpAddr) -> String {
     format!("{ADDRESSES}{network}/{ip}")
+}
+
+/// The key of an address of a subnet that no network has; its value is "reserved".
+pub fn external_address(subnet: ipnet::IpNet, ip: std::net::IpAddr) -> String {
+    format!("{EXTERNAL_ADDRESSES}{}-{}/{ip}", subnet.addr(), subnet.prefix_len())
+}
+
+/// The subnet and the address of a key that [`external_address`] made.
+pub fn external_address_of(key: &str) -> Option<(ipnet::IpNet, std::net::IpAddr)> {
+    let (subnet, ip) = key.strip_prefix(EXTERNAL_ADDRESSES)?.split_once('/')?;
+    let (address, length) = subnet.rsplit_once('-')?;
+    let subnet = ipnet::IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
+    Some((subnet, ip.parse().ok().filter(|ip| subnet.contains(ip))?))
 }
 
 /// The key of a tombstone.

@@ -43,6 +43,22 @@ fn is_at(netd: &Process, spec: &AttachSpec, wanted: Stage) {
 }
 
 #[test]
+fn with_an_address_of_one_family_it_gets_none_of_the_other() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    let both = create(&netd, created("both", &[])).unwrap();
+    assert_eq!(both.ips().count(), 2, "the network has both families");
+    for (name, address) in [("four", "10.88.0.77"), ("six", "fd00:88::77")] {
+        let one = create(&netd, created(name, &[address])).unwrap();
+        let ips: Vec<IpAddr> = one.ips().collect();
+        assert_eq!(ips, [address.parse::<IpAddr>().unwrap()]);
+        let routes = one.runtime_placed.as_ref().unwrap().routes.iter();
+        let of_family = |ip: &IpAddr| ip.is_ipv4() == ips[0].is_ipv4();
+        assert!(routes.filter_map(|r| r.gateway).all(|gateway| of_family(&gateway)));
+    }
+}
+
+#[test]
 fn an_endpoint_is_found_where_the_runtime_moved_it_and_outlives_a_crash_at_every_stage() {
     let bed = Bed::new();
     let (pod, asked) = (Space::new(), created("one", &[]));
@@ -134,6 +150,50 @@ fn reserved_addresses_are_taken_over_given_back_and_collected() {
     netd.until("what is never used is collected", |node| {
         node.networks().iter().flat_map(|n| &n.pools).all(|pool| pool.used == 0)
     });
+}
+
+/// Docker's own drivers with netd as IPAM driver: no endpoint of netd's ever has the address.
+#[test]
+fn addresses_for_other_programs_are_kept_until_they_are_released() {
+    let mut bed = Bed::new();
+    bed.grace = "0s";
+    let mut netd = bed.start();
+    let subnet = "10.67.0.0/29".parse().unwrap();
+    let reserve = |netd: &Process, wanted: Option<&str>| {
+        let wanted = wanted.map(|ip| ip.parse::<IpAddr>().unwrap());
+        netd.run(netd.node.reserve_external_address(subnet, subnet, wanted))
+    };
+    let mut given = vec![reserve(&netd, Some("10.67.0.1")).unwrap().to_string()];
+    given.push(reserve(&netd, Some("10.67.0.4")).unwrap().to_string());
+    for _ in 0..2 {
+        drop(netd);
+        netd = bed.start();
+        for taken in ["10.67.0.1", "10.67.0.4"] {
+            let refused = reserve(&netd, Some(taken));
+            assert!(matches!(refused, Err(Error::External { .. })), "{refused:?}");
+        }
+        given.push(reserve(&netd, None).unwrap().to_string());
+    }
+    assert_eq!(given, ["10.67.0.1/29", "10.67.0.4/29", "10.67.0.2/29", "10.67.0.3/29"]);
+    assert_eq!(netd.node.external_pools(), [(subnet, 4)]);
+    for overlapping in ["10.67.0.0/24", "10.67.0.4/30", "10.88.0.0/28"] {
+        let other = overlapping.parse().unwrap();
+        let refused = netd.run(netd.node.reserve_external_address(other, other, None));
+        assert!(matches!(refused, Err(Error::NetworkExists(_))), "{overlapping}: {refused:?}");
+    }
+    // A store that fails reserves nothing, and frees nothing.
+    bed.faults.after(0, 1);
+    reserve(&netd, Some("10.67.0.6")).unwrap_err();
+    let ip: IpAddr = "10.67.0.4".parse().unwrap();
+    bed.faults.after(0, 1);
+    netd.run(netd.node.release_address(ip)).unwrap_err();
+    reserve(&netd, Some("10.67.0.4")).unwrap_err();
+    for ip in ["10.67.0.4", "10.67.0.4", "10.67.0.1", "10.67.0.2", "10.67.0.3"] {
+        netd.run(netd.node.release_address(ip.parse().unwrap())).unwrap();
+    }
+    assert_eq!(netd.node.external_pools(), []);
+    drop(netd);
+    assert_eq!(bed.start().node.external_pools(), []);
 }
 
 #[test]

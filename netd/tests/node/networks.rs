@@ -89,6 +89,21 @@ fn a_pool_that_is_a_network_of_the_host_itself_is_refused_unless_forced() {
 }
 
 #[test]
+fn a_pool_whose_addresses_another_program_assigns_is_refused() {
+    let bed = Bed::new();
+    let netd = bed.start();
+    let subnet = "10.67.0.0/24".parse().unwrap();
+    let reserved = netd.run(netd.node.reserve_external_address(subnet, subnet, None)).unwrap();
+    for pool in ["10.67.0.0/24", "10.67.0.128/25", "10.67.0.0/16"] {
+        let create = netd.node.create_network(network("blue", pool, "blue0"), true);
+        let refused = netd.run(create).unwrap_err();
+        assert!(matches!(refused, Error::NetworkExists(_)), "{pool}: {refused}");
+    }
+    netd.run(netd.node.release_address(reserved.addr())).unwrap();
+    netd.run(netd.node.create_network(network("blue", "10.67.0.0/24", "blue0"), true)).unwrap();
+}
+
+#[test]
 fn networks_created_at_the_same_time_do_not_overlap() {
     let bed = Bed::new();
     let netd = bed.start();

@@ -1,5 +1,7 @@
 //! The methods of IpamDriver: pools and addresses.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use netd_api::v1::{Network, Pool, ReserveAddressRequest};
 use serde_json::json;
@@ -94,7 +96,8 @@ async fn unused_subnet(netd: &NetdClient, v6: bool) -> Result<IpNet, DriverError
         hosts.map(|host| &host.subnet)
     };
     let read = |text: &String| text.parse::<IpNet>().ok().map(|net| net.trunc());
-    let used: Vec<IpNet> = pools.chain(hosts(false)).filter_map(read).collect();
+    let external = known.external_pools.iter().map(|pool| &pool.subnet);
+    let used: Vec<IpNet> = pools.chain(hosts(false)).chain(external).filter_map(read).collect();
     // A broader route that merely leads through, such as the default route, is no reason.
     let routed: Vec<IpNet> = hosts(true).filter_map(read).collect();
     let overlaps = |net: &IpNet| {
@@ -124,28 +127,33 @@ pub(super) async fn request_address(netd: &NetdClient, request: RequestAddress) 
     if let Some(ip) = requested.filter(|ip| !net.contains(ip)) {
         return Err(DriverError::field("Address", format!("{ip} is not in the pool {net}")));
     }
-    // The network itself reserves its gateway for as long as it exists.
-    if request.options.get(ADDRESS_TYPE_OPTION).is_some_and(|kind| kind == GATEWAY) {
-        let first = net.hosts().next().map_or(net.addr(), |first| match first {
-            // The first address of an IPv6 subnet is the subnet-router anycast address
-            // (RFC 4291, section 2.6.1).
-            ip if ip == net.network() => net.hosts().nth(1).unwrap_or(ip),
-            ip => ip,
-        });
-        let ip = requested.unwrap_or(first);
-        return Ok(json!({"Address": format!("{ip}/{}", net.prefix_len()), "Data": {}}));
-    }
-    if let Some(ip) = requested
-        && !is_known(netd, &net).await?
+    let is_gateway = request.options.get(ADDRESS_TYPE_OPTION).is_some_and(|kind| kind == GATEWAY);
+    let requested = requested.or_else(|| is_gateway.then(|| default_gateway(&net)));
+    if let Some(ip) = requested.filter(|_| is_gateway)
+        && is_known(netd, &net).await?
     {
-        // This is an --aux-address: CreateNetwork follows, and the network reserves it then.
+        // The network itself keeps its gateway for as long as it exists.
         return Ok(json!({"Address": format!("{ip}/{}", net.prefix_len()), "Data": {}}));
     }
     // A requested address may be outside --ip-range.
     let from = if requested.is_some() { net } else { range.unwrap_or(net) };
-    let address = requested.map(|ip| ip.to_string()).unwrap_or_default();
-    let request = ReserveAddressRequest { subnet: from.to_string(), address };
+    let request = ReserveAddressRequest {
+        subnet: from.to_string(),
+        address: requested.map(|ip| ip.to_string()).unwrap_or_default(),
+        // Where netd has no such network, it is being created, or has another driver.
+        external_subnet: net.to_string(),
+    };
     Ok(json!({"Address": netd.reserve(request).await?, "Data": {}}))
+}
+
+fn default_gateway(net: &IpNet) -> IpAddr {
+    match net.hosts().next() {
+        // The first address of an IPv6 subnet is the subnet-router anycast address
+        // (RFC 4291, section 2.6.1).
+        Some(ip) if ip == net.network() => net.hosts().nth(1).unwrap_or(ip),
+        Some(ip) => ip,
+        None => net.addr(),
+    }
 }
 
 async fn is_known(netd: &NetdClient, net: &IpNet) -> Result<bool, DriverError> {

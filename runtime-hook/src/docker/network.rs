@@ -75,8 +75,20 @@ pub(super) async fn create(netd: &NetdClient, request: CreateNetwork) -> DriverR
         pods: None,
         repair: options.repair.unwrap_or_default().into(),
     };
+    release_reserved(netd, &data).await?;
     netd.create_network(network).await?;
     Ok(json!({}))
+}
+
+/// The gateways and auxiliary addresses that dockerd reserved before the network existed: from
+/// now on the network keeps them.
+async fn release_reserved(netd: &NetdClient, data: &[&IpamData]) -> Result<(), DriverError> {
+    for pool in data.iter().filter(|pool| pool.address_space == ADDRESS_SPACE) {
+        for text in pool.aux_addresses.values().chain([&pool.gateway]).filter(|t| !t.is_empty()) {
+            netd.release(address("IPv4Data", text)?.to_string()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Deletes the netd network that was created for the Docker network. A shared netd network has

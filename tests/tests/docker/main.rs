@@ -5,6 +5,7 @@
 
 mod churn;
 mod hostile;
+mod ipam;
 mod networks;
 mod nodes;
 mod order;
@@ -20,6 +21,9 @@ type Case = (&'static str, fn(&mut Stack) -> Result<()>);
 const CASES: &[Case] = &[
     ("the flags of network create are in the container", networks::flags),
     ("a network is shared with pods", networks::shared_with_pods),
+    ("a container has the families that Docker asked for", networks::families_asked_for),
+    ("netd assigns addresses of Docker's own drivers' networks", ipam::of_other_drivers),
+    ("a subnet has one owner", ipam::one_owner),
     ("a routed network", networks::routed),
     ("wrong wishes are refused", networks::refusals),
     ("connect and disconnect", networks::connect_and_disconnect),

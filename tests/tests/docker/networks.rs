@@ -65,6 +65,28 @@ pub(crate) fn flags(stack: &mut Stack) -> Result<()> {
     stack.remove_networks(&["inner"])
 }
 
+/// As README says it: a network of both families, shared without `--ipv6`.
+pub(crate) fn families_asked_for(stack: &mut Stack) -> Result<()> {
+    let driver = stack.plugin.driver.clone();
+    let option = "netd.network=default";
+    let create = ["network", "create", "-d", &driver, "-o", option];
+    let ipam = ["--ipam-driver", driver.as_str(), "--ipam-opt", option];
+    let name = ["--subnet", "10.88.0.0/16", "four"];
+    stack.docker.run(&[&create[..], &ipam, &name].concat())?;
+    for flags in [&["--network", "four"][..], &["--network", "four", "--ip", "10.88.7.7"]] {
+        let container = stack.docker.container(flags)?;
+        let told = stack.docker.addresses(&container.id, "four")?;
+        ensure!(told.len() == 1 && told[0].is_ipv4(), "{told:?}");
+        let shown = container.net.sh("ip -o -6 address show dev eth0 scope global")?;
+        ensure!(shown.is_empty(), "nobody asked for {shown}");
+        let endpoints = stack.netd.endpoints()?;
+        ensure!(endpoints.iter().all(|e| e.addresses.len() == 1), "{endpoints:?}");
+        probe::ping(&stack.host.net, told[0])?;
+        stack.docker.remove(&[&container.id])?;
+    }
+    stack.remove_networks(&["four"])
+}
+
 /// The network `default`, with a pod in it.
 pub(crate) fn shared_with_pods(stack: &mut Stack) -> Result<()> {
     stack.share("shared", "default", &["10.88.0.0/16", "fd00:88::/64"])?;

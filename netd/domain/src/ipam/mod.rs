@@ -11,6 +11,7 @@
 //! memory is proportional to the addresses in use.
 
 mod error;
+mod external;
 mod freed;
 mod network;
 mod number;
@@ -20,6 +21,7 @@ mod ranges;
 mod tests;
 
 pub use error::{Family, IpamError, PoolUsage};
+pub use external::ExternalPool;
 pub use network::{Allocation, NetworkAllocator};
 #[cfg(test)]
 pub(crate) use pool::{MAX_FREED, PoolAllocator};

@@ -123,6 +123,27 @@ impl NetworkAllocator {
     /// # Errors
     /// Every [`IpamError`]; nothing is allocated then.
     pub fn allocate(&mut self, requested: &[IpAddr]) -> Result<Vec<Allocation>, IpamError> {
+        self.allocate_of(requested, &FAMILIES)
+    }
+
+    /// Gives out the requested addresses and no others; all or nothing. Without any it is
+    /// [`Self::allocate`].
+    ///
+    /// # Errors
+    /// Every [`IpamError`]; nothing is allocated then.
+    pub fn allocate_only(&mut self, requested: &[IpAddr]) -> Result<Vec<Allocation>, IpamError> {
+        if requested.is_empty() {
+            return self.allocate(requested);
+        }
+        self.allocate_of(requested, &[])
+    }
+
+    /// Families in `filled` are filled from the pools where they are not requested.
+    fn allocate_of(
+        &mut self,
+        requested: &[IpAddr],
+        filled: &[Family],
+    ) -> Result<Vec<Allocation>, IpamError> {
         let wanted = self.sorted_requests(requested)?;
         // The families are independent of each other: both addresses are chosen before
         // either is taken, so there is never anything to undo.
@@ -130,7 +151,9 @@ impl NetworkAllocator {
         for family in FAMILIES {
             match wanted[slot(family)] {
                 Some(ip) => chosen.push((self.requested(ip)?, false)),
-                None if self.has(family) => chosen.push((self.next_free(family)?, true)),
+                None if filled.contains(&family) && self.has(family) => {
+                    chosen.push((self.next_free(family)?, true))
+                }
                 None => {}
             }
         }

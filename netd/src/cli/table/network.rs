@@ -9,6 +9,15 @@ use crate::terminal::{Output, table};
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Networks {
     networks: Vec<Network>,
+    /// Subnets whose addresses netd assigns for networks of other programs.
+    #[serde(rename = "externalPools")]
+    external_pools: Vec<ExternalPool>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExternalPool {
+    subnet: String,
+    used: u64,
 }
 
 /// One network with its use.
@@ -50,7 +59,12 @@ struct Pool {
 
 impl From<v1::ListNetworksResponse> for Networks {
     fn from(list: v1::ListNetworksResponse) -> Self {
-        Self { networks: list.networks.into_iter().map(Network::from).collect() }
+        let external = list.external_pools.into_iter();
+        let external = external.map(|pool| ExternalPool { subnet: pool.subnet, used: pool.used });
+        Self {
+            networks: list.networks.into_iter().map(Network::from).collect(),
+            external_pools: external.collect(),
+        }
     }
 }
 
@@ -134,7 +148,14 @@ impl Output for Networks {
                 n.state(),
             ]
         });
-        table(&["NAME", "DRIVER", "SUBNETS", "MTU", "ENDPOINTS", "STATE"], rows)
+        let mut text = table(&["NAME", "DRIVER", "SUBNETS", "MTU", "ENDPOINTS", "STATE"], rows);
+        if !self.external_pools.is_empty() {
+            let row = |pool: &ExternalPool| vec![pool.subnet.clone(), pool.used.to_string()];
+            text.push('\n');
+            let header = ["ADDRESSES FOR DOCKER'S DRIVERS", "USED"];
+            text.push_str(&table(&header, self.external_pools.iter().map(row)));
+        }
+        text
     }
 }
 

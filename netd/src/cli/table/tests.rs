@@ -83,9 +83,12 @@ fn a_network_shows_its_pools_with_their_use() {
     assert!(text.contains("docker0") && text.contains("10.1.7.0/24"), "{text}");
     let list = network::Networks::from(v1::ListNetworksResponse {
         networks: vec![net],
+        external_pools: vec![v1::ExternalPool { subnet: "10.67.0.0/24".into(), used: 3 }],
         ..Default::default()
     });
     assert!(list.text().contains("routed"), "{}", list.text());
+    let external = list.text().lines().last().unwrap_or_default().to_owned();
+    assert!(external.starts_with("10.67.0.0/24") && external.ends_with('3'), "{external}");
 }
 
 #[test]

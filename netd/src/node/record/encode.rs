@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::node::error::{Error, Result};
@@ -30,6 +31,19 @@ pub(crate) fn reserve(network: &NetworkName, ip: IpAddr) -> Txn {
 /// Frees a reserved address.
 pub(crate) fn unreserve(network: &NetworkName, ip: IpAddr) -> Txn {
     let changes = vec![Change::Delete { key: keys::address(network, ip) }];
+    Txn { compares: vec![], changes }
+}
+
+/// Reserves an address of a subnet that no network has; the commit conflicts if it is in use.
+pub(crate) fn reserve_external(subnet: IpNet, ip: IpAddr) -> Txn {
+    let key = keys::external_address(subnet, ip);
+    let compares = vec![Compare::Absent(key.clone())];
+    Txn { compares, changes: vec![put(key, RESERVED.to_vec())] }
+}
+
+/// Frees an address of a subnet that no network has.
+pub(crate) fn unreserve_external(subnet: IpNet, ip: IpAddr) -> Txn {
+    let changes = vec![Change::Delete { key: keys::external_address(subnet, ip) }];
     Txn { compares: vec![], changes }
 }
 

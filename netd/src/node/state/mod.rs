@@ -2,6 +2,7 @@
 //! at start.
 
 mod address_reservations;
+mod external_pools;
 mod foreign_addresses;
 mod foreign_entry;
 mod last_macs;

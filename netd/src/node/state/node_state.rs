@@ -7,12 +7,13 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::{foreign_entry::ForeignEntry, last_macs::LastMacs};
 use crate::node::ports::HostPorts;
 use netd_dataplane::FirewallState;
-use netd_domain::ipam::NetworkAllocator;
+use netd_domain::ipam::{ExternalPool, NetworkAllocator};
 use netd_domain::{
     Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase, SandboxId,
     Tombstone, Wiring, stored::MAX_SEQUENCE,
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     pub(super) ports: HostPorts,
     /// Addresses that a runtime reserved and no endpoint uses; since when.
     pub(super) reservations: HashMap<(NetworkName, IpAddr), Instant>,
+    /// Subnets whose addresses netd assigns for networks that other programs make.
+    pub(super) external: BTreeMap<IpNet, ExternalPool>,
     /// Addresses of pods that netd has no record of.
     pub(super) foreign: BTreeMap<IpAddr, ForeignEntry>,
     /// Those of these pods that netd made, as far as the kernel shows them.

@@ -52,7 +52,7 @@ impl Inner {
             .map_err(|(port, holder)| Error::PortTaken { port, holder })?;
         let leased =
             if site == Placement::Unplaced { self.take_reserved(spec) } else { Vec::new() };
-        let assigned = self.allocate(spec);
+        let assigned = self.allocate(spec, site);
         let endpoint = assigned.and_then(|ips| self.assemble(spec, site, &state, &ips));
         let mut endpoint = endpoint.inspect_err(|_| {
             self.ports.release(&spec.key, &spec.port_mappings);
@@ -71,11 +71,16 @@ impl Inner {
         Ok(endpoint)
     }
 
-    fn allocate(&mut self, spec: &AttachSpec) -> Result<Vec<(IpAddr, usize)>> {
+    fn allocate(&mut self, spec: &AttachSpec, site: Placement) -> Result<Vec<(IpAddr, usize)>> {
         let Some(allocator) = self.allocators.get_mut(&spec.network) else {
             return Err(Error::NoNetwork(spec.network.clone()));
         };
-        let given = allocator.allocate(&spec.addresses);
+        // A runtime that places the endpoint itself has asked for an address of each family that
+        // it knows of: it would refuse another one, or be surprised by it.
+        let given = match site {
+            Placement::Unplaced => allocator.allocate_only(&spec.addresses),
+            Placement::In(_) | Placement::InForeign(_) => allocator.allocate(&spec.addresses),
+        };
         let given = given.map_err(|source| self.no_address(&spec.network, source))?;
         Ok(given.into_iter().map(|a| (a.ip, a.pool_index)).collect())
     }
