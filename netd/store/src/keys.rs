@@ -1,5 +1,6 @@
 //! Where things are kept, and how long they last.
 
+use ipnet::IpNet;
 use netd_domain::{EndpointKey, NetworkName};
 
 /// Networks: last over reboots.
@@ -42,15 +43,15 @@ pub fn address(network: &NetworkName, ip: std::net::IpAddr) -> String {
 }
 
 /// The key of an address of a subnet that no network has; its value is "reserved".
-pub fn external_address(subnet: ipnet::IpNet, ip: std::net::IpAddr) -> String {
+pub fn external_address(subnet: IpNet, ip: std::net::IpAddr) -> String {
     format!("{EXTERNAL_ADDRESSES}{}-{}/{ip}", subnet.addr(), subnet.prefix_len())
 }
 
 /// The subnet and the address of a key that [`external_address`] made.
-pub fn external_address_of(key: &str) -> Option<(ipnet::IpNet, std::net::IpAddr)> {
+pub fn external_address_of(key: &str) -> Option<(IpNet, std::net::IpAddr)> {
     let (subnet, ip) = key.strip_prefix(EXTERNAL_ADDRESSES)?.split_once('/')?;
     let (address, length) = subnet.rsplit_once('-')?;
-    let subnet = ipnet::IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
+    let subnet = IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
     Some((subnet, ip.parse().ok().filter(|ip| subnet.contains(ip))?))
 }
 

@@ -50,6 +50,8 @@ impl FdStore {
     pub fn socket(&self, listen: SocketAddr, queue: usize) -> io::Result<OwnedFd> {
         let name = socket_name(listen, queue);
         if let Some(fd) = self.kept.lock().remove(&name) {
+            // An earlier release opened it without.
+            sys::tell_traffic_class(&fd, listen)?;
             return Ok(fd);
         }
         self.forget(&name);

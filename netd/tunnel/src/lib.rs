@@ -18,6 +18,7 @@ pub mod fd_store;
 pub mod listener;
 pub mod manager;
 pub mod packet;
+pub mod peers;
 pub mod service;
 pub mod spec;
 pub mod state;

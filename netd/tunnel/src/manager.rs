@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 
 use crate::{
     fd_store::FdStore,
-    spec::{self, Invalid, Peers, TunnelSpec},
-    state::StateFile,
+    peers::Peers,
+    spec::{self, Invalid, TunnelSpec},
+    state::{Saved, StateFile},
     sys,
     tunnel::{Tunnel, TunnelError},
 };
@@ -49,9 +50,10 @@ impl Manager {
     /// from coming back; it stays remembered until netd says something else.
     pub fn start(state: StateFile, fd_store: FdStore, queues: usize) -> Self {
         let manager = Self { tunnels: Mutex::default(), state, fd_store, queues };
-        for saved in manager.state.load().tunnels {
+        let Saved { state, changes } = manager.state.load();
+        for saved in state.tunnels {
             let device = saved.tunnel.as_ref().map(|tunnel| tunnel.device.clone());
-            match manager.restore(saved) {
+            match manager.restore(saved, &changes) {
                 Ok(()) => tracing::info!(device, "came back"),
                 Err(error) => tracing::error!(device, %error, "can't come back"),
             }
@@ -60,11 +62,19 @@ impl Manager {
         manager
     }
 
-    fn restore(&self, saved: pb::SavedTunnel) -> Result<(), Error> {
+    fn restore(
+        &self,
+        saved: pb::SavedTunnel,
+        changes: &[pb::UpdatePeersRequest],
+    ) -> Result<(), Error> {
         let spec = TunnelSpec::new(saved.tunnel.as_ref())?;
-        let request = pb::UpdatePeersRequest { set: saved.peers, ..Default::default() };
-        let peers = spec::updated(&Peers::new(), &spec, &request)?;
         let device = spec.device.clone();
+        let first = pb::UpdatePeersRequest { set: saved.peers, ..Default::default() };
+        let mut peers = Peers::default();
+        let later = changes.iter().filter(|change| change.device == device);
+        for request in std::iter::once(&first).chain(later) {
+            peers.apply(&peers.changes(&spec, request)?);
+        }
         let tunnel = Tunnel::new(spec, peers, self.queues, &self.fd_store)?;
         self.tunnels.lock().insert(device, tunnel);
         Ok(())
@@ -79,7 +89,7 @@ impl Manager {
         let mut tunnels = self.tunnels.lock();
         check_listen(&spec, &tunnels)?;
         let device = spec.device.clone();
-        let mut peers = Peers::new();
+        let mut peers = Peers::default();
         if let Some(tunnel) = tunnels.get_mut(&device) {
             if tunnel.is_whole() {
                 if *tunnel.spec() == spec {
@@ -111,13 +121,17 @@ impl Manager {
         let mut tunnels = self.tunnels.lock();
         let tunnel = tunnels.get_mut(&request.device);
         let tunnel = tunnel.ok_or_else(|| Error::NoTunnel(request.device.clone()))?;
-        let peers = spec::updated(tunnel.peers(), tunnel.spec(), request)?;
-        if peers == *tunnel.peers() {
+        let changes = tunnel.peers().changes(tunnel.spec(), request)?;
+        if changes.is_empty() {
             return Ok(());
         }
-        tracing::debug!(device = request.device, peers = peers.len(), "peers change");
-        tunnel.set_peers(peers);
-        self.save(&tunnels);
+        tunnel.change_peers(&changes);
+        let (device, peers) = (&request.device, tunnel.peers().len());
+        tracing::debug!(device, changes = changes.len(), peers, "peers change");
+        // All is written again when the changes have become as long as that.
+        if !self.state.append(request) {
+            self.save(&tunnels);
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What a caller asks for, checked: wire messages become values that can't be wrong.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
@@ -42,13 +42,13 @@ impl fmt::Display for Invalid {
 }
 
 impl Invalid {
-    fn add(&mut self, field: impl Into<String>, rule: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, rule: impl Into<String>) {
         if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(Violation { field: field.into(), rule: rule.into() });
         }
     }
 
-    fn checked<T>(self, value: Option<T>) -> Result<T, Self> {
+    pub(crate) fn checked<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.violations.is_empty() => Ok(value),
             _ => Err(self),
@@ -127,9 +127,6 @@ pub struct PeerSpec {
     /// WireGuard's keepalive, seconds; 0: none.
     pub keepalive: u16,
 }
-
-/// All peers of a tunnel.
-pub type Peers = BTreeMap<PeerName, PeerSpec>;
 
 impl TunnelSpec {
     /// Checks a message.
@@ -347,36 +344,30 @@ fn name(field: &str, value: &str, kind: &Kind, invalid: &mut Invalid) -> Option<
     parsed
 }
 
-/// The peers after a request, `old` being those before.
-///
-/// # Errors
-/// Every field that is wrong.
-pub fn updated(
-    old: &Peers,
-    tunnel: &TunnelSpec,
+/// The peers that a request removes.
+pub(crate) fn removed(
     request: &pb::UpdatePeersRequest,
-) -> Result<Peers, Invalid> {
-    let mut invalid = Invalid::default();
-    let mut peers = if request.replace_all { Peers::new() } else { old.clone() };
-    for (index, value) in request.remove.iter().enumerate() {
-        if let Some(name) = name(&format!("remove[{index}]"), value, &tunnel.kind, &mut invalid) {
-            peers.remove(&name);
-        }
-    }
-    let mut seen = HashMap::new();
-    for (index, message) in request.set.iter().enumerate() {
+    kind: &Kind,
+    invalid: &mut Invalid,
+) -> Vec<PeerName> {
+    let names = request.remove.iter().enumerate();
+    names.filter_map(|(i, value)| name(&format!("remove[{i}]"), value, kind, invalid)).collect()
+}
+
+/// The peers that a request sets, each with its number in the request.
+pub(crate) fn set(
+    request: &pb::UpdatePeersRequest,
+    tunnel: &TunnelSpec,
+    invalid: &mut Invalid,
+) -> Vec<(usize, PeerName, PeerSpec)> {
+    let messages = request.set.iter().enumerate();
+    let checked = messages.filter_map(|(index, message)| {
         let field = format!("set[{index}]");
-        let Some((name, spec)) = peer(&field, message, &tunnel.kind, &mut invalid) else {
-            continue;
-        };
-        check_reach(&field, &spec, tunnel, &mut invalid);
-        if let Some(other) = seen.insert(name.clone(), index) {
-            invalid.add(&field, format!("is the same peer as set[{other}]: {name}"));
-        }
-        peers.insert(name, spec);
-    }
-    check_overlap(&peers, &seen, &mut invalid);
-    invalid.checked(Some(peers))
+        let (name, spec) = peer(&field, message, &tunnel.kind, invalid)?;
+        check_reach(&field, &spec, tunnel, invalid);
+        Some((index, name, spec))
+    });
+    checked.collect()
 }
 
 fn check_reach(field: &str, peer: &PeerSpec, tunnel: &TunnelSpec, invalid: &mut Invalid) {
@@ -388,18 +379,6 @@ fn check_reach(field: &str, peer: &PeerSpec, tunnel: &TunnelSpec, invalid: &mut 
     if tunnel.listen.contains(&endpoint) {
         let rule = format!("{endpoint} is the tunnel's own listen address");
         invalid.add(format!("{field}.endpoint"), rule);
-    }
-}
-
-fn check_overlap(peers: &Peers, set: &HashMap<PeerName, usize>, invalid: &mut Invalid) {
-    let mut owners: HashMap<IpNet, &PeerName> = HashMap::new();
-    for (name, peer) in peers {
-        for net in &peer.subnets {
-            let Some(other) = owners.insert(*net, name) else { continue };
-            let index = set.get(name).or_else(|| set.get(other));
-            let field = index.map_or("set".into(), |index| format!("set[{index}].subnets"));
-            invalid.add(field, format!("{net} is claimed by two peers: {other} and {name}"));
-        }
     }
 }
 

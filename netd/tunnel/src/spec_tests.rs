@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::peers::Peers;
 
 fn udp() -> TunnelSpec {
     let message = pb::Tunnel {
@@ -54,6 +55,17 @@ fn every_field_that_is_wrong_is_named() {
     assert_eq!(fields(&TunnelSpec::new(None).unwrap_err()), ["tunnel"]);
 }
 
+/// The peers after a request.
+fn updated(
+    old: &Peers,
+    tunnel: &TunnelSpec,
+    request: &pb::UpdatePeersRequest,
+) -> Result<Peers, Invalid> {
+    let mut peers = old.clone();
+    peers.apply(&old.changes(tunnel, request)?);
+    Ok(peers)
+}
+
 #[test]
 fn peers_are_set_removed_and_replaced() {
     let spec = udp();
@@ -61,7 +73,7 @@ fn peers_are_set_removed_and_replaced() {
         set: vec![peer("192.0.2.8:8285", "10.1.3.0/24"), peer("192.0.2.9:8285", "10.1.4.0/24")],
         ..Default::default()
     };
-    let two = updated(&Peers::new(), &spec, &request).unwrap();
+    let two = updated(&Peers::default(), &spec, &request).unwrap();
     assert_eq!(two.len(), 2);
     assert_eq!(updated(&two, &spec, &request).unwrap(), two);
     request.set = vec![peer("192.0.2.8:8285", "10.1.5.0/24")];
@@ -76,6 +88,36 @@ fn peers_are_set_removed_and_replaced() {
     request.replace_all = false;
     let moved = updated(&two, &spec, &request).unwrap();
     assert_ne!(moved, two);
+    // The indices follow: what is free by now can be had, and what is not is refused.
+    request.set = vec![peer("192.0.2.10:8285", "10.1.3.0/24")];
+    assert!(moved.changes(&spec, &request).is_err());
+    request.remove = vec!["192.0.2.9:8285".into()];
+    let after = updated(&moved, &spec, &request).unwrap();
+    assert_eq!(after.len(), 2);
+    assert!(after.changes(&spec, &request).unwrap().is_empty());
+}
+
+#[test]
+fn a_request_changes_what_differs_and_nothing_else() {
+    let spec = udp();
+    let all = |n: u32| {
+        peer(&format!("192.0.2.8:{}", n + 1), &format!("10.{}.{}.0/24", 2 + n / 250, n % 250))
+    };
+    let request =
+        pb::UpdatePeersRequest { set: (0..10_000).map(all).collect(), ..Default::default() };
+    let many = updated(&Peers::default(), &spec, &request).unwrap();
+    let again = pb::UpdatePeersRequest { replace_all: true, ..request };
+    assert!(many.changes(&spec, &again).unwrap().is_empty());
+    let one = pb::UpdatePeersRequest {
+        set: vec![all(7), peer("192.0.2.8:9", "10.200.0.0/24")],
+        remove: vec!["192.0.2.8:1".into()],
+        ..Default::default()
+    };
+    let names: Vec<_> = many.changes(&spec, &one).unwrap().into_iter().map(|c| c.name).collect();
+    assert_eq!(
+        names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["192.0.2.8:1", "192.0.2.8:9"]
+    );
 }
 
 #[test]
@@ -83,7 +125,7 @@ fn hostile_peers_are_refused_by_name() {
     let spec = udp();
     let refused = |set: Vec<pb::Peer>| {
         let request = pb::UpdatePeersRequest { set, ..Default::default() };
-        let invalid = updated(&Peers::new(), &spec, &request).unwrap_err();
+        let invalid = updated(&Peers::default(), &spec, &request).unwrap_err();
         fields(&invalid).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     for endpoint in ["", "x", "192.0.2.8", "192.0.2.8:0", "0.0.0.0:1", "224.0.0.1:1", "[::]:1"] {
@@ -100,5 +142,5 @@ fn hostile_peers_are_refused_by_name() {
     assert!(refused(many).len() <= MAX_VIOLATIONS);
     let long = "x".repeat(1 << 20);
     let request = pb::UpdatePeersRequest { remove: vec![long], ..Default::default() };
-    assert!(updated(&Peers::new(), &spec, &request).unwrap_err().to_string().len() < 400);
+    assert!(updated(&Peers::default(), &spec, &request).unwrap_err().to_string().len() < 400);
 }

@@ -27,6 +27,14 @@ impl<T> Table<T> {
         }
     }
 
+    /// Takes a prefix out.
+    pub fn remove(&mut self, net: &IpNet) -> Option<T> {
+        match net.trunc() {
+            IpNet::V4(net) => self.v4.remove(&net),
+            IpNet::V6(net) => self.v6.remove(&net),
+        }
+    }
+
     /// The value of the longest prefix that `address` is in.
     pub fn find(&self, address: IpAddr) -> Option<&T> {
         match address {
@@ -70,5 +78,9 @@ mod tests {
             assert_eq!(table.find(address.parse().unwrap()), Some(&net), "{address}");
         }
         assert_eq!(table.find("fe80::1".parse().unwrap()), None);
+        let mut table = table;
+        let net: IpNet = "10.1.2.0/24".parse().unwrap();
+        assert_eq!((table.remove(&net), table.remove(&net)), (Some("10.1.2.0/24"), None));
+        assert_eq!(table.find("10.1.2.255".parse().unwrap()), Some(&"10.1.0.0/16"));
     }
 }

@@ -204,46 +204,74 @@ impl Manager {
     }
 }
 
+/// Three restarts of node 2 under datagrams from node 1, on descriptors that are kept. Returns
+/// how many were sent and received, and how long no process was there.
+fn restarts(pair: &mut Pair, pause: Duration) -> Result<(u64, u64, Duration)> {
+    pair.b.process.kill9()?;
+    let path = pair.b.socket.with_extension("notify");
+    let manager = Manager { socket: UnixDatagram::bind(&path)?, path };
+    pair.b.process = manager.start(pair, &[])?;
+    let mut kept = vec![];
+    wait::until(SOON, "descriptors are stored", || {
+        kept.extend(manager.kept()?);
+        ensure!(kept.len() == 4, "{kept:?}");
+        Ok(())
+    })?;
+    wait::until(SOON, "node 2 is back", || pair.ping())?;
+    let to = testbed::Namespace::of(pair.b.net.path());
+    let from = testbed::Namespace::of(pair.a.net.path());
+    let mut away = Duration::ZERO;
+    let (sent, received) =
+        stream::count_datagrams((&from, &to), ip("10.2.0.1"), 500, pause, || {
+            for _ in 0..3 {
+                let start = std::time::Instant::now();
+                pair.b.process.kill9()?;
+                wait::pause(Duration::from_millis(100));
+                pair.b.process = manager.start(pair, &kept)?;
+                wait::until(SOON, "it answers", || Ok(block_on(pair.b.client.status())?))?;
+                away += start.elapsed();
+                wait::pause(Duration::from_millis(200));
+            }
+            Ok(())
+        })?;
+    block_on(pair.b.client.remove(&common::device()))?;
+    // What is stored goes with the tunnel: else the device would stay.
+    drop(kept);
+    wait::until(SOON, "the device goes", || {
+        ensure!(pair.b.net.sh(&format!("ip link show {DEVICE}")).is_err());
+        Ok(())
+    })?;
+    let left = manager.kept()?;
+    ensure!(left.is_empty(), "{left:?}");
+    std::fs::remove_file(&manager.path).context("the notify socket")?;
+    Ok((sent, received, away))
+}
+
 /// With systemd's store the sockets and the device's queues are never closed: what comes
 /// while no process is there waits, so nothing is lost.
 #[test]
 fn with_a_descriptor_store_a_restart_loses_nothing() -> Result<()> {
     case(Pair::new(Backend::Udp, false)?, |pair| {
-        pair.b.process.kill9()?;
-        let path = pair.b.socket.with_extension("notify");
-        let manager = Manager { socket: UnixDatagram::bind(&path)?, path };
-        pair.b.process = manager.start(pair, &[])?;
-        let mut kept = vec![];
-        wait::until(SOON, "descriptors are stored", || {
-            kept.extend(manager.kept()?);
-            ensure!(kept.len() == 4, "{kept:?}");
-            Ok(())
-        })?;
-        pair.ping()?;
-        let to = testbed::Namespace::of(pair.b.net.path());
-        let from = testbed::Namespace::of(pair.a.net.path());
-        let pause = Duration::from_micros(500);
-        let (sent, received) =
-            stream::count_datagrams((&from, &to), ip("10.2.0.1"), 500, pause, || {
-                for _ in 0..3 {
-                    pair.b.process.kill9()?;
-                    wait::pause(Duration::from_millis(100));
-                    pair.b.process = manager.start(pair, &kept)?;
-                    wait::until(SOON, "it answers", || Ok(block_on(pair.b.client.status())?))?;
-                    wait::pause(Duration::from_millis(200));
-                }
-                Ok(())
-            })?;
+        let (sent, received, _) = restarts(pair, Duration::from_micros(500))?;
         ensure!(sent > 500 && received == sent, "{received} of {sent} came");
-        block_on(pair.b.client.remove(&common::device()))?;
-        // What is stored goes with the tunnel: else the device would stay.
-        drop(kept);
-        wait::until(SOON, "the device goes", || {
-            ensure!(pair.b.net.sh(&format!("ip link show {DEVICE}")).is_err());
-            Ok(())
-        })?;
-        let left = manager.kept()?;
-        ensure!(left.is_empty(), "{left:?}");
-        std::fs::remove_file(&manager.path).context("the notify socket")
+        Ok(())
+    })
+}
+
+/// A session's keys end with the process that has them: what came for it while no process was
+/// there can be read by nobody. No more is lost than that.
+#[test]
+fn over_a_restart_wireguard_loses_what_came_for_the_old_session_only() -> Result<()> {
+    case(Pair::new(Backend::Wireguard, false)?, |pair| {
+        let pause = Duration::from_micros(500);
+        let (sent, received, away) = restarts(pair, pause)?;
+        let lost = sent - received;
+        let sent_meanwhile = (away.as_micros() / pause.as_micros()) as u64;
+        eprintln!(
+            "{lost} of {sent} lost; {sent_meanwhile} were sent in {away:?} without a process"
+        );
+        // The handshake takes a round trip, and the test sees the process a moment too late.
+        ensure!(lost <= sent_meanwhile + sent / 50, "{lost} of {sent}, {away:?}");
+        Ok(())
     })
 }

@@ -83,6 +83,72 @@ fn every_byte_of_bulk_tcp_is_right_both_ways_at_once() -> Result<()> {
     })
 }
 
+/// On node 2: what comes with DSCP EF, outside and inside, and with which mark.
+fn watch_class(pair: &Pair, inner: &str, protocol: &str, mark: bool) -> Result<()> {
+    let outer = if pair.outer_v6 { "ip6" } else { "ip" };
+    let port = pair.outer(2).port();
+    let congested = format!("iifname eth0 udp dport {port} {outer} ecn set ce");
+    pair.b.net.sh(&format!(
+        "nft -f - <<'END'
+table inet class
+delete table inet class
+table inet class {{
+  counter outside {{ }}
+  counter inside {{ }}
+  counter marked {{ }}
+  chain prerouting {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname eth0 udp dport {port} {outer} dscp ef {outer} ecn ect0 counter name outside
+    {}
+    iifname {device} meta l4proto {protocol} {inner} dscp ef {inner} ecn ect0 counter name inside
+    iifname {device} meta l4proto {protocol} {inner} dscp ef {inner} ecn ce counter name marked
+  }}
+}}
+END",
+        if mark { &congested } else { "" },
+        device = common::DEVICE,
+    ))?;
+    Ok(())
+}
+
+fn counted(pair: &Pair) -> Result<[u32; 3]> {
+    let count = |name: &str| -> Result<u32> {
+        let shown = pair.b.net.sh(&format!("nft list counter inet class {name}"))?;
+        let packets = shown.split_whitespace().skip_while(|word| *word != "packets").nth(1);
+        Ok(packets.unwrap_or_default().parse()?)
+    };
+    Ok([count("outside")?, count("inside")?, count("marked")?])
+}
+
+#[test]
+fn dscp_and_ecn_go_outside_and_congestion_comes_back() -> Result<()> {
+    every(|pair| {
+        pair.ping()?;
+        for (inner, protocol, target) in
+            [("ip", "icmp", "10.2.0.1"), ("ip6", "ipv6-icmp", "fd00:2::1")]
+        {
+            let ping = |class: &str| {
+                pair.a.net.sh(&format!("ping -n -c 5 -i 0.05 -W 1 -Q {class} {target}"))
+            };
+            watch_class(pair, inner, protocol, false)?;
+            ping("0xba")?;
+            let seen = counted(pair)?;
+            ensure!(seen == [5, 5, 0], "EF and ECT(0): {seen:?}");
+            // A router on the way is congested.
+            watch_class(pair, inner, protocol, true)?;
+            ping("0xba")?;
+            let seen = counted(pair)?;
+            ensure!(seen == [5, 0, 5], "congestion experienced: {seen:?}");
+            // A sender that does not know ECN hears it by a loss.
+            let before = pair.b.counters()?.rx_refused;
+            ensure!(ping("0xb8").is_err(), "what can't be marked is dropped");
+            pair.b.until_count("they are counted", |c| c.rx_refused == before + 5)?;
+            ensure!(counted(pair)? == [5, 0, 5]);
+        }
+        Ok(())
+    })
+}
+
 /// Segments of other sizes than the usual ones, also odd ones.
 #[test]
 fn bulk_tcp_is_right_with_odd_mtus_that_change_in_place() -> Result<()> {

@@ -6,15 +6,13 @@ mod io;
 pub mod links;
 mod local;
 pub mod outbox;
+mod replicas;
 pub mod udp;
 pub mod wireguard;
 
 use ipnet::IpNet;
 
-use crate::{
-    spec::{Kind, Peers},
-    sys::Receiver,
-};
+use crate::{peers::PeerChange, spec::Kind, sys::Receiver};
 use batch::PacketBatch;
 pub use io::{Receiving, Sending};
 
@@ -44,11 +42,11 @@ impl Engine {
         }
     }
 
-    /// Sets all peers. What is known of one that stays is kept.
-    pub(crate) fn set_peers(&self, peers: &Peers) {
+    /// Changes peers. What is known of one that stays is kept.
+    pub(crate) fn change_peers(&self, changes: &[PeerChange]) {
         match self {
-            Self::Udp(engine) => engine.set_peers(peers),
-            Self::Wireguard(engine) => engine.set_peers(peers),
+            Self::Udp(engine) => engine.change_peers(changes),
+            Self::Wireguard(engine) => engine.change_peers(changes),
         }
     }
 
@@ -63,7 +61,7 @@ impl Engine {
     /// Takes datagrams from peers. The packets lie in the arena that is returned.
     pub fn inbound<'a>(
         &self,
-        datagrams: &'a Receiver,
+        datagrams: &'a mut Receiver,
         plain: &'a mut wireguard::Plain,
         receiving: &mut Receiving<'_>,
     ) -> &'a [u8] {

@@ -19,6 +19,15 @@ const WINDOW: usize = 16;
 /// dropped. All peers wait, also for what they send: once, until something fits again.
 const PATIENCE: u16 = 10;
 
+/// Where a datagram goes, and the traffic class of its header: DSCP and ECN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// The peer.
+    pub to: SocketAddr,
+    /// Of the packet inside; 0 for what carries none.
+    pub class: u8,
+}
+
 /// A batch.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -28,10 +37,10 @@ pub struct Outbox {
     stuck: bool,
 }
 
-/// Datagrams to one peer.
+/// Datagrams to one peer, of one traffic class.
 #[derive(Debug)]
 struct Message {
-    to: SocketAddr,
+    to: Destination,
     /// Bytes of each datagram but the last.
     segment: usize,
     bytes: usize,
@@ -42,7 +51,7 @@ struct Message {
 
 impl Outbox {
     /// Adds a datagram.
-    pub fn add(&mut self, to: SocketAddr, pieces: &[Piece]) {
+    pub fn add(&mut self, to: Destination, pieces: &[Piece]) {
         let len = pieces.iter().map(|piece| piece.len as usize).sum();
         let from = self.used.saturating_sub(WINDOW);
         let recent = self.messages.get_mut(from..self.used).unwrap_or_default();
@@ -56,7 +65,7 @@ impl Outbox {
         self.begin(to, len).add(len, pieces);
     }
 
-    fn begin(&mut self, to: SocketAddr, segment: usize) -> &mut Message {
+    fn begin(&mut self, to: Destination, segment: usize) -> &mut Message {
         let fresh = Message { to, segment, bytes: 0, datagrams: 0, open: true, pieces: vec![] };
         let index = self.used;
         self.used += 1;
@@ -88,9 +97,9 @@ impl Outbox {
         let messages = self.messages.get(..self.used).unwrap_or_default();
         let mut dropped = 0;
         for v4 in [true, false] {
-            let mut those = messages.iter().filter(|message| message.to.is_ipv4() == v4).peekable();
+            let mut those = messages.iter().filter(|m| m.to.to.is_ipv4() == v4).peekable();
             let Some(first) = those.peek() else { continue };
-            let Some(socket) = links.socket(first.to, queue) else {
+            let Some(socket) = links.socket(first.to.to, queue) else {
                 dropped += those.map(|message| message.datagrams as u64).sum::<u64>();
                 continue;
             };
@@ -127,7 +136,7 @@ impl Message {
     fn outgoing<'a>(&self, parts: &'a [IoSlice<'a>]) -> Outgoing<'a> {
         // Segments are shorter than 64 KiB, or there is only one.
         let segment = (self.datagrams > 1).then(|| u16::try_from(self.segment).ok()).flatten();
-        Outgoing { to: self.to, parts, segment }
+        Outgoing { to: self.to.to, class: self.to.class, parts, segment }
     }
 }
 
@@ -178,7 +187,8 @@ impl Flush<'_> {
             bytes += part.len();
             if bytes >= segment || index + 1 == message.parts.len() {
                 let parts = message.parts.get(begin..=index).unwrap_or_default();
-                singles.push(Outgoing { to: message.to, parts, segment: None });
+                let (to, class) = (message.to, message.class);
+                singles.push(Outgoing { to, class, parts, segment: None });
                 (begin, bytes) = (index + 1, 0);
             }
         }

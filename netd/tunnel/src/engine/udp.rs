@@ -3,19 +3,20 @@
 //! The TTL is left alone: the kernel counts it down where it routes into the tunnel and
 //! out of it, as with any other device.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashSet, net::SocketAddr};
 
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{
     batch::{Packet, PacketBatch},
     io::{Receiving, Sending},
     local::{Local, accepts},
+    outbox::Destination,
+    replicas::Replicas,
 };
 use crate::{
-    packet::{HEADERS, PACKETS, Piece, ip, segment::Cut},
-    spec::Peers,
+    packet::{HEADERS, PACKETS, Piece, ecn, ip, segment::Cut},
+    peers::PeerChange,
     sys::{Received, Receiver},
     table::Table,
 };
@@ -24,34 +25,40 @@ use crate::{
 #[derive(Debug)]
 pub struct Udp {
     pub(super) local: Local,
-    peers: ArcSwap<PeerSet>,
+    peers: Replicas<PeerSet, Vec<PeerChange>>,
 }
 
-/// All peers; replaced as a whole, so that it is read without a lock.
-#[derive(Debug, Default)]
+/// All peers, which are known by their endpoints.
+#[derive(Debug, Clone, Default)]
 struct PeerSet {
-    endpoints: Vec<SocketAddr>,
-    /// Index in `endpoints`.
-    by_endpoint: HashMap<SocketAddr, u32>,
-    /// Index in `endpoints`.
-    table: Table<u32>,
+    endpoints: HashSet<SocketAddr>,
+    table: Table<SocketAddr>,
+}
+
+impl PeerSet {
+    fn apply(&mut self, changes: &[PeerChange]) {
+        for old in changes.iter().filter_map(|change| change.old.as_ref()) {
+            self.endpoints.remove(&old.endpoint);
+            for net in &old.subnets {
+                self.table.remove(net);
+            }
+        }
+        for new in changes.iter().filter_map(|change| change.new.as_ref()) {
+            self.endpoints.insert(new.endpoint);
+            for net in &new.subnets {
+                self.table.insert(*net, new.endpoint);
+            }
+        }
+    }
 }
 
 impl Udp {
     pub(super) fn new(local: &[IpNet]) -> Self {
-        Self { local: Local::new(local), peers: ArcSwap::default() }
+        Self { local: Local::new(local), peers: Replicas::default() }
     }
 
-    pub(super) fn set_peers(&self, peers: &Peers) {
-        let mut set = PeerSet::default();
-        for (index, peer) in (0..).zip(peers.values()) {
-            set.endpoints.push(peer.endpoint);
-            set.by_endpoint.insert(peer.endpoint, index);
-            for net in &peer.subnets {
-                set.table.insert(*net, index);
-            }
-        }
-        self.peers.store(Arc::new(set));
+    pub(super) fn change_peers(&self, changes: &[PeerChange]) {
+        self.peers.change(changes.to_vec(), |peers, changes| peers.apply(changes));
     }
 
     pub(super) fn outbound(&self, batch: &mut PacketBatch, sending: &mut Sending<'_>) {
@@ -65,8 +72,7 @@ impl Udp {
                 let destination = packet.ip().destination;
                 last = last.filter(|(known, _)| *known == destination);
                 if last.is_none() {
-                    let peer = peers.table.find(destination)?;
-                    last = Some((destination, peers.endpoints.get(*peer as usize)?));
+                    last = Some((destination, *peers.table.find(destination)?));
                 }
                 last.map(|(_, to)| to)
             });
@@ -74,36 +80,39 @@ impl Udp {
                 sending.tally.refused += 1;
                 continue;
             };
+            let to = Destination { to, class: packet.ip().class };
             match packet {
-                Packet::Whole(piece, _) => add(sending, *to, &[piece]),
+                Packet::Whole(piece, _) => add(sending, to, &[piece]),
                 Packet::Cut(piece, cut) => {
-                    cut_to(sending, *to, batch.bytes(), (piece, cut), &mut headers);
+                    cut_to(sending, to, batch.bytes(), (piece, cut), &mut headers);
                 }
             }
         }
         sending.flush(&[batch.bytes(), &headers]);
     }
 
-    pub(super) fn inbound(&self, datagrams: &Receiver, receiving: &mut Receiving<'_>) {
+    pub(super) fn inbound(&self, datagrams: &mut Receiver, receiving: &mut Receiving<'_>) {
         let (peers, local) = (self.peers.load(), self.local.load());
+        let (messages, buffer) = datagrams.split();
         // Of the packet before that was taken: most are followed by one of the same.
         let mut last = None;
-        for message in datagrams.messages() {
-            let Some(sender) = peers.by_endpoint.get(&message.from).copied() else {
+        for message in messages {
+            let sender = message.from;
+            if !peers.endpoints.contains(&sender) {
                 receiving.tally.refused += message.len.div_ceil(message.segment).max(1) as u64;
                 continue;
-            };
+            }
             self::packets(message).for_each(|(start, len)| {
-                let bytes = datagrams.buffer().get(start..start + len).unwrap_or_default();
+                let bytes = buffer.get_mut(start..start + len).unwrap_or_default();
                 let taken = ip::parse(bytes).filter(|ip| {
                     last == Some((sender, ip.source, ip.destination))
                         || peers.table.find(ip.source) == Some(&sender)
                             && accepts(&local, &peers.table, ip.destination)
                 });
-                match taken {
+                match taken.filter(|_| ecn::decapsulate(bytes, message.class)) {
                     Some(ip) => {
                         last = Some((sender, ip.source, ip.destination));
-                        receiving.coalescer.push(datagrams.buffer(), start, &ip);
+                        receiving.coalescer.push(buffer, start, &ip);
                     }
                     None => receiving.tally.refused += 1,
                 }
@@ -112,7 +121,7 @@ impl Udp {
     }
 }
 
-fn add(sending: &mut Sending<'_>, to: SocketAddr, pieces: &[Piece]) {
+fn add(sending: &mut Sending<'_>, to: Destination, pieces: &[Piece]) {
     sending.tally.packets += 1;
     sending.tally.bytes += pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>();
     sending.outbox.add(to, pieces);
@@ -120,7 +129,7 @@ fn add(sending: &mut Sending<'_>, to: SocketAddr, pieces: &[Piece]) {
 
 fn cut_to(
     sending: &mut Sending<'_>,
-    to: SocketAddr,
+    to: Destination,
     bytes: &[u8],
     (whole, cut): (Piece, Cut),
     headers: &mut Vec<u8>,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::be16;
+use super::{be16, ecn};
 
 /// TCP's protocol number.
 pub const TCP: u8 = 6;
@@ -22,6 +22,8 @@ pub struct Ip {
     pub length: usize,
     /// The upper layer, or the first extension header.
     pub protocol: u8,
+    /// DSCP and ECN.
+    pub class: u8,
 }
 
 /// Reads a header. `None`: no IP packet, or cut short. What follows the packet is
@@ -46,7 +48,8 @@ fn parse_v4(packet: &[u8]) -> Option<Ip> {
         bytes.map(|b| IpAddr::V4(Ipv4Addr::from(b)))
     };
     let (source, destination) = (address(12)?, address(16)?);
-    Some(Ip { source, destination, header, length, protocol: fixed[9] })
+    let class = ecn::class(packet)?;
+    Some(Ip { source, destination, header, length, protocol: fixed[9], class })
 }
 
 fn parse_v6(packet: &[u8]) -> Option<Ip> {
@@ -60,7 +63,8 @@ fn parse_v6(packet: &[u8]) -> Option<Ip> {
         bytes.map(|b| IpAddr::V6(Ipv6Addr::from(b)))
     };
     let (source, destination) = (address(8)?, address(24)?);
-    Some(Ip { source, destination, header: 40, length, protocol: fixed[6] })
+    let class = ecn::class(packet)?;
+    Some(Ip { source, destination, header: 40, length, protocol: fixed[6], class })
 }
 
 #[cfg(test)]

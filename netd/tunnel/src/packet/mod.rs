@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub(crate) mod ecn;
 pub mod ip;
 pub mod segment;
 pub mod vnet;

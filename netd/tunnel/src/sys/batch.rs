@@ -13,10 +13,12 @@ use std::{
 
 use socket2::{SockAddr, SockAddrStorage};
 
-/// Room for one control message with an int, aligned as its header has to be.
+/// Room for two control messages with an int each, aligned as their headers have to be.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct Control([u8; 32]);
+struct Control([u8; CONTROL]);
+
+const CONTROL: usize = 48;
 
 /// Bytes of the largest datagram, or of several that the kernel put together.
 const MOST: usize = 65_536;
@@ -38,6 +40,8 @@ pub struct Received {
     pub len: usize,
     /// Bytes of each, at least 1.
     pub segment: usize,
+    /// DSCP and ECN of the header.
+    pub class: u8,
 }
 
 /// Buffers for a batch of datagrams.
@@ -56,6 +60,11 @@ impl Receiver {
     /// Where the datagrams lie.
     pub fn buffer(&self) -> &[u8] {
         &self.buffer
+    }
+
+    /// What came with the last call, and where it lies.
+    pub(crate) fn split(&mut self) -> (&[Received], &mut [u8]) {
+        (&self.messages, &mut self.buffer)
     }
 
     /// What came with the last call.
@@ -82,7 +91,7 @@ impl Receiver {
         let mut headers: Vec<libc::mmsghdr> = vec![unsafe { mem::zeroed() }; slots];
         let mut names: Vec<SockAddrStorage> =
             (0..slots).map(|_| SockAddrStorage::zeroed()).collect();
-        let mut controls = vec![Control([0; 32]); slots];
+        let mut controls = vec![Control([0; CONTROL]); slots];
         let mut parts: Vec<libc::iovec> = self
             .buffer
             .chunks_exact_mut(MOST)
@@ -113,28 +122,39 @@ impl Receiver {
             // SAFETY: the kernel has written the name, and its length.
             let name = unsafe { SockAddr::new(name, header.msg_hdr.msg_namelen) };
             let (Some(from), len) = (name.as_socket(), header.msg_len as usize) else { continue };
-            let segment = segment_size(&header.msg_hdr).unwrap_or(len).max(1);
-            self.messages.push(Received { from, start: index * MOST, len: len.min(MOST), segment });
+            let (segment, class) = read_control(&header.msg_hdr);
+            let segment = segment.unwrap_or(len).max(1);
+            let (start, len) = (index * MOST, len.min(MOST));
+            self.messages.push(Received { from, start, len, segment, class });
         }
         Ok(got == slots)
     }
 }
 
-/// What UDP_GRO says.
-fn segment_size(header: &libc::msghdr) -> Option<usize> {
+/// What UDP_GRO says, if anything, and the traffic class; 0 if the socket does not tell it.
+fn read_control(header: &libc::msghdr) -> (Option<usize>, u8) {
+    let (mut segment, mut class) = (None, 0);
     // SAFETY: the header's control buffer is alive and the kernel has set its length; the
-    // CMSG macros stay within that.
+    // CMSG macros stay within that. Each type has a value of the size that is read here.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = control.as_ref() {
-            if (message.cmsg_level, message.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
-                let data = libc::CMSG_DATA(control).cast::<libc::c_int>();
-                return usize::try_from(data.read_unaligned()).ok().filter(|size| *size > 0);
+            let data = libc::CMSG_DATA(control);
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = data.cast::<libc::c_int>().read_unaligned();
+                    segment = usize::try_from(size).ok().filter(|size| *size > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => class = data.read(),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    class = data.cast::<libc::c_int>().read_unaligned() as u8;
+                }
+                _ => {}
             }
             control = libc::CMSG_NXTHDR(header, control);
         }
     }
-    None
+    (segment, class)
 }
 
 /// Datagrams to one peer, to be sent by one message.
@@ -142,6 +162,8 @@ fn segment_size(header: &libc::msghdr) -> Option<usize> {
 pub struct Outgoing<'a> {
     /// Where to.
     pub to: SocketAddr,
+    /// DSCP and ECN of the header.
+    pub class: u8,
     /// The bytes.
     pub parts: &'a [IoSlice<'a>],
     /// Bytes of each datagram but the last; `None`: it is one.
@@ -164,7 +186,7 @@ impl Sender {
         self.names.clear();
         self.names.extend(messages.iter().map(|message| SockAddr::from(message.to)));
         self.controls.clear();
-        self.controls.resize(messages.len(), Control([0; 32]));
+        self.controls.resize(messages.len(), Control([0; CONTROL]));
         let mut headers = Vec::with_capacity(messages.len());
         let places = self.names.iter().zip(&mut self.controls);
         for (message, (name, control)) in messages.iter().zip(places) {
@@ -175,9 +197,7 @@ impl Sender {
             // IoSlice has iovec's layout; the kernel does not write to these.
             header.msg_hdr.msg_iov = message.parts.as_ptr().cast_mut().cast();
             header.msg_hdr.msg_iovlen = message.parts.len() as _;
-            if let Some(segment) = message.segment {
-                set_segment_size(&mut header.msg_hdr, control, segment);
-            }
+            write_control(&mut header.msg_hdr, control, message);
             headers.push(header);
         }
         // SAFETY: each header points to its own name and control data in `self` and to its
@@ -194,17 +214,45 @@ impl Sender {
     }
 }
 
-fn set_segment_size(header: &mut libc::msghdr, control: &mut Control, segment: u16) {
+/// Says how the message is to be cut and which traffic class its header gets, where that is not
+/// what the kernel does anyway.
+fn write_control(header: &mut libc::msghdr, control: &mut Control, message: &Outgoing<'_>) {
     header.msg_control = ptr::from_mut(control).cast();
-    // SAFETY: CMSG_SPACE only computes.
-    header.msg_controllen = unsafe { libc::CMSG_SPACE(mem::size_of::<u16>() as u32) } as _;
-    // SAFETY: the control buffer is aligned for a header and longer than CMSG_SPACE of
-    // what is written to it.
+    header.msg_controllen = CONTROL as _;
+    let mut used = 0;
+    // SAFETY: the control buffer is aligned for a header, zeroed, and as long as the CMSG_SPACE
+    // of the two values together; the kernel reads `used` bytes of it.
     unsafe {
-        let Some(message) = libc::CMSG_FIRSTHDR(header).as_mut() else { return };
-        message.cmsg_level = libc::SOL_UDP;
-        message.cmsg_type = libc::UDP_SEGMENT;
-        message.cmsg_len = libc::CMSG_LEN(mem::size_of::<u16>() as u32) as _;
-        libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
+        let mut next = libc::CMSG_FIRSTHDR(header);
+        if let Some(segment) = message.segment {
+            let (level, kind) = (libc::SOL_UDP, libc::UDP_SEGMENT);
+            used += put_control(next, level, kind, segment);
+            next = libc::CMSG_NXTHDR(header, next);
+        }
+        if message.class != 0 {
+            let (level, kind) = match message.to {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            };
+            used += put_control(next, level, kind, libc::c_int::from(message.class));
+        }
+    }
+    header.msg_controllen = used as _;
+}
+
+/// Writes a control message and returns how much room it takes.
+///
+/// # Safety
+/// `at` is null or aligned for a control message, with room for one of this size.
+unsafe fn put_control<T>(at: *mut libc::cmsghdr, level: i32, kind: i32, value: T) -> usize {
+    let size = mem::size_of::<T>() as u32;
+    // SAFETY: see above.
+    unsafe {
+        let Some(message) = at.as_mut() else { return 0 };
+        message.cmsg_level = level;
+        message.cmsg_type = kind;
+        message.cmsg_len = libc::CMSG_LEN(size) as _;
+        libc::CMSG_DATA(at).cast::<T>().write_unaligned(value);
+        libc::CMSG_SPACE(size) as usize
     }
 }

@@ -1,9 +1,13 @@
 //! The UDP sockets.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Received bytes that wait to be read: some 10 ms at 10 Gb/s.
 const RECEIVE: usize = 8 << 20;
@@ -30,8 +34,22 @@ pub fn bind(listen: SocketAddr) -> io::Result<OwnedFd> {
     if setsockopt(&socket, sockopt::SndBufForce, &SEND).is_err() {
         socket.set_send_buffer_size(SEND)?;
     }
+    tell_traffic_class(&socket, listen)?;
     // Kernels before 5.0 have it not: datagrams come one by one then.
     let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
     socket.bind(&listen.into())?;
     Ok(socket.into())
+}
+
+/// Has the kernel tell the traffic class of each datagram: routers mark it when they are
+/// congested.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn tell_traffic_class(socket: &impl AsFd, listen: SocketAddr) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match listen {
+        SocketAddr::V4(_) => socket.set_recv_tos_v4(true),
+        SocketAddr::V6(_) => socket.set_recv_tclass_v6(true),
+    }
 }

@@ -16,7 +16,8 @@ use crate::{
         links::{Link, Links},
     },
     fd_store::FdStore,
-    spec::{Kind, Peers, TunnelSpec},
+    peers::{PeerChange, Peers},
+    spec::{Kind, TunnelSpec},
     sys::{Tun, TunError},
 };
 use shared::Shared;
@@ -86,7 +87,7 @@ impl Tunnel {
             queues,
             counters,
         });
-        shared.engine.set_peers(&peers);
+        shared.engine.change_peers(&peers.as_changes());
         let timers = Threads::tick(&shared).map_err(TunnelError::Threads)?;
         let mut tunnel = Self {
             spec: TunnelSpec { listen: vec![], ..spec.clone() },
@@ -141,7 +142,7 @@ impl Tunnel {
             (&spec.kind, &self.spec.kind),
             (Kind::Udp, Kind::Udp) | (Kind::Wireguard(_), Kind::Wireguard(_))
         );
-        let peers = if same { self.peers.clone() } else { Peers::new() };
+        let peers = if same { self.peers.clone() } else { Peers::default() };
         // The sockets of the old threads close before the new ones are bound.
         self.workers = None;
         self.shared.links.store(Arc::default());
@@ -150,12 +151,10 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Sets all peers.
-    pub(crate) fn set_peers(&mut self, peers: Peers) {
-        if peers != self.peers {
-            self.shared.engine.set_peers(&peers);
-            self.peers = peers;
-        }
+    /// Makes changes that [`Peers::changes`] of its peers answered.
+    pub(crate) fn change_peers(&mut self, changes: &[PeerChange]) {
+        self.shared.engine.change_peers(changes);
+        self.peers.apply(changes);
     }
 
     /// Opens addresses that are new, then closes those that are no longer wanted.

@@ -165,7 +165,7 @@ impl<'a> QueueWorker<'a> {
         let sending = self.gear.sending(&self.links, self.queue, self.stop);
         let coalescer = &mut self.coalescer;
         let mut receiving = Receiving { sending, coalescer, tally: Tally::default() };
-        let packets = shared.engine.inbound(&self.datagrams, &mut self.plain, &mut receiving);
+        let packets = shared.engine.inbound(&mut self.datagrams, &mut self.plain, &mut receiving);
         let Receiving { mut sending, mut tally, coalescer } = receiving;
         if let Some(tun) = shared.queues.get(self.queue) {
             deliver(coalescer, packets, tun, &mut tally);

@@ -12,8 +12,8 @@ use super::{
     peer::Peer,
 };
 use crate::{
-    engine::{io::Receiving, local::accepts, udp},
-    packet::{PACKETS, Piece, ip},
+    engine::{io::Receiving, local::accepts, outbox::Destination, udp},
+    packet::{PACKETS, Piece, ecn, ip},
     sys::{Received, Receiver},
     table::Table,
 };
@@ -61,7 +61,7 @@ struct InboundBatch<'a, 'b> {
 impl Wireguard {
     pub(in crate::engine) fn inbound(
         &self,
-        datagrams: &Receiver,
+        datagrams: &mut Receiver,
         plain: &mut Plain,
         receiving: &mut Receiving<'_>,
     ) {
@@ -82,14 +82,14 @@ impl InboundBatch<'_, '_> {
     fn message(&mut self, buffer: &[u8], message: &Received) {
         for (start, len) in udp::packets(message) {
             let datagram = buffer.get(start..start + len).unwrap_or_default();
-            if self.datagram(datagram, message.from).is_none() {
+            if self.datagram(datagram, message.from, message.class).is_none() {
                 self.receiving.tally.refused += 1;
             }
         }
     }
 
     /// `None`: it was refused.
-    fn datagram(&mut self, datagram: &[u8], from: SocketAddr) -> Option<()> {
+    fn datagram(&mut self, datagram: &[u8], from: SocketAddr, class: u8) -> Option<()> {
         match Tunn::parse_incoming_packet(datagram).ok()? {
             Packet::HandshakeInit(_) => self.first(datagram, from),
             Packet::HandshakeResponse(message) => {
@@ -107,7 +107,7 @@ impl InboundBatch<'_, '_> {
                     return None;
                 }
                 let peer = self.peer(message.receiver_idx);
-                let taken = peer.and_then(|peer| self.data(&peer, datagram, from));
+                let taken = peer.and_then(|peer| self.data(&peer, datagram, from, class));
                 if taken.is_none() {
                     self.revive(from);
                 }
@@ -117,7 +117,7 @@ impl InboundBatch<'_, '_> {
     }
 
     fn peer(&self, receiver: u32) -> Option<Arc<Peer>> {
-        self.peers.by_index.get(&(receiver >> 8)).cloned()
+        self.peers.by_index(receiver >> 8).cloned()
     }
 
     /// A handshake's first message says who it is from only after some work, which is
@@ -135,7 +135,7 @@ impl InboundBatch<'_, '_> {
             _ => return None,
         };
         let half = parse_handshake_anon(&self.own.private, &self.own.public, &parsed).ok()?;
-        let peer = self.peers.by_key.get(&half.peer_static_public)?.clone();
+        let peer = self.peers.by_key(&half.peer_static_public)?.clone();
         self.protocol(&peer, datagram, from)
     }
 
@@ -178,7 +178,13 @@ impl InboundBatch<'_, '_> {
         }
     }
 
-    fn data(&mut self, peer: &Arc<Peer>, datagram: &[u8], from: SocketAddr) -> Option<()> {
+    fn data(
+        &mut self,
+        peer: &Arc<Peer>,
+        datagram: &[u8],
+        from: SocketAddr,
+        class: u8,
+    ) -> Option<()> {
         let mut tunn = peer.lock();
         let (start, room) = self.plain.room(datagram.len());
         let packet = match tunn.decapsulate(Some(from.ip()), datagram, room) {
@@ -195,8 +201,11 @@ impl InboundBatch<'_, '_> {
         };
         peer.seen(from);
         let ip = ip::parse(packet)?;
-        let theirs = self.peers.table.find(ip.source).is_some_and(|p| Arc::ptr_eq(p, peer));
-        if !theirs || !accepts(&self.local, &self.peers.table, ip.destination) {
+        let theirs = self.peers.table().find(ip.source).is_some_and(|p| Arc::ptr_eq(p, peer));
+        if !theirs || !accepts(&self.local, self.peers.table(), ip.destination) {
+            return None;
+        }
+        if !ecn::decapsulate(packet, class) {
             return None;
         }
         self.plain.used = start + datagram.len();
@@ -207,7 +216,7 @@ impl InboundBatch<'_, '_> {
     /// The peer does not know yet that this process forgot the session.
     fn revive(&mut self, from: SocketAddr) {
         let mut message = [0; HANDSHAKE];
-        let peer = self.peers.by_endpoint.get(&from);
+        let peer = self.peers.by_endpoint(&from);
         if let Some(len) = peer.and_then(|peer| peer.revive(&mut message)) {
             self.answer(message.get(..len).unwrap_or_default(), from);
         }
@@ -221,5 +230,5 @@ impl InboundBatch<'_, '_> {
 fn add(answers: &mut Vec<u8>, receiving: &mut Receiving<'_>, message: &[u8], to: SocketAddr) {
     let piece = Piece { arena: PACKETS, start: answers.len() as u32, len: message.len() as u32 };
     answers.extend_from_slice(message);
-    receiving.sending.outbox.add(to, &[piece]);
+    receiving.sending.outbox.add(Destination { to, class: 0 }, &[piece]);
 }

@@ -6,15 +6,14 @@
 mod inbound;
 mod message;
 mod peer;
+mod peer_set;
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    net::SocketAddr,
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use boringtun::{
     noise::{TunnResult, rate_limiter::RateLimiter},
     x25519::{PublicKey, StaticSecret},
@@ -25,15 +24,18 @@ use super::{
     batch::{Packet, PacketBatch},
     io::Sending,
     local::Local,
+    outbox::Destination,
+    replicas::Replicas,
 };
 use crate::{
     packet::{PACKETS, Piece},
-    spec::{PeerName, Peers, Secret},
-    table::Table,
+    peers::PeerChange,
+    spec::{PeerName, Secret},
 };
 pub use inbound::Plain;
 use message::{DATA, HANDSHAKE, OVERHEAD};
 use peer::Peer;
+use peer_set::{PeerSet, SetChange};
 
 /// Handshakes a second before senders have to prove their address with a cookie. Each
 /// first message is counted twice: before its peer is known, and with its peer.
@@ -44,24 +46,13 @@ pub struct Wireguard {
     private: StaticSecret,
     public: PublicKey,
     limiter: Arc<RateLimiter>,
-    peers: ArcSwap<PeerSet>,
+    peers: Replicas<PeerSet, Vec<SetChange>>,
 }
 
 impl std::fmt::Debug for Wireguard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wireguard").finish_non_exhaustive()
     }
-}
-
-/// All peers; replaced as a whole.
-#[derive(Default)]
-struct PeerSet {
-    by_key: HashMap<[u8; 32], Arc<Peer>>,
-    /// By the upper 24 bits of the index that peers send.
-    by_index: HashMap<u32, Arc<Peer>>,
-    /// By where they are looked for first.
-    by_endpoint: HashMap<SocketAddr, Arc<Peer>>,
-    table: Table<Arc<Peer>>,
 }
 
 impl Wireguard {
@@ -73,34 +64,35 @@ impl Wireguard {
             limiter: Arc::new(RateLimiter::new(&public, HANDSHAKES)),
             private,
             public,
-            peers: ArcSwap::default(),
+            peers: Replicas::default(),
         }
     }
 
-    pub(super) fn set_peers(&self, peers: &Peers) {
-        let old = self.peers.load();
-        let mut set = PeerSet::default();
+    pub(super) fn change_peers(&self, changes: &[PeerChange]) {
+        let current = self.peers.load();
+        let mut indices = HashSet::new();
         // Not the ones of this process's last run: what is sent to a session of that
         // must not look like another peer's.
         let mut next = RandomState::new().build_hasher().finish() as u32;
-        for (name, spec) in peers {
-            let PeerName::Key(key) = name else { continue };
-            let kept = old.by_key.get(key).filter(|peer| peer.is_like(spec)).cloned();
-            let peer = kept.unwrap_or_else(|| {
-                let index = free_index(&mut next, |i| {
-                    old.by_index.contains_key(&i) || set.by_index.contains_key(&i)
+        let mut all = vec![];
+        for change in changes {
+            let PeerName::Key(key) = &change.name else { continue };
+            let old = current.by_key(key).cloned();
+            let new = change.new.as_ref().map(|spec| {
+                let kept = old.clone().filter(|peer| peer.is_like(spec));
+                let peer = kept.unwrap_or_else(|| {
+                    let is_taken = |i| current.by_index(i).is_some() || indices.contains(&i);
+                    let index = free_index(&mut next, is_taken);
+                    indices.insert(index);
+                    Arc::new(Peer::new(&self.private, &self.limiter, *key, index, spec))
                 });
-                Arc::new(Peer::new(&self.private, &self.limiter, *key, index, spec))
+                peer.configured(spec.endpoint);
+                (peer, spec.clone())
             });
-            peer.configured(spec.endpoint);
-            set.by_key.insert(*key, peer.clone());
-            set.by_index.insert(peer.index, peer.clone());
-            set.by_endpoint.insert(spec.endpoint, peer.clone());
-            for net in &spec.subnets {
-                set.table.insert(*net, peer.clone());
-            }
+            all.push(SetChange { key: *key, old: old.zip(change.old.clone()), new });
         }
-        self.peers.store(Arc::new(set));
+        drop(current);
+        self.peers.change(all, |peers, changes| peers.apply(changes));
     }
 
     /// Packets are taken in groups of one peer, so that each group is encrypted and sent
@@ -110,7 +102,7 @@ impl Wireguard {
         let mut groups: Vec<(&Arc<Peer>, Vec<Packet>)> = vec![];
         for index in 0..batch.len() {
             let packet = batch.packet(index);
-            let peer = packet.and_then(|p| peers.table.find(p.ip().destination));
+            let peer = packet.and_then(|p| peers.table().find(p.ip().destination));
             let (Some(packet), Some(peer)) = (packet, peer) else {
                 sending.tally.refused += 1;
                 continue;
@@ -137,18 +129,18 @@ impl Wireguard {
     pub(super) fn tick(&self, sending: &mut Sending<'_>) {
         self.limiter.reset_count();
         let mut message = [0; HANDSHAKE];
-        for peer in self.peers.load().by_key.values() {
+        for peer in self.peers.load().all() {
             let due = peer.tick(&mut message, &mut sending.tally.dropped);
             if let Some(len) = due {
                 let piece = Piece { arena: PACKETS, start: 0, len: len as u32 };
-                sending.outbox.add(peer.endpoint(), &[piece]);
+                sending.outbox.add(Destination { to: peer.endpoint(), class: 0 }, &[piece]);
                 sending.flush(&[&message, &[]]);
             }
         }
     }
 
     pub(super) fn sessions(&self) -> usize {
-        self.peers.load().by_key.values().filter(|peer| peer.has_session()).count()
+        self.peers.load().all().filter(|peer| peer.has_session()).count()
     }
 }
 
@@ -174,13 +166,13 @@ struct Sealed {
 
 impl Sealed {
     fn packet(&mut self, peer: &Peer, bytes: &[u8], packet: Packet, sending: &mut Sending<'_>) {
-        let endpoint = peer.endpoint();
+        let to = Destination { to: peer.endpoint(), class: packet.ip().class };
         let mut tunn = peer.lock();
         let mut plain = std::mem::take(&mut self.plain);
         match packet {
             Packet::Whole(piece, _) => {
                 let packet = piece.of(&[bytes, &[]]);
-                self.seal((peer, &mut tunn), packet, endpoint, sending);
+                self.seal((peer, &mut tunn), packet, to, sending);
             }
             Packet::Cut(piece, cut) => {
                 let whole = piece.of(&[bytes, &[]]);
@@ -189,7 +181,7 @@ impl Sealed {
                     plain.resize(cut.header(), 0);
                     let Some(payload) = cut.segment(whole, index, &mut plain) else { break };
                     plain.extend_from_slice(whole.get(payload).unwrap_or_default());
-                    self.seal((peer, &mut tunn), &plain, endpoint, sending);
+                    self.seal((peer, &mut tunn), &plain, to, sending);
                 }
             }
         }
@@ -200,7 +192,7 @@ impl Sealed {
         &mut self,
         (peer, tunn): (&Peer, &mut boringtun::noise::Tunn),
         packet: &[u8],
-        endpoint: SocketAddr,
+        to: Destination,
         sending: &mut Sending<'_>,
     ) {
         let start = self.bytes.len();
@@ -226,7 +218,9 @@ impl Sealed {
         }
         if len > 0 {
             let piece = Piece { arena: PACKETS, start: start as u32, len: len as u32 };
-            sending.outbox.add(endpoint, &[piece]);
+            // A handshake is not of the packet's class.
+            let class = if has_packet { to.class } else { 0 };
+            sending.outbox.add(Destination { class, ..to }, &[piece]);
         }
     }
 
