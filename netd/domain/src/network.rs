@@ -64,6 +64,9 @@ pub struct Network {
     /// What is put back when another program has changed it.
     #[serde(default, skip_serializing_if = "RepairScope::is_host")]
     pub repair: RepairScope,
+    /// Its pools are taken though the host itself is in a network that overlaps with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_host_overlap: bool,
     /// The pools are the subnets that this node has of a cluster's overlay; `None`: they
     /// are the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +106,8 @@ struct StoredNetwork {
     #[serde(default)]
     repair: RepairScope,
     #[serde(default)]
+    allow_host_overlap: bool,
+    #[serde(default)]
     leased: Option<Leased>,
     #[serde(default)]
     pods: Option<PodAccess>,
@@ -119,6 +124,7 @@ impl TryFrom<StoredNetwork> for Network {
             internal: n.internal,
             published_only: n.published_only,
             repair: n.repair,
+            allow_host_overlap: n.allow_host_overlap,
             leased: n.leased,
             access: n.pods,
         };
@@ -148,6 +154,8 @@ pub struct NetworkOptions {
     pub published_only: bool,
     /// What is put back when another program has changed it.
     pub repair: RepairScope,
+    /// The host may be in a network that overlaps with a pool.
+    pub allow_host_overlap: bool,
     /// The pools come and go with the node's leases; there may be none yet.
     pub leased: Option<Leased>,
     /// Which pods may use it; `None`: see [`PodAccess::of_new`].
@@ -201,6 +209,7 @@ impl Network {
             internal: options.internal,
             published_only: options.published_only,
             repair: options.repair,
+            allow_host_overlap: options.allow_host_overlap,
             leased: options.leased,
             access,
         })
@@ -241,6 +250,7 @@ impl Network {
             internal: self.internal,
             published_only: self.published_only,
             repair: self.repair,
+            allow_host_overlap: self.allow_host_overlap,
             leased: Some(leased),
             access: self.access.clone(),
         };

@@ -134,6 +134,15 @@ pub struct NetworkWiring {
 }
 
 impl NetworkWiring {
+    /// The same network without these of its subnets, and without their gateways.
+    pub fn without(mut self, subnets: &[IpNet]) -> Self {
+        self.subnets.retain(|subnet| !subnets.contains(subnet));
+        if let Some(bridge) = &mut self.bridge {
+            bridge.addresses.retain(|gateway| !subnets.contains(&gateway.trunc()));
+        }
+        self
+    }
+
     /// Every range in which the network's endpoints may be, without those inside another.
     pub fn ranges(&self) -> impl Iterator<Item = &IpNet> {
         let outside = |net: &&IpNet| !self.cluster.iter().any(|c| c.contains(*net));

@@ -78,6 +78,7 @@ fn table(error: &Error) -> Row {
         Error::NoSubnet { .. } => retry(Code::Unavailable, "NO_SUBNET"),
         Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
         Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),
+        Error::HostNetwork(_) => row(Code::FailedPrecondition, "SUBNET_IS_THE_HOSTS"),
         Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
         Error::Dataplane(error) => dataplane(error),
         Error::Store(error) => store(error),

@@ -80,6 +80,7 @@ impl Metadata {
             Error::Invalid(_)
             | Error::NetworkExists(_)
             | Error::Docker0(_)
+            | Error::HostNetwork(_)
             | Error::NoOverlay
             | Error::Store(_)
             | Error::Compacted(_)

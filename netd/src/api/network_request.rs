@@ -80,6 +80,8 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         internal: wire.internal,
         published_only: wire.published_only,
         repair,
+        // CreateNetworkRequest.force says it.
+        allow_host_overlap: false,
         leased: None,
         access,
     };

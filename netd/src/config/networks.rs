@@ -68,6 +68,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
     let namespaces = s.get("pod_namespaces", texts);
     let wishes = (s.get("pod_addresses", boolean), s.get("pod_macs", boolean));
     let repair = s.get("repair", repair).unwrap_or_default();
+    let allow_host_overlap = s.get("allow_host_overlap", boolean).unwrap_or(false);
     if driver == Driver::Routed && bridge.is_some() {
         s.bad("bridge", "the routed driver has no bridge; remove the key");
     }
@@ -101,6 +102,7 @@ fn network(mut s: Section<'_>, report: &Problems, leased: Option<&NetworkName>) 
         internal,
         published_only,
         repair,
+        allow_host_overlap,
         leased,
         access: Some(access),
     };

@@ -41,7 +41,7 @@ impl Node {
         wanted: Option<IpAddr>,
     ) -> Result<AddressReservation> {
         if let Some(network) = self.state.network_of(&part) {
-            self.refuse_docker0s(&network)?;
+            self.refuse_others_subnets(&network)?;
         }
         for _ in 0..MAX_TRIES {
             let reservation = self.state.reserve_address(part, wanted)?;

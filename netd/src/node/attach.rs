@@ -137,7 +137,7 @@ impl Node {
         spec: &AttachSpec,
         site: Placement,
     ) -> Result<Arc<Endpoint>> {
-        self.refuse_docker0s(&spec.network)?;
+        self.refuse_others_subnets(&spec.network)?;
         for _ in 0..MAX_TRIES {
             let endpoint = self.reserve(spec, site).await?;
             let mut reservation = Reservation { node: self, endpoint: Some(endpoint.clone()) };
@@ -175,7 +175,7 @@ impl Node {
     /// Why no endpoint can be attached to the network now; `None`: one can, as far as is known
     /// without trying.
     pub(crate) fn obstacle(&self, name: &NetworkName) -> Option<Error> {
-        if let Err(error) = self.refuse_docker0s(name) {
+        if let Err(error) = self.refuse_others_subnets(name) {
             return Some(error);
         }
         let error = self.state.obstacle(name)?;

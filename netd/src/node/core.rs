@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use super::{
     health::Health, instrumented_store::InstrumentedStore, locks::KeyLocks, overlay::Overlay,
-    queue::Queue, state::NodeState,
+    queue::Queue, state::NodeState, withheld_pools::HostPools,
 };
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -35,6 +35,8 @@ pub struct Node {
     pub(super) changed: Mutex<HashSet<NetworkName>>,
     /// Networks in whose subnets docker0 has an address: dockerd assigns their addresses, too.
     pub(super) docker0: Mutex<HashMap<NetworkName, IpNet>>,
+    /// Which pools the kernel must not get, because the host itself is in them.
+    pub(super) host_pools: Mutex<HostPools>,
     /// What [`Node::foreign_forward_drops`] read last.
     pub(super) forward_drops: Mutex<Option<Vec<String>>>,
     pub(super) locks: KeyLocks,
@@ -75,6 +77,7 @@ impl Node {
             started: AtomicBool::new(false),
             changed: Mutex::default(),
             docker0: Mutex::default(),
+            host_pools: Mutex::default(),
             forward_drops: Mutex::default(),
             locks: KeyLocks::default(),
             network_changes: AsyncMutex::default(),

@@ -160,6 +160,9 @@ pub enum Error {
     /// dockerd assigns the network's addresses.
     #[error("{0}")]
     Docker0(String),
+    /// A pool is a network of the host itself.
+    #[error("{0}")]
+    HostNetwork(String),
     /// Asked about the cluster of a node that is not in one.
     #[error("this node is not in a cluster: set etcd.endpoints in its configuration")]
     NoOverlay,

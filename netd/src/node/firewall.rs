@@ -19,6 +19,7 @@ impl Node {
     }
 
     pub(super) async fn follow_host_addresses(&self) -> Result<()> {
-        Ok(self.dataplane.follow_host_addresses().await?)
+        self.dataplane.follow_host_addresses().await?;
+        self.report_host_pools().await
     }
 }

@@ -25,7 +25,7 @@ impl Node {
                 if state.wiring.mtu != mtu {
                     tracing::info!(network = %name, from = state.wiring.mtu, to = mtu,
                         "network {name}: MTU changed from {} to {mtu}", state.wiring.mtu);
-                    let wiring = Arc::new(state.network.wiring(mtu));
+                    let wiring = Arc::new(self.wiring_of(&state.network, mtu));
                     self.state.put_network(state.network.clone(), wiring);
                     self.changed.lock().insert(name.clone());
                     self.queue.soon(Target::Network(name.clone()));

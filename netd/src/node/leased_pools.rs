@@ -45,7 +45,8 @@ impl Node {
             self.metrics.remove_pool(name, gone.subnet);
         }
         let mtu = next.effective_mtu(self.dataplane.underlay_mtu().await?);
-        let wiring = Arc::new(next.wiring(mtu));
+        self.decide_withheld(&next).await?;
+        let wiring = Arc::new(self.wiring_of(&next, mtu));
         self.store_network(&next).await?;
         self.state.put_network(Arc::new(next), wiring);
         self.changed.lock().insert(name.clone());
@@ -78,7 +79,7 @@ impl Node {
         let all = state.network.pools.iter().map(|p| p.subnet);
         let stay: Vec<IpNet> = all.filter(|subnet| !going.contains(subnet)).collect();
         let next = state.network.with_leases(&stay, leased)?;
-        let wiring = Arc::new(next.wiring(state.wiring.mtu));
+        let wiring = Arc::new(self.wiring_of(&next, state.wiring.mtu));
         if !self.state.shrink_network(Arc::new(next.clone()), wiring) {
             return Ok(false);
         }

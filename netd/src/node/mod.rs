@@ -32,6 +32,7 @@ pub(crate) mod fuzzing;
 mod gc;
 mod health;
 mod host_listeners;
+mod host_pools;
 mod instrumented_store;
 mod leased_pools;
 mod listed;
@@ -51,6 +52,7 @@ mod run_to_end;
 mod sandboxes;
 mod startup;
 mod state;
+mod withheld_pools;
 
 pub use check::SandboxNetns;
 pub use clock::now_boot;

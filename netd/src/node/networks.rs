@@ -29,12 +29,13 @@ impl Node {
         run_to_end("create network", create).await
     }
 
-    async fn create_network_to_end(&self, network: Network, force: bool) -> Result<()> {
+    async fn create_network_to_end(&self, mut network: Network, force: bool) -> Result<()> {
         let _topology = self.network_changes.lock().await;
         if let Some(state) = self.state.network(&network.name) {
             // Who may use it is not said again by a caller that never said it.
             let access = network.has_own_access().then(|| network.access());
             let access = access.unwrap_or_else(|| state.network.access());
+            network.allow_host_overlap = state.network.allow_host_overlap;
             if *state.network == network.with_access(access) {
                 return Ok(());
             }
@@ -71,6 +72,7 @@ impl Node {
         if !force {
             self.refuse_the_hosts(&network).await?;
         }
+        network.allow_host_overlap = force;
         let name = network.name.clone();
         let key = keys::network(&name);
         let txn = Txn {
@@ -146,11 +148,11 @@ impl Node {
 
     /// # Errors
     /// [`Error::Docker0`]: dockerd assigns the network's addresses, too, and neither asks the
-    /// other whether one is free.
-    pub(super) fn refuse_docker0s(&self, name: &NetworkName) -> Result<()> {
+    /// other whether one is free. [`Error::HostNetwork`]: the host itself is in a pool.
+    pub(super) fn refuse_others_subnets(&self, name: &NetworkName) -> Result<()> {
         match self.docker0.lock().get(name) {
             Some(taken) => Err(Error::Docker0(owned_by_docker(name, taken))),
-            None => Ok(()),
+            None => self.refuse_withheld(name),
         }
     }
 
@@ -245,6 +247,7 @@ impl Node {
         }
         self.changed.lock().remove(name);
         self.docker0.lock().remove(name);
+        self.forget_host_pools(name);
         self.health.forget(&format!("docker0/{name}"));
         self.health.forget(&format!("network/{name}"));
         for pool in &state.network.pools {

@@ -266,9 +266,14 @@ impl Node {
         let Some(state) = self.state.network(name) else { return Ok(()) };
         let component = format!("network/{name}");
         self.check_docker0(name, state.wiring.clone()).await?;
-        match self.dataplane.ensure_network(state.wiring).await {
+        let state = self.withhold(state).await?;
+        match self.dataplane.ensure_network(state.wiring.clone()).await {
             Ok(repairs) => {
-                self.health.good(&component);
+                self.note_in_force(name, &state.wiring.subnets);
+                match self.withheld(name) {
+                    Some(why) => self.network_problem(name, &why),
+                    None => self.health.good(&component),
+                }
                 let drift = !self.changed.lock().remove(name);
                 self.count(name, &Target::Network(name.clone()), &repairs, drift);
                 if !repairs.is_empty() {
@@ -281,15 +286,20 @@ impl Node {
                 }
                 Ok(())
             }
-            // Without a network of its configuration the node is not ready.
-            Err(error) if self.config.networks.iter().any(|n| n.name == *name) => {
-                self.health.bad(&component, &error);
-                Err(error.into())
-            }
             Err(error) => {
-                self.health.advise(&component, &error);
+                self.network_problem(name, &error);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Without a network of its configuration the node is not ready.
+    fn network_problem(&self, name: &NetworkName, problem: &dyn std::fmt::Display) {
+        let component = format!("network/{name}");
+        if self.config.networks.iter().any(|n| n.name == *name) {
+            self.health.bad(&component, problem);
+        } else {
+            self.health.advise(&component, problem);
         }
     }
 

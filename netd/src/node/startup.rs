@@ -79,6 +79,7 @@ impl Node {
             self.queue.later(Target::Underlay, 0);
         }
         self.adopt_endpoints().await;
+        self.queue.soon(Target::HostAddresses);
         startup.quarantined = refused.records;
         self.started.store(true, std::sync::atomic::Ordering::Relaxed);
         tokio::spawn(self.clone().follow_drift(drift));

@@ -6,7 +6,7 @@ use netd_store::keys;
 
 use super::{
     audit::audit,
-    bed::{Bed, key, spec},
+    bed::{Bed, Process, key, spec},
     space::Space,
 };
 
@@ -86,6 +86,90 @@ fn a_pool_that_is_a_network_of_the_host_itself_is_refused_unless_forced() {
     let hosts = netd.run(netd.node.host_networks()).unwrap();
     assert!(hosts.iter().all(|host| host.device != "cni0" && host.device != "lo"), "{hosts:?}");
     assert!(hosts.iter().any(|host| host.device == "lan0" && host.routed), "{hosts:?}");
+}
+
+/// Each time as configured; `lan` has a pool of the host's LAN.
+fn with_lan(extra: &str) -> String {
+    format!(
+        "[[network]]\nname = \"default\"\n[[network.pool]]\nsubnet = \"10.88.0.0/24\"\n\
+         [[network]]\nname = \"lan\"\nbridge = \"lanbr\"\npod_namespaces = [\"*\"]\n{extra}\n\
+         [[network.pool]]\nsubnet = \"10.1.9.0/24\"\n"
+    )
+}
+
+#[test]
+fn a_configured_pool_that_is_a_network_of_the_host_is_left_out_unless_allowed() {
+    let mut bed = Bed::new();
+    bed.host.ip("link add lan0 type ifb");
+    bed.host.ip("link set lan0 up");
+    bed.host.ip("address add 10.1.7.9/16 dev lan0");
+    bed.networks = with_lan("");
+    let (lan, other) = ("host-network/lan", Space::new());
+    let netd = bed.start();
+    let gateway = |bed: &Bed| bed.host.ip("-o address show").contains("10.1.9.1/24");
+    assert!(!gateway(&bed), "the gateway's address is on the bridge");
+    let why = netd.node.health().ready().unwrap_err();
+    assert!(why.contains("10.1.9.0/24") && why.contains("allow_host_overlap"), "{why}");
+    // Everything else works.
+    netd.attach(spec(&key("s1", "eth0"), &other, "default")).unwrap();
+    let pod = Space::new();
+    let refused = netd.attach(spec(&key("s2", "eth0"), &pod, "lan")).unwrap_err();
+    assert!(matches!(refused, Error::HostNetwork(_)), "{refused}");
+    drop(netd);
+    bed.networks = with_lan("allow_host_overlap = true");
+    let netd = bed.start();
+    assert_eq!((netd.node.health().ready(), gateway(&bed)), (Ok(()), true));
+    netd.attach(spec(&key("s2", "eth0"), &pod, "lan")).unwrap();
+    drop(netd);
+    // As after an upgrade: what runs goes on, and is told.
+    bed.networks = with_lan("");
+    let netd = bed.start();
+    assert_eq!((netd.node.health().ready(), gateway(&bed)), (Ok(()), true));
+    netd.until("it is told", |node| {
+        node.health().problem(lan).is_some_and(|why| why.contains("lan0"))
+    });
+    netd.run(netd.node.check(&key("s2", "eth0"), None, None)).unwrap();
+    let more = Space::new();
+    netd.attach(spec(&key("s3", "eth0"), &more, "lan")).unwrap();
+    for name in ["s2", "s3"] {
+        netd.detach(&key(name, "eth0")).unwrap();
+    }
+    netd.settle();
+    drop(netd);
+    // As after a reboot: nothing is in force any more. It is made once the host is elsewhere.
+    bed.host.ip("link del lanbr");
+    let netd = bed.start();
+    assert!(netd.node.health().ready().is_err() && !gateway(&bed));
+    bed.host.ip("address del 10.1.7.9/16 dev lan0");
+    netd.until("it is made", |node| node.health().ready().is_ok());
+    assert!(gateway(&bed));
+    // An address that comes later is told, and nothing else happens.
+    bed.host.ip("address add 10.1.7.9/16 dev lan0");
+    netd.until("it is told", |node| node.health().problem(lan).is_some());
+    assert_eq!((netd.node.health().ready(), gateway(&bed)), (Ok(()), true));
+    netd.attach(spec(&key("s2", "eth0"), &pod, "lan")).unwrap();
+    bed.host.ip("address del 10.1.7.9/16 dev lan0");
+    netd.until("it is over", |node| node.health().problem(lan).is_none());
+}
+
+/// `netd network create --force` counts after a reboot, too.
+#[test]
+fn a_forced_network_stays_forced() {
+    let bed = Bed::new();
+    bed.host.ip("link add lan0 type ifb");
+    bed.host.ip("link set lan0 up");
+    bed.host.ip("address add 10.1.7.9/16 dev lan0");
+    let netd = bed.start();
+    let create = |netd: &Process| {
+        netd.run(netd.node.create_network(network("blue", "10.1.9.0/24", "blue0"), true))
+    };
+    create(&netd).unwrap();
+    create(&netd).unwrap();
+    drop(netd);
+    bed.host.ip("link del blue0");
+    let netd = bed.start();
+    assert_eq!(netd.node.health().ready(), Ok(()));
+    assert!(bed.host.ip("-o address show blue0").contains("10.1.9.1/24"));
 }
 
 #[test]

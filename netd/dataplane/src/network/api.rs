@@ -64,6 +64,19 @@ impl Dataplane {
         self.repairs.call(move |k| host_networks::list(k).map_err(failed(what))).await
     }
 
+    /// Those of a network's gateways that its bridge has already.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub async fn gateways(
+        &self,
+        network: Arc<NetworkWiring>,
+    ) -> Result<Vec<ipnet::IpNet>, DataplaneError> {
+        let what = "reading the addresses of a bridge";
+        let list = move |k: &mut Context| host_networks::gateways(k, &network);
+        self.repairs.call(move |k| list(k).map_err(failed(what))).await
+    }
+
     /// Removes a network's bridge. A missing one is no error; a device that netd did not make
     /// stays.
     ///

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, io, net::IpAddr};
 
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
 use super::underlay;
@@ -16,7 +17,7 @@ use crate::{
         route::NETD_PROTOCOL,
     },
 };
-use netd_domain::HostNetwork;
+use netd_domain::{HostNetwork, NetworkWiring};
 
 /// All but those of netd's own devices, of the loopback device and of link-local addresses.
 pub(crate) fn list(kernel: &mut Context) -> io::Result<Vec<HostNetwork>> {
@@ -47,6 +48,17 @@ pub(crate) fn list(kernel: &mut Context) -> io::Result<Vec<HostNetwork>> {
         }
     }
     Ok(found)
+}
+
+/// Those of a network's gateways that its bridge has already.
+pub(crate) fn gateways(kernel: &mut Context, network: &NetworkWiring) -> io::Result<Vec<IpNet>> {
+    let Some(bridge) = &network.bridge else { return Ok(vec![]) };
+    let link = query::link(&mut kernel.socket, LinkId::Name(bridge.name.as_str()))?;
+    let Some(link) = link else { return Ok(vec![]) };
+    let held = some_family(kernel.socket.dump(address::list(link.index)))?;
+    let held = held.iter().filter_map(|message| address::read_body(message.body()));
+    let held = held.filter(|held| held.link == link.index).map(|held| held.net);
+    Ok(held.filter(|net| bridge.addresses.contains(net)).collect())
 }
 
 fn is_of_every_host(ip: IpAddr) -> bool {
