@@ -1,6 +1,9 @@
 //! What backends need to know of this node: its underlay, its addresses, its subnets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
     command,
@@ -9,7 +12,8 @@ use super::{
 };
 use crate::node::listed::listed;
 use netd_cluster::{
-    ClusterConfig, Family, Local, Underlay, backend, desired::Desired, membership::OwnSubnets,
+    ClusterConfig, Family, Local, Subnets, Underlay, backend, desired::Desired,
+    membership::OwnSubnets,
 };
 use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 
@@ -42,17 +46,11 @@ impl Overlay {
         let (first_v4, first_v6) = addresses(&found, &known);
         let capabilities = node.dataplane().overlay_capabilities().await?;
         let extension_data = self.pre_startup(state, cluster).await?;
-        // The oldest first, whatever their numbers: it is the one that is published.
-        let mut fitting: Vec<_> = {
-            let stays = |own: &&OwnSubnets| own.fits && !state.retiring.contains(&own.subnets);
-            state.own.iter().filter(stays).collect()
-        };
-        fitting.sort_by_key(|own| own.since);
         Ok(Local {
             public_v4: self.settings.public_ip.or(first_v4),
             public_v6: self.settings.public_ipv6.or(first_v6),
             underlay: Underlay { device: found.device, mtu: found.mtu, addresses: found.addresses },
-            subnets: fitting.into_iter().map(|own| own.subnets).collect(),
+            subnets: usable(&state.own, &state.retiring),
             cluster: cluster.clone(),
             identity: self.identity.lock().clone(),
             kernel_wireguard: capabilities.wireguard,
@@ -146,4 +144,44 @@ fn addresses(found: &UnderlayFound, known: &[IpAddr]) -> (Option<Ipv4Addr>, Opti
         _ => None,
     });
     (v4, v6)
+}
+
+/// The subnets that pools are made of, the oldest first, whatever their numbers: it is the one
+/// that is published. One that is being returned to the cluster is none of them.
+fn usable(own: &[OwnSubnets], retiring: &HashSet<Subnets>) -> Vec<Subnets> {
+    let stays = |own: &&OwnSubnets| own.fits && !retiring.contains(&own.subnets);
+    let mut fitting: Vec<_> = own.iter().filter(stays).collect();
+    fitting.sort_by_key(|own| own.since);
+    fitting.into_iter().map(|own| own.subnets).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn own(subnet: &str, since: u64) -> OwnSubnets {
+        let subnets = Subnets { v4: Some(subnet.parse().unwrap()), v6: None };
+        OwnSubnets { key: subnet.into(), subnets, reservation: false, fits: true, since }
+    }
+
+    /// Between the removal of an empty pool and the cluster's word that it has the subnet back,
+    /// whatever makes the node compute its pools again must not make one of it.
+    #[test]
+    fn a_subnet_that_is_being_returned_is_no_pool_until_it_is_gone_or_stays() {
+        let (first, second) = (own("10.5.9.0/24", 7), own("10.5.1.0/24", 9));
+        let mut retiring = HashSet::new();
+        let both = [second.clone(), first.clone()];
+        assert_eq!(usable(&both, &retiring), [first.subnets, second.subnets], "the oldest first");
+        retiring.insert(second.subnets);
+        assert_eq!(usable(&both, &retiring), [first.subnets]);
+        // The lease is written again meanwhile: it has another age, and is the same subnet.
+        let renewed = [first.clone(), own("10.5.1.0/24", 11)];
+        assert_eq!(usable(&renewed, &retiring), [first.subnets]);
+        assert_eq!(usable(std::slice::from_ref(&first), &retiring), [first.subnets]);
+        retiring.clear();
+        assert_eq!(usable(&both, &retiring).len(), 2);
+        let unfit = OwnSubnets { fits: false, ..second };
+        assert_eq!(usable(&[unfit, first.clone()], &retiring), [first.subnets]);
+    }
 }
