@@ -100,3 +100,41 @@ fn a_fixed_subnet_is_taken_and_no_other() -> Result<()> {
         Ok(())
     })
 }
+
+/// The gateway's address would be on the bridge, and the node's neighbours out of reach.
+#[test]
+fn a_fixed_subnet_that_is_the_hosts_own_network_is_left_out() -> Result<()> {
+    case(|bed| {
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(1);
+        let mut cluster = Cluster::start(bed, &plan)?;
+        let node = cluster.nodes.first_mut().context("no node")?;
+        let net = &node.host.net;
+        net.sh("ip link add lan0 type ifb && ip link set lan0 up")?;
+        net.sh("ip address add 10.5.7.9/24 dev lan0")?;
+        node.reconfigure(&cluster.etcd, "pod_cidr = [\"10.5.7.0/24\"]\n")?;
+        node.netd.kill9()?;
+        node.netd.respawn()?;
+        wait::until(SOON, "it is said", || {
+            let problem = node.problem("network/default")?;
+            ensure!(
+                problem.contains("lan0") && problem.contains("allow_host_overlap"),
+                "{problem}"
+            );
+            Ok(())
+        })?;
+        let node = &*node;
+        let has_gateway = || -> Result<bool> {
+            Ok(node.host.net.sh("ip -o address show")?.contains("10.5.7.1/24"))
+        };
+        ensure!(!has_gateway()?, "the gateway's address is there");
+        ensure!(Sandbox::attached(&node.host, "refused").is_err(), "a pod of the host's LAN");
+        node.host.net.sh("ip address del 10.5.7.9/24 dev lan0")?;
+        wait::until(SOON, "it is made", || {
+            ensure!(has_gateway()?);
+            Ok(())
+        })?;
+        let pod = Sandbox::attached(&node.host, "pod")?;
+        ensure!(pod.v4()?.to_string().starts_with("10.5.7."), "{:?}", pod.ips);
+        Ok(())
+    })
+}
