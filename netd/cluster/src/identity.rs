@@ -53,11 +53,18 @@ pub fn load(state_dir: &Path) -> io::Result<Identity> {
 /// # Errors
 /// The file can't be written; the old identity stays.
 pub fn renew(state_dir: &Path) -> io::Result<Identity> {
-    let path = state_dir.join(FILE);
     let made = make();
-    write(&path, &made)
-        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    save(state_dir, &made)?;
     Ok(made)
+}
+
+/// Puts an identity in place of the one that is on disk.
+///
+/// # Errors
+/// The file can't be written; the old identity stays.
+pub fn save(state_dir: &Path, identity: &Identity) -> io::Result<()> {
+    let path = state_dir.join(FILE);
+    write(&path, identity).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
 fn make() -> Identity {

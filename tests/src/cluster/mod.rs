@@ -3,6 +3,7 @@
 
 mod faults;
 pub mod flannel;
+mod flanneld;
 mod node;
 mod plan;
 pub mod reach;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::Value;
 
 pub use self::{
+    flanneld::Flanneld,
     node::Node,
     plan::{Families, PREFIX, Plan, network_config},
 };

@@ -14,9 +14,13 @@ mod hostile;
 mod life;
 mod migration;
 mod mixed;
+mod own_subnet;
+mod ports;
+mod removal;
 mod restart;
 mod secrecy;
 mod seen;
+mod there_and_back;
 mod underlays;
 
 use std::{net::IpAddr, time::Duration};

@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::status::Listing;
-use crate::{LeaseAttrs, Subnets};
+use super::{left::VtepClaims, status::Listing};
+use crate::{Family, LeaseAttrs, Subnets};
 
 /// Why there can't be more than one subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,5 +22,6 @@ pub(super) enum Command {
     More,
     GiveBack(Vec<Subnets>),
     List(oneshot::Sender<Listing>),
+    Vteps(LeaseAttrs, Family, oneshot::Sender<Option<VtepClaims>>),
     Stop(oneshot::Sender<()>),
 }

@@ -24,11 +24,13 @@ mod diff;
 mod files;
 mod follow;
 mod incarnation;
+mod left;
 mod options;
 mod ownership;
 mod pending_updates;
 mod reconciler;
 mod records;
+pub mod removal;
 mod run;
 mod saver;
 mod status;
@@ -54,11 +56,12 @@ use self::{
     view::{Part, View},
     writes::NodeIdentity,
 };
-use super::{LeaseAttrs, Subnets};
+use super::{Family, LeaseAttrs, Subnets};
 use netd_store::LeaseStore;
 
 pub use self::{
     command::NoMore,
+    left::VtepClaims,
     options::{DEFAULT_HOLD, MembershipOptions},
     records::{NodeRecord, OwnerRecord},
     status::{Listing, Status},
@@ -177,6 +180,20 @@ impl Membership {
         let (answer, listing) = oneshot::channel();
         self.send(Command::List(answer));
         listing.await.unwrap_or_default()
+    }
+
+    /// Whether other nodes know, or knew before netd was started, a MAC for this node's pods of a
+    /// family.
+    pub fn announces_vtep(&self, family: Family) -> bool {
+        self.status.borrow().announced.as_ref().is_some_and(|attrs| left::has_vtep(attrs, family))
+    }
+
+    /// Which MACs leases name for VTEPs of a family of pods. `at`: this node's addresses. `None`:
+    /// the store has not been listed yet.
+    pub async fn vteps(&self, at: LeaseAttrs, family: Family) -> Option<VtepClaims> {
+        let (answer, claims) = oneshot::channel();
+        self.send(Command::Vteps(at, family, answer));
+        claims.await.ok().flatten()
     }
 
     /// Ends the work; what is known is on disk when this returns. The node's leases stay:

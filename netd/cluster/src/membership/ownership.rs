@@ -135,7 +135,8 @@ fn identifiers(attrs: &LeaseAttrs) -> impl Iterator<Item = Identifier> {
     })
 }
 
-fn is_same_node(own: &LeaseAttrs, attrs: &LeaseAttrs) -> bool {
+/// Whether one address is equal and none differs.
+pub(super) fn is_same_node(own: &LeaseAttrs, attrs: &LeaseAttrs) -> bool {
     fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<bool> {
         a.zip(b).map(|(a, b)| a == b)
     }

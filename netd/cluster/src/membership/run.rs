@@ -17,6 +17,7 @@ use super::{
     Command, Status, Update,
     diff::Now,
     files::{self, OwnFile},
+    left,
     reconciler::{Action, Completion, Reconciler, StoreUpdate},
     saver::PeersSaver,
     status,
@@ -96,6 +97,9 @@ impl Runner {
             Command::GiveBack(subnets) => self.reconciler.give_back(&subnets),
             // Who asked may be gone.
             Command::List(answer) => drop(answer.send(status::listing(&self.reconciler))),
+            Command::Vteps(at, family, answer) => {
+                drop(answer.send(left::vteps(&self.reconciler.view, &at, family)));
+            }
             Command::Stop(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Dataplane, DataplaneError};
 use netd_domain::{
-    IfName,
+    IfName, Mac,
     overlay::{OverlayChange, OverlayState},
 };
 
@@ -54,6 +54,45 @@ impl Dataplane {
     /// The kernel can't be asked.
     pub async fn route_to(&self, ip: IpAddr) -> Result<Option<KernelRoute>, DataplaneError> {
         self.overlay.call(move |overlay| overlay.route_to(ip)).await
+    }
+
+    /// The MAC of a vxlan device that another program made; `None`: there is no such device, or it
+    /// has netd's mark.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn foreign_vtep(
+        &self,
+        device: IfName,
+        vni: u32,
+    ) -> Result<Option<Mac>, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.foreign_vtep(&device, vni)).await
+    }
+
+    /// In what the kernel's WireGuard devices differ from what is wanted, in words: their keys,
+    /// ports and peers; other peers than those of `wanted` do not count if that is partial.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn wireguard_differences(
+        &self,
+        wanted: OverlayState,
+    ) -> Result<Vec<String>, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.compare_wireguard(&wanted)).await
+    }
+
+    /// That a UDP port is taken, and by whom, in words. `device`: needs the port. `refusal`: what
+    /// the system said.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn port_taken(
+        &self,
+        port: u16,
+        device: IfName,
+        refusal: String,
+    ) -> Result<String, DataplaneError> {
+        self.overlay.call(move |overlay| Ok(overlay.taken(port, &device, &refusal))).await
     }
 
     /// Counters of devices; missing devices are left out.

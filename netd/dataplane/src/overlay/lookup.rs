@@ -12,13 +12,13 @@ use crate::{
     events::ExpectedUnderlay,
     netlink::{
         Batch,
-        link::LinkId,
+        link::{LinkId, read_mac},
         overlay_device::{self, HeldDevice},
         route::{self, RouteAnswer},
     },
     network::underlay,
 };
-use netd_domain::IfName;
+use netd_domain::{IfName, Mac};
 
 /// How the device that leads to the other nodes is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,18 @@ impl Overlay {
             ours: entry.protocol == crate::netlink::route::NETD_PROTOCOL,
             metric: entry.metric,
         }))
+    }
+
+    pub(super) fn foreign_vtep(
+        &mut self,
+        device: &IfName,
+        vni: u32,
+    ) -> Result<Option<Mac>, DataplaneError> {
+        let held = dump::link(&mut self.kernel.socket, LinkId::Name(device.as_str()))
+            .map_err(failed(format!("{device}: reading its MAC")))?;
+        let is_same = |held: &HeldDevice| held.vxlan.as_ref().is_some_and(|held| held.vni == vni);
+        let foreign = held.filter(|held| !held.marked && is_same(held));
+        Ok(foreign.and_then(|held| read_mac(&held.mac?)))
     }
 
     pub(super) fn counters(

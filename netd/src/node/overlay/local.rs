@@ -26,6 +26,12 @@ pub(super) enum LocalError {
     /// What the backend needs is missing.
     #[error("{0}")]
     Backend(#[from] backend::PeerProblem),
+    /// Which MACs other nodes know is in etcd.
+    #[error("waiting for the list of leases from etcd")]
+    NotListed,
+    /// The node's keys can't be written.
+    #[error("the node's keys: {0}")]
+    Keys(#[from] std::io::Error),
     /// The extension backend's command.
     #[error("{0}")]
     Command(String),

@@ -21,9 +21,12 @@ mod malloc_trim;
 mod on_update;
 mod publish;
 mod read_model;
+mod remove_node;
 mod start;
 mod subnet_file;
+mod take_over_vtep;
 mod tunnels;
+mod watch_wireguard;
 
 pub use core::{Overlay, OverlayParts};
 pub use local_node::LocalNode;

@@ -161,13 +161,9 @@ impl Overlay {
             Ok(local) => local,
             Err(error) => return self.cannot(node, &error),
         };
-        let made = match &state.desired {
-            Some(before) => before.with_local(local.clone()),
-            None => first(local.clone(), state),
-        };
-        let desired = match made {
+        let desired = match self.want(node, state, local).await {
             Ok(desired) => desired,
-            Err(problem) => return self.cannot(node, &LocalError::Backend(problem)),
+            Err(error) => return self.cannot(node, &error),
         };
         match node.dataplane().host_networks().await {
             Ok(known) => self.membership.avoid(to_avoid(&cluster, &known)),
@@ -175,14 +171,28 @@ impl Overlay {
         }
         // The lease has to say what this node is like now.
         self.membership.announce(desired.announce());
-        if local.subnets.is_empty() {
+        if desired.local().subnets.is_empty() {
             return !state.withheld;
         }
-        let mtu = desired.local_plan().mtu;
+        let (local, mtu) = (desired.local().clone(), desired.local_plan().mtu);
         state.desired = Some(desired);
         state.settled = false;
         state.withheld = !self.publish_pools(node, &local, mtu).await;
         self.compare(node, state).await && !state.withheld
+    }
+
+    /// Computes what is wanted of this node; with flannel's MACs where this node takes its place.
+    async fn want(
+        &self,
+        node: &dyn LocalNode,
+        state: &ClusterModel,
+        local: Local,
+    ) -> Result<Desired, LocalError> {
+        let desired = desired(local.clone(), state)?;
+        match self.take_over_vteps(node, &desired).await? {
+            Some(identity) => Ok(self::desired(Local { identity, ..local }, state)?),
+            None => Ok(desired),
+        }
     }
 
     /// Takes all pools from the network: what they were made of is not this node's. Returns
@@ -321,7 +331,10 @@ fn note_identity(node: &dyn LocalNode, identity: IdentityUpdate, then: &mut Cons
 }
 
 /// Computes what is wanted from all that is known.
-fn first(local: Local, state: &ClusterModel) -> Result<Desired, PeerProblem> {
+fn desired(local: Local, state: &ClusterModel) -> Result<Desired, PeerProblem> {
+    if let Some(before) = &state.desired {
+        return before.with_local(local);
+    }
     let mut desired = Desired::new(local)?;
     for (key, peer) in &state.peers {
         desired.set(key, peer.created, peer.lease.clone());
