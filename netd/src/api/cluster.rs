@@ -13,8 +13,11 @@ use crate::node::{
     Error,
     overlay::{NodeView, RouteView},
 };
-use netd_cluster::published::Published;
+use netd_cluster::{Subnets, published::Published};
 use netd_domain::Invalid;
+
+/// Longest name of a node in a request.
+const MAX_NODE_BYTES: usize = 253;
 
 #[tonic::async_trait]
 impl ClusterService for Api {
@@ -46,6 +49,26 @@ impl ClusterService for Api {
         })?;
         let view = self.node.overlay()?.route(&*self.node, ip).await?;
         Ok(Response::new(route(ip, view)))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let v1::RemoveNodeRequest { node, force } = request.into_inner();
+        if node.is_empty() || node.len() > MAX_NODE_BYTES {
+            let text = format!("a name, an address or a subnet, of 1 to {MAX_NODE_BYTES} bytes");
+            return Err(Error::from(Invalid::field("node", text)).into());
+        }
+        let overlay = self.node.overlay()?.clone();
+        let removed = overlay.remove_node(node, force).await?;
+        let subnets = removed.subnets.iter().flat_map(Subnets::iter);
+        Ok(Response::new(v1::RemoveNodeResponse {
+            node: removed.node,
+            subnets: subnets.map(|net| net.to_string()).collect(),
+            public_ip: text(removed.attrs.public_v4),
+            public_ipv6: text(removed.attrs.public_v6),
+        }))
     }
 
     async fn watch_cluster_endpoints(
@@ -92,12 +115,16 @@ fn endpoint(p: Published) -> v1::ClusterEndpoint {
     }
 }
 
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
 fn node(view: NodeView) -> v1::NodeSubnet {
     v1::NodeSubnet {
         subnets: view.subnets.iter().map(|net| net.to_string()).collect(),
         node: view.node,
-        public_ip: view.attrs.public_v4.map(|ip| ip.to_string()).unwrap_or_default(),
-        public_ipv6: view.attrs.public_v6.map(|ip| ip.to_string()).unwrap_or_default(),
+        public_ip: text(view.attrs.public_v4),
+        public_ipv6: text(view.attrs.public_v6),
         backend: view.attrs.backend_type.unwrap_or_default(),
         local: view.local,
         reservation: view.reservation,

@@ -10,6 +10,7 @@
 //! | PERMISSION_DENIED | the network is closed to the pod, or to its wishes | no |
 //! | RESOURCE_EXHAUSTED | a pool or a bridge is full | when an endpoint has gone |
 //! | OUT_OF_RANGE | a watch's revision is compacted | list again |
+//! | ABORTED | a node of the cluster wrote while it was to be removed | yes |
 //! | UNAVAILABLE | the store is out of reach, a removal is under way, no subnet yet, the kernel hangs, no descriptors or memory left | yes (RetryInfo) |
 //! | UNIMPLEMENTED | this kernel can't do it | no |
 //! | INTERNAL | the kernel refused, or a fault of netd's | maybe |
@@ -22,6 +23,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::error_metadata;
 use crate::node::Error;
+use netd_cluster::membership::removal::RemovalError;
 use netd_dataplane::DataplaneError;
 use netd_domain::Invalid;
 use netd_domain::ipam::IpamError;
@@ -80,10 +82,23 @@ fn table(error: &Error) -> Row {
         Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),
         Error::HostNetwork(_) => row(Code::FailedPrecondition, "SUBNET_IS_THE_HOSTS"),
         Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
+        Error::Removal(error) => removal(error),
         Error::Dataplane(error) => dataplane(error),
         Error::Store(error) => store(error),
         Error::Compacted(_) => row(Code::OutOfRange, "REVISION_COMPACTED"),
         Error::Internal(_) => row(Code::Internal, "INTERNAL"),
+    }
+}
+
+fn removal(error: &RemovalError) -> Row {
+    match error {
+        RemovalError::NotFound(_) => field(Code::NotFound, "NODE_NOT_FOUND", "node"),
+        RemovalError::Ambiguous { .. } => field(Code::InvalidArgument, "NODE_AMBIGUOUS", "node"),
+        RemovalError::Own(_) => field(Code::FailedPrecondition, "NODE_IS_THIS", "node"),
+        RemovalError::Alive(_) => row(Code::FailedPrecondition, "NODE_RUNS"),
+        RemovalError::Unknown { .. } => row(Code::FailedPrecondition, "NODE_NOT_ASKED"),
+        RemovalError::Changed(_) => row(Code::Aborted, "NODE_CHANGED"),
+        RemovalError::Store(error) => store(error),
     }
 }
 

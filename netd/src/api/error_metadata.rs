@@ -82,6 +82,7 @@ impl Metadata {
             | Error::Docker0(_)
             | Error::HostNetwork(_)
             | Error::NoOverlay
+            | Error::Removal(_)
             | Error::Store(_)
             | Error::Compacted(_)
             | Error::Internal(_) => {}

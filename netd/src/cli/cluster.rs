@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use netd_api::v1::{
-    GetRouteRequest, ListNodesRequest, cluster_service_client::ClusterServiceClient,
+    GetRouteRequest, ListNodesRequest, RemoveNodeRequest,
+    cluster_service_client::ClusterServiceClient,
 };
 
-use super::table::cluster::{Nodes, Route};
+use super::table::cluster::{Nodes, RemovedNode, Route};
 use crate::client::{Client, ClientArgs};
 use crate::terminal::{EXIT_NOT_READY, Failure, Output};
 
@@ -16,6 +17,20 @@ pub(crate) enum NodeCommand {
     /// List the cluster's nodes, their subnets, and whether the kernel has routes to them
     #[command(alias = "ls")]
     List(ClientArgs),
+    /// Remove a node that is gone, so that its subnets are free before its lease expires
+    ///
+    /// A netd node is asked first whether it runs, for 10 seconds. One that is cut off from etcd
+    /// can't answer: make sure that it is off, or its pods keep addresses that others get.
+    #[command(alias = "rm")]
+    Remove {
+        /// The node's name or id, its public address, or one of its subnets: then only that lease
+        node: String,
+        /// Do not ask whether it runs; needed for nodes of flannel and for reservations
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,9 +47,17 @@ pub(crate) enum RouteCommand {
 }
 
 pub(crate) async fn nodes(command: NodeCommand) -> Result<ExitCode, Failure> {
-    let NodeCommand::List(args) = command;
-    let list = service(&args).await?.list_nodes(ListNodesRequest {}).await?.into_inner();
-    Nodes::from(list).print(args.output)?;
+    match command {
+        NodeCommand::List(args) => {
+            let list = service(&args).await?.list_nodes(ListNodesRequest {}).await?.into_inner();
+            Nodes::from(list).print(args.output)?;
+        }
+        NodeCommand::Remove { node, force, client } => {
+            let request = RemoveNodeRequest { node: node.clone(), force };
+            let removed = service(&client).await?.remove_node(request).await?.into_inner();
+            RemovedNode::new(node, removed).print(client.output)?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

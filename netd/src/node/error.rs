@@ -1,6 +1,7 @@
 //! Why the node could not do what it was asked for. `api/error.rs` maps each to a gRPC
 //! status.
 
+use netd_cluster::membership::removal::RemovalError;
 use netd_dataplane::{DataplaneError, HostListener};
 use netd_domain::ipam::IpamError;
 use netd_domain::{EndpointKey, HostPort, Invalid, NetworkName, NotAllowed, SandboxId};
@@ -166,6 +167,9 @@ pub enum Error {
     /// Asked about the cluster of a node that is not in one.
     #[error("this node is not in a cluster: set etcd.endpoints in its configuration")]
     NoOverlay,
+    /// A node of the cluster was not removed.
+    #[error(transparent)]
+    Removal(RemovalError),
     /// The kernel's side.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -178,4 +182,13 @@ pub enum Error {
     /// A defect of netd.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<RemovalError> for Error {
+    fn from(error: RemovalError) -> Self {
+        match error {
+            RemovalError::Store(error) => Self::Store(error),
+            error => Self::Removal(error),
+        }
+    }
 }

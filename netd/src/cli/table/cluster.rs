@@ -33,6 +33,36 @@ struct NodeSubnet {
     problem: String,
 }
 
+/// Answer of `netd node remove`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct RemovedNode {
+    /// As it was asked for.
+    removed: String,
+    node: String,
+    subnets: Vec<String>,
+    public_ip: String,
+    public_ipv6: String,
+}
+
+impl RemovedNode {
+    pub(in crate::cli) fn new(asked: String, answer: v1::RemoveNodeResponse) -> Self {
+        let v1::RemoveNodeResponse { node, subnets, public_ip, public_ipv6 } = answer;
+        Self { removed: asked, node, subnets, public_ip, public_ipv6 }
+    }
+}
+
+impl Output for RemovedNode {
+    fn text(&self) -> String {
+        let free = match self.subnets.len() {
+            0 => "it had no subnet".to_owned(),
+            1 => format!("{} is free", self.subnets.join("")),
+            _ => format!("{} are free", self.subnets.join(", ")),
+        };
+        format!("node {} is removed: {free}\n", self.removed)
+    }
+}
+
 /// Answer of `netd route get`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
