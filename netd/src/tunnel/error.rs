@@ -45,8 +45,13 @@ pub enum TunnelError {
         /// Names the device or address.
         message: String,
     },
-    /// Another program has the device or a listen address, or the address is not this
-    /// node's.
+    /// Another socket has a port that the tunnel listens on.
+    #[error("netd-tunnel: {message}")]
+    PortTaken {
+        /// The system's error.
+        message: String,
+    },
+    /// Another program has the device, or a listen address is not this node's.
     #[error("netd-tunnel: {message}")]
     Taken {
         /// Names the device or address.
@@ -82,9 +87,17 @@ pub(super) fn of(socket: &Path, status: &Status) -> TunnelError {
         }
         Code::InvalidArgument => TunnelError::Invalid { violations: violations(status), message },
         Code::NotFound => TunnelError::NoTunnel { message },
+        Code::FailedPrecondition if reason(status) == "LISTEN_ADDRESS_TAKEN" => {
+            TunnelError::PortTaken { message }
+        }
         Code::FailedPrecondition => TunnelError::Taken { message },
         code => TunnelError::Failed { code, message },
     }
+}
+
+/// The stable reason; empty: none was said.
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 fn violations(status: &Status) -> Vec<FieldViolation> {

@@ -10,7 +10,7 @@ use crate::{
     DataplaneError, Repair, RepairKind,
     error::{failed, refused},
     netlink::{
-        Batch, address,
+        Batch, Refusal, address,
         link::{self, LinkId},
         overlay_device::{self as message, HeldDevice, Setting, kind_name},
     },
@@ -166,7 +166,20 @@ impl Overlay {
                 let hint = format!("{r}; {mtu} bytes and the outer headers don't fit its underlay");
                 Err(DataplaneError::Kernel { operation: what(), errno: hint })
             }
-            (_, Some(Err(r))) => Err(refused(what(), &r)),
+            (_, Some(Err(r))) => Err(self.refused_device(wanted, what(), &r)),
+        }
+    }
+
+    /// A refusal, with the holder of the port if it is about that.
+    pub(super) fn refused_device(
+        &mut self,
+        wanted: &OverlayDevice,
+        operation: String,
+        refusal: &Refusal,
+    ) -> DataplaneError {
+        match self.explain(wanted, refusal) {
+            Some(errno) => DataplaneError::Kernel { operation, errno },
+            None => refused(operation, refusal),
         }
     }
 
@@ -196,7 +209,7 @@ enum Ensured {
 }
 
 /// The kernel knows no such kind of device.
-pub(super) fn is_unknown_kind(refusal: &crate::netlink::Refusal) -> bool {
+pub(super) fn is_unknown_kind(refusal: &Refusal) -> bool {
     refusal.errno == libc::EOPNOTSUPP
         && (refusal.text.is_empty() || refusal.text.contains("Unknown device type"))
 }

@@ -1,8 +1,8 @@
 //! Tunnels and their peers in netd-tunnel.
 
-use super::core::Overlay;
+use super::{core::Overlay, local_node::LocalNode};
 use crate::metrics::TunnelLosses;
-use crate::tunnel::{PeerChange, Tunnel, TunnelKind, TunnelPeerName};
+use crate::tunnel::{PeerChange, Tunnel, TunnelError, TunnelKind, TunnelPeerName};
 use netd_cluster::{
     Local,
     desired::{Delta, Desired},
@@ -20,6 +20,7 @@ impl Overlay {
     /// netd-tunnel's error, as text.
     pub(super) async fn all_tunnels(
         &self,
+        node: &dyn LocalNode,
         desired: &Desired,
         complete: bool,
     ) -> Result<(), String> {
@@ -27,7 +28,9 @@ impl Overlay {
         self.end_others(wanted).await?;
         for device in wanted {
             let tunnel = tunnel(desired.local(), device);
-            self.tunnel.configure(&tunnel).await.map_err(|e| e.to_string())?;
+            if let Err(error) = self.tunnel.configure(&tunnel).await {
+                return Err(explained(node, &tunnel, error).await);
+            }
             let here = |peer: &TunnelPeer| peer.device() == &device.name;
             let set = desired.tunnels().filter(here).collect();
             // Until all peers are known, netd-tunnel may rightly have others.
@@ -96,6 +99,16 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+/// The error; of a port that is taken with its holder.
+async fn explained(node: &dyn LocalNode, tunnel: &Tunnel, error: TunnelError) -> String {
+    let port = tunnel.listen.first().map(std::net::SocketAddr::port);
+    let (TunnelError::PortTaken { message }, Some(port)) = (&error, port) else {
+        return error.to_string();
+    };
+    let (device, refusal) = (tunnel.device.clone(), message.clone());
+    node.dataplane().port_taken(port, device, refusal).await.unwrap_or_else(|_| error.to_string())
 }
 
 fn tunnel(local: &Local, device: &TunnelDevice) -> Tunnel {
