@@ -26,7 +26,10 @@ use super::{
 };
 use aggregate::{Aggregate, Changes};
 pub use delta::Delta;
-use netd_domain::overlay::{OverlayState, TunnelPeer};
+use netd_domain::{
+    IfName,
+    overlay::{OverlayState, TunnelPeer, WireguardPeer},
+};
 use netd_store::Revision;
 use resources::{LeaseResources, Rank, ResourceIndex, Verdict};
 
@@ -225,11 +228,15 @@ impl Desired {
 
     /// Everything the kernel has to hold.
     pub fn state(&self) -> OverlayState {
-        let wireguard =
-            if self.local.kernel_wireguard { self.aggregate.wireguard() } else { vec![] };
+        let wireguard = self.wireguard();
         let (devices, objects) = (self.plan.devices.clone(), self.aggregate.objects().collect());
         let own = self.local.subnets.iter().flat_map(Subnets::iter).collect();
         OverlayState { devices, objects, wireguard, own, partial: false }
+    }
+
+    /// Every peer of the kernel's WireGuard devices.
+    pub fn wireguard(&self) -> Vec<(IfName, WireguardPeer)> {
+        if self.local.kernel_wireguard { self.aggregate.wireguard() } else { vec![] }
     }
 
     /// Every peer of the tunnel process's tunnels, merged by name.

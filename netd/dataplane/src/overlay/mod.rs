@@ -22,11 +22,13 @@ mod lookup;
 pub(crate) mod objects;
 mod own_subnets;
 mod peers;
+mod port_holder;
 pub(crate) mod report;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod wireguard;
+mod wireguard_compare;
 mod wireguard_socket;
 pub(crate) mod worker;
 

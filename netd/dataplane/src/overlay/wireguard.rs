@@ -6,19 +6,23 @@ use std::{
 };
 
 use super::{
-    peers::{clamped, plan_peers},
+    peers::{PeerPlan, clamped, plan_peers},
     report::{OverlayReport, OverlaySubject},
+    wireguard_compare::device_difference,
     wireguard_socket::{Request, WireguardSocket},
     worker::Overlay,
 };
 use crate::{
     DataplaneError, Repair, RepairKind,
     error::{failed, refused},
-    netlink::{Batch, Protocol, Socket, wireguard},
+    netlink::{
+        Batch, Protocol, Socket,
+        wireguard::{self, HeldTunnel},
+    },
 };
 use netd_domain::{
     IfName,
-    overlay::{DeviceKind, OverlayChange, OverlayState, SecretKey, WireguardPeer},
+    overlay::{DeviceKind, OverlayChange, OverlayDevice, OverlayState, WireguardPeer},
 };
 
 impl Overlay {
@@ -46,36 +50,57 @@ impl Overlay {
     /// Sets the devices' keys, ports and peers where they differ.
     pub(super) fn sync_wireguard(&mut self, wanted: &OverlayState, report: &mut OverlayReport) {
         for device in &wanted.devices {
-            let DeviceKind::Wireguard { private_key, port } = &device.kind else { continue };
+            if !matches!(device.kind, DeviceKind::Wireguard { .. }) {
+                continue;
+            }
             let peers = wanted.wireguard.iter().filter(|(name, _)| *name == device.name);
-            let peers = peers.map(|(_, peer)| peer).collect();
-            if let Err(e) = self.sync_tunnel(&device.name, (private_key, *port), peers, report) {
+            let peers = peers.map(|(_, peer)| peer);
+            if let Err(e) = self.sync_tunnel(device, peers, wanted.partial, report) {
                 report.refused.push((OverlaySubject::Device(device.name.clone()), e));
             }
         }
     }
 
-    fn sync_tunnel(
+    /// What a device has, and the steps to the wanted peers. `partial`: others stay. `None`: this
+    /// kernel has no WireGuard, so the device could not be made, which was said.
+    pub(super) fn plan_tunnel<'a>(
         &mut self,
         name: &IfName,
-        (key, port): (&SecretKey, u16),
-        peers: Vec<&WireguardPeer>,
-        report: &mut OverlayReport,
-    ) -> Result<(), DataplaneError> {
-        // Without it the device could not be made, which was said.
-        let Some(generic) = self.wireguard()? else { return Ok(()) };
-        let what = || format!("{name}: reading its peers");
+        peers: impl Iterator<Item = &'a WireguardPeer>,
+        partial: bool,
+    ) -> Result<Option<(HeldTunnel, PeerPlan)>, DataplaneError> {
+        let Some(generic) = self.wireguard()? else { return Ok(None) };
         let dump = generic.socket.dump_raw(generic.family, &wireguard::get_device(name));
-        let held = wireguard::read_device(&dump.map_err(failed(what()))?);
-        let key = clamped(key.0);
-        if held.private_key != Some(key) || held.port != port {
-            let what = format!("{name}: set the key and the port {port}");
-            generic.one(&wireguard::set_device(name, key, port), &what)?;
-            report.repairs.push(Repair { kind: RepairKind::OverlayDevice, detail: what });
-        }
+        let dump = dump.map_err(failed(format!("{name}: reading its peers")))?;
+        let held = wireguard::read_device(&dump);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_secs().cast_signed());
-        let plan = plan_peers(peers.into_iter(), &held, now);
+        let mut plan = plan_peers(peers, &held, now);
+        if partial {
+            plan.remove.clear();
+        }
+        Ok(Some((held, plan)))
+    }
+
+    fn sync_tunnel<'a>(
+        &mut self,
+        device: &OverlayDevice,
+        peers: impl Iterator<Item = &'a WireguardPeer>,
+        partial: bool,
+        report: &mut OverlayReport,
+    ) -> Result<(), DataplaneError> {
+        let name = &device.name;
+        let DeviceKind::Wireguard { private_key: key, port } = &device.kind else { return Ok(()) };
+        let Some((held, plan)) = self.plan_tunnel(name, peers, partial)? else { return Ok(()) };
+        if device_difference(name, &held, key, *port).is_some() {
+            let what = format!("{name}: set the key and the port {port}");
+            let request = wireguard::set_device(name, clamped(key.0), *port);
+            let Some(generic) = self.wireguard()? else { return Ok(()) };
+            if let Err(refusal) = generic.one(&request, &what)? {
+                return Err(self.refused_device(device, what, &refusal));
+            }
+            report.repairs.push(Repair { kind: RepairKind::OverlayDevice, detail: what });
+        }
         for (key, net) in plan.refused {
             let operation = format!("{name}: lead {net} to a peer");
             let errno = "another peer claims the same".into();
@@ -91,7 +116,10 @@ impl Overlay {
             let body = wireguard::remove_peer(name, key);
             requests.push(Request { name, key, body, remove: true });
         }
-        generic.send(&requests, report)
+        match self.wireguard()? {
+            Some(generic) => generic.send(&requests, report),
+            None => Ok(()),
+        }
     }
 
     /// Sets and removes single peers.

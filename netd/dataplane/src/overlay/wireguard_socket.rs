@@ -4,7 +4,7 @@ use super::report::{OverlayReport, OverlaySubject};
 use crate::{
     DataplaneError, Repair, RepairKind,
     error::{failed, refused},
-    netlink::{Batch, Socket},
+    netlink::{Batch, Refusal, Socket},
 };
 use netd_domain::IfName;
 
@@ -24,13 +24,16 @@ pub(super) struct Request<'a> {
 }
 
 impl WireguardSocket {
-    pub(super) fn one(&mut self, body: &[u8], what: &str) -> Result<(), DataplaneError> {
+    /// Sends one request; what the kernel said if it refused it.
+    pub(super) fn one(
+        &mut self,
+        body: &[u8],
+        what: &str,
+    ) -> Result<Result<(), Refusal>, DataplaneError> {
         let mut batch = Batch::new();
         batch.raw(self.family, libc::NLM_F_ACK as u16, body);
-        match self.socket.batch(batch).map_err(failed(what))?.pop() {
-            Some(Err(refusal)) => Err(refused(what, &refusal)),
-            _ => Ok(()),
-        }
+        let result = self.socket.batch(batch).map_err(failed(what))?.pop();
+        Ok(result.unwrap_or(Ok(())))
     }
 
     /// Sends one request a peer, so a refused one does not stop the others.

@@ -41,7 +41,7 @@ impl Overlay {
         // Until all peers are known, an unknown object may belong to one of them.
         let wanted = Arc::new(OverlayState { partial: !state.complete, ..desired.state() });
         // The tunnels come first: they make devices that the rest needs.
-        state.tunnel_problem = self.all_tunnels(desired, state.complete).await.err();
+        state.tunnel_problem = self.all_tunnels(node, desired, state.complete).await.err();
         let drift = state.settled;
         let (begun, objects) = (Instant::now(), wanted.objects.len());
         let synced = node.dataplane().sync_overlay(wanted).await;

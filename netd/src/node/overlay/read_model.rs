@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     core::{ClusterModel, Overlay},
     local_node::LocalNode,
+    watch_wireguard,
 };
 use crate::metrics::DeviceTraffic;
 use crate::node::{clock::now_unix, error::Result};
@@ -135,11 +136,11 @@ impl Overlay {
             if found.local {
                 self.local_way(node, ip, &mut view);
             } else {
-                self.remote_way(ip, &mut view).await;
+                self.remote_way(node, ip, &mut view).await;
             }
         }
         view.kernel = node.dataplane().route_to(ip).await?;
-        view.difference = difference(&view);
+        view.difference = difference(&view).or(view.difference);
         Ok(view)
     }
 
@@ -167,9 +168,10 @@ impl Overlay {
         };
     }
 
-    async fn remote_way(&self, ip: IpAddr, view: &mut RouteView) {
+    async fn remote_way(&self, node: &dyn LocalNode, ip: IpAddr, view: &mut RouteView) {
         let state = self.state.lock().await;
         let Some(desired) = &state.desired else { return };
+        view.difference = watch_wireguard::difference_to(node, desired, ip).await;
         view.mtu = desired.local_plan().mtu;
         let objects = objects_for(desired, ip);
         let routes = objects.iter().filter_map(|object| match object {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{capacity, core::Overlay, local_node::LocalNode, publish};
+use super::{capacity, core::Overlay, local_node::LocalNode, publish, watch_wireguard};
 use netd_cluster::membership::Update;
 
 impl Overlay {
@@ -30,6 +30,7 @@ impl Overlay {
         }
         tokio::spawn(publish::run(self.clone(), node.clone()));
         tokio::spawn(capacity::run(self.clone(), node.clone()));
+        tokio::spawn(watch_wireguard::run(self.clone(), node.clone()));
         tokio::spawn(async move {
             while let Some(news) = batch(&mut updates).await {
                 self.on_update(&*node, news).await;
