@@ -45,6 +45,7 @@ fn flannels_leftovers_over_overlay_devices_are_removed() -> Result<()> {
             ensure!(node.netd.status()?.ready, "{}", node.problem("overlay")?);
             Ok(())
         })
+        .map(drop)
     })
 }
 
@@ -91,6 +92,7 @@ fn an_administrators_route_is_told_and_left() -> Result<()> {
             ensure!(said.contains("own pods"), "{said:?}");
             Ok(())
         })
+        .map(drop)
     })
 }
 
@@ -151,5 +153,6 @@ fn the_alarm_goes_with_the_last_pod_of_the_subnet() -> Result<()> {
             ensure!(said.is_empty(), "{said}");
             Ok(())
         })
+        .map(drop)
     })
 }

@@ -46,6 +46,7 @@ fn is_named<T>(taken: &Taken<T>) -> Result<()> {
             ensure!(node.netd.status()?.ready, "{}", node.problem("overlay")?);
             Ok(())
         })
+        .map(drop)
     })
 }
 

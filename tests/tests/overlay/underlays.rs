@@ -136,5 +136,6 @@ fn a_device_that_is_down_is_left_for_the_default_routes() -> Result<()> {
             ensure!(now == "192.0.2.210", "{now}");
             Ok(())
         })
+        .map(drop)
     })
 }

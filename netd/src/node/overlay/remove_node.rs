@@ -12,7 +12,7 @@ impl Overlay {
     ///
     /// # Errors
     /// Why it was not removed.
-    pub async fn remove_node(&self, target: String, force: bool) -> Result<Removed> {
+    pub(crate) async fn remove_node(&self, target: String, force: bool) -> Result<Removed> {
         let own_id = self.membership.status().node_id;
         let removal = Removal { target, force, own_id };
         let removed = removal::remove(&*self.store, self.keys(), &removal).await?;
