@@ -11,6 +11,12 @@ use testbed::{
 
 use super::{SOON, backend};
 
+/// What the kernel's main table has for exactly this destination.
+fn routes_to(node: &Node, net: &str, rest: &str) -> Result<String> {
+    let family = if net.contains(':') { "-6" } else { "-4" };
+    Ok(node.host.net.sh(&format!("ip {family} route show {net} {rest}"))?.trim().to_owned())
+}
+
 /// The first half of a subnet.
 fn half(subnet: &str) -> Result<String> {
     let (address, length) = subnet.split_once('/').context("a subnet")?;
@@ -35,8 +41,8 @@ fn flannels_leftovers_over_overlay_devices_are_removed() -> Result<()> {
                 // In IPv4 the whole subnet's has the metric of the connected route already.
                 let _ = node.host.net.sh(&script);
                 wait::until(SOON, &format!("{to} over {device} is gone"), || {
-                    let left = node.host.net.sh(&format!("ip route show {to} dev {device}"))?;
-                    ensure!(left.trim().is_empty(), "{left}");
+                    let left = routes_to(node, &to, &format!("dev {device}"))?;
+                    ensure!(left.is_empty(), "{left}");
                     pod.ips.iter().try_for_each(|ip| probe::ping(&node.host.net, *ip))
                 })?;
             }
@@ -74,8 +80,7 @@ fn an_administrators_route_is_told_and_left() -> Result<()> {
             let shown = unreachable_pods(node)?;
             ensure!(shown.contains("own pods"), "{shown}");
             let net = route.trim_start_matches("blackhole ").split(' ').next().context("net")?;
-            let kept = node.host.net.sh(&format!("ip route show {net}"))?;
-            ensure!(!kept.trim().is_empty(), "{route} was removed");
+            ensure!(!routes_to(node, net, "")?.is_empty(), "{route} was removed");
             node.host.net.sh(&format!("ip route delete {route}"))?;
             wait::until(SOON, "it is ready again", || {
                 ensure!(node.netd.status()?.ready, "{}", node.problem("overlay")?);

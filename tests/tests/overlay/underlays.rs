@@ -56,7 +56,8 @@ fn another_default_route_moves_no_node() -> Result<()> {
         let mut cluster = Cluster::start(bed, &Plan::new(Families::V4, backend("vxlan")).nodes(2))?;
         let pods = cluster.pods()?;
         let before = facts(&cluster, 0)?;
-        let vpn = "ip link add vpn0 type dummy; ip link set vpn0 mtu 1300 up
+        let vpn = "ip link add vpn0 type veth peer name vpn1; ip link set vpn1 up
+                   ip link set vpn0 mtu 1300 up
                    ip address add 203.0.113.9/24 dev vpn0";
         cluster.nodes[0].host.net.sh(vpn)?;
         for device in ["vpn0", "cni0", "flannel.1"] {
@@ -130,7 +131,10 @@ fn a_device_that_is_down_is_left_for_the_default_routes() -> Result<()> {
         wait::pause(Duration::from_secs(2));
         let now = node.own()?.pop().context("no subnet")?.public_ip;
         ensure!(now == before, "{now}, not {before}, though eth0 is up");
-        node.host.net.sh(&format!("ip address delete {before}/24 dev eth0"))?;
+        node.host.net.sh(&format!(
+            "ip address delete {before}/24 dev eth0; ip address delete {}/64 dev eth0",
+            node.host.v6
+        ))?;
         wait::until(Duration::from_secs(20), "the other device's address is told", || {
             let now = node.own()?.pop().context("no subnet")?.public_ip;
             ensure!(now == "192.0.2.210", "{now}");

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
+    endpoint::announce::announce_gateways,
     error::{failed, refused},
     events::ExpectedBridge,
     exec::context::Context,
@@ -34,7 +35,13 @@ pub(crate) fn ensure(
         let (links, addresses): (Vec<_>, Vec<_>) = plan_network(network, &actual)?
             .into_iter()
             .partition(|op| matches!(op, NetworkOp::Create | NetworkOp::Set));
+        let other_mac = actual.device.as_ref().is_some_and(|held| held.mac != Some(bridge.mac));
         apply(kernel, network, bridge, 0, &links)?;
+        // At once: until then its pods send to the MAC that it had.
+        if other_mac && let Err(error) = announce_gateways(bridge) {
+            tracing::warn!(bridge = %bridge.name, %error,
+                "{}: its new MAC can't be announced: {error}", bridge.name);
+        }
         let index = match index {
             Some(index) => index,
             None => index_of(kernel, bridge)?,
