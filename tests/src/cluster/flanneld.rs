@@ -46,7 +46,7 @@ impl Flanneld {
             let (device, address) = (device(net), net.network());
             let (local, length) = (public(host, net), net.max_prefix_len());
             host.net.sh(&format!(
-                "[ -e /sys/class/net/{device} ] || ip link add {device} mtu 1450 type vxlan id 1 \
+                "ip link show dev {device} >/dev/null 2>&1 || ip link add {device} mtu 1450 type vxlan id 1 \
                      dev eth0 local {local} dstport 8472 nolearning
                  ip address replace {address}/{length} dev {device}; ip link set {device} up"
             ))?;

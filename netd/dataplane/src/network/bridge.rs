@@ -9,13 +9,14 @@ use super::{
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
-    endpoint::announce::announce_gateways,
+    endpoint::announce::Gateways,
     error::{failed, refused},
     events::ExpectedBridge,
     exec::context::Context,
     netlink::{
         Batch, address,
         link::{self, LinkId},
+        overlay_device::{Setting, change},
         query,
     },
     sysctl,
@@ -35,13 +36,10 @@ pub(crate) fn ensure(
         let (links, addresses): (Vec<_>, Vec<_>) = plan_network(network, &actual)?
             .into_iter()
             .partition(|op| matches!(op, NetworkOp::Create | NetworkOp::Set));
-        let other_mac = actual.device.as_ref().is_some_and(|held| held.mac != Some(bridge.mac));
-        apply(kernel, network, bridge, 0, &links)?;
-        // At once: until then its pods send to the MAC that it had.
-        if other_mac && let Err(error) = announce_gateways(bridge) {
-            tracing::warn!(bridge = %bridge.name, %error,
-                "{}: its new MAC can't be announced: {error}", bridge.name);
+        if let Some(held) = actual.device.as_ref().filter(|held| held.mac != Some(bridge.mac)) {
+            take_mac(kernel, bridge, held.index, &actual.addresses)?;
         }
+        apply(kernel, network, bridge, 0, &links)?;
         let index = match index {
             Some(index) => index,
             None => index_of(kernel, bridge)?,
@@ -59,6 +57,26 @@ pub(crate) fn ensure(
     }
     repairs.extend(ensure_underlay_forwards(kernel, network)?);
     Ok(repairs)
+}
+
+/// Gives a bridge of another program netd's MAC. Its pods send to the one that it had until they
+/// hear of the new one, so nothing else is changed in between.
+fn take_mac(
+    kernel: &mut Context,
+    bridge: &BridgeWiring,
+    index: u32,
+    gateways: &[IpNet],
+) -> Result<(), DataplaneError> {
+    let what = format!("{}: setting its MAC", bridge.name);
+    let message = change(index, Setting::Mac(bridge.mac.bytes()));
+    let gateways = Gateways::new(&bridge.name, bridge.mac, gateways);
+    let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
+    result.map_err(|refusal| refused(&what, &refusal))?;
+    if let Err(error) = gateways.and_then(|gateways| gateways.send()) {
+        tracing::warn!(bridge = %bridge.name, %error,
+            "{}: its new MAC can't be announced: {error}", bridge.name);
+    }
+    Ok(())
 }
 
 /// The answers to what pods send come in by the device that leads out.
