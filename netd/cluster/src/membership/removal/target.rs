@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{super::view::View, RemovalError};
+use super::{
+    super::{records::NodeRecord, view::View},
+    error::RemovalError,
+};
 use crate::{Family, LeaseAttrs, Subnets, flannel};
 use netd_store::{Change, Compare, Txn};
 
@@ -144,7 +147,7 @@ fn names_at(view: &View, ip: Option<IpAddr>) -> impl Iterator<Item = &String> {
 }
 
 fn owners_at(view: &View, ip: IpAddr) -> Vec<Option<String>> {
-    let record_at = |record: &super::NodeRecord| {
+    let record_at = |record: &NodeRecord| {
         record.public_ip.map(IpAddr::V4) == Some(ip)
             || record.public_ipv6.map(IpAddr::V6) == Some(ip)
     };
