@@ -116,7 +116,8 @@ fn take_away(cluster: &Cluster, node: &Node) -> Result<[(String, String); 2]> {
         Ok(())
     })?;
     let [lease, owner] = keys;
-    Ok([lease, owner].into_iter().zip(values).collect::<Vec<_>>().try_into().ok().context("two")?)
+    let [first, second] = values;
+    Ok([(lease, first), (owner, second)])
 }
 
 #[test]

@@ -10,12 +10,14 @@ use std::{
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
+use ipnet::IpNet;
+
 use crate::{
     DataplaneError,
     error::failed,
     exec::namespace::{self, Netns},
 };
-use netd_domain::{Mac, Wiring, WiringDriver};
+use netd_domain::{IfName, Mac, Wiring, WiringDriver};
 
 /// What the announcing thread works with. It has a thread of its own because closing a packet
 /// socket waits for an RCU grace period, some milliseconds.
@@ -36,33 +38,61 @@ impl Announcer {
 
 /// Sends from the calling thread's namespace.
 fn send(wiring: &Wiring) -> io::Result<()> {
-    let index = nix::net::if_::if_nametoindex(wiring.ifname.as_str())?;
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: plain system call; the descriptor is owned from here on. Protocol 0 receives nothing.
-    #[allow(clippy::disallowed_methods)] // netlink's file has no packet sockets
-    let socket = unsafe {
-        let raw = libc::socket(libc::AF_PACKET, kind, 0);
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(raw)
-    };
-    for frame in frames(wiring) {
-        // SAFETY: all zero is a valid sockaddr_ll.
-        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = index.cast_signed();
-        let (address, length) = ((&raw const to).cast(), size_of_val(&to) as u32);
-        // SAFETY: the frame and the address live through the call.
-        let sent = unsafe {
-            let fd = socket.as_raw_fd();
-            libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, address, length)
+    Announcement::new(&wiring.ifname, frames(wiring))?.send()
+}
+
+/// Frames that are ready to be sent.
+pub(crate) struct Announcement {
+    socket: OwnedFd,
+    index: u32,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Announcement {
+    /// Of a bridge's gateways to the pods on it: those of another program, which had the bridge
+    /// before, know them by another MAC. In the calling thread's namespace.
+    pub(crate) fn of_gateways(bridge: &IfName, mac: Mac, gateways: &[IpNet]) -> io::Result<Self> {
+        let one = |net: &IpNet| match net.addr() {
+            IpAddr::V4(ip) => gratuitous_arp(mac, ip),
+            IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, ROUTER | OVERRIDE),
         };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        Self::new(bridge, gateways.iter().map(one).collect())
     }
-    Ok(())
+
+    fn new(device: &IfName, frames: Vec<Vec<u8>>) -> io::Result<Self> {
+        let index = nix::net::if_::if_nametoindex(device.as_str())?;
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: plain system call; the descriptor is owned from here on. Protocol 0 receives
+        // nothing.
+        #[allow(clippy::disallowed_methods)] // netlink's file has no packet sockets
+        let socket = unsafe {
+            let raw = libc::socket(libc::AF_PACKET, kind, 0);
+            if raw < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(raw)
+        };
+        Ok(Self { socket, index, frames })
+    }
+
+    pub(crate) fn send(&self) -> io::Result<()> {
+        for frame in &self.frames {
+            // SAFETY: all zero is a valid sockaddr_ll.
+            let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            to.sll_family = libc::AF_PACKET as u16;
+            to.sll_ifindex = self.index.cast_signed();
+            let (address, length) = ((&raw const to).cast(), size_of_val(&to) as u32);
+            // SAFETY: the frame and the address live through the call.
+            let sent = unsafe {
+                let fd = self.socket.as_raw_fd();
+                libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, address, length)
+            };
+            if sent < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One frame for each address and MAC.
@@ -71,7 +101,7 @@ fn frames(wiring: &Wiring) -> Vec<Vec<u8>> {
     let mac = wiring.macs().last().unwrap_or(wiring.mac);
     let one = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => gratuitous_arp(mac, ip),
-        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip),
+        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, OVERRIDE),
     };
     wiring.ips().map(one).collect()
 }
@@ -83,16 +113,20 @@ fn gratuitous_arp(mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
     [&[0xff; 6], &mac[..], &[8, 6], &HEADER, &mac, &ip, &[0; 6], &ip].concat()
 }
 
-/// To all nodes, to override what they know (RFC 4861, 4.4 and 7.2.6).
-fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
+/// Flags of a neighbour advertisement (RFC 4861, 4.4): who sends it is a router; it overrides what
+/// its receivers know.
+const ROUTER: u8 = 0x80;
+const OVERRIDE: u8 = 0x20;
+
+/// To all nodes (RFC 4861, 4.4 and 7.2.6).
+fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, flags: u8) -> Vec<u8> {
     const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
     const ICMPV6: u8 = 58;
     const ADVERTISEMENT: u8 = 136;
-    const OVERRIDE: u8 = 0x20;
     const TARGET_LINK_ADDRESS: [u8; 2] = [2, 1];
     let (mac, ip) = (mac.bytes(), ip.octets());
-    let mut body = vec![ADVERTISEMENT, 0, 0, 0, OVERRIDE, 0, 0, 0];
+    let mut body = vec![ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
     body.extend_from_slice(&ip);
     body.extend_from_slice(&TARGET_LINK_ADDRESS);
     body.extend_from_slice(&mac);
@@ -139,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_advertisement_has_a_checksum_that_its_receivers_find_right() {
-        let frame = unsolicited_advertisement(mac(), "fd00:88::5".parse().unwrap());
+        let frame = unsolicited_advertisement(mac(), "fd00:88::5".parse().unwrap(), OVERRIDE);
         assert_eq!(frame.len(), 14 + 40 + 32);
         let (addresses, body) = (&frame[22..54], &frame[54..]);
         let pseudo = [addresses, &[0, 0, 0, 32, 0, 0, 0, 58]].concat();

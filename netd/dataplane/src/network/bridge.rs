@@ -9,7 +9,7 @@ use super::{
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
-    endpoint::announce::Gateways,
+    endpoint::announce::Announcement,
     error::{failed, refused},
     events::ExpectedBridge,
     exec::context::Context,
@@ -69,7 +69,7 @@ fn take_mac(
 ) -> Result<(), DataplaneError> {
     let what = format!("{}: setting its MAC", bridge.name);
     let message = change(index, Setting::Mac(bridge.mac.bytes()));
-    let gateways = Gateways::new(&bridge.name, bridge.mac, gateways);
+    let gateways = Announcement::of_gateways(&bridge.name, bridge.mac, gateways);
     let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
     result.map_err(|refusal| refused(&what, &refusal))?;
     if let Err(error) = gateways.and_then(|gateways| gateways.send()) {

@@ -46,4 +46,3 @@ pub enum RemovalError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-

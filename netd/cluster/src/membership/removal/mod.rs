@@ -5,6 +5,7 @@
 //! contender is written into its record, and a node that runs answers by writing the record
 //! again. A node that is cut off from the store can't answer, and flannel is never asked.
 
+mod error;
 mod target;
 #[cfg(test)]
 mod tests;
