@@ -12,7 +12,8 @@ use std::{
 
 /// Listens at `path`, in the place of whatever is there, with exactly this mode; `owned` may
 /// change its owner first. Whatever the umask is, at no moment can anyone else connect: the
-/// socket is made in a directory of its own, `.NAME` beside it, and moved when all is right.
+/// socket is made in a directory of its own, `.NAME` and the process's id beside it, and moved
+/// when all is right.
 ///
 /// # Errors
 /// The system's.
@@ -24,8 +25,9 @@ pub fn listen(
 ) -> io::Result<UnixListener> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     make_directory(parent)?;
-    // Short: a socket's path has at most 107 bytes.
-    let private = parent.join(format!(".{name}"));
+    // Short: a socket's path has at most 107 bytes. Another process may make a socket here at
+    // the same moment.
+    let private = parent.join(format!(".{name}{}", std::process::id()));
     match fs::remove_dir_all(&private) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

@@ -105,6 +105,12 @@ fn what_answers_on_the_bridge_is_held_without_a_file() -> Result<()> {
         let other = OldPod::add(&host, &cbr0, "other")?;
         fs::remove_dir_all(data_dir(&host))?;
         let mut sleeper = hidden.net.command("sleep").arg("1000").spawn()?;
+        // It has to be inside before the path goes.
+        wait::until(SOON, "the process is in the namespace", || {
+            let name = fs::read_to_string(format!("/proc/{}/comm", sleeper.id()))?;
+            ensure!(name.trim() == "sleep", "{name}");
+            Ok(())
+        })?;
         hidden.unmount()?;
         // As KubeVirt does: the pod's link is a port of a bridge, the guest has the address.
         let ip = machine.v4()?;
