@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use netd_api::v1::AttachRequest;
 use serde_json::json;
 use testbed::{Sandbox, case, net::probe, wait};
@@ -23,8 +23,13 @@ fn limit(pid: u32, descriptors: usize) -> Result<()> {
     Ok(())
 }
 
-fn open(pid: u32) -> Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+/// The lowest number that no descriptor has: a limit of it leaves none to open.
+fn lowest_free(pid: u32) -> Result<usize> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        open.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
+    }
+    (0..).find(|number| !open.contains(number)).context("no end of descriptors")
 }
 
 #[test]
@@ -37,7 +42,7 @@ fn out_of_descriptors_add_says_try_again_and_no_pod_loses_anything() -> Result<(
         for more in 0..8 {
             let mut pod = Sandbox::bare(&node.host, "late")?;
             pod.config["timeout"] = json!(2);
-            limit(pid, open(pid)? + more)?;
+            limit(pid, lowest_free(pid)? + more)?;
             for command in ["ADD", "CHECK", "DEL"] {
                 if command == "CHECK" {
                     pod.config["prevResult"] = json!({"cniVersion": "1.1.0"});
@@ -60,7 +65,7 @@ fn out_of_descriptors_add_says_try_again_and_no_pod_loses_anything() -> Result<(
         let mut service = node.netd.endpoint_service()?;
         let list = netd_api::v1::ListEndpointsRequest::default();
         testbed::block_on(service.list_endpoints(list))?;
-        limit(pid, open(pid)?)?;
+        limit(pid, lowest_free(pid)?)?;
         let request = AttachRequest { ..pod.request() };
         let answer = testbed::block_on(service.attach(request));
         let status = answer.err().map(|status| status.code());
