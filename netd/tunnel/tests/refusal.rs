@@ -175,13 +175,13 @@ fn a_device_or_an_address_of_another_programs_is_left_alone() -> Result<()> {
         pair.a.net.sh("ip link show flannel0 && ip link del flannel0")?;
         let taken = wire::socket(&pair.a.net, pair.outer(1))?;
         let error = block_on(pair.a.client.configure(&pair.tunnel(1))).unwrap_err();
-        ensure!(matches!(error, TunnelError::Taken { .. }), "{error:?}");
+        ensure!(matches!(error, TunnelError::PortTaken { .. }), "{error:?}");
         drop(taken);
         pair.a.configure(&pair.tunnel(1))?;
         // Another tunnel on the same address would take half of its datagrams.
         let second = netd::tunnel::Tunnel { device: "second0".parse()?, ..pair.tunnel(1) };
         let error = block_on(pair.a.client.configure(&second)).unwrap_err();
-        ensure!(matches!(error, TunnelError::Taken { .. }), "{error:?}");
+        ensure!(matches!(error, TunnelError::PortTaken { .. }), "{error:?}");
         Ok(())
     })
 }
