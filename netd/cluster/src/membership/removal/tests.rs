@@ -125,7 +125,8 @@ async fn what_can_not_be_meant_or_asked_is_refused() {
     let store = cluster().await;
     node(&*store, "33333333-3333-3333-3333-333333333333", "gone", "192.0.2.9", &["10.5.9.0-24"])
         .await;
-    let cases: [(&str, bool, fn(&RemovalError) -> bool); 7] = [
+    type Expected = fn(&RemovalError) -> bool;
+    let cases: [(&str, bool, Expected); 7] = [
         ("self", true, |e| matches!(e, RemovalError::Own(_))),
         ("192.0.2.2", true, |e| matches!(e, RemovalError::Own(_))),
         ("10.5.3.0/24", true, |e| matches!(e, RemovalError::Own(_))),
