@@ -103,7 +103,7 @@ impl Node {
         if endpoint.phase == Phase::Attached {
             // At its own path the runtime has put another namespace, so the old one is nobody's.
             let replaced = endpoint.netns_path == spec.netns_path && !endpoint.path_is_foreign;
-            if !path_is_stale(&endpoint) || (!replaced && self.lives(&endpoint).await?) {
+            if !path_is_stale(&endpoint) || (!replaced && self.still_lives(&endpoint).await?) {
                 let own = endpoint.netns.map(|own| format!(", {own}")).unwrap_or_default();
                 return Err(Error::Elsewhere {
                     key: spec.key.clone(),

@@ -1,17 +1,41 @@
 //! Whether an endpoint's pod is still there: what its namespace's path leads to, and what the
 //! kernel says.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{
+    collections::HashSet,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{core::Node, error::Result};
 use netd_dataplane::{DataplaneError, Netns};
 use netd_domain::{Endpoint, IfName};
+
+/// How long the kernel may take to remove a namespace that nobody uses; tens of milliseconds as a
+/// rule.
+const TEARDOWN_TIME: Duration = Duration::from_secs(1);
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Node {
     /// Whether an endpoint's pod lives, whatever its path leads to: the host's end of its pair
     /// is there as long as the namespace is that the other end is in.
     pub(super) async fn lives(&self, endpoint: &Endpoint) -> Result<bool> {
         Ok(self.living_links().await?.contains(&endpoint.wiring.host_ifname))
+    }
+
+    /// As [`Node::lives`], but of a pod that seems to be gone: the kernel takes a namespace apart
+    /// some time after the last process and file that used it.
+    pub(super) async fn still_lives(&self, endpoint: &Endpoint) -> Result<bool> {
+        let give_up = Instant::now() + TEARDOWN_TIME;
+        while self.lives(endpoint).await? {
+            if Instant::now() >= give_up {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(false)
     }
 
     /// The host's ends of all pairs whose other end is in another namespace.
