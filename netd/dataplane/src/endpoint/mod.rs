@@ -18,7 +18,6 @@ mod create;
 mod encode;
 mod indexes;
 pub(crate) mod limit;
-mod link_state;
 pub(crate) mod observed;
 pub(crate) mod op;
 pub(crate) mod plan;

@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
-use super::{apply::Applier, link_state};
+use super::apply::Applier;
 use crate::{
     DataplaneError,
     error::failed,
@@ -12,7 +12,7 @@ use crate::{
         route,
     },
 };
-use netd_domain::{Wiring, WiringDriver};
+use netd_domain::Wiring;
 
 /// `IFLA_OPERSTATE`, and `IF_OPER_UP` as its value.
 const IFLA_OPERSTATE: u16 = 16;
@@ -31,9 +31,6 @@ impl Applier<'_> {
     /// # Errors
     /// The socket's.
     pub(crate) fn wait_ready(&mut self) -> Result<(), DataplaneError> {
-        if link_state::is_enough() && self.passes_ipv4() {
-            return Ok(());
-        }
         const MAX_TRIES: usize = 50;
         const PAUSE: Duration = Duration::from_micros(200);
         for _ in 0..MAX_TRIES {
@@ -60,20 +57,6 @@ impl Applier<'_> {
         // next repair puts right.
         tracing::debug!(interface = %self.wiring.host_ifname, "it has no carrier yet");
         Ok(())
-    }
-
-    /// As `wait_ready`, but asks once; `false` also if there is IPv6 to wait for.
-    fn passes_ipv4(&self) -> bool {
-        let Some(pod) = &self.pod else { return false };
-        let bridge = match &self.wiring.driver {
-            WiringDriver::Bridge(name) => Some(name),
-            WiringDriver::Routed => None,
-        };
-        let mut host = [Some(&self.wiring.host_ifname), bridge].into_iter().flatten();
-        let has = |socket, name| link_state::has_carrier(socket, name).unwrap_or(false);
-        self.wiring.addresses.iter().all(|a| a.address.addr().is_ipv4())
-            && has(pod, &self.wiring.ifname)
-            && host.all(|name| has(&self.kernel.socket, name))
     }
 }
 
