@@ -104,6 +104,7 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
 fn as_before(mut networks: Vec<NetworkStatus>) -> Vec<NetworkStatus> {
     for network in networks.iter_mut().filter_map(|status| status.network.as_mut()) {
         network.pods = None;
+        network.repair = 0;
     }
     networks
 }
