@@ -70,7 +70,11 @@ struct Scene {
 
 impl Scene {
     fn start(bed: &Bed) -> Result<Self> {
+        // What an ADD and a DEL of containerd's that both failed left is collected while we watch.
         let mut plan = Plan::new(Families::Dual, json!({"Type": "vxlan"})).nodes(1);
+        for line in ["[gc]", "grace = \"2s\"", "interval = \"1s\"", "unsafe_short_grace = true"] {
+            plan = plan.overlay(line);
+        }
         plan.filter = "warn";
         let cluster = Cluster::prepare(bed, &plan)?;
         let host = bed.host("n0")?;
