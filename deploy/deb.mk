@@ -6,7 +6,7 @@
 #   BUILT        as for `make install`
 #
 # Two builds of a commit give the same package: times are the commit's, and no path of this
-# machine is in a program. RUSTFLAGS would make cargo build everything else anew each time, so
+# machine is in a program. RUSTFLAGS would make cargo build everything else again each time, so
 # the package's programs have a target directory of their own.
 
 DEB_ARCH ?= $(shell dpkg --print-architecture)

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tonic::{Request, transport::Channel};
 use v1::{runtime_service_client::RuntimeServiceClient, *};
@@ -82,6 +82,18 @@ pub fn pod(name: &str) -> PodConfig {
 /// A host port for [`pod`]; on every address of the host.
 pub fn port(protocol: Protocol, host_port: i32, container_port: i32) -> PortMapping {
     PortMapping { protocol: protocol.into(), host_port, container_port, host_ip: String::new() }
+}
+
+/// A call may fail; one without an answer is a fault.
+pub fn check_answered(error: &anyhow::Error) -> Result<()> {
+    let status = error.chain().find_map(|cause| cause.downcast_ref::<tonic::Status>());
+    // Else the sandbox was made, and its status is gone with a restart.
+    let Some(status) = status else { return Ok(()) };
+    // tonic's own timeout is CANCELLED with these words.
+    let silent = status.code() == tonic::Code::DeadlineExceeded
+        || status.message().contains("Timeout expired");
+    ensure!(!silent, "no answer: {error:#}");
+    Ok(())
 }
 
 /// kubelet gives RunPodSandbox four minutes; a test that takes one has failed.

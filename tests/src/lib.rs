@@ -41,7 +41,9 @@ pub use namespace::Namespace;
 pub use random::Random;
 pub use stack::Stack;
 
-use std::{future::Future, sync::OnceLock};
+use std::{env, future::Future, panic, str::FromStr, sync::OnceLock, thread::ScopedJoinHandle};
+
+use anyhow::{Context as _, Result};
 
 /// Runs gRPC futures for tests that are plain functions.
 pub fn block_on<F: Future>(future: F) -> F::Output {
@@ -55,6 +57,23 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
                 .unwrap_or_else(|error| panic!("no tokio runtime: {error}"))
         })
         .block_on(future)
+}
+
+/// How large a test is to be: a number from the environment, if it is there and not empty.
+pub fn scale<T>(variable: &str, default: T) -> Result<T>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match env::var(variable) {
+        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{variable}={text}")),
+        _ => Ok(default),
+    }
+}
+
+/// What a thread ended with; its panic goes on here.
+pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
 }
 
 /// Makes a test of each function, for each containerd: `fn(Version) -> anyhow::Result<()>`.

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    env,
     net::IpAddr,
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock,
@@ -19,8 +18,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use testbed::{
     Containerd, Daemon, DaemonConfig, Random, Stack, Version, case,
     cri::{self, Cri, Pod},
+    joined,
     net::probe,
-    wait,
+    scale, wait,
 };
 
 const WORKERS: usize = 8;
@@ -126,14 +126,7 @@ impl Churn {
     /// A failure is fine, a call without an answer is not.
     fn check_answered(&self, error: &anyhow::Error) -> Result<()> {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let status = error.chain().find_map(|cause| cause.downcast_ref::<tonic::Status>());
-        // Else the sandbox was made and its status is gone with the restart.
-        let Some(status) = status else { return Ok(()) };
-        // tonic's own timeout is CANCELLED with these words.
-        let silent = status.code() == tonic::Code::DeadlineExceeded
-            || status.message().contains("Timeout expired");
-        ensure!(!silent, "no answer: {error:#}");
-        Ok(())
+        cri::check_answered(error)
     }
 
     fn worker(&self, cri: &Cri, node: &testbed::Namespace) -> Result<()> {
@@ -173,13 +166,6 @@ impl Churn {
             containerd.restart()?;
         }
         Ok(())
-    }
-}
-
-fn scale(variable: &str, default: usize) -> Result<usize> {
-    match env::var(variable) {
-        Ok(text) => text.parse().with_context(|| format!("{variable}={text}")),
-        Err(_) => Ok(default),
     }
 }
 
@@ -228,8 +214,4 @@ fn pods_come_and_go_while_netd_is_killed_and_containerd_restarted() -> Result<()
         ensure!(churn.done.load(Ordering::Relaxed) >= churn.wanted_pods);
         stack.check_nothing_left()
     })
-}
-
-fn joined(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
-    thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
 }

@@ -7,7 +7,7 @@ const HOST: &str = "nd";
 /// Prefix of the devices that limit what a pod sends; the same digits follow.
 const IFB: &str = "ni";
 /// Docker's own bridge, from whose subnet dockerd gives out addresses by itself.
-pub(crate) const DOCKER0: &str = "docker0";
+pub const DOCKER0: &str = "docker0";
 
 /// The name of the device that limits what the pod behind `host` sends.
 pub(crate) fn ifb_name(host: &IfName) -> IfName {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::{
-    endpoint::{announce::Announcer, attach::Helpers},
+    endpoint::attach::Helpers,
     exec::{
         context::{Context, SharedContext},
         worker::Worker,
@@ -41,6 +41,7 @@ use self::{
     firewall::{conntrack::Flows, worker::Rules},
     overlay::worker::Overlay,
 };
+pub use device_names::DOCKER0;
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
 pub use events::EventsTrouble;
@@ -62,7 +63,7 @@ pub struct Dataplane {
     links: Worker<Context>,
     repairs: Worker<Context>,
     overlay: Worker<Overlay>,
-    announcer: Worker<Announcer>,
+    announcer: Worker<()>,
     helpers: Helpers,
     listening: events::Listening,
 }
@@ -99,7 +100,7 @@ impl Dataplane {
             links,
             repairs,
             overlay,
-            announcer: Worker::start("netd-announce", home.clone(), || Ok(Announcer))?,
+            announcer: Worker::start("netd-announce", home.clone(), || Ok(()))?,
             helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
             listening: events::listen(shared.clone(), quiet, own, drift)?,
         };

@@ -273,6 +273,16 @@ pub struct OverlayState {
     pub partial: bool,
 }
 
+impl OverlayState {
+    /// The peers of one of the kernel's WireGuard devices.
+    pub fn wireguard_of<'a>(
+        &'a self,
+        device: &'a IfName,
+    ) -> impl Iterator<Item = &'a WireguardPeer> + 'a {
+        self.wireguard.iter().filter(move |(name, _)| name == device).map(|(_, peer)| peer)
+    }
+}
+
 /// A change of an [`OverlayState`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverlayChange {

@@ -88,6 +88,11 @@ impl Wiring {
         [Some(self.mac), self.pod_mac].into_iter().flatten()
     }
 
+    /// The MAC with which the pod answers now.
+    pub fn present_mac(&self) -> Mac {
+        self.pod_mac.unwrap_or(self.mac)
+    }
+
     /// The addresses of the pod.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
         self.addresses.iter().map(|a| a.address.addr())

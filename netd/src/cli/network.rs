@@ -46,7 +46,7 @@ pub(crate) enum NetworkCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Free an address that Docker has reserved and uses no more; one that an endpoint has stays
+    /// Free an address that Docker has reserved and no longer uses; one that an endpoint has stays
     Release {
         /// The address
         address: std::net::IpAddr,

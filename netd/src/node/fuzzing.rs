@@ -7,8 +7,8 @@ use super::{
     state::{KernelStatus, Loaded, NodeState, Placement},
 };
 use netd_domain::{
-    AttachSpec, Bandwidth, Dns, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName,
-    PodIdentity, Pool, Tombstone, network::NetworkOptions,
+    AttachSpec, Driver, Endpoint, EndpointKey, NetnsId, Network, NetworkName, Pool, Tombstone,
+    network::NetworkOptions,
 };
 use netd_store::{Entry, keys};
 
@@ -118,20 +118,7 @@ fn attach_everywhere(node_state: &NodeState) {
 fn spec(network: &Network) -> Option<AttachSpec> {
     let key = EndpointKey { sandbox: "fuzz".parse().ok()?, ifname: "eth9".parse().ok()? };
     Some(AttachSpec {
-        key,
         netns_path: Some("/run/netns/fuzz".into()),
-        network: network.name.clone(),
-        pod: PodIdentity::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        addresses: vec![],
-        mac: None,
-        mtu: None,
-        port_mappings: vec![],
-        bandwidth: Bandwidth::default(),
-        dns: Dns::default(),
-        default_route: Default::default(),
-        issued_at: 1,
-        source: String::new(),
+        ..AttachSpec::for_endpoint(key, network.name.clone(), 1)
     })
 }

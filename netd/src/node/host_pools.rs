@@ -13,6 +13,7 @@ use super::{
     state::NetworkState,
     withheld_pools::Withheld,
 };
+use netd_dataplane::DOCKER0;
 use netd_domain::{HostNetwork, Network, NetworkName, NetworkWiring};
 
 fn component(name: &NetworkName) -> String {
@@ -114,7 +115,7 @@ impl Node {
         // docker0's subnets are told apart in other ways: dockerd can be made to give one up.
         let is_own = |host: &HostNetwork| {
             let bridge = |state: &NetworkState| state.network.bridge.as_str() == host.device;
-            host.device == "docker0" || networks.iter().any(bridge)
+            host.device == DOCKER0 || networks.iter().any(bridge)
         };
         let mut hosts = self.dataplane.host_networks().await?;
         hosts.retain(|host| !is_own(host));

@@ -264,7 +264,6 @@ impl Node {
     /// As [`Node::repair_network`]; the caller holds `network_changes`.
     pub(super) async fn repair_network_locked(&self, name: &NetworkName) -> Result<()> {
         let Some(state) = self.state.network(name) else { return Ok(()) };
-        let component = format!("network/{name}");
         self.check_docker0(name, state.wiring.clone()).await?;
         let state = self.withhold(state).await?;
         match self.dataplane.ensure_network(state.wiring.clone()).await {
@@ -272,7 +271,7 @@ impl Node {
                 self.note_in_force(name, &state.wiring.subnets);
                 match self.withheld(name) {
                     Some(why) => self.network_problem(name, &why),
-                    None => self.health.good(&component),
+                    None => self.health.good(&format!("network/{name}")),
                 }
                 let drift = !self.changed.lock().remove(name);
                 self.count(name, &Target::Network(name.clone()), &repairs, drift);

@@ -10,7 +10,7 @@ use netd::config::load;
 use netd::metrics::Metrics;
 use netd::node::{Node, Result, now_boot};
 use netd_dataplane::{Dataplane, Settings};
-use netd_domain::{AttachSpec, Bandwidth, DefaultRoute, Dns, Endpoint, EndpointKey, PodIdentity};
+use netd_domain::{AttachSpec, DefaultRoute, Endpoint, EndpointKey};
 use netd_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::runtime::Runtime;
 
@@ -176,23 +176,12 @@ pub(crate) fn key(sandbox: &str, ifname: &str) -> EndpointKey {
 /// A request for `key` in `network`, issued now.
 pub(crate) fn spec(key: &EndpointKey, pod: &Space, network: &str) -> AttachSpec {
     AttachSpec {
-        key: key.clone(),
         netns_path: Some(pod.path()),
-        network: network.parse().unwrap(),
-        pod: PodIdentity::default(),
-        labels: Default::default(),
-        annotations: Default::default(),
-        addresses: vec![],
-        mac: None,
-        mtu: None,
-        port_mappings: vec![],
-        bandwidth: Bandwidth::default(),
-        dns: Dns::default(),
         default_route: match key.ifname.as_str() {
             "eth0" => DefaultRoute::First,
             _ => DefaultRoute::Never,
         },
-        issued_at: now_boot(),
         source: "test".into(),
+        ..AttachSpec::for_endpoint(key.clone(), network.parse().unwrap(), now_boot())
     }
 }

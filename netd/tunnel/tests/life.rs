@@ -259,7 +259,7 @@ fn with_a_descriptor_store_a_restart_loses_nothing() -> Result<()> {
 }
 
 /// A session's keys end with the process that has them: what came for it while no process was
-/// there can be read by nobody. No more is lost than that.
+/// there can be read by nobody. Nothing else is lost.
 #[test]
 fn over_a_restart_wireguard_loses_what_came_for_the_old_session_only() -> Result<()> {
     case(Pair::new(Backend::Wireguard, false)?, |pair| {

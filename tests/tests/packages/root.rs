@@ -109,7 +109,7 @@ impl Root {
     /// `dpkg`, which may fail.
     pub(crate) fn try_dpkg(&self, arguments: &[&str]) -> Result<Output> {
         let mut dpkg = self.command("dpkg");
-        // Triggers are other packages' (man-db reads all manual pages anew).
+        // Triggers are other packages' (man-db reads all manual pages again).
         dpkg.args(["--no-triggers", "--force-unsafe-io", "--force-confold"]).args(arguments);
         Ok(dpkg.output()?)
     }

@@ -23,6 +23,7 @@ mod command;
 mod diff;
 mod files;
 mod follow;
+mod in_time;
 mod incarnation;
 mod left;
 mod options;

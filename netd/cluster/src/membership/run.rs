@@ -10,20 +10,21 @@ use std::{
 
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::{
     Command, Status, Update,
     diff::Now,
     files::{self, OwnFile},
+    in_time::in_time,
     left,
     reconciler::{Action, Completion, Reconciler, StoreUpdate},
     saver::PeersSaver,
     status,
     view::Part,
 };
-use netd_store::{LeaseStore, StoreError};
+use netd_store::LeaseStore;
 
 /// A request that takes longer is tried again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,14 +109,17 @@ impl Runner {
     fn begin(&self, action: Action) -> Doing {
         let store = Arc::clone(&self.store);
         match action {
-            Action::Grant(ttl) => {
-                Box::pin(async move { Completion::Granted(in_time(store.grant(ttl)).await) })
-            }
+            Action::Grant(ttl) => Box::pin(async move {
+                Completion::Granted(in_time(REQUEST_TIMEOUT, store.grant(ttl)).await)
+            }),
             Action::KeepAlive(lease) => Box::pin(async move {
-                Completion::KeptAlive(lease, in_time(store.keep_alive(lease)).await)
+                Completion::KeptAlive(
+                    lease,
+                    in_time(REQUEST_TIMEOUT, store.keep_alive(lease)).await,
+                )
             }),
             Action::Commit(why, txn) => Box::pin(async move {
-                let outcome = in_time(store.commit(txn.clone())).await;
+                let outcome = in_time(REQUEST_TIMEOUT, store.commit(txn.clone())).await;
                 Completion::Committed(why, txn, outcome)
             }),
             Action::Save(file) => {
@@ -164,13 +168,6 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
-    }
-}
-
-async fn in_time<T>(request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match timeout(REQUEST_TIMEOUT, request).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable(format!("no answer within {REQUEST_TIMEOUT:?}"))),
     }
 }
 

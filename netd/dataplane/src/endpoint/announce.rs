@@ -19,26 +19,18 @@ use crate::{
 };
 use netd_domain::{IfName, Mac, Wiring, WiringDriver};
 
-/// What the announcing thread works with. It has a thread of its own because closing a packet
-/// socket waits for an RCU grace period, some milliseconds.
-#[derive(Debug)]
-pub(crate) struct Announcer;
-
-impl Announcer {
-    /// Announces the addresses of an endpoint, if it has neighbours.
-    pub(crate) fn announce(&self, netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
-        if wiring.driver == WiringDriver::Routed {
-            return Ok(());
-        }
-        let what = || format!("{}: announcing its addresses", wiring.ifname);
-        let sent = namespace::run_in(netns.as_fd(), || send(wiring));
-        sent.and_then(|sent| sent).map_err(|e| failed(what())(e))
+/// Announces the addresses of an endpoint, if it has neighbours. Closing the packet socket waits
+/// for an RCU grace period, some milliseconds.
+pub(crate) fn announce(netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneError> {
+    if wiring.driver == WiringDriver::Routed {
+        return Ok(());
     }
-}
-
-/// Sends from the calling thread's namespace.
-fn send(wiring: &Wiring) -> io::Result<()> {
-    Announcement::new(&wiring.ifname, frames(wiring))?.send()
+    let mac = wiring.present_mac();
+    let frames = wiring.ips().map(|ip| frame(mac, ip, OVERRIDE)).collect();
+    let send = || Announcement::new(&wiring.ifname, frames)?.send();
+    let sent = namespace::run_in(netns.as_fd(), send);
+    sent.and_then(|sent| sent)
+        .map_err(failed(format!("{}: announcing its addresses", wiring.ifname)))
 }
 
 /// Frames that are ready to be sent.
@@ -52,11 +44,8 @@ impl Announcement {
     /// Of a bridge's gateways to the pods on it: those of another program, which had the bridge
     /// before, know them by another MAC. In the calling thread's namespace.
     pub(crate) fn of_gateways(bridge: &IfName, mac: Mac, gateways: &[IpNet]) -> io::Result<Self> {
-        let one = |net: &IpNet| match net.addr() {
-            IpAddr::V4(ip) => gratuitous_arp(mac, ip),
-            IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, ROUTER | OVERRIDE),
-        };
-        Self::new(bridge, gateways.iter().map(one).collect())
+        let frames = gateways.iter().map(|net| frame(mac, net.addr(), ROUTER | OVERRIDE));
+        Self::new(bridge, frames.collect())
     }
 
     fn new(device: &IfName, frames: Vec<Vec<u8>>) -> io::Result<Self> {
@@ -95,15 +84,12 @@ impl Announcement {
     }
 }
 
-/// One frame for each address and MAC.
-fn frames(wiring: &Wiring) -> Vec<Vec<u8>> {
-    // The last one stays in the neighbours' tables.
-    let mac = wiring.macs().last().unwrap_or(wiring.mac);
-    let one = |ip: IpAddr| match ip {
+/// `flags`: of the neighbour advertisement, if it is one.
+fn frame(mac: Mac, ip: IpAddr, flags: u8) -> Vec<u8> {
+    match ip {
         IpAddr::V4(ip) => gratuitous_arp(mac, ip),
-        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, OVERRIDE),
-    };
-    wiring.ips().map(one).collect()
+        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, flags),
+    }
 }
 
 /// An ARP announcement (RFC 5227, 1.1): a request for the own address.

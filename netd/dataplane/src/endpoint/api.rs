@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use netd_domain::{IfName, Mac, PodSide, RepairScope, Wiring};
 
-use super::{adopt, attach, cnm, plan::Inside, pod_links, reconcile, teardown};
+use super::{adopt, announce, attach, cnm, plan::Inside, pod_links, reconcile, teardown};
 use crate::{
     Attached, Dataplane, DataplaneError, HostLink, Netns, PodLink, Repair, Seen,
     exec::context::Context,
@@ -36,7 +36,7 @@ impl Dataplane {
         netns: Arc<Netns>,
         wiring: Arc<Wiring>,
     ) -> Result<(), DataplaneError> {
-        self.announcer.call(move |announcer| announcer.announce(&netns, &wiring)).await
+        self.announcer.call(move |()| announce::announce(&netns, &wiring)).await
     }
 
     /// Compares an endpoint with the kernel and makes it right, also after an attach that was

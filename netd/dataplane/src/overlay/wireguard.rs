@@ -50,11 +50,7 @@ impl Overlay {
     /// Sets the devices' keys, ports and peers where they differ.
     pub(super) fn sync_wireguard(&mut self, wanted: &OverlayState, report: &mut OverlayReport) {
         for device in &wanted.devices {
-            if !matches!(device.kind, DeviceKind::Wireguard { .. }) {
-                continue;
-            }
-            let peers = wanted.wireguard.iter().filter(|(name, _)| *name == device.name);
-            let peers = peers.map(|(_, peer)| peer);
+            let peers = wanted.wireguard_of(&device.name);
             if let Err(e) = self.sync_tunnel(device, peers, wanted.partial, report) {
                 report.refused.push((OverlaySubject::Device(device.name.clone()), e));
             }

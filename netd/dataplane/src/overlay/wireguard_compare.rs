@@ -23,8 +23,7 @@ impl Overlay {
         let mut differences = Vec::new();
         for device in &wanted.devices {
             let DeviceKind::Wireguard { private_key, port } = &device.kind else { continue };
-            let peers = wanted.wireguard.iter().filter(|(name, _)| *name == device.name);
-            let peers = peers.map(|(_, peer)| peer);
+            let peers = wanted.wireguard_of(&device.name);
             let found = self.plan_tunnel(&device.name, peers, wanted.partial)?;
             let Some((held, plan)) = found else { continue };
             differences.extend(device_difference(&device.name, &held, private_key, *port));

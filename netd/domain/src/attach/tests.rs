@@ -13,22 +13,10 @@ fn network(driver: Driver, subnets: &[&str]) -> Network {
 }
 
 fn spec(ifname: &str) -> AttachSpec {
+    let key = EndpointKey { sandbox: "s1".parse().unwrap(), ifname: ifname.parse().unwrap() };
     AttachSpec {
-        key: EndpointKey { sandbox: "s1".parse().unwrap(), ifname: ifname.parse().unwrap() },
         netns_path: Some("/run/netns/x".into()),
-        network: "blue".parse().unwrap(),
-        pod: PodIdentity::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        addresses: vec![],
-        mac: None,
-        mtu: None,
-        port_mappings: vec![],
-        bandwidth: Bandwidth::default(),
-        dns: Dns::default(),
-        default_route: DefaultRoute::First,
-        issued_at: 1,
-        source: String::new(),
+        ..AttachSpec::for_endpoint(key, "blue".parse().unwrap(), 1)
     }
 }
 

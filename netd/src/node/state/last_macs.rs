@@ -17,7 +17,7 @@ pub(super) struct LastMacs(HashMap<IpAddr, Option<Mac>>);
 impl LastMacs {
     /// The addresses are nobody's from now on.
     pub(super) fn released(&mut self, wiring: &Wiring) {
-        wiring.ips().for_each(|ip| self.remember(ip, Some(mac_of(wiring))));
+        wiring.ips().for_each(|ip| self.remember(ip, Some(wiring.present_mac())));
     }
 
     /// The address was a pod's of which netd does not know the MAC.
@@ -28,7 +28,7 @@ impl LastMacs {
     /// Whether a neighbour may have another MAC for an address of this endpoint. An address that
     /// is not remembered had the MAC that netd makes from it, if it had one at all.
     pub(super) fn are_news(&self, wiring: &Wiring) -> bool {
-        let mac = mac_of(wiring);
+        let mac = wiring.present_mac();
         let chosen = !wiring.ips().any(|ip| Mac::of_ip(ip) == mac);
         wiring.ips().any(|ip| self.0.get(&ip).map_or(chosen, |last| *last != Some(mac)))
     }
@@ -39,11 +39,6 @@ impl LastMacs {
         }
         self.0.insert(ip, mac);
     }
-}
-
-/// The one that the pod answers with.
-fn mac_of(wiring: &Wiring) -> Mac {
-    wiring.macs().last().unwrap_or(wiring.mac)
 }
 
 #[cfg(test)]

@@ -50,10 +50,9 @@ impl Faults {
             progress.count(|totals| totals.kills += 1);
             wait::pause(self.random.moment(50));
             netd.respawn()?;
-            if self.random.once_in(4) {
-                continue;
+            if !self.random.once_in(4) {
+                wait::pause(self.random.moment(300));
             }
-            wait::pause(self.random.moment(300));
         }
         Ok(())
     }

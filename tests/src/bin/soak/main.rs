@@ -24,7 +24,7 @@ use testbed::{
     Bed, Cluster, Containerd, Plan, Version, case,
     cluster::{Families, Node},
     cri::Cri,
-    inventory, stack, wait,
+    inventory, joined, stack, wait,
 };
 
 use crate::{
@@ -137,8 +137,4 @@ fn side_by_side(scene: &mut Scene, pods: &Pods, faults: &Faults) -> Result<()> {
         progress.stop();
         workers.into_iter().chain(disturbers).try_for_each(joined)
     })
-}
-
-fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
-    thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
 }

@@ -103,16 +103,7 @@ impl Pods {
 
 /// A failure of the runtime's is a refusal, silence is a fault.
 fn answered<T>(outcome: Result<T>) -> Result<Result<T>> {
-    let status = outcome
-        .as_ref()
-        .err()
-        .and_then(|error| error.chain().find_map(|cause| cause.downcast_ref::<tonic::Status>()));
-    // tonic's own timeout is CANCELLED with these words.
-    let silent = status.is_some_and(|status| {
-        status.code() == tonic::Code::DeadlineExceeded
-            || status.message().contains("Timeout expired")
-    });
-    ensure!(!silent, "no answer: {status:?}");
+    outcome.as_ref().err().map_or(Ok(()), cri::check_answered)?;
     Ok(outcome)
 }
 

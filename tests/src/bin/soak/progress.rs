@@ -13,8 +13,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
-use testbed::paths;
+use serde::{Deserialize, Serialize};
+use testbed::{paths, scale};
 
 /// Between two lines about it, and between two saves.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const STUCK_AFTER: Duration = Duration::from_secs(180);
 
 /// What was done so far, over all runs.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Totals {
     /// Pods attached and detached.
     pub pods: u64,
@@ -40,6 +40,15 @@ pub(crate) struct Totals {
     pub slowest: u64,
     /// Seconds, of all runs.
     pub seconds: u64,
+}
+
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    wanted_pods: u64,
+    wanted_kills: u64,
+    #[serde(flatten)]
+    totals: Totals,
 }
 
 /// Shared by all threads.
@@ -63,7 +72,7 @@ impl Progress {
     pub(crate) fn begin() -> Result<Self> {
         let wanted_pods = scale("NETD_SOAK_PODS", 100_000)?;
         let wanted_kills = scale("NETD_SOAK_KILLS", 1000)?;
-        let minutes = scale("NETD_SOAK_MINUTES", 120)?;
+        let minutes = scale("NETD_SOAK_MINUTES", 120_u64)?;
         let file = match env::var_os("NETD_SOAK_STATE") {
             Some(file) => file.into(),
             None => paths::root().join(".testbed/soak.json"),
@@ -135,14 +144,10 @@ impl Progress {
 
     /// Writes the file.
     pub(crate) fn save(&self) -> Result<()> {
-        let totals = self.totals();
-        let value = json!({
-            "wanted_pods": self.wanted_pods, "wanted_kills": self.wanted_kills,
-            "pods": totals.pods, "by_runtime": totals.by_runtime, "kills": totals.kills,
-            "faults": totals.faults, "refused": totals.refused, "cut_off": totals.cut_off,
-            "slowest": totals.slowest, "seconds": totals.seconds,
-        });
-        fs::write(&self.file, value.to_string()).with_context(|| self.file.display().to_string())
+        let Self { wanted_pods, wanted_kills, .. } = *self;
+        let saved = Saved { wanted_pods, wanted_kills, totals: self.totals() };
+        let text = serde_json::to_string(&saved)?;
+        fs::write(&self.file, text).with_context(|| self.file.display().to_string())
     }
 
     /// Removes the file: the next run is a new one.
@@ -161,22 +166,9 @@ fn load(file: &Path, wanted_pods: u64, wanted_kills: u64) -> Result<Option<Total
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| file.display().to_string()),
     };
-    let value: Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-    if value["wanted_pods"] != wanted_pods || value["wanted_kills"] != wanted_kills {
-        return Ok(None);
-    }
-    let number = |key: &str| value[key].as_u64().unwrap_or_default();
-    let faults = value["faults"].as_object().into_iter().flatten();
-    Ok(Some(Totals {
-        pods: number("pods"),
-        by_runtime: number("by_runtime"),
-        kills: number("kills"),
-        faults: faults.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0))).collect(),
-        refused: number("refused"),
-        cut_off: number("cut_off"),
-        slowest: number("slowest"),
-        seconds: number("seconds"),
-    }))
+    let saved: Saved = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let same = saved.wanted_pods == wanted_pods && saved.wanted_kills == wanted_kills;
+    Ok(same.then_some(saved.totals))
 }
 
 impl fmt::Display for Totals {
@@ -194,13 +186,5 @@ impl fmt::Display for Totals {
             "; {} calls refused and repeated, the slowest answered after {} ms; {} s",
             self.refused, self.slowest, self.seconds
         )
-    }
-}
-
-/// A number from the environment.
-fn scale(variable: &str, default: u64) -> Result<u64> {
-    match env::var(variable) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{variable}={text}")),
-        _ => Ok(default),
     }
 }

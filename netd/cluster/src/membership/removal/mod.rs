@@ -10,20 +10,21 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 pub use self::error::RemovalError;
 use self::target::Target;
 use super::{
     files::random_uuid,
+    in_time::in_time,
     records::NodeRecord,
     view::{NodeKey, Part, View},
     writes,
 };
 use crate::{LeaseAttrs, Subnets, flannel};
-use netd_store::{Change, Compare, Store, StoreError, Txn, TxnOutcome, keys::ClusterKeys};
+use netd_store::{Change, Compare, Store, Txn, TxnOutcome, keys::ClusterKeys};
 
 /// How long a node may take to answer that it runs. It is a matter of milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,10 +86,12 @@ pub async fn remove(
     }
     let mut endpoints = Vec::new();
     for name in &again.leases {
-        endpoints.extend(in_time(store.list(&view.keys.endpoints_of(name))).await?.entries);
+        endpoints.extend(
+            in_time(REQUEST_TIMEOUT, store.list(&view.keys.endpoints_of(name))).await?.entries,
+        );
     }
     for txn in again.removal(&view) {
-        if let TxnOutcome::Conflict(_) = in_time(store.commit(txn)).await? {
+        if let TxnOutcome::Conflict(_) = in_time(REQUEST_TIMEOUT, store.commit(txn)).await? {
             return Err(changed());
         }
     }
@@ -99,7 +102,7 @@ pub async fn remove(
             txn.changes.push(Change::Delete { key: entry.key.clone() });
         }
         // After a conflict they are the next owner's, or end with their etcd lease.
-        in_time(store.commit(txn)).await?;
+        in_time(REQUEST_TIMEOUT, store.commit(txn)).await?;
     }
     let subnets = again.leases.iter().filter_map(|name| flannel::key::parse(name).ok());
     Ok(Removed { subnets: subnets.collect(), attrs: again.attrs(&view), node: again.node })
@@ -109,7 +112,7 @@ async fn read(store: &dyn Store, keys: ClusterKeys) -> Result<View, RemovalError
     let mut view = View::new(keys);
     let prefixes = [(Part::Flannel, view.keys.flannel()), (Part::Cluster, view.keys.cluster())];
     for (part, prefix) in prefixes {
-        let snapshot = in_time(store.list(&prefix)).await?;
+        let snapshot = in_time(REQUEST_TIMEOUT, store.list(&prefix)).await?;
         view.list(part, snapshot.entries, snapshot.revision);
     }
     Ok(view)
@@ -142,12 +145,12 @@ async fn ask(
     let challenge = NodeRecord { contender: Some(contender), ..NodeRecord::clone(record) };
     let key = view.keys.node(id);
     let txn = writes::challenge(key.clone(), node, &challenge);
-    let TxnOutcome::Committed(at) = in_time(store.commit(txn)).await? else {
+    let TxnOutcome::Committed(at) = in_time(REQUEST_TIMEOUT, store.commit(txn)).await? else {
         return Err(RemovalError::Alive(super::tenure::who(record)));
     };
     let until = Instant::now() + ANSWER_TIMEOUT;
     while Instant::now() < until {
-        match in_time(store.get(&key)).await? {
+        match in_time(REQUEST_TIMEOUT, store.get(&key)).await? {
             // Its etcd lease has ended.
             None => return Ok(()),
             Some(entry) if entry.mod_revision != at => {
@@ -157,11 +160,4 @@ async fn ask(
         }
     }
     Ok(())
-}
-
-async fn in_time<T>(request: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match timeout(REQUEST_TIMEOUT, request).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable(format!("no answer within {REQUEST_TIMEOUT:?}"))),
-    }
 }
