@@ -28,7 +28,7 @@ pub(crate) fn fuzz_state(settings: &FirewallSettings, state: &FirewallState) {
         assert_eq!(elements::bytes(&element.key).len() % 4, 0);
         let _ = element.describe();
     }
-    let Ok(ruleset) = text::ruleset(settings, state, &BTreeSet::new()) else { return };
+    let Ok(ruleset) = text::ruleset(settings, state, &BTreeSet::new(), None) else { return };
     let quotes = ruleset.bytes().filter(|b| *b == b'"').count();
     assert_eq!(quotes % 2, 0, "a name breaks out of its quotes");
 }

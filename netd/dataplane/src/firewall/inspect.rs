@@ -9,8 +9,8 @@ use super::{
         self, ATTR_DATA, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, GET_CHAIN,
         GET_GENERATION, GET_RULE, GET_SET, GET_SET_ELEMENT, GET_TABLE, NFGENMSG,
     },
+    network_sets::{BRIDGES, INTERVAL_SETS},
     settings::TABLE,
-    text::NETWORK_SETS,
 };
 use crate::{
     DataplaneError,
@@ -59,7 +59,7 @@ pub(super) fn fingerprint(socket: &mut Socket) -> Result<Option<Fingerprint>, Da
             }
         }
     }
-    for (name, _) in NETWORK_SETS {
+    for name in INTERVAL_SETS.iter().map(|set| set.name).chain([BRIDGES.0]) {
         let Some(lists) = dump(socket, GET_SET_ELEMENT, &message::of_set(Layer::Inet, name))?
         else {
             return Ok(None);

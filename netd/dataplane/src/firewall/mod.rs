@@ -26,12 +26,14 @@ mod inspect;
 mod listeners;
 mod memory;
 mod message;
+mod network_sets;
 mod nft;
 mod own;
 mod port_owners;
 mod published;
 mod rules;
 mod settings;
+mod standing;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -1,36 +1,16 @@
 //! The tables as `nft -f` reads them: a pure function of settings, networks and
-//! endpoints, the same for the same content in whatever order it comes.
+//! endpoints and what stands there, the same for the same content in whatever order it comes.
 
 use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
-use ipnet::IpNet;
-
 use super::{
     elements::{self, CHANGING_SETS, Element, Layer},
+    network_sets::{self, BRIDGES, INTERVAL_SETS},
     rules,
     settings::{FirewallSettings, FirewallState, TABLE},
+    standing::Standing,
 };
 use crate::DataplaneError;
-use netd_domain::NetworkWiring;
-
-/// Sets of `inet netd` that only networks change.
-pub(super) const NETWORK_SETS: [(&str, &str); 15] = [
-    ("pods4", "type ipv4_addr; flags interval"),
-    ("pods6", "type ipv6_addr; flags interval"),
-    ("peers4", "type ipv4_addr . ipv4_addr; flags interval"),
-    ("peers6", "type ipv6_addr . ipv6_addr; flags interval"),
-    ("closed4", "type ipv4_addr; flags interval"),
-    ("closed6", "type ipv6_addr; flags interval"),
-    ("masq4", "type ipv4_addr; flags interval"),
-    ("masq6", "type ipv6_addr; flags interval"),
-    ("cluster4", "type ipv4_addr; flags interval"),
-    ("cluster6", "type ipv6_addr; flags interval"),
-    ("published4", "type ipv4_addr; flags interval"),
-    ("published6", "type ipv6_addr; flags interval"),
-    ("own4", "type ipv4_addr; flags interval"),
-    ("own6", "type ipv6_addr; flags interval"),
-    ("bridges", "type ifname . ifname"),
-];
 
 const FAMILIES: [(Layer, &str); 3] =
     [(Layer::Inet, "inet"), (Layer::Bridge, "bridge"), (Layer::Arp, "arp")];
@@ -41,10 +21,12 @@ pub(super) fn base(
     state: &FirewallState,
 ) -> Result<String, DataplaneError> {
     let networks = state.networks.clone();
-    ruleset(settings, &FirewallState { networks, endpoints: Vec::new() }, &BTreeSet::new())
+    let state = FirewallState { networks, endpoints: Vec::new() };
+    ruleset(settings, &state, &BTreeSet::new(), None)
 }
 
-/// All tables in one transaction, which deletes the existing ones first.
+/// All tables in one transaction, which deletes what is there first: all of it, or what
+/// `standing` does not keep.
 ///
 /// # Errors
 /// `PortTaken` when two endpoints want one host port.
@@ -52,14 +34,21 @@ pub(super) fn ruleset(
     settings: &FirewallSettings,
     state: &FirewallState,
     node: &BTreeSet<IpAddr>,
+    standing: Option<&Standing>,
 ) -> Result<String, DataplaneError> {
     let changing = elements::of_state(state, node)?;
-    let mut out = removal();
+    let mut out = String::new();
     for (layer, family) in FAMILIES {
-        line(&mut out, &format!("table {family} {TABLE} {{"));
-        line(&mut out, "\tcomment \"made by netd, which undoes changes made by hand\"");
+        match standing {
+            Some(standing) if layer == Layer::Inet => out.push_str(&standing.removal(state)),
+            _ => out.push_str(&removal_of(family)),
+        }
+    }
+    for (layer, family) in FAMILIES {
+        open(&mut out, family);
         if layer == Layer::Inet {
-            out.push_str(&networks(state));
+            out.push_str(&intervals(state, standing));
+            out.push_str(&block("set", BRIDGES.0, BRIDGES.1, network_sets::bridges(state)));
         }
         for (set, kind) in CHANGING_SETS.iter().filter(|(set, _)| set.layer == layer) {
             let all = changing.get(set).into_iter().flat_map(|all| all.values());
@@ -76,50 +65,42 @@ pub(super) fn ruleset(
     Ok(out)
 }
 
+/// `inet netd` with nothing but the sets of intervals, for where there is no such table.
+pub(super) fn first(state: &FirewallState) -> String {
+    let mut out = String::new();
+    open(&mut out, "inet");
+    out.push_str(&intervals(state, None));
+    line(&mut out, "}");
+    out
+}
+
 /// Deletes the tables, whether they exist or not.
+#[cfg(test)]
 pub(super) fn removal() -> String {
-    let mut out = String::new();
-    for (_, family) in FAMILIES {
-        line(&mut out, &format!("table {family} {TABLE}"));
-        line(&mut out, &format!("delete table {family} {TABLE}"));
-    }
-    out
+    FAMILIES.iter().map(|(_, family)| removal_of(family)).collect()
 }
 
-/// The sets that depend on networks.
-pub(super) fn networks(state: &FirewallState) -> String {
-    let mut out = String::new();
-    for (name, kind) in NETWORK_SETS {
-        let all: BTreeSet<String> =
-            state.networks.iter().flat_map(|network| of_network(network, name)).collect();
-        out.push_str(&block("set", name, kind, all));
-    }
-    out
+fn removal_of(family: &str) -> String {
+    format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n")
 }
 
-/// What one network puts in one of [`NETWORK_SETS`].
-fn of_network(network: &NetworkWiring, set: &str) -> Vec<String> {
-    let v6 = set.ends_with('6');
-    let here = |net: &&IpNet| matches!(net, IpNet::V6(_)) == v6;
-    let ranges: Vec<&IpNet> = network.ranges().filter(here).collect();
-    let text = |net: &IpNet| net.trunc().to_string();
-    let hides = network.masquerade && !network.internal;
-    match set.trim_end_matches(['4', '6']) {
-        "pods" => ranges.into_iter().map(text).collect(),
-        "closed" if network.internal => ranges.into_iter().map(text).collect(),
-        "masq" if hides => {
-            network.subnets.iter().chain(&network.docker0).filter(here).map(text).collect()
+fn open(out: &mut String, family: &str) {
+    line(out, &format!("table {family} {TABLE} {{"));
+    line(out, "\tcomment \"made by netd, which undoes changes made by hand\"");
+}
+
+/// The sets of intervals, with the elements that are not in them yet.
+fn intervals(state: &FirewallState, standing: Option<&Standing>) -> String {
+    let mut out = String::new();
+    for set in &INTERVAL_SETS {
+        let mut wanted = network_sets::ranges(state, set);
+        if let Some(standing) = standing {
+            wanted.retain(|ranges| !standing.holds(set, ranges));
         }
-        "published" if network.published_only => ranges.into_iter().map(text).collect(),
-        "own" => network.subnets.iter().chain(&network.docker0).filter(here).map(text).collect(),
-        "cluster" if hides => network.cluster.iter().filter(here).map(text).collect(),
-        "peers" => ranges
-            .iter()
-            .flat_map(|a| ranges.iter().map(move |b| format!("{} . {}", a.trunc(), b.trunc())))
-            .collect(),
-        "bridges" => network.bridge.iter().map(|b| format!("\"{0}\" . \"{0}\"", b.name)).collect(),
-        _ => vec![],
+        let kind = format!("{}; flags interval", set.kind);
+        out.push_str(&block("set", set.name, &kind, wanted.iter().map(network_sets::text)));
     }
+    out
 }
 
 fn element(element: &Element) -> String {

@@ -8,6 +8,7 @@ mod golden;
 mod hostports;
 mod kernel;
 mod reach;
+mod replacing;
 mod samples;
 mod spoofing;
 mod testbed;
