@@ -66,6 +66,7 @@ pub struct Dataplane {
     announcer: Worker<()>,
     helpers: Helpers,
     listening: events::Listening,
+    shared: Arc<SharedContext>,
 }
 
 impl Dataplane {
@@ -103,6 +104,7 @@ impl Dataplane {
             announcer: Worker::start("netd-announce", home.clone(), || Ok(()))?,
             helpers: Helpers { rules, flows, reaper: kernel("netd-reaper")? },
             listening: events::listen(shared.clone(), quiet, own, drift)?,
+            shared,
         };
         Ok((Arc::new(dataplane), receiver))
     }

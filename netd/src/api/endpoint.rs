@@ -13,7 +13,7 @@ use super::{
 };
 use crate::metrics::{Verb, code_name};
 use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, SandboxNetns, now_boot};
-use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId, WiringDriver};
 use netd_store::keys;
 
 const DEFAULT_PAGE_SIZE: usize = 500;
@@ -30,7 +30,7 @@ impl EndpointService for Api {
             let descriptor = hook::take_descriptor(&mut request);
             let spec = attach(request.into_inner()).map_err(Error::from)?;
             let endpoint = self.node.attach_in(spec, descriptor).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
+            let endpoint = Some(self.attached(&endpoint));
             Ok(Response::new(v1::AttachResponse { endpoint }))
         };
         self.counted(Verb::Attach, span, done).await
@@ -85,7 +85,7 @@ impl EndpointService for Api {
             let asked = descriptor.is_some() || !request.netns_path.is_empty();
             let netns = SandboxNetns { path: request.netns_path.into(), descriptor };
             let endpoint = self.node.check(&key, asked.then_some(netns), network.as_ref()).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
+            let endpoint = Some(self.attached(&endpoint));
             Ok(Response::new(v1::CheckResponse { endpoint }))
         };
         self.counted(Verb::Check, span, done).await
@@ -98,8 +98,7 @@ impl EndpointService for Api {
         let span = peer_cred::span(&request);
         let done = async {
             let endpoint = self.node.create_endpoint(self.new_endpoint(request.into_inner())?);
-            let endpoint =
-                Some(convert::endpoint(&*endpoint.await?, Some(&KernelStatus::Attached)));
+            let endpoint = Some(self.attached(&*endpoint.await?));
             Ok(Response::new(v1::CreateEndpointResponse { endpoint }))
         };
         self.counted(Verb::CreateEndpoint, span, done).await
@@ -119,7 +118,7 @@ impl EndpointService for Api {
             let (key, path) = key.zip(path).ok_or_else(|| Error::Internal("join".into()))?;
             let wanted = endpoint_ref(key, request.source);
             let endpoint = self.node.join(wanted, path).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
+            let endpoint = Some(self.attached(&endpoint));
             Ok(Response::new(v1::JoinResponse { endpoint }))
         };
         self.counted(Verb::Join, span, done).await
@@ -153,7 +152,7 @@ impl EndpointService for Api {
             let key = key.ok_or_else(|| Error::Internal("endpoint key".into()))?;
             let wanted = endpoint_ref(key, request.source);
             let endpoint = self.node.publish(wanted, ports, request.leads_out).await?;
-            let endpoint = Some(convert::endpoint(&endpoint, Some(&KernelStatus::Attached)));
+            let endpoint = Some(self.attached(&endpoint));
             Ok(Response::new(v1::PublishResponse { endpoint }))
         };
         self.counted(Verb::Publish, span, done).await
@@ -166,7 +165,7 @@ impl EndpointService for Api {
         let request = request.into_inner();
         let key = key(&request.sandbox_id, &request.interface)?;
         let (endpoint, work) = self.node.endpoint(&key)?;
-        let mut message = convert::endpoint(&endpoint, Some(&work));
+        let mut message = self.message(&endpoint, Some(&work));
         message.host_port_conflicts = self.node.host_port_conflicts(&endpoint).await;
         message.changes_inside = self.node.changes_inside(&endpoint).await;
         Ok(Response::new(v1::GetEndpointResponse { endpoint: Some(message) }))
@@ -194,7 +193,7 @@ impl EndpointService for Api {
             pod_name: request.pod_name,
         };
         let page = self.node.page(after.as_ref(), size, &filter).await?;
-        let endpoints = page.endpoints.iter().map(|(e, work)| convert::endpoint(e, work.as_ref()));
+        let endpoints = page.endpoints.iter().map(|(e, work)| self.message(e, work.as_ref()));
         Ok(Response::new(v1::ListEndpointsResponse {
             endpoints: endpoints.collect(),
             next_page_token: page.next.map(|key| key.to_string()).unwrap_or_default(),
@@ -223,6 +222,20 @@ impl EndpointService for Api {
 }
 
 impl Api {
+    /// The answer about an endpoint that is attached.
+    pub(super) fn attached(&self, endpoint: &Endpoint) -> v1::Endpoint {
+        self.message(endpoint, Some(&KernelStatus::Attached))
+    }
+
+    /// An endpoint of this node; `work` as in [`convert::endpoint`].
+    fn message(&self, endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
+        let mut message = convert::endpoint(endpoint, work);
+        if let (WiringDriver::Bridge(name), Some(_)) = (&endpoint.wiring.driver, work) {
+            message.bridge_mac = self.node.bridge_mac(name).to_string();
+        }
+        message
+    }
+
     /// An attach without a sandbox, in the named network or the one that has the address.
     fn new_endpoint(&self, request: v1::CreateEndpointRequest) -> Result<AttachSpec, Error> {
         let named = Some(request.network.clone()).filter(|name| !name.is_empty());

@@ -8,11 +8,10 @@ use tonic::{Request, Response, Status};
 use super::{
     Api,
     attach_request::{self, MAX_SOURCE_BYTES},
-    convert,
     transport::peer_cred,
 };
 use crate::metrics::Verb;
-use crate::node::{Error, KernelStatus, SandboxInfo};
+use crate::node::{Error, SandboxInfo};
 use netd_domain::{Invalid, SandboxId};
 
 /// Sandboxes of one runtime: more than a node's addresses and processes allow.
@@ -68,10 +67,7 @@ impl SandboxService for Api {
         let done = async {
             let info = sandbox(request.into_inner().sandbox).map_err(Error::from)?;
             let endpoints = self.node.annotate(info).await?;
-            let endpoints = endpoints
-                .iter()
-                .map(|e| convert::endpoint(e, Some(&KernelStatus::Attached)))
-                .collect();
+            let endpoints = endpoints.iter().map(|e| self.attached(e)).collect();
             Ok(Response::new(v1::AnnotateResponse { endpoints }))
         };
         self.counted(Verb::Annotate, span, done).await

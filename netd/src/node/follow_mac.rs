@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{core::Node, error::Result};
 use netd_dataplane::Netns;
-use netd_domain::{Endpoint, Mac, RepairScope, attach::bridge_mac};
+use netd_domain::{Endpoint, Mac, RepairScope};
 
 impl Node {
     /// Lets the pod send with the MAC that its side has now, unless another endpoint or a
@@ -46,7 +46,7 @@ impl Node {
     /// Whether something else on this node that netd knows has the MAC.
     fn is_taken(&self, endpoint: &Endpoint, mac: Mac) -> bool {
         let bridges = self.state.networks();
-        let mut bridges = bridges.iter().map(|state| bridge_mac(&state.network.bridge));
+        let mut bridges = bridges.iter().map(|state| self.bridge_mac(&state.network.bridge));
         let others = self.state.endpoints();
         let mut others = others.iter().map(|(other, _)| other).filter(|e| e.key != endpoint.key);
         bridges.any(|own| own == mac)

@@ -11,10 +11,17 @@ use super::{
     record::encode,
     run_to_end::run_to_end,
 };
-use netd_domain::{HostNetwork, Invalid, Network, NetworkName, NetworkWiring, PodAccess};
+use netd_domain::{
+    HostNetwork, IfName, Invalid, Mac, Network, NetworkName, NetworkWiring, PodAccess,
+};
 use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
+    /// The MAC that a bridge of this node has.
+    pub fn bridge_mac(&self, name: &IfName) -> Mac {
+        self.dataplane.bridge_mac(name)
+    }
+
     /// Creates a network; nothing happens if the same one exists. Runs to its end even if the
     /// caller goes away.
     ///

@@ -3,7 +3,7 @@
 //! kernel may change, and the earlier CNI plugin has to go on working.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -71,7 +71,7 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
         let traffic = AllPairs::start(&[&pods[0], &pods[1]], RATE)?;
         for killed in [false, true] {
             paths::use_build(Some(old));
-            netd.restart()?;
+            go_back(&mut netd, &host)?;
             wait::pause(Duration::from_millis(300));
             paths::use_build(None);
             if killed {
@@ -84,7 +84,11 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
 
         ensure!(steady(netd.endpoints()?) == endpoints, "the endpoints changed");
         ensure!(as_before(netd.networks()?) == networks, "the networks changed");
-        let difference = inventory::difference(&kernel, &inventory::of(&host)?);
+        let now = inventory::of(&host)?;
+        netd.restart()?;
+        let difference = inventory::difference(&now, &inventory::of(&host)?);
+        ensure!(difference.is_empty(), "another restart changed the kernel's state:\n{difference}");
+        let difference = inventory::difference(&without_rules(&kernel), &without_rules(&now));
         ensure!(difference.is_empty(), "the kernel's state changed:\n{difference}");
         plugins_of_both_builds(old, &host)?;
         for pod in &pods {
@@ -100,6 +104,18 @@ fn one_node(old: &Path, driver: &str) -> Result<()> {
     })
 }
 
+/// Does what is documented for the way back to an earlier release; systemctl is played.
+fn go_back(netd: &mut Daemon, host: &Host) -> Result<()> {
+    let text = fs::read_to_string(paths::root().join("docs/operations.md"))?;
+    let (_, section) = text.split_once("### And back to 0.1").context("no section")?;
+    let block = section.split("```").nth(1).context("no commands")?;
+    let lines = block.lines().skip(1).filter(|line| !line.starts_with("systemctl "));
+    netd.service().stop(Duration::from_secs(20))?;
+    host.net.sh(&lines.collect::<Vec<_>>().join("\n"))?;
+    netd.respawn()?;
+    netd.wait_ready()
+}
+
 /// Without what earlier releases do not say of a network.
 fn as_before(mut networks: Vec<NetworkStatus>) -> Vec<NetworkStatus> {
     for network in networks.iter_mut().filter_map(|status| status.network.as_mut()) {
@@ -107,6 +123,11 @@ fn as_before(mut networks: Vec<NetworkStatus>) -> Vec<NetworkStatus> {
         network.repair = 0;
     }
     networks
+}
+
+/// Each release has nftables rules of its own.
+fn without_rules(inventory: &str) -> String {
+    inventory.lines().filter(|line| !line.starts_with("nft ")).collect::<Vec<_>>().join("\n")
 }
 
 /// Each plugin attaches, checks and detaches, also what the other one attached.

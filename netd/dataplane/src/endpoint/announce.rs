@@ -10,8 +10,6 @@ use std::{
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
 };
 
-use ipnet::IpNet;
-
 use crate::{
     DataplaneError,
     error::failed,
@@ -26,69 +24,48 @@ pub(crate) fn announce(netns: &Netns, wiring: &Wiring) -> Result<(), DataplaneEr
         return Ok(());
     }
     let mac = wiring.present_mac();
-    let frames = wiring.ips().map(|ip| frame(mac, ip, OVERRIDE)).collect();
-    let send = || Announcement::new(&wiring.ifname, frames)?.send();
-    let sent = namespace::run_in(netns.as_fd(), send);
+    let frames: Vec<_> = wiring.ips().map(|ip| frame(mac, ip)).collect();
+    let sent = namespace::run_in(netns.as_fd(), || send(&wiring.ifname, &frames));
     sent.and_then(|sent| sent)
         .map_err(failed(format!("{}: announcing its addresses", wiring.ifname)))
 }
 
-/// Frames that are ready to be sent.
-pub(crate) struct Announcement {
-    socket: OwnedFd,
-    index: u32,
-    frames: Vec<Vec<u8>>,
-}
-
-impl Announcement {
-    /// Of a bridge's gateways to the pods on it: those of another program, which had the bridge
-    /// before, know them by another MAC. In the calling thread's namespace.
-    pub(crate) fn of_gateways(bridge: &IfName, mac: Mac, gateways: &[IpNet]) -> io::Result<Self> {
-        let frames = gateways.iter().map(|net| frame(mac, net.addr(), ROUTER | OVERRIDE));
-        Self::new(bridge, frames.collect())
-    }
-
-    fn new(device: &IfName, frames: Vec<Vec<u8>>) -> io::Result<Self> {
-        let index = nix::net::if_::if_nametoindex(device.as_str())?;
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-        // SAFETY: plain system call; the descriptor is owned from here on. Protocol 0 receives
-        // nothing.
-        #[allow(clippy::disallowed_methods)] // netlink's file has no packet sockets
-        let socket = unsafe {
-            let raw = libc::socket(libc::AF_PACKET, kind, 0);
-            if raw < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(raw)
-        };
-        Ok(Self { socket, index, frames })
-    }
-
-    pub(crate) fn send(&self) -> io::Result<()> {
-        for frame in &self.frames {
-            // SAFETY: all zero is a valid sockaddr_ll.
-            let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-            to.sll_family = libc::AF_PACKET as u16;
-            to.sll_ifindex = self.index.cast_signed();
-            let (address, length) = ((&raw const to).cast(), size_of_val(&to) as u32);
-            // SAFETY: the frame and the address live through the call.
-            let sent = unsafe {
-                let fd = self.socket.as_raw_fd();
-                libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, address, length)
-            };
-            if sent < 0 {
-                return Err(io::Error::last_os_error());
-            }
+/// Sends frames out of a device of the calling thread's namespace.
+fn send(device: &IfName, frames: &[Vec<u8>]) -> io::Result<()> {
+    let index = nix::net::if_::if_nametoindex(device.as_str())?;
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: plain system call; the descriptor is owned from here on. Protocol 0 receives
+    // nothing.
+    #[allow(clippy::disallowed_methods)] // netlink's file has no packet sockets
+    let socket = unsafe {
+        let raw = libc::socket(libc::AF_PACKET, kind, 0);
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
         }
-        Ok(())
+        OwnedFd::from_raw_fd(raw)
+    };
+    for frame in frames {
+        // SAFETY: all zero is a valid sockaddr_ll.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = index.cast_signed();
+        let (address, length) = ((&raw const to).cast(), size_of_val(&to) as u32);
+        // SAFETY: the frame and the address live through the call.
+        let sent = unsafe {
+            let fd = socket.as_raw_fd();
+            libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, address, length)
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
+    Ok(())
 }
 
-/// `flags`: of the neighbour advertisement, if it is one.
-fn frame(mac: Mac, ip: IpAddr, flags: u8) -> Vec<u8> {
+fn frame(mac: Mac, ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => gratuitous_arp(mac, ip),
-        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip, flags),
+        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip),
     }
 }
 
@@ -99,20 +76,17 @@ fn gratuitous_arp(mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
     [&[0xff; 6], &mac[..], &[8, 6], &HEADER, &mac, &ip, &[0; 6], &ip].concat()
 }
 
-/// Flags of a neighbour advertisement (RFC 4861, 4.4): who sends it is a router; it overrides what
-/// its receivers know.
-const ROUTER: u8 = 0x80;
-const OVERRIDE: u8 = 0x20;
-
 /// To all nodes (RFC 4861, 4.4 and 7.2.6).
-fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr, flags: u8) -> Vec<u8> {
+fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
     const ICMPV6: u8 = 58;
     const ADVERTISEMENT: u8 = 136;
+    /// It overrides what its receivers know.
+    const OVERRIDE: u8 = 0x20;
     const TARGET_LINK_ADDRESS: [u8; 2] = [2, 1];
     let (mac, ip) = (mac.bytes(), ip.octets());
-    let mut body = vec![ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
+    let mut body = vec![ADVERTISEMENT, 0, 0, 0, OVERRIDE, 0, 0, 0];
     body.extend_from_slice(&ip);
     body.extend_from_slice(&TARGET_LINK_ADDRESS);
     body.extend_from_slice(&mac);
@@ -159,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_advertisement_has_a_checksum_that_its_receivers_find_right() {
-        let frame = unsolicited_advertisement(mac(), "fd00:88::5".parse().unwrap(), OVERRIDE);
+        let frame = unsolicited_advertisement(mac(), "fd00:88::5".parse().unwrap());
         assert_eq!(frame.len(), 14 + 40 + 32);
         let (addresses, body) = (&frame[22..54], &frame[54..]);
         let pseudo = [addresses, &[0, 0, 0, 32, 0, 0, 0, 58]].concat();

@@ -11,7 +11,7 @@ use crate::{
     events::Table,
     netlink::{Batch, Protocol, Refusal, Socket, link::LinkId, link_group::LinkGroups, query},
 };
-use netd_domain::{IfName, Wiring, WiringDriver};
+use netd_domain::{IfName, Mac, Wiring, WiringDriver};
 
 /// State of one thread that does link work.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct SharedContext {
     /// Indexes of the networks' bridges. An entry may be out of date; it is looked up again
     /// when the kernel refuses it.
     pub bridges: Mutex<HashMap<IfName, u32>>,
+    /// MACs of bridges that another program made and netd goes on with.
+    pub adopted_macs: Mutex<HashMap<IfName, Mac>>,
     /// What was made, for the thread that listens.
     pub table: Mutex<Table>,
     /// Links on their way out.

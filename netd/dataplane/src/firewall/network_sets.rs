@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
 use super::settings::FirewallState;
 use netd_domain::NetworkWiring;
@@ -89,11 +89,23 @@ fn nets(network: &NetworkWiring, set: &IntervalSet) -> Vec<IpNet> {
 
 /// An element as nft reads it.
 pub(super) fn text(ranges: &Ranges) -> String {
-    let one = |(first, last): &(IpAddr, IpAddr)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let one = |range: &(IpAddr, IpAddr)| match (range, prefix(range)) {
+        ((first, last), _) if first == last => first.to_string(),
+        (_, Some(net)) => net.to_string(),
+        ((first, last), None) => format!("{first}-{last}"),
     };
     ranges.iter().map(one).collect::<Vec<_>>().join(" . ")
+}
+
+/// The range as a network, if it is one.
+fn prefix((first, last): &(IpAddr, IpAddr)) -> Option<IpNet> {
+    let mut nets = match (*first, *last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => IpSubnets::V4(Ipv4Subnets::new(first, last, 0)),
+        (IpAddr::V6(first), IpAddr::V6(last)) => IpSubnets::V6(Ipv6Subnets::new(first, last, 0)),
+        _ => return None,
+    };
+    let net = nets.next()?;
+    nets.next().is_none().then_some(net)
 }
 
 /// The elements of [`BRIDGES`] as nft reads them.

@@ -41,9 +41,7 @@ const ELEMENT_KEY_END: u16 = 10;
 /// What is under the table's name.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// No such table.
-    Nothing,
-    /// One that has all sets of intervals, in whatever release's form.
+    /// Nothing, or a table of whatever release that new rules can be put into.
     Standing(Standing),
     /// One to be deleted: dormant, or with other sets under the names of ours.
     Foreign,
@@ -62,6 +60,11 @@ impl Standing {
     /// Whether the set has this element.
     pub(super) fn holds(&self, set: &IntervalSet, ranges: &Ranges) -> bool {
         self.intervals.get(set.name).is_some_and(|all| all.contains(ranges))
+    }
+
+    /// Whether the set is there.
+    pub(super) fn has(&self, set: &IntervalSet) -> bool {
+        self.intervals.contains_key(set.name)
     }
 
     /// Takes out, as nft reads it, all but the sets of intervals and what they should hold.
@@ -91,11 +94,12 @@ impl Standing {
 /// `Io`: the kernel's tables can't be read.
 pub(super) fn read(socket: &mut Socket) -> Result<Found, DataplaneError> {
     let tables = dump(socket, GET_TABLE, &message::head(Layer::Inet as u8))?.unwrap_or_default();
-    let Some(table) = tables.iter().find(|table| is_ours(table)) else { return Ok(Found::Nothing) };
-    if find_u32(table, TABLE_FLAGS) != Some(0) {
-        return Ok(Found::Foreign);
-    }
     let mut standing = Standing::default();
+    match tables.iter().find(|table| is_ours(table)) {
+        None => return Ok(Found::Standing(standing)),
+        Some(table) if find_u32(table, TABLE_FLAGS) != Some(0) => return Ok(Found::Foreign),
+        Some(_) => {}
+    }
     // Chains are given of the whole family, whatever is asked for.
     let chains = dump(socket, GET_CHAIN, &message::head(Layer::Inet as u8))?.unwrap_or_default();
     let names =
@@ -116,8 +120,7 @@ pub(super) fn read(socket: &mut Socket) -> Result<Found, DataplaneError> {
             None => standing.sets.push(name.to_owned()),
         }
     }
-    let whole = standing.intervals.len() == INTERVAL_SETS.len();
-    Ok(if whole { Found::Standing(standing) } else { Found::Foreign })
+    Ok(Found::Standing(standing))
 }
 
 fn is_ours(attributes: &[u8]) -> bool {

@@ -87,9 +87,10 @@ impl Firewall {
 
     /// Makes the sets that can't be made together with the rules that ask them.
     fn prepare(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
-        match standing::read(&mut self.socket)? {
-            Found::Nothing => nft::load(&self.settings.nft, &text::first(state), &self.own),
-            Found::Standing(_) | Found::Foreign => Ok(()),
+        let Found::Standing(standing) = standing::read(&mut self.socket)? else { return Ok(()) };
+        match text::missing_intervals(state, &standing) {
+            Some(text) => nft::load(&self.settings.nft, &text, &self.own),
+            None => Ok(()),
         }
     }
 

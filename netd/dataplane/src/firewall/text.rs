@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
 use super::{
     elements::{self, CHANGING_SETS, Element, Layer},
-    network_sets::{self, BRIDGES, INTERVAL_SETS},
+    network_sets::{self, BRIDGES, INTERVAL_SETS, IntervalSet},
     rules,
     settings::{FirewallSettings, FirewallState, TABLE},
     standing::Standing,
@@ -47,7 +47,7 @@ pub(super) fn ruleset(
     for (layer, family) in FAMILIES {
         open(&mut out, family);
         if layer == Layer::Inet {
-            out.push_str(&intervals(state, standing));
+            INTERVAL_SETS.iter().for_each(|s| out.push_str(&interval_set(s, state, standing)));
             out.push_str(&block("set", BRIDGES.0, BRIDGES.1, network_sets::bridges(state)));
         }
         for (set, kind) in CHANGING_SETS.iter().filter(|(set, _)| set.layer == layer) {
@@ -65,13 +65,18 @@ pub(super) fn ruleset(
     Ok(out)
 }
 
-/// `inet netd` with nothing but the sets of intervals, for where there is no such table.
-pub(super) fn first(state: &FirewallState) -> String {
+/// The sets of intervals that are not there yet, if any.
+pub(super) fn missing_intervals(state: &FirewallState, standing: &Standing) -> Option<String> {
+    let missing = INTERVAL_SETS.iter().filter(|set| !standing.has(set));
+    let sets: String = missing.map(|set| interval_set(set, state, None)).collect();
+    if sets.is_empty() {
+        return None;
+    }
     let mut out = String::new();
     open(&mut out, "inet");
-    out.push_str(&intervals(state, None));
+    out.push_str(&sets);
     line(&mut out, "}");
-    out
+    Some(out)
 }
 
 /// Deletes the tables, whether they exist or not.
@@ -89,18 +94,14 @@ fn open(out: &mut String, family: &str) {
     line(out, "\tcomment \"made by netd, which undoes changes made by hand\"");
 }
 
-/// The sets of intervals, with the elements that are not in them yet.
-fn intervals(state: &FirewallState, standing: Option<&Standing>) -> String {
-    let mut out = String::new();
-    for set in &INTERVAL_SETS {
-        let mut wanted = network_sets::ranges(state, set);
-        if let Some(standing) = standing {
-            wanted.retain(|ranges| !standing.holds(set, ranges));
-        }
-        let kind = format!("{}; flags interval", set.kind);
-        out.push_str(&block("set", set.name, &kind, wanted.iter().map(network_sets::text)));
+/// A set with the elements that are not in it yet.
+fn interval_set(set: &IntervalSet, state: &FirewallState, standing: Option<&Standing>) -> String {
+    let mut wanted = network_sets::ranges(state, set);
+    if let Some(standing) = standing {
+        wanted.retain(|ranges| !standing.holds(set, ranges));
     }
-    out
+    let kind = format!("{}; flags interval", set.kind);
+    block("set", set.name, &kind, wanted.iter().map(network_sets::text))
 }
 
 fn element(element: &Element) -> String {

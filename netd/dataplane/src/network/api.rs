@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use netd_domain::{HostNetwork, NetworkWiring};
+use netd_domain::{HostNetwork, IfName, Mac, NetworkWiring, attach::bridge_mac};
 
 use super::{bridge, host_networks, underlay};
 use crate::{Dataplane, DataplaneError, Repair, error::failed, exec::context::Context};
@@ -18,6 +18,13 @@ impl Dataplane {
         network: Arc<NetworkWiring>,
     ) -> Result<Vec<Repair>, DataplaneError> {
         self.repairs.call(move |k| bridge::ensure(k, &network)).await
+    }
+
+    /// The MAC of a bridge of this node: the one that netd gives a bridge of this name, or that of
+    /// the bridge that another program made and netd goes on with.
+    pub fn bridge_mac(&self, name: &IfName) -> Mac {
+        let adopted = self.shared.adopted_macs.lock().get(name).copied();
+        adopted.unwrap_or_else(|| bridge_mac(name))
     }
 
     /// Describes a device that has the name of the network's bridge and that netd did not make;

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
-    endpoint::announce::Announcement,
     error::{failed, refused},
     events::ExpectedBridge,
     exec::context::Context,
@@ -21,7 +20,7 @@ use crate::{
     },
     sysctl,
 };
-use netd_domain::{BridgeWiring, NetworkWiring, network::overlap};
+use netd_domain::{BridgeWiring, Mac, NetworkWiring, network::overlap};
 
 /// Makes a network's bridge and settings right; what that took.
 pub(crate) fn ensure(
@@ -31,14 +30,13 @@ pub(crate) fn ensure(
     let mut repairs = Vec::new();
     if let Some(bridge) = &network.bridge {
         let actual = observe_network(kernel, bridge)?;
+        let bridge = &BridgeWiring { mac: adopt_mac(kernel, bridge, &actual)?, ..bridge.clone() };
+        let network = &NetworkWiring { bridge: Some(bridge.clone()), ..network.clone() };
         // Without IPv6 on the bridge its gateway address would be refused.
         let index = actual.device.as_ref().map(|device| device.index);
         let (links, addresses): (Vec<_>, Vec<_>) = plan_network(network, &actual)?
             .into_iter()
             .partition(|op| matches!(op, NetworkOp::Create | NetworkOp::Set));
-        if let Some(held) = actual.device.as_ref().filter(|held| held.mac != Some(bridge.mac)) {
-            take_mac(kernel, bridge, held.index, &actual.addresses)?;
-        }
         apply(kernel, network, bridge, 0, &links)?;
         let index = match index {
             Some(index) => index,
@@ -59,24 +57,28 @@ pub(crate) fn ensure(
     Ok(repairs)
 }
 
-/// Gives a bridge of another program netd's MAC. Its pods send to the one that it had until they
-/// hear of the new one, so nothing else is changed in between.
-fn take_mac(
+/// The MAC that the bridge is to have. One that another program made keeps its own, to which its
+/// pods send; it is made fast, since a bridge's MAC otherwise changes when its ports do.
+fn adopt_mac(
     kernel: &mut Context,
     bridge: &BridgeWiring,
-    index: u32,
-    gateways: &[IpNet],
-) -> Result<(), DataplaneError> {
-    let what = format!("{}: setting its MAC", bridge.name);
-    let message = change(index, Setting::Mac(bridge.mac.bytes()));
-    let gateways = Announcement::of_gateways(&bridge.name, bridge.mac, gateways);
-    let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
-    result.map_err(|refusal| refused(&what, &refusal))?;
-    if let Err(error) = gateways.and_then(|gateways| gateways.send()) {
-        tracing::warn!(bridge = %bridge.name, %error,
-            "{}: its new MAC can't be announced: {error}", bridge.name);
+    actual: &ActualNetwork,
+) -> Result<Mac, DataplaneError> {
+    if let Some(mac) = kernel.shared.adopted_macs.lock().get(&bridge.name) {
+        return Ok(*mac);
     }
-    Ok(())
+    let held = actual.device.as_ref().filter(|device| device.kind == "bridge");
+    let Some((device, mac)) = held.and_then(|device| Some((device, device.mac?))) else {
+        return Ok(bridge.mac);
+    };
+    if mac != bridge.mac {
+        let what = format!("{}: keeping its MAC {mac}", bridge.name);
+        let message = change(device.index, Setting::Mac(mac.bytes()));
+        let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
+        result.map_err(|refusal| refused(&what, &refusal))?;
+        kernel.shared.adopted_macs.lock().insert(bridge.name.clone(), mac);
+    }
+    Ok(mac)
 }
 
 /// The answers to what pods send come in by the device that leads out.
@@ -170,8 +172,8 @@ pub(crate) fn remove_addresses(
     apply(kernel, network, bridge, device.index, &ops)
 }
 
-/// A device of the bridge's name that netd did not make: netd's bridges have a MAC that
-/// is made from their name.
+/// A device of the bridge's name that netd did not make: the bridges that it makes have a MAC
+/// that is made from their name.
 pub(crate) fn in_the_way(
     kernel: &mut Context,
     network: &NetworkWiring,
@@ -201,15 +203,16 @@ pub(crate) fn owned_by_docker(
     Ok(addresses.into_iter().find(taken).filter(|_| !own))
 }
 
-/// Removes a network's bridge. A missing one is fine; a device of the name that netd
-/// did not make is left alone.
+/// Removes a network's bridge. A missing one is fine; a device of the name that netd neither
+/// made nor adopted is left alone.
 pub(crate) fn remove(kernel: &mut Context, network: &NetworkWiring) -> Result<(), DataplaneError> {
     let Some(bridge) = &network.bridge else { return Ok(()) };
     kernel.shared.bridges.lock().remove(&bridge.name);
     kernel.shared.table.lock().forget_bridge(&bridge.name);
+    let adopted = kernel.shared.adopted_macs.lock().remove(&bridge.name);
+    let mac = Some(adopted.unwrap_or(bridge.mac));
     let actual = observe_network(kernel, bridge)?;
-    let Some(device) = actual.device.filter(|d| d.kind == "bridge" && d.mac == Some(bridge.mac))
-    else {
+    let Some(device) = actual.device.filter(|d| d.kind == "bridge" && d.mac == mac) else {
         return Ok(());
     };
     let what = format!("{}: removing the bridge", bridge.name);
