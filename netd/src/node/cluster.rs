@@ -105,6 +105,10 @@ impl LocalNode for Node {
         self.count(&"overlay", &Target::Overlay, repairs, is_drift);
     }
 
+    fn overlay_compared(&self) {
+        self.queue.soon(Target::HostAddresses);
+    }
+
     fn retry_overlay(&self) {
         self.queue.later(Target::Overlay, 0);
     }

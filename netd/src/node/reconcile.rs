@@ -125,8 +125,6 @@ impl Node {
         {
             self.queue.later(Target::Overlay, failures);
         }
-        // The events thread does not hear what the overlay's thread does.
-        self.queue.soon(Target::HostAddresses);
         Ok(())
     }
 

@@ -94,6 +94,7 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
             .map(|n| OldPod::add(&host, &cbr0, &format!("old{n}")))
             .collect::<Result<_>>()?;
         probe::ping(&pods[0].net, stays.pod_ip)?;
+        let mac = bridge_mac(&host)?;
         fs::write(
             host.directory().join("subnet.env"),
             "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.20.1/24\nFLANNEL_MTU=1450\n\
@@ -109,6 +110,12 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
             probe::ping(&stays.pod, pods[0].v4()?)
         })?;
         let node = cluster.nodes.last_mut().context("no node")?;
+        // The bridge goes on with its MAC, and results name the real one.
+        ensure!(
+            bridge_mac(&node.host)? == mac,
+            "cni0 has another MAC: {}",
+            bridge_mac(&node.host)?
+        );
         let mut taken: Vec<_> = pods.iter().flat_map(|pod| pod.ips.clone()).collect();
         taken.push(pod_ip);
         for round in 0..2 {
@@ -117,6 +124,8 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
                 ensure!(!taken.contains(&new.v4()?), "{} was given out twice", new.v4()?);
                 probe::ping(&new.net, pod.v4()?)?;
                 taken.push(new.v4()?);
+                let shown = &node.netd.endpoints()?[0].bridge_mac;
+                ensure!(*shown == mac, "{shown} is shown, {mac} is cni0's");
                 new.del(&node.host)?;
             }
             for pod in &pods {
@@ -141,18 +150,33 @@ fn running_pods_of_flannels_conflist_keep_their_addresses() -> Result<()> {
     })
 }
 
+fn bridge_mac(host: &testbed::Host) -> Result<String> {
+    let link = host.net.sh("ip -o link show cni0")?;
+    let (_, mac) = link.split_once("link/ether ").context("no MAC")?;
+    Ok(mac.split(' ').next().unwrap_or_default().to_owned())
+}
+
 /// Where both are flannel's, netd's restart changes nothing: it adopts what is there.
 #[test]
 fn the_device_outlives_restarts_with_the_same_mac() -> Result<()> {
     case(|bed| {
         let mut cluster = Cluster::start(bed, &Plan::new(Families::V4, backend("vxlan")).nodes(2))?;
         let pods = cluster.pods()?;
-        // Host ports follow the node's addresses, flannel.1's among them, a moment later.
-        testbed::wait::pause(Duration::from_secs(1));
         let node = cluster.nodes.first_mut().context("no node")?;
+        let own =
+            node.host.net.sh("ip -o -4 address show dev flannel.1 | sed 's|.*inet ||; s|/.*||'")?;
+        let has_ports = |host: &testbed::Host| {
+            wait::until(SOON, "host ports are on flannel.1's address too", || {
+                let set = host.net.sh("nft list set inet netd node4")?;
+                ensure!(set.contains(own.trim()), "{own} is not in {set}");
+                Ok(())
+            })
+        };
+        has_ports(&node.host)?;
         let (mac, kernel) = (flannel::mac_of(&node.host)?, testbed::inventory::of(&node.host)?);
         node.netd.kill9()?;
         node.netd.restart()?;
+        has_ports(&node.host)?;
         let now = testbed::inventory::of(&node.host)?;
         ensure!(now == kernel, "{}", testbed::inventory::difference(&kernel, &now));
         // Also when the device is lost while nobody looks.

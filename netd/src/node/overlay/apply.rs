@@ -47,6 +47,7 @@ impl Overlay {
         let synced = node.dataplane().sync_overlay(wanted).await;
         malloc_trim::trim_later(objects);
         node.metrics().overlay_synced(begun.elapsed());
+        node.overlay_compared();
         match synced {
             Ok(report) => {
                 count(node, &report.repairs, drift);

@@ -52,6 +52,9 @@ pub trait LocalNode: std::fmt::Debug + Send + Sync {
 
     /// Logs repairs of the overlay, and counts them as drift if they are.
     fn count_repairs(&self, repairs: &[Repair], is_drift: bool);
+    /// Told after the overlay's devices were made or compared: the events thread does not hear
+    /// of the addresses that they got.
+    fn overlay_compared(&self);
     /// Has the overlay compared with the kernel again, after a delay.
     fn retry_overlay(&self);
 }
