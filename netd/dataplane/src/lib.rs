@@ -45,6 +45,7 @@ pub use device_names::DOCKER0;
 pub use endpoint::cnm::Seen;
 pub use error::DataplaneError;
 pub use events::EventsTrouble;
+pub use exec::cpu_affinity::may_use_every_cpu;
 pub use exec::{
     namespace::{self, Netns},
     pulse::Silence,
@@ -87,9 +88,8 @@ impl Dataplane {
             let shared = shared.clone();
             Worker::start(name, home.clone(), move || Context::open(shared))
         };
-        let rules =
-            Worker::start("netd-firewall", home.clone(), move || Rules::open(rules_settings))?
-                .helping();
+        let rules = Worker::start("netd-firewall", home.clone(), || Rules::open(rules_settings))?;
+        let rules = if shared.settings.kernel_hints { rules.helping() } else { rules };
         let own = rules.begin(|rules| Ok(rules.own_changes())).wait()?;
         let published = rules.begin(|rules| Ok(rules.published())).wait()?;
         let flows = Worker::start("netd-flows", home.clone(), move || Flows::open(published))?;

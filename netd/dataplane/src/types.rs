@@ -15,6 +15,10 @@ pub struct Settings {
     /// Buffer for events that are not read yet, bytes; `None`: 16 MiB, which is enough for some
     /// thousand attaches at once.
     pub event_buffer: Option<i32>,
+    /// Whether to ask the kernel for what makes attaches faster and changes nothing else:
+    /// another processor for the firewall's thread than the links', and falling ids of the
+    /// sandboxes' namespaces where there are many. See [`crate::may_use_every_cpu`].
+    pub kernel_hints: bool,
     /// Marks and programs of the firewall.
     pub firewall: FirewallSettings,
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::{self, Node};
-use netd_dataplane::{Dataplane, FirewallSettings, Settings};
+use netd_dataplane::{Dataplane, FirewallSettings, Settings, may_use_every_cpu};
 use netd_store::{
     Store,
     embedded::{EmbeddedOptions, EmbeddedStore},
@@ -72,6 +72,7 @@ async fn start(config: Config) -> Result<Started, ServeError> {
     let metrics = Arc::new(Metrics::new());
     let settings = Settings {
         underlay: config.underlay.clone(),
+        kernel_hints: config.kernel_hints.unwrap_or_else(may_use_every_cpu),
         firewall: FirewallSettings {
             hostport_mark: config.hostport_mark,
             kube_proxy_mark: config.kube_proxy_mark,

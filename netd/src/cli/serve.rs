@@ -63,6 +63,9 @@ pub(crate) struct ConfigArgs {
     /// The interface whose MTU the networks follow [default: the default route's]
     #[arg(long, env = "NETD_UNDERLAY", value_name = "INTERFACE")]
     underlay: Option<String>,
+    /// Hints to the kernel that make attaches faster: auto, true or false [default: auto]
+    #[arg(long, env = "NETD_KERNEL_HINTS", value_name = "WHEN")]
+    kernel_hints: Option<String>,
     /// etcd's URLs, separated by commas; they make the node part of a cluster
     #[arg(long, env = "NETD_ETCD_ENDPOINTS", value_name = "URLS")]
     etcd_endpoints: Option<String>,
@@ -141,6 +144,7 @@ impl ConfigArgs {
             ("hostport_mark", "HOSTPORT_MARK", &self.hostport_mark),
             ("kube_proxy_mark", "KUBE_PROXY_MARK", &self.kube_proxy_mark),
             ("underlay", "UNDERLAY", &self.underlay),
+            ("kernel_hints", "KERNEL_HINTS", &self.kernel_hints),
             ("etcd.endpoints", "ETCD_ENDPOINTS", &self.etcd_endpoints),
             ("etcd.prefix", "ETCD_PREFIX", &self.etcd_prefix),
             ("etcd.ca_file", "ETCD_CA_FILE", &self.etcd_ca_file),

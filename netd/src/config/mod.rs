@@ -54,6 +54,9 @@ pub struct Config {
     pub kube_proxy_mark: u32,
     /// The interface whose MTU the networks follow; `None`: the default route's.
     pub underlay: Option<IfName>,
+    /// Whether attaches are made faster by hints to the kernel; `None`: where netd may use every
+    /// processor.
+    pub kernel_hints: Option<bool>,
     /// The cluster that this node is in; `None`: it is in none.
     pub overlay: Option<Overlay>,
     /// Created at start if they do not exist; at least one.

@@ -101,6 +101,7 @@ fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Conf
     let tombstone_ttl = tombstone_ttl(&mut root, gc.unsafe_short_grace);
     let (hostport_mark, kube_proxy_mark) = marks(&mut root);
     let underlay = root.get("underlay", named);
+    let kernel_hints = root.get("kernel_hints", values::auto_or_boolean).flatten();
     let overlay = overlay::read(&mut root, &run_dir);
     let networks = networks::read(&mut root, report, overlay.as_ref().map(|o| &o.network));
     root.finish();
@@ -118,6 +119,7 @@ fn read(mut root: Section<'_>, report: &Problems, hostname: &str) -> Option<Conf
         hostport_mark,
         kube_proxy_mark,
         underlay,
+        kernel_hints,
         overlay,
         networks,
     })

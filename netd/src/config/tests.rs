@@ -21,6 +21,17 @@ fn with(text: &str, overrides: &[(&'static str, &str)]) -> Result<Config, Invali
 }
 
 #[test]
+fn hints_are_automatic_or_as_set() {
+    let hints = |text| parse(text).unwrap().kernel_hints;
+    assert_eq!((hints(""), hints("kernel_hints = \"auto\"")), (None, None));
+    assert_eq!(
+        (hints("kernel_hints = true"), hints("kernel_hints = false")),
+        (Some(true), Some(false))
+    );
+    assert_eq!(hints("kernel_hints = \"false\""), Some(false));
+}
+
+#[test]
 fn nothing_configured_gives_a_working_node() {
     let c = parse("").unwrap();
     assert_eq!(c.node, "node-1");
@@ -35,7 +46,7 @@ fn nothing_configured_gives_a_working_node() {
 }
 
 /// The path in the error, a word of it, and the text that has it.
-const WRONG: [(&str, &str, &str); 52] = [
+const WRONG: [(&str, &str, &str); 53] = [
     ("node", "no DNS name", "node = \"a_b\""),
     ("node", "not a text", "node = 5"),
     ("socket", "absolute", "socket = \"netd.sock\""),
@@ -64,6 +75,7 @@ const WRONG: [(&str, &str, &str); 52] = [
     ("hostport_mark", "one of 32 bits", "hostport_mark = 3"),
     ("hostport_mark", "kube_proxy_mark", "hostport_mark = 0x4000"),
     ("kube_proxy_mark", "one of 32 bits", "kube_proxy_mark = \"0xg\""),
+    ("kernel_hints", "\"auto\"", "kernel_hints = \"yes\""),
     ("underlay", "15 bytes", "underlay = \"a234567890123456\""),
     ("sockt", "\"socket\"", "sockt = \"/x\""),
     ("networks", "\"network\"", "[[networks]]\nname = \"a\""),

@@ -94,6 +94,15 @@ pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
+/// `true`, `false`, or `auto`, which is `None`.
+pub(super) fn auto_or_boolean(value: &Value) -> Result<Option<bool>, String> {
+    if value.as_str() == Some("auto") {
+        return Ok(None);
+    }
+    let given = boolean(value).map(Some);
+    given.map_err(|_| format!("{} is none of \"auto\", true and false", shown(value)))
+}
+
 /// A number of bytes.
 pub(super) fn mtu(value: &Value) -> Result<u32, String> {
     let number = value.as_integer().and_then(|n| u32::try_from(n).ok());

@@ -70,7 +70,7 @@ fn floor_of(bridged: bool, ipv6: bool, pods: u16) -> Outcome<Vec<Duration>> {
 
 async fn dataplane_of(bridged: bool, mode: &str, pods: u16) -> Outcome<()> {
     let host = Arc::new(space(true)?);
-    let settings = Settings { host_netns: Some(host), ..Settings::default() };
+    let settings = Settings { host_netns: Some(host), kernel_hints: true, ..Settings::default() };
     let (dataplane, _drift) = Dataplane::start(settings)?;
     let network = Arc::new(network(bridged)?);
     dataplane.ensure_network(network.clone()).await?;

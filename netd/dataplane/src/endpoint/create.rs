@@ -32,7 +32,8 @@ impl Applier<'_> {
             // The kernel may refuse it because the namespace has an id, or another one has
             // this id: that does not matter. The host's own namespace must not get one, or
             // its events would look like a sandbox's.
-            let id = self.kernel.shared.table.lock().wish_id();
+            let hints = self.kernel.shared.settings.kernel_hints;
+            let id = hints.then(|| self.kernel.shared.table.lock().wish_id()).flatten();
             id.into_iter().for_each(|id| batch.route(link::netns_id(fd, id), 0));
         }
         batch.route(link::veth(self.wiring, fd, self.indexes.bridge), NEW);

@@ -30,8 +30,9 @@ pub(crate) struct SharedContext {
     /// Indexes of the networks' bridges. An entry may be out of date; it is looked up again
     /// when the kernel refuses it.
     pub bridges: Mutex<HashMap<IfName, u32>>,
-    /// MACs of bridges that another program made and netd goes on with.
-    pub adopted_macs: Mutex<HashMap<IfName, Mac>>,
+    /// MACs of the networks' bridges: netd's own, or that of another program's bridge with which
+    /// netd goes on.
+    pub bridge_macs: Mutex<HashMap<IfName, Mac>>,
     /// What was made, for the thread that listens.
     pub table: Mutex<Table>,
     /// Links on their way out.

@@ -9,9 +9,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_getcpu},
-    unistd::{Pid, gettid},
+    unistd::{Pid, SysconfVar, gettid, sysconf},
 };
 use parking_lot::Mutex;
+
+/// Whether the administrator lets this process run on every processor that is online: has set
+/// neither a cpuset nor an affinity. `false` also where the kernel has more processors than a
+/// [`CpuSet`] has room for.
+pub fn may_use_every_cpu() -> bool {
+    let Ok(allowed) = sched_getaffinity(Pid::from_raw(0)) else { return false };
+    let allowed = (0..CpuSet::count()).filter(|i| allowed.is_set(*i) == Ok(true)).count();
+    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    online.is_some_and(|online| usize::try_from(online) == Ok(allowed))
+}
 
 const UNKNOWN: usize = usize::MAX;
 
@@ -103,6 +113,15 @@ mod tests {
         assert_eq!(processors(&without(&all, 5)), [1, 70]);
         assert_eq!(processors(&without(&all, 6)), [1, 5, 70]);
         assert_eq!(processors(&without(&all, usize::MAX)), [1, 5, 70]);
+    }
+
+    #[test]
+    fn an_affinity_of_the_administrators_is_seen() {
+        apart(|_, all| {
+            assert!(may_use_every_cpu(), "this test needs every processor");
+            let one = processors(&all)[0];
+            assert!(set(gettid(), &without(&all, one)) != may_use_every_cpu());
+        });
     }
 
     /// On a thread of its own, whose affinity changes.

@@ -23,8 +23,8 @@ impl Dataplane {
     /// The MAC of a bridge of this node: the one that netd gives a bridge of this name, or that of
     /// the bridge that another program made and netd goes on with.
     pub fn bridge_mac(&self, name: &IfName) -> Mac {
-        let adopted = self.shared.adopted_macs.lock().get(name).copied();
-        adopted.unwrap_or_else(|| bridge_mac(name))
+        let known = self.shared.bridge_macs.lock().get(name).copied();
+        known.unwrap_or_else(|| bridge_mac(name))
     }
 
     /// Describes a device that has the name of the network's bridge and that netd did not make;

@@ -64,20 +64,18 @@ fn adopt_mac(
     bridge: &BridgeWiring,
     actual: &ActualNetwork,
 ) -> Result<Mac, DataplaneError> {
-    if let Some(mac) = kernel.shared.adopted_macs.lock().get(&bridge.name) {
+    if let Some(mac) = kernel.shared.bridge_macs.lock().get(&bridge.name) {
         return Ok(*mac);
     }
     let held = actual.device.as_ref().filter(|device| device.kind == "bridge");
-    let Some((device, mac)) = held.and_then(|device| Some((device, device.mac?))) else {
-        return Ok(bridge.mac);
-    };
-    if mac != bridge.mac {
+    let mac = held.and_then(|device| device.mac).unwrap_or(bridge.mac);
+    if let Some(device) = held.filter(|_| mac != bridge.mac) {
         let what = format!("{}: keeping its MAC {mac}", bridge.name);
         let message = change(device.index, Setting::Mac(mac.bytes()));
         let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
         result.map_err(|refusal| refused(&what, &refusal))?;
-        kernel.shared.adopted_macs.lock().insert(bridge.name.clone(), mac);
     }
+    kernel.shared.bridge_macs.lock().insert(bridge.name.clone(), mac);
     Ok(mac)
 }
 
@@ -209,8 +207,8 @@ pub(crate) fn remove(kernel: &mut Context, network: &NetworkWiring) -> Result<()
     let Some(bridge) = &network.bridge else { return Ok(()) };
     kernel.shared.bridges.lock().remove(&bridge.name);
     kernel.shared.table.lock().forget_bridge(&bridge.name);
-    let adopted = kernel.shared.adopted_macs.lock().remove(&bridge.name);
-    let mac = Some(adopted.unwrap_or(bridge.mac));
+    let known = kernel.shared.bridge_macs.lock().remove(&bridge.name);
+    let mac = Some(known.unwrap_or(bridge.mac));
     let actual = observe_network(kernel, bridge)?;
     let Some(device) = actual.device.filter(|d| d.kind == "bridge" && d.mac == mac) else {
         return Ok(());

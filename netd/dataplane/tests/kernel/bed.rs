@@ -103,7 +103,11 @@ pub(crate) struct Bed {
 impl Bed {
     pub(crate) async fn new() -> Self {
         let host = Space::new();
-        let settings = Settings { host_netns: Some(host.0.clone()), ..Settings::default() };
+        let settings = Settings {
+            host_netns: Some(host.0.clone()),
+            kernel_hints: true,
+            ..Settings::default()
+        };
         let (dataplane, drift) = Dataplane::start(settings).unwrap();
         let (bridged, routed) = (Arc::new(network(true)), Arc::new(network(false)));
         for network in [&bridged, &routed] {
@@ -117,7 +121,11 @@ impl Bed {
 
     /// A second process's dataplane on the same host.
     pub(crate) fn another(&self) -> (Arc<Dataplane>, UnboundedReceiver<Drift>) {
-        let settings = Settings { host_netns: Some(self.host.0.clone()), ..Settings::default() };
+        let settings = Settings {
+            host_netns: Some(self.host.0.clone()),
+            kernel_hints: true,
+            ..Settings::default()
+        };
         Dataplane::start(settings).unwrap()
     }
 

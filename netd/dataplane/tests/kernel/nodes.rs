@@ -52,7 +52,11 @@ impl Node {
         host.ip(&format!("addr add 2001:db8::{number}/64 dev eth0 nodad"));
         host.set_sysctl("ipv4/ip_forward", "1");
         host.set_sysctl("ipv6/conf/all/forwarding", "1");
-        let settings = Settings { host_netns: Some(host.0.clone()), ..Settings::default() };
+        let settings = Settings {
+            host_netns: Some(host.0.clone()),
+            kernel_hints: true,
+            ..Settings::default()
+        };
         let (dataplane, drift) = Dataplane::start(settings).unwrap();
         Self { host, dataplane, drift, number, v6 }
     }

@@ -161,6 +161,33 @@ async fn damage_to_a_bridge_is_repaired_and_a_right_one_adopted() {
     }
 }
 
+/// A bridge's MAC follows its ports', unless it was set: netd sets the one that it finds.
+#[tokio::test]
+async fn another_programs_bridge_keeps_its_mac() {
+    let bed = Bed::new().await;
+    bed.dataplane.remove_network(bed.bridged.clone()).await.unwrap();
+    bed.host.ip("link add cni0 type bridge");
+    let mac = || {
+        let link = bed.host.ip("-o link show dev cni0");
+        link.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let found = mac();
+    bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap();
+    let name = "cni0".parse().unwrap();
+    assert_eq!(
+        (mac(), bed.dataplane.bridge_mac(&name).to_string()),
+        (found.clone(), found.clone())
+    );
+    bed.host.ip("link add port0 address 00:00:5e:00:53:01 type ifb");
+    bed.host.ip("link set port0 master cni0");
+    assert_eq!(mac(), found);
+    bed.host.ip("link set cni0 address 02:00:00:00:00:01");
+    let repairs = bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap();
+    assert_eq!((repairs.len(), mac()), (1, found));
+    bed.dataplane.remove_network(bed.bridged.clone()).await.unwrap();
+    assert!(!bed.host.ip("link show").contains("cni0"));
+}
+
 #[tokio::test]
 async fn a_device_of_the_bridges_name_that_is_none_is_left_alone() {
     let bed = Bed::new().await;
