@@ -128,6 +128,7 @@ pub(crate) fn network(network: &Network) -> v1::Network {
         masquerade: network.masquerade,
         internal: network.internal,
         published_only: network.published_only,
+        allow_host_overlap: network.allow_host_overlap,
         repair: match network.repair {
             RepairScope::Host => v1::RepairScope::Host,
             RepairScope::Pod => v1::RepairScope::Pod,

@@ -26,6 +26,7 @@ impl NetworkService for Api {
             let v1::CreateNetworkRequest { network, force } = request.into_inner();
             let network = network_request::network(network).map_err(Error::from)?;
             let name = network.name.clone();
+            let force = force || network.allow_host_overlap;
             self.node.create_network(network, force).await?;
             let network = Some(convert::network_status(&self.node.network(&name)?));
             Ok(Response::new(v1::CreateNetworkResponse { network }))

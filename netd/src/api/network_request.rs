@@ -80,8 +80,7 @@ fn inner(wire: v1::Network) -> Result<Network, Invalid> {
         internal: wire.internal,
         published_only: wire.published_only,
         repair,
-        // CreateNetworkRequest.force says it.
-        allow_host_overlap: false,
+        allow_host_overlap: wire.allow_host_overlap,
         leased: None,
         access,
     };

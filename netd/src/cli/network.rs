@@ -237,6 +237,7 @@ impl CreateArgs {
             masquerade: !self.no_masquerade && !self.internal,
             internal: self.internal,
             published_only: self.published_only,
+            allow_host_overlap: self.force,
             cluster: vec![],
             docker0: vec![],
             pods,

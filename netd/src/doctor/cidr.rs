@@ -109,6 +109,9 @@ fn conflict(network: &Network, subnet: &IpNet, known: &HostNet) -> Finding {
     let HostNet { net, device, kind, routed } = known;
     let what =
         format!("pool {subnet} of {} overlaps with the {kind} {net} on {device}", network.name);
+    if network.allow_host_overlap {
+        return Finding::ok(CHECK, format!("{what}, as its allow_host_overlap permits"));
+    }
     let fix = "choose another subnet for the pool, or remove the route or address";
     // The pool's route is more specific than a wider one, so only the pool's part is lost: of a
     // network that the host itself is in, that is its neighbours.
@@ -171,6 +174,15 @@ mod tests {
         // The host's own LAN, and a pool that is a part of it.
         let lan = HostNet { routed: false, ..known("10.0.0.0/8", "eth0") };
         assert_eq!(severity(lan), Severity::Fail);
+    }
+
+    #[test]
+    fn an_overlap_that_the_network_allows_is_told_and_passes() {
+        let mut networks = default_networks();
+        networks.iter_mut().for_each(|network| network.allow_host_overlap = true);
+        let found = judge(&[known("10.244.3.0/24", "vpn0")], &networks);
+        assert_eq!(found[0].severity, Severity::Ok);
+        assert!(found[0].what.contains("10.244.3.0/24"), "{}", found[0].what);
     }
 
     #[test]

@@ -17,6 +17,17 @@ use netd_domain::{
 use netd_store::{Change, Compare, Store as _, Txn, TxnOutcome, keys};
 
 impl Node {
+    /// Why the network can't exist beside the subnets of which netd assigns addresses for other
+    /// programs, if so.
+    pub(super) fn clash_with_external(&self, network: &Network) -> Option<String> {
+        let subnet = self.state.external_clash(network)?;
+        Some(format!(
+            "netd assigns the addresses of {subnet} for a network of another program (a Docker \
+             network with --ipam-driver netd and another driver); remove that one, or choose \
+             another subnet"
+        ))
+    }
+
     /// The MAC that a bridge of this node has.
     pub fn bridge_mac(&self, name: &IfName) -> Mac {
         self.dataplane.bridge_mac(name)
@@ -53,12 +64,7 @@ impl Node {
         if let Some(text) = clash(&network, networks.iter().map(|s| &*s.network)) {
             return Err(Error::NetworkExists(text));
         }
-        if let Some(subnet) = self.state.external_clash(&network) {
-            let text = format!(
-                "netd assigns the addresses of {subnet} for a network of another program (a \
-                 Docker network with --ipam-driver netd and another driver); remove that one, or \
-                 choose another subnet"
-            );
+        if let Some(text) = self.clash_with_external(&network) {
             return Err(Error::NetworkExists(text));
         }
         let mtu = match network.mtu {

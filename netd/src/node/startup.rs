@@ -97,6 +97,8 @@ impl Node {
 
     /// Stored networks, updated by the configuration's where these are acceptable.
     async fn load_networks(&self, refused: &mut RefusedRecords) -> Result<Vec<Network>> {
+        // A network that the configuration has anew must not give these out a second time.
+        self.load_external_addresses(refused).await?;
         let mut stored = Vec::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {
             match decode::network(&entry) {
@@ -133,22 +135,21 @@ impl Node {
         loop {
             let stays = |n: &&Network| !wanted.iter().any(|w| w.name == n.name);
             let staying: Vec<&Network> = stored.iter().filter(stays).collect();
-            let refused = wanted
-                .iter()
-                .enumerate()
-                .find_map(|(i, network)| Some((i, clash(network, staying.iter().copied())?)));
+            let why = |network: &Network| {
+                let others = staying.iter().copied();
+                let stored = clash(network, others).map(|clash| stored_clash(&clash));
+                stored.or_else(|| self.clash_with_external(network))
+            };
+            let refused = wanted.iter().enumerate().find_map(|(i, n)| Some((i, why(n)?)));
             let Some((i, text)) = refused else { return wanted };
             self.report_refused(wanted.remove(i), stored, &text);
         }
     }
 
-    /// Reports a configured network that clashes with a stored one. The stored ones have
-    /// endpoints, so they stay as they are.
-    fn report_refused(&self, wanted: &Network, stored: &[Network], clash: &str) {
-        let text = format!(
-            "as configured, {clash}, which is stored; change the configuration, or delete the \
-             other network (`netd network delete`) and start netd again"
-        );
+    /// Reports a configured network that clashes with what is stored and in use, which stays as
+    /// it is.
+    fn report_refused(&self, wanted: &Network, stored: &[Network], why: &str) {
+        let text = format!("as configured, {why}");
         let name = &wanted.name;
         if stored.iter().any(|n| n.name == *name) {
             // Another name than the network's, which works as it is stored.
@@ -211,7 +212,6 @@ impl Node {
                 None => self.quarantine(refused, &entry.key, "not an address"),
             }
         }
-        self.load_external_addresses(refused).await?;
         startup.endpoints = loaded.endpoints.len();
         self.state.load(loaded);
         startup.detaching = self.state.detaching().len();
@@ -267,4 +267,12 @@ impl Node {
             }
         }
     }
+}
+
+/// What to do about a clash with a stored network, which has endpoints.
+fn stored_clash(clash: &str) -> String {
+    format!(
+        "{clash}, which is stored; change the configuration, or delete the other network \
+         (`netd network delete`) and start netd again"
+    )
 }

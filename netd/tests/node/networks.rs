@@ -187,6 +187,27 @@ fn a_pool_whose_addresses_another_program_assigns_is_refused() {
     netd.run(netd.node.create_network(network("blue", "10.67.0.0/24", "blue0"), true)).unwrap();
 }
 
+/// Also when the configuration has it from the next start on.
+#[test]
+fn a_configured_pool_whose_addresses_another_program_assigns_is_left_out() {
+    let mut bed = Bed::new();
+    let netd = bed.start();
+    let subnet = "10.1.9.0/24".parse().unwrap();
+    let reserved = netd.run(netd.node.reserve_external_address(subnet, subnet, None)).unwrap();
+    drop(netd);
+    bed.networks = with_lan("");
+    let netd = bed.start();
+    let why = netd.node.health().ready().unwrap_err();
+    assert!(why.contains("10.1.9.0/24") && why.contains("Docker"), "{why}");
+    assert!(!bed.host.ip("link show").contains("lanbr"));
+    assert_eq!(netd.node.external_pools(), [(subnet, 1)]);
+    netd.run(netd.node.release_address(reserved.addr())).unwrap();
+    drop(netd);
+    let netd = bed.start();
+    assert_eq!(netd.node.health().ready(), Ok(()));
+    assert!(bed.host.ip("-o address show lanbr").contains("10.1.9.1/24"));
+}
+
 #[test]
 fn networks_created_at_the_same_time_do_not_overlap() {
     let bed = Bed::new();

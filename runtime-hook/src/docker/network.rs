@@ -70,6 +70,7 @@ pub(super) async fn create(netd: &NetdClient, request: CreateNetwork) -> DriverR
         masquerade: options.masquerade.unwrap_or(true) && !options.internal,
         internal: options.internal,
         published_only: options.published_only.unwrap_or(true),
+        allow_host_overlap: false,
         cluster: vec![],
         docker0: vec![],
         pods: None,

@@ -32,6 +32,7 @@ pub(in crate::cli) struct Network {
     masquerade: bool,
     internal: bool,
     published_only: bool,
+    allow_host_overlap: bool,
     repair: String,
     ready: bool,
     problem: String,
@@ -98,6 +99,7 @@ impl From<v1::NetworkStatus> for Network {
             masquerade: network.masquerade,
             internal: network.internal,
             published_only: network.published_only,
+            allow_host_overlap: network.allow_host_overlap,
             ready: status.ready,
             problem: status.problem,
             endpoints: status.endpoints,
@@ -171,6 +173,8 @@ impl Output for Network {
             (false, true) => "host ports only",
             (false, false) => "",
         };
+        let overlap =
+            if self.allow_host_overlap { "with the host's networks, allowed" } else { "" };
         let bridge = if self.driver == "bridge" { self.bridge.clone() } else { String::new() };
         let mut text = fields(&[
             ("name", self.name.clone()),
@@ -181,6 +185,7 @@ impl Output for Network {
             ("outwards", outwards.to_owned()),
             ("inwards", inwards.to_owned()),
             ("repair", self.repair.clone()),
+            ("overlap", overlap.to_owned()),
             ("endpoints", self.endpoints.to_string()),
             ("docker0", self.docker0.join(",")),
             ("pods", self.pods()),
