@@ -10,7 +10,7 @@ export RUST_LIB_BACKTRACE ?= 0
 include deploy/install.mk
 include deploy/deb.mk
 
-.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade soak fuzz lint deny clean-testbed
+.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade test-machines soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +52,13 @@ test-upgrade: setup build ## replace the netd of commit FROM by this one under r
 	test -d $(FROM_DIR) || git worktree add --detach $(FROM_DIR) $(FROM)
 	$(MAKE) -C $(FROM_DIR) build CARGO_TARGET_DIR=$(CURDIR)/$(FROM_DIR)/target
 	$(CARGO) run -q -p netd-tests --bin netd-upgrade -- $(FROM_DIR)/target/debug
+
+# Debian releases to boot, each with its own kernel, systemd and userland.
+MACHINES ?= bookworm
+
+test-machines: setup build ## the package on whole Debian machines in QEMU (docs/machines.md)
+	tests/machines/setup.sh $(MACHINES)
+	NETD_MACHINES="$(MACHINES)" $(CARGO) test --workspace --test machines -- --nocapture --test-threads 1
 
 soak: setup build-release ## 100,000 pods, 1,000 kills of netd, other faults (release build, resumable)
 	$(CARGO) build --release -p netd-tests --bin netd-soak

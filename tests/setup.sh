@@ -13,7 +13,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 bed="$root/.testbed"
 # The mirror that answered; empty until one is needed.
 mirror=
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+. "$root/tests/mirrors.sh"
 
 # Debian 12's own. command-or-path : package
 needed="
@@ -88,18 +88,6 @@ suite_apt() {
         -o Dir::State="$bed/apt/$suite/state" -o Dir::State::status="$bed/apt/$suite/status" \
         -o Dir::Cache="$bed/apt/$suite/cache" -o APT::Sandbox::User=root \
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
-}
-
-# The mirrors that may be Debian's archive, one a line. apt itself reads its sources, so
-# one-line lists and deb822 .sources files both count. A suite's name with a dash
-# (bookworm-security) belongs to another archive or adds to one that is listed anyway.
-candidates() {
-    if [ -n "${NETD_DEBIAN_MIRROR:-}" ]; then
-        echo "$NETD_DEBIAN_MIRROR"
-        return
-    fi
-    apt-get --print-uris update |
-        sed -n "s|^'\([^']*\)/dists/[a-z]*/InRelease'.*|\1|p" | grep -v '^cdrom:' | awk '!seen[$0]++'
 }
 
 read_suite() {

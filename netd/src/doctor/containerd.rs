@@ -210,8 +210,8 @@ pub(super) fn judge(facts: &Runtime) -> Vec<Finding> {
     }
     if let Some((1, minor @ ..=6)) = facts.version {
         found.push(
-            Finding::fail(CHECK, format!("containerd 1.{minor} is too old"))
-                .breaks("it has no NRI, and is not among the versions netd is tested with")
+            Finding::warn(CHECK, format!("containerd 1.{minor} has no NRI"))
+                .breaks("labels and annotations of pods, additional networks, waiting for the attach before containers start; pods' main network works")
                 .fix("install containerd 1.7.24 or later, or 2.x"),
         );
     } else if disabled.contains(&NRI) || !facts.nri_enabled() {
@@ -278,7 +278,7 @@ mod tests {
         let off = "version = 3\n[plugins.'io.containerd.nri.v1.nri']\ndisable = true";
         assert_eq!(judge(&facts(off, Some((2, 1))))[0].severity, Severity::Warn);
         assert_eq!(judge(&facts("version = 3", Some((2, 1))))[0].severity, Severity::Ok);
-        assert_eq!(judge(&facts("", Some((1, 6))))[0].severity, Severity::Fail);
+        assert_eq!(judge(&facts("", Some((1, 6))))[0].severity, Severity::Warn);
         assert!(judge(&Runtime::default())[0].what.starts_with("neither"));
     }
 

@@ -1,13 +1,14 @@
-//! Which CNI version the node's containerd speaks.
+//! Which CNI version the node's containerd speaks, and where it looks for plugins.
 
 use std::{
     io::Read as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use toml::{Table, Value};
 use tonic::{Request, Response, Status, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
@@ -17,6 +18,9 @@ use crate::client::{Http2Connection, UnixClient};
 const OLD: &str = "1.0.0";
 /// containerd 2.0 and later: with STATUS, by which it asks netd whether pods can start.
 const NEW: &str = "1.1.0";
+
+/// Where CNI plugins are by convention.
+pub(super) const DEFAULT_BIN_DIR: &str = "/opt/cni/bin";
 
 /// Limit of each way to find out.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +38,7 @@ struct VersionResponse {
 /// where none answers, by what the program `containerd` says.
 pub(super) fn cni_version(socket: &Path, program: &str) -> &'static str {
     let running = asked(socket);
-    match running.or_else(|| printed(program)).as_deref().and_then(major) {
+    match running.or_else(|| printed(program, &["--version"])).as_deref().and_then(major) {
         Some(2..) => NEW,
         _ => OLD,
     }
@@ -69,15 +73,34 @@ async fn version(
     grpc.unary(request, path, ProstCodec::default()).await
 }
 
-/// What the program prints with `--version`.
-fn printed(program: &str) -> Option<String> {
+/// The directory in which the node's containerd looks for CNI plugins: Debian's containerd has
+/// /usr/lib/cni. `None`: there is no containerd, or it does not say.
+pub(super) fn plugin_dir(program: &str) -> Option<PathBuf> {
+    plugin_dir_in(&printed(program, &["config", "dump"])?.parse().ok()?)
+}
+
+fn plugin_dir_in(config: &Table) -> Option<PathBuf> {
+    /// From containerd 2.0 on, and before.
+    const CRI: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
+    let plugins = config.get("plugins")?.as_table()?;
+    let cni = CRI.iter().find_map(|id| plugins.get(*id)?.get("cni"))?;
+    let text = |value: &Value| value.as_str().filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let list = cni.get("bin_dirs").and_then(Value::as_array);
+    let listed: Vec<PathBuf> = list.into_iter().flatten().filter_map(text).collect();
+    let usual = listed.iter().find(|dir| *dir == Path::new(DEFAULT_BIN_DIR));
+    usual.or(listed.first()).cloned().or_else(|| text(cni.get("bin_dir")?))
+}
+
+/// What the program prints.
+fn printed(program: &str, arguments: &[&str]) -> Option<String> {
+    /// A pipe's content, which a whole configuration does not fill.
+    const MOST: u64 = 64 << 10;
     let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
     let end = Instant::now() + TIMEOUT;
     while child.try_wait().ok()?.is_none() {
         if Instant::now() >= end {
-            // It prints a line, so it does not end for another reason than a full pipe.
             drop(child.kill());
             drop(child.wait());
             return None;
@@ -86,7 +109,7 @@ fn printed(program: &str) -> Option<String> {
         thread::sleep(INTERVAL);
     }
     let mut text = String::new();
-    child.stdout.take()?.take(4096).read_to_string(&mut text).ok()?;
+    child.stdout.take()?.take(MOST).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -107,6 +130,28 @@ mod tests {
         ] {
             assert_eq!(major(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn plugins_are_where_containerd_looks_for_them() {
+        for (config, expected) in [
+            ("", None),
+            (
+                "[plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '/usr/lib/cni'",
+                Some("/usr/lib/cni"),
+            ),
+            ("[plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = ''", None),
+            ("[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/x', '/y']", Some("/x")),
+            (
+                "[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = ''\nbin_dirs = ['/x', '/opt/cni/bin']",
+                Some("/opt/cni/bin"),
+            ),
+            ("[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dir = 7", None),
+        ] {
+            let config = config.parse().unwrap();
+            assert_eq!(plugin_dir_in(&config), expected.map(PathBuf::from), "{config}");
+        }
+        assert_eq!(plugin_dir("/nonexistent/containerd"), None);
     }
 
     #[test]

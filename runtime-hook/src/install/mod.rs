@@ -19,6 +19,7 @@ use crate::{
 };
 use atomic_file::FileChange;
 use conflist::PLUGIN;
+use containerd::DEFAULT_BIN_DIR;
 
 mod atomic_file;
 mod conflist;
@@ -39,9 +40,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where the two files are installed.
 #[derive(Debug, clap::Args)]
 struct InstallPaths {
-    /// Directory of CNI plugins
-    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
-    bin_dir: PathBuf,
+    /// Directory of CNI plugins [default: where containerd looks for them, else /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
     /// Directory of CNI configurations
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     conf_dir: PathBuf,
@@ -49,6 +50,18 @@ struct InstallPaths {
     #[arg(long, value_name = "NAME", default_value = "10-netd.conflist",
           value_parser = conflist::file_name)]
     conf_name: String,
+    /// The program to ask where containerd looks for plugins, and for its version when no
+    /// containerd answers
+    #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
+    containerd: String,
+}
+
+impl InstallPaths {
+    /// Where the plugin is to be.
+    fn bin_dir(&self) -> PathBuf {
+        let asked = || containerd::plugin_dir(&self.containerd);
+        self.bin_dir.clone().or_else(asked).unwrap_or_else(|| DEFAULT_BIN_DIR.into())
+    }
 }
 
 /// Options of `netd-hook install`.
@@ -80,9 +93,6 @@ pub struct InstallArgs {
     /// containerd's socket, to ask for its version
     #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
     containerd_socket: PathBuf,
-    /// The program to ask for its version when no containerd answers
-    #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
-    containerd: String,
 }
 
 /// Options of `netd-hook uninstall`.
@@ -122,9 +132,9 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     let target = paths.conf_dir.join(&paths.conf_name);
     check_not_foreign(&target)?;
     wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
-    print(&atomic_file::write(&paths.bin_dir, PLUGIN, &program()?, 0o755)?);
+    print(&atomic_file::write(&paths.bin_dir(), PLUGIN, &program()?, 0o755)?);
     let cni_version = match args.cni_version.as_str() {
-        AUTO => containerd::cni_version(&args.containerd_socket, &args.containerd),
+        AUTO => containerd::cni_version(&args.containerd_socket, &paths.containerd),
         version => version,
     };
     let settings = conflist::Settings {
@@ -153,7 +163,13 @@ fn try_uninstall(args: &UninstallArgs) -> Result<(), HookError> {
         check_unused(&args.socket)?;
     }
     print(&atomic_file::remove(&paths.conf_dir, &paths.conf_name)?);
-    print(&atomic_file::remove(&paths.bin_dir, PLUGIN)?);
+    let bin_dir = paths.bin_dir();
+    print(&atomic_file::remove(&bin_dir, PLUGIN)?);
+    // Where it was before containerd was asked, or before its configuration was changed.
+    let usual = Path::new(DEFAULT_BIN_DIR);
+    if paths.bin_dir.is_none() && bin_dir != usual {
+        print(&atomic_file::remove(usual, PLUGIN)?);
+    }
     Ok(())
 }
 

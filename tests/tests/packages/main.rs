@@ -1,16 +1,21 @@
 //! The Debian package: what is in it, and what it does to a node when it is installed,
 //! upgraded, removed and purged. Each test has a root of its own.
 
-mod package;
 mod root;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+use std::{
+    fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::OnceLock,
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
-use package::{copy_of_source, packages, run, small_package};
+use anyhow::{Result, anyhow, ensure};
 use root::Root;
 use sha2::{Digest as _, Sha256};
-use testbed::{case, paths, wait};
+use testbed::{
+    case,
+    package::{self, Packages, copy_of_source, run, small_package},
+    paths, wait,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 const UNITS: [&str; 7] = [
@@ -22,6 +27,14 @@ const UNITS: [&str; 7] = [
     "netd.service",
     "netd.socket",
 ];
+
+/// Made once for all tests.
+fn packages() -> Result<&'static Packages> {
+    static PACKAGES: OnceLock<Result<Packages>> = OnceLock::new();
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+    let made = PACKAGES.get_or_init(|| package::make(&directory));
+    made.as_ref().map_err(|error| anyhow!("{error:#}"))
+}
 
 fn on_root(test: impl FnOnce(&Root) -> Result<()>) -> Result<()> {
     let packages = packages()?;

@@ -4,11 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use testbed::paths;
+use anyhow::{Context as _, Result, ensure};
+
+use crate::paths;
 
 /// What `make deb` reads of the source tree.
 const SOURCE: [&str; 8] = [
@@ -23,25 +23,26 @@ const SOURCE: [&str; 8] = [
 ];
 
 /// Packages in one directory.
-pub(crate) struct Packages {
-    pub(crate) directory: PathBuf,
-    pub(crate) first: PathBuf,
+pub struct Packages {
+    pub directory: PathBuf,
+    pub first: PathBuf,
     /// A higher version, with another default configuration.
-    pub(crate) next: PathBuf,
+    pub next: PathBuf,
     /// See [`small_package`].
-    pub(crate) small: PathBuf,
+    pub small: PathBuf,
 }
 
-/// Made once for all tests of this executable.
-pub(crate) fn packages() -> Result<&'static Packages> {
-    static PACKAGES: OnceLock<Result<Packages>> = OnceLock::new();
-    PACKAGES.get_or_init(make).as_ref().map_err(|error| anyhow!("{error:#}"))
+/// Makes all of them anew in `directory`.
+pub fn make(directory: &Path) -> Result<Packages> {
+    let (first, next) = two_versions(directory)?;
+    let small = small_package(paths::root(), &directory.join("small"))?;
+    Ok(Packages { directory: directory.to_owned(), first, next, small })
 }
 
-fn make() -> Result<Packages> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+/// A package of this tree, and one of a higher version with another default configuration.
+pub fn two_versions(directory: &Path) -> Result<(PathBuf, PathBuf)> {
     if directory.exists() {
-        fs::remove_dir_all(&directory)?;
+        fs::remove_dir_all(directory)?;
     }
     let all = ["netd", "netd-hook", "netd-cni", "netd-tunnel"].map(|name| (name, name));
     let programs = programs(&directory.join("programs"), &all)?;
@@ -50,12 +51,11 @@ fn make() -> Result<Packages> {
     let text = fs::read_to_string(&config)?;
     fs::write(&config, format!("# A key more.\n{text}"))?;
     // Programs of a debug build are large: compressed they would take seconds more.
-    let first = deb(paths::root(), &programs, &directory, "1.0-1", "none")?;
-    let next = deb(&tree, &programs, &directory, "1.1-1", "none")?;
+    let first = deb(paths::root(), &programs, directory, "1.0-1", "none")?;
+    let next = deb(&tree, &programs, directory, "1.1-1", "none")?;
     fs::remove_dir_all(programs)?;
     fs::remove_dir_all(tree)?;
-    let small = small_package(paths::root(), &directory.join("small"))?;
-    Ok(Packages { directory, first, next, small })
+    Ok((first, next))
 }
 
 /// BUILT of `make deb`: each program under its name, stripped as by the release profile, which
@@ -75,14 +75,14 @@ fn programs(directory: &Path, programs: &[(&str, &str)]) -> Result<PathBuf> {
 
 /// A package for which the programs' size is all the same, of `tree`: small ones are quicker
 /// packed and looked through. The two that are static in a release are static here.
-pub(crate) fn small_package(tree: &Path, to: &Path) -> Result<PathBuf> {
+pub fn small_package(tree: &Path, to: &Path) -> Result<PathBuf> {
     let (small, fixed) = ("/bin/true", "netd-cni");
     let all = [("netd", small), ("netd-tunnel", small), ("netd-hook", fixed), ("netd-cni", fixed)];
     deb(tree, &programs(&to.join("programs"), &all)?, to, "1.0-1", "xz")
 }
 
 /// The source at another path.
-pub(crate) fn copy_of_source(to: &Path) -> Result<PathBuf> {
+pub fn copy_of_source(to: &Path) -> Result<PathBuf> {
     fs::create_dir_all(to)?;
     let files = SOURCE.map(|name| paths::root().join(name));
     run(Command::new("cp").arg("-r").args(files).arg(to))?;
@@ -109,7 +109,7 @@ fn deb(
 }
 
 /// What a program printed; an error has all that it said.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let messages = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,177 @@
+//! A Debian machine of its own in QEMU: the release's kernel, a real systemd as PID 1. The
+//! disks are made by `tests/machines/setup.sh`; docs/machines.md says how to run and enter one.
+//!
+//! Host and machine talk over a directory that both have (9p): the host puts scripts there, and
+//! an agent in the machine runs them.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{Bed, service::Service, wait};
+
+/// Of a boot under emulation, on a machine that builds something else besides.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const END_LIMIT: Duration = Duration::from_secs(120);
+
+/// Switched off, by SIGKILL, when dropped.
+#[derive(Debug)]
+pub struct Machine {
+    directory: PathBuf,
+    /// Kernel, initrd and the disk that machines get a copy of.
+    image: PathBuf,
+    qemu: Service,
+    calls: u32,
+    boots: u32,
+}
+
+/// The releases to test on: those of `NETD_MACHINES`. None, with a line that says so, where it
+/// names none.
+pub fn releases() -> Vec<String> {
+    let named = env::var("NETD_MACHINES").unwrap_or_default();
+    if named.is_empty() {
+        println!("skipped: NETD_MACHINES names no release; `make test-machines` does");
+    }
+    named.split_whitespace().map(str::to_owned).collect()
+}
+
+fn image(release: &str) -> Result<PathBuf> {
+    let cache = match env::var_os("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(env::var_os("HOME").context("no HOME")?).join(".cache"),
+    };
+    let image = cache.join("netd-testbed/machines").join(release);
+    ensure!(image.join("recipe").exists(), "no machine: run tests/machines/setup.sh {release}");
+    Ok(image)
+}
+
+impl Machine {
+    /// Boots a fresh copy of a release's disk.
+    pub fn boot(bed: &Bed, release: &str) -> Result<Self> {
+        let directory = bed.directory().join(release);
+        let image = image(release)?;
+        for part in ["in", "out", "running"] {
+            fs::create_dir_all(directory.join("share").join(part))?;
+        }
+        let copied = Command::new("cp")
+            .args(["--reflink=auto", "--sparse=always"])
+            .arg(image.join("disk.img"))
+            .arg(directory.join("disk.img"))
+            .status()?;
+        ensure!(copied.success(), "copying the disk of {release}: {copied}");
+        let qemu = start(&directory, &image)?;
+        let mut machine = Self { directory, image, qemu, calls: 0, boots: 0 };
+        machine.wait_for_agent()?;
+        Ok(machine)
+    }
+
+    /// A directory that the machine has as /share.
+    pub fn share(&self) -> PathBuf {
+        self.directory.join("share")
+    }
+
+    /// What the machine printed on its console.
+    fn console(&self) -> String {
+        let bytes = fs::read(self.qemu.log()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Runs a script by `sh -e`; what it printed. An error has that too.
+    pub fn run(&mut self, script: &str, limit: Duration) -> Result<String> {
+        let call = self.begin(script)?;
+        let (printed, status) = self.finish(call, limit)?;
+        ensure!(status == 0, "exit status {status} of:\n{script}\n--- printed:\n{printed}");
+        Ok(printed)
+    }
+
+    /// Starts a script that nobody waits for.
+    pub fn send(&mut self, script: &str) -> Result<()> {
+        self.begin(script).map(drop)
+    }
+
+    /// Restarts it as an administrator would.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.begin("systemctl reboot --no-block")?;
+        self.qemu.ended(END_LIMIT).context("the machine does not go down")?;
+        self.start_again()
+    }
+
+    /// Cuts the power, and switches it on again. What was not written to the disk is lost.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.qemu.kill9()?;
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        for part in ["in", "out", "running"] {
+            let part = self.share().join(part);
+            fs::remove_dir_all(&part)?;
+            fs::create_dir(&part)?;
+        }
+        fs::remove_file(self.share().join("boot"))?;
+        self.qemu = start(&self.directory, &self.image)?;
+        self.wait_for_agent()
+    }
+
+    fn wait_for_agent(&mut self) -> Result<()> {
+        let booted = self.share().join("boot");
+        let (up, took) = wait::until(BOOT_LIMIT, "the machine's agent", || {
+            wait::pause(Duration::from_millis(100));
+            match self.qemu.check_alive() {
+                Err(ended) => Ok(Err(ended)),
+                Ok(()) if booted.exists() => Ok(Ok(())),
+                Ok(()) => bail!("it still boots; its console:\n{}", last_lines(&self.console())),
+            }
+        })?;
+        self.boots += 1;
+        println!("boot {} took {:.0} s", self.boots, took.as_secs_f32());
+        up
+    }
+
+    fn begin(&mut self, script: &str) -> Result<u32> {
+        self.calls += 1;
+        let unfinished = self.share().join(format!("{}.new", self.calls));
+        fs::write(&unfinished, format!("set -e\n{script}\n"))?;
+        fs::rename(unfinished, self.share().join(format!("in/{}.sh", self.calls)))?;
+        Ok(self.calls)
+    }
+
+    fn finish(&mut self, call: u32, limit: Duration) -> Result<(String, i32)> {
+        let (out, status) = ("out", format!("out/{call}.rc"));
+        let printed = self.share().join(out).join(format!("{call}.out"));
+        let (status, _) = wait::until(limit, "a script in the machine", || {
+            wait::pause(Duration::from_millis(50));
+            self.qemu.check_alive()?;
+            let text = fs::read_to_string(self.share().join(&status));
+            text.with_context(|| last_lines(&fs::read_to_string(&printed).unwrap_or_default()))
+        })?;
+        let bytes = fs::read(&printed)?;
+        Ok((String::from_utf8_lossy(&bytes).into_owned(), status.trim().parse()?))
+    }
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().rev().take(15).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn start(directory: &Path, image: &Path) -> Result<Service> {
+    let mut qemu = Command::new("nice");
+    qemu.args(["-n", "5", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
+    qemu.args(["-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-serial", "stdio"]);
+    qemu.args(["-monitor", "none", "-nic", "user,restrict=on,model=virtio-net-pci"]);
+    qemu.arg("-kernel").arg(image.join("vmlinuz"));
+    qemu.arg("-initrd").arg(image.join("initrd.img"));
+    qemu.args(["-append", "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=0 quiet"]);
+    let disk = directory.join("disk.img");
+    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
+    let share = directory.join("share");
+    let share = format!("local,path={},mount_tag=share,security_model=none", share.display());
+    qemu.arg("-virtfs").arg(share);
+    Service::start("qemu", qemu, &directory.join("console.log"))
+}

@@ -1,0 +1,54 @@
+//! A node's life with the Debian package, under a real systemd.
+
+use anyhow::{Result, ensure};
+use testbed::Machine;
+
+use super::{STEP, on_each};
+
+/// For all scripts: pods are namespaces that the plugin wires as a runtime would.
+const FUNCTIONS: &str = include_str!("functions.sh");
+
+pub(crate) fn step(machine: &mut Machine, what: &str, script: &str) -> Result<String> {
+    let start = std::time::Instant::now();
+    let printed = machine.run(&format!("{FUNCTIONS}\n{script}"), STEP)?;
+    println!("{what}: {:.0} s\n{printed}", start.elapsed().as_secs_f32());
+    Ok(printed)
+}
+
+#[test]
+fn installed_it_starts_and_carries_pods_over_restarts_upgrades_and_reboots() -> Result<()> {
+    on_each(|machine| {
+        let card = "until ip link show ens3 >/dev/null 2>&1; do sleep 0.5; done";
+        step(machine, "before", &format!("{card}; inventory > /root/before"))?;
+        step(machine, "installing", "dpkg -i /share/netd.deb")?;
+        step(machine, "starting", "start_netd; systemctl --no-pager status netd | head -n 5")?;
+        let doctor = step(machine, "doctor", "netd doctor")?;
+        ensure!(doctor.contains("0 failed"), "{doctor}");
+        let pods = "netd network create routed --driver routed --pool 10.77.0.0/24 \
+                    --pool fd00:77::/64 --pod-namespace '*' >/dev/null
+                    for pod in a b; do add_pod $pod default; add_pod r$pod routed; done
+                    netd endpoint list; start_traffic a b; start_traffic ra rb";
+        step(machine, "pods", pods)?;
+        let restarts = "systemctl restart netd; wait_ready
+                        systemctl kill -s KILL netd; sleep 2; wait_ready
+                        systemctl stop netd; sleep 2; systemctl start netd; wait_ready
+                        systemctl restart nftables; sysctl -q --system; sleep 3; wait_ready
+                        stop_traffic a; stop_traffic ra";
+        step(machine, "restarts under traffic", restarts)?;
+        let upgrade = "start_traffic a b; start_traffic ra rb; dpkg -i /share/next.deb
+                       wait_ready; dpkg-query -W netd; stop_traffic a; stop_traffic ra";
+        step(machine, "an upgrade under traffic", upgrade)?;
+        machine.reboot()?;
+        let after = "wait_ready; netd network list | grep -q routed; ls /run/netns || true
+                     for pod in a b; do add_pod $pod default; add_pod r$pod routed; done
+                     netd endpoint list; start_traffic a b; start_traffic ra rb; sleep 3
+                     stop_traffic a; stop_traffic ra";
+        step(machine, "after a reboot", after)?;
+        // A runtime watches its directory of configurations, which therefore stays.
+        let purge = "for pod in a b; do remove_pod $pod default; remove_pod r$pod routed; done
+                     sleep 2; dpkg --purge netd; inventory | grep -v '^/etc/cni' > /root/after
+                     diff /root/before /root/after";
+        step(machine, "a purge", purge)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,43 @@
+//! Power cuts at random moments of attaches and detaches.
+
+use anyhow::Result;
+use testbed::{Random, wait};
+
+use super::{life::step, on_each};
+
+/// How many a test makes.
+const CUTS: u64 = 4;
+
+#[test]
+fn after_a_power_cut_nothing_is_lost_and_no_address_is_given_twice() -> Result<()> {
+    on_each(|machine| {
+        step(machine, "installing", "dpkg -i /share/netd.deb; start_netd")?;
+        let random = Random::new();
+        for cut in 0..CUTS {
+            let networks: Vec<String> = (0..cut).map(|n| format!("kept{n}")).collect();
+            // The last network is stored before the power goes; what comes after may be.
+            let storm = format!(
+                "netd network create kept{cut} --pool 10.60.{cut}.0/24 >/dev/null
+                 (n=0; while :; do n=$((n + 1)); add_pod s$n default; [ $((n % 3)) != 0 ] ||
+                  remove_pod s$n default; netd network create new$n --pool 10.70.$n.0/24 >/dev/null
+                  done) >/dev/null 2>&1 &"
+            );
+            step(machine, "a storm", &storm)?;
+            wait::pause(random.moment(6000));
+            machine.cut_power()?;
+            let lists = networks.iter().map(|name| format!("netd network list | grep -qw {name}"));
+            let check = format!(
+                "wait_ready; {}; netd network list | grep -qw kept{cut}
+                 ! journalctl -b -u netd | grep -i 'refused record\\|unreadable'
+                 for n in $(seq 30); do add_pod p$n default; done
+                 for n in $(seq 30); do address p$n 4; done | sort | uniq -d > /root/twice
+                 ! [ -s /root/twice ]; for n in $(seq 30); do remove_pod p$n default; done
+                 for name in $(netd network list | awk '/^new/ {{print $1}}'); do
+                 netd network delete $name >/dev/null; done",
+                lists.collect::<Vec<_>>().join("; ")
+            );
+            step(machine, "after the cut", &check.replace("wait_ready; ;", "wait_ready;"))?;
+        }
+        Ok(())
+    })
+}
