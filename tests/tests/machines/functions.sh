@@ -12,12 +12,14 @@ wait_ready() {
     return 1
 }
 
-# What the machine holds: devices, rules, files where netd puts some.
+# What the machine holds: devices, rules, files where netd puts some. containerd makes its
+# directory of configurations too, and watches it.
 inventory() {
     ip -o link show | sed 's/^[0-9]*: //; s/ .*//'
     nft list ruleset
     find /etc /var/lib /run /opt /usr/bin /usr/lib/systemd /lib/systemd -path /run/systemd -prune \
-        -o -path /run/udev -prune -o -print | grep -i -e netd -e cni -e flannel | sort
+        -o -path /run/udev -prune -o -print | grep -i -e netd -e cni -e flannel |
+        grep -v -x -e /etc/cni -e /etc/cni/net.d | sort
 }
 
 # cni COMMAND POD NETWORK: calls the plugin as a runtime would.
