@@ -6,7 +6,7 @@
 # RELEASE is a Debian release (bullseye, bookworm, trixie, forky); bookworm if none is given. A
 # disk is made of packages alone, with the release's own kernel and systemd, without a loop
 # device or a mount. It is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
-# anew only when these scripts have changed.
+# again only when these scripts have changed.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)

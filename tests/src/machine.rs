@@ -55,9 +55,7 @@ impl Machine {
     pub fn boot(bed: &Bed, release: &str) -> Result<Self> {
         let directory = bed.directory().join(release);
         let image = image(release)?;
-        for part in ["in", "out", "running"] {
-            fs::create_dir_all(directory.join("share").join(part))?;
-        }
+        fs::create_dir_all(directory.join("share"))?;
         let copied = Command::new("cp")
             .args(["--reflink=auto", "--sparse=always"])
             .arg(image.join("disk.img"))
@@ -89,11 +87,6 @@ impl Machine {
         Ok(printed)
     }
 
-    /// Starts a script that nobody waits for.
-    pub fn send(&mut self, script: &str) -> Result<()> {
-        self.begin(script).map(drop)
-    }
-
     /// Restarts it as an administrator would.
     pub fn reboot(&mut self) -> Result<()> {
         self.begin("systemctl reboot --no-block")?;
@@ -108,12 +101,6 @@ impl Machine {
     }
 
     fn start_again(&mut self) -> Result<()> {
-        for part in ["in", "out", "running"] {
-            let part = self.share().join(part);
-            fs::remove_dir_all(&part)?;
-            fs::create_dir(&part)?;
-        }
-        fs::remove_file(self.share().join("boot"))?;
         self.qemu = start(&self.directory, &self.image)?;
         self.wait_for_agent()
     }
@@ -142,12 +129,12 @@ impl Machine {
     }
 
     fn finish(&mut self, call: u32, limit: Duration) -> Result<(String, i32)> {
-        let (out, status) = ("out", format!("out/{call}.rc"));
-        let printed = self.share().join(out).join(format!("{call}.out"));
+        let out = self.share().join("out");
+        let (printed, status) = (out.join(format!("{call}.out")), out.join(format!("{call}.rc")));
         let (status, _) = wait::until(limit, "a script in the machine", || {
             wait::pause(Duration::from_millis(50));
             self.qemu.check_alive()?;
-            let text = fs::read_to_string(self.share().join(&status));
+            let text = fs::read_to_string(&status);
             text.with_context(|| last_lines(&fs::read_to_string(&printed).unwrap_or_default()))
         })?;
         let bytes = fs::read(&printed)?;
@@ -160,7 +147,20 @@ fn last_lines(text: &str) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
+/// Switches the machine on, with nothing to do for its agent.
 fn start(directory: &Path, image: &Path) -> Result<Service> {
+    let share = directory.join("share");
+    for part in ["in", "out", "running"] {
+        let part = share.join(part);
+        if part.exists() {
+            fs::remove_dir_all(&part)?;
+        }
+        fs::create_dir(&part)?;
+    }
+    let booted = share.join("boot");
+    if booted.exists() {
+        fs::remove_file(booted)?;
+    }
     let mut qemu = Command::new("nice");
     qemu.args(["-n", "5", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
     qemu.args(["-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-serial", "stdio"]);
@@ -170,7 +170,6 @@ fn start(directory: &Path, image: &Path) -> Result<Service> {
     qemu.args(["-append", "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=0 quiet"]);
     let disk = directory.join("disk.img");
     qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
-    let share = directory.join("share");
     let share = format!("local,path={},mount_tag=share,security_model=none", share.display());
     qemu.arg("-virtfs").arg(share);
     Service::start("qemu", qemu, &directory.join("console.log"))

@@ -32,7 +32,7 @@ pub struct Packages {
     pub small: PathBuf,
 }
 
-/// Makes all of them anew in `directory`.
+/// Makes all of them in `directory`, which is emptied first.
 pub fn make(directory: &Path) -> Result<Packages> {
     let (first, next) = two_versions(directory)?;
     let small = small_package(paths::root(), &directory.join("small"))?;

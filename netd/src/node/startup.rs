@@ -97,7 +97,7 @@ impl Node {
 
     /// Stored networks, updated by the configuration's where these are acceptable.
     async fn load_networks(&self, refused: &mut RefusedRecords) -> Result<Vec<Network>> {
-        // A network that the configuration has anew must not give these out a second time.
+        // A network that is new in the configuration must not give these out a second time.
         self.load_external_addresses(refused).await?;
         let mut stored = Vec::new();
         for entry in self.store.list(keys::NETWORKS).await?.entries {

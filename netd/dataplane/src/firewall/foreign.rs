@@ -3,14 +3,13 @@
 use super::{
     attributes::{find, find_text, find_u32},
     inspect::dump,
-    message::{self, GET_CHAIN},
+    message::{self, CHAIN_NAME, GET_CHAIN},
     settings::TABLE,
 };
 use crate::{DataplaneError, netlink::Socket};
 
-/// `NFTA_CHAIN_TABLE`, `_NAME`, `_HOOK`, `_POLICY`, and `NFTA_HOOK_HOOKNUM`.
+/// `NFTA_CHAIN_TABLE`, `_HOOK`, `_POLICY`, and `NFTA_HOOK_HOOKNUM`.
 const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const HOOK_NUMBER: u16 = 1;

@@ -30,6 +30,8 @@ pub(super) const DESTROY_SET_ELEMENT: u16 = 30;
 pub(super) const NFGENMSG: usize = 4;
 /// The table's name: the same number for tables, chains, rules, sets and elements.
 pub(super) const ATTR_TABLE: u16 = 1;
+/// `NFTA_CHAIN_NAME`
+pub(super) const CHAIN_NAME: u16 = 3;
 /// `NFTA_SET_ELEM_LIST_SET`, `..._ELEMENTS`
 const ATTR_SET: u16 = 2;
 pub(super) const ATTR_ELEMENTS: u16 = 3;

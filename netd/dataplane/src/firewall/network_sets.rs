@@ -1,7 +1,7 @@
 //! The sets of `inet netd` that only networks change. Pure.
 //!
 //! Those of intervals stay in place when the tables are replaced, and only the elements that
-//! differ go and come. In a transaction that makes them anew, the kernel shows their elements
+//! differ go and come. In a transaction that makes new ones, the kernel shows their elements
 //! a moment after the new rules are in force: sets of concatenated intervals on every kernel,
 //! others on some. For that moment nobody would be anybody's peer, and packets between pods
 //! would be dropped.

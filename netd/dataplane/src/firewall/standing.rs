@@ -11,8 +11,8 @@ use super::{
     elements::Layer,
     inspect::dump,
     message::{
-        self, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, GET_CHAIN, GET_SET, GET_SET_ELEMENT,
-        GET_TABLE,
+        self, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, CHAIN_NAME, GET_CHAIN, GET_SET,
+        GET_SET_ELEMENT, GET_TABLE,
     },
     network_sets::{self, INTERVAL_SETS, IntervalSet, Ranges},
     settings::{FirewallState, TABLE},
@@ -21,8 +21,6 @@ use crate::{DataplaneError, netlink::Socket};
 
 /// `NFTA_TABLE_FLAGS`: dormant, owned by a program.
 const TABLE_FLAGS: u16 = 2;
-/// `NFTA_CHAIN_NAME`
-const CHAIN_NAME: u16 = 3;
 /// `NFTA_SET_NAME`, `_FLAGS`, `_KEY_LEN`
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
@@ -38,16 +36,8 @@ const INTERVAL_END: u32 = 1;
 /// `NFTA_SET_ELEM_KEY_END`: the last key of an interval.
 const ELEMENT_KEY_END: u16 = 10;
 
-/// What is under the table's name.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// Nothing, or a table of whatever release that new rules can be put into.
-    Standing(Standing),
-    /// One to be deleted: dormant, or with other sets under the names of ours.
-    Foreign,
-}
-
-/// Chains and other sets, by name, and the elements of the sets of intervals.
+/// Nothing, or a table of whatever release that new rules can be put into: chains and other sets
+/// by name, and the elements of the sets of intervals.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     chains: Vec<String>,
@@ -88,16 +78,17 @@ impl Standing {
     }
 }
 
-/// Reads what stands there.
+/// Reads what stands there. `None`: a table that has to go first, because it is dormant or has
+/// other sets under the names of ours.
 ///
 /// # Errors
 /// `Io`: the kernel's tables can't be read.
-pub(super) fn read(socket: &mut Socket) -> Result<Found, DataplaneError> {
+pub(super) fn read(socket: &mut Socket) -> Result<Option<Standing>, DataplaneError> {
     let tables = dump(socket, GET_TABLE, &message::head(Layer::Inet as u8))?.unwrap_or_default();
     let mut standing = Standing::default();
     match tables.iter().find(|table| is_ours(table)) {
-        None => return Ok(Found::Standing(standing)),
-        Some(table) if find_u32(table, TABLE_FLAGS) != Some(0) => return Ok(Found::Foreign),
+        None => return Ok(Some(standing)),
+        Some(table) if find_u32(table, TABLE_FLAGS) != Some(0) => return Ok(None),
         Some(_) => {}
     }
     // Chains are given of the whole family, whatever is asked for.
@@ -114,13 +105,13 @@ pub(super) fn read(socket: &mut Socket) -> Result<Found, DataplaneError> {
                 let lists = dump(socket, GET_SET_ELEMENT, &asked)?.unwrap_or_default();
                 standing.intervals.insert(ours.name, intervals(ours, &lists));
             }
-            Some(_) => return Ok(Found::Foreign),
+            Some(_) => return Ok(None),
             None if flags & ANONYMOUS != 0 => {}
             None if flags & MAP != 0 => standing.maps.push(name.to_owned()),
             None => standing.sets.push(name.to_owned()),
         }
     }
-    Ok(Found::Standing(standing))
+    Ok(Some(standing))
 }
 
 fn is_ours(attributes: &[u8]) -> bool {

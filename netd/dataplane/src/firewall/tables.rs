@@ -9,7 +9,7 @@ use super::{
     nft,
     own::OwnChanges,
     settings::{FirewallSettings, FirewallState},
-    standing::{self, Found},
+    standing::{self, Standing},
     text, transaction,
 };
 use crate::{
@@ -69,9 +69,9 @@ impl Firewall {
         self.applied = None;
         memory::keep(self.settings.memory.as_deref(), None);
         for attempt in 1..=TRIES {
-            self.prepare(state)?;
+            let standing = self.prepare(state)?;
             let before = inspect::generation(&mut self.socket)?;
-            self.load(state)?;
+            self.load(state, standing.as_ref())?;
             let fingerprint = inspect::fingerprint(&mut self.socket)?;
             // Our transaction is one generation. If there were more, another program
             // may have changed the tables before we read them back.
@@ -85,26 +85,31 @@ impl Firewall {
         Ok(())
     }
 
-    /// Makes the sets that can't be made together with the rules that ask them.
-    fn prepare(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
-        let Found::Standing(standing) = standing::read(&mut self.socket)? else { return Ok(()) };
-        match text::missing_intervals(state, &standing) {
-            Some(text) => nft::load(&self.settings.nft, &text, &self.own),
-            None => Ok(()),
-        }
+    /// What stands there, with the sets that can't be made together with the rules that ask
+    /// them. `None`: it has to go first.
+    fn prepare(&mut self, state: &FirewallState) -> Result<Option<Standing>, DataplaneError> {
+        let Some(standing) = standing::read(&mut self.socket)? else { return Ok(None) };
+        let Some(text) = text::missing_intervals(state, &standing) else {
+            return Ok(Some(standing));
+        };
+        nft::load(&self.settings.nft, &text, &self.own)?;
+        standing::read(&mut self.socket)
     }
 
     /// One transaction; around what stands there if that is fit for it.
-    fn load(&mut self, state: &FirewallState) -> Result<(), DataplaneError> {
-        if let Found::Standing(standing) = standing::read(&mut self.socket)? {
-            let text = text::ruleset(&self.settings, state, &self.node, Some(&standing))?;
-            match nft::load(&self.settings.nft, &text, &self.own) {
-                Ok(()) => return Ok(()),
-                Err(error) => tracing::debug!(%error, "the tables are made from nothing"),
+    fn load(
+        &mut self,
+        state: &FirewallState,
+        standing: Option<&Standing>,
+    ) -> Result<(), DataplaneError> {
+        let text = text::ruleset(&self.settings, state, &self.node, standing)?;
+        match nft::load(&self.settings.nft, &text, &self.own) {
+            Err(error) if standing.is_some() => {
+                tracing::debug!(%error, "the tables are removed first: {error}");
+                self.load(state, None)
             }
+            result => result,
         }
-        let text = text::ruleset(&self.settings, state, &self.node, None)?;
-        nft::load(&self.settings.nft, &text, &self.own)
     }
 
     /// Adds an endpoint's elements, all or none, in about 10 us. Call it before the link
