@@ -11,8 +11,6 @@ set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 bed="$root/.testbed"
-# The mirror that answered; empty until one is needed.
-mirror=
 . "$root/tests/mirrors.sh"
 
 # Debian 12's own. command-or-path : package
@@ -78,53 +76,6 @@ install_packages() {
     }
 }
 
-# A suite's own apt: own sources, lists, cache and state; the system's keyring and proxy.
-suite_apt() {
-    suite=$1
-    shift
-    apt-get -q \
-        -o Dir::Etc::SourceList="$bed/apt/$suite/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
-        -o Dir::State="$bed/apt/$suite/state" -o Dir::State::status="$bed/apt/$suite/status" \
-        -o Dir::Cache="$bed/apt/$suite/cache" -o APT::Sandbox::User=root \
-        -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
-}
-
-read_suite() {
-    echo "deb [arch=amd64 check-valid-until=no signed-by=$keyring] $2 $1 main" \
-        >"$bed/apt/$1/sources.list"
-    suite_apt "$1" update -o APT::Update::Error-Mode=any >"$bed/apt/$1/log" 2>&1
-}
-
-# Other archives than Debian's have no such suite, or no signature of Debian's keyring:
-# the first mirror that answers with both is taken for all that follows.
-update_suite() {
-    suite=$1
-    [ -e "$bed/apt/$suite/updated" ] && return
-    mkdir -p "$bed/apt/$suite/state/lists/partial" "$bed/apt/$suite/cache/archives/partial"
-    : >"$bed/apt/$suite/status"
-    say "reading the package list of Debian $suite"
-    tried=""
-    for uri in ${mirror:-$(candidates)}; do
-        if read_suite "$suite" "$uri"; then
-            mirror=$uri
-            touch "$bed/apt/$suite/updated"
-            return
-        fi
-        tried="$tried $uri"
-        tail -n 5 "$bed/apt/$suite/log" >&2
-    done
-    die "no mirror has the package list of Debian $suite (tried:${tried:- none; /etc/apt names no Debian archive}); NETD_DEBIAN_MIRROR names another mirror"
-}
-
-# The newest version of PACKAGE in SUITE that begins with WANTED, else the newest.
-offered() {
-    apt-cache \
-        -o Dir::Etc::SourceList="$bed/apt/$1/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State="$bed/apt/$1/state" -o Dir::State::status="$bed/apt/$1/status" \
-        -o Dir::Cache="$bed/apt/$1/cache" show --no-all-versions "$2" | sed -n 's/^Version: //p' | head -n 1
-}
-
 # unpack NAME PACKAGES WANTED-VERSION SUITE...: the packages' files below .testbed/NAME,
 # from the first suite that offers the wanted version, else the newest of the last one.
 # Several packages (words of one argument) come of one source and have one version.
@@ -138,7 +89,7 @@ unpack() {
     fi
     for suite in "$@"; do
         update_suite "$suite"
-        version=$(offered "$suite" "$package")
+        version=$(shown "$suite" "$package" | sed -n 's/^Version: //p' | head -n 1)
         case "$version" in
         "$wanted"*) break ;;
         esac

@@ -3,7 +3,10 @@
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::exec::{ExecError, output};
+use crate::{
+    exec::{ExecError, output},
+    kernel_modules::BACKENDS,
+};
 
 /// A feature, how to try it, and what does not work without it.
 pub(crate) struct Feature {
@@ -19,7 +22,7 @@ pub(crate) struct Feature {
     pub(crate) vital: bool,
 }
 
-pub(crate) const FEATURES: [Feature; 9] = [
+pub(crate) const FEATURES: [Feature; 10] = [
     Feature {
         name: "veth pairs",
         try_it: &[&["ip", "link", "add", "ndp0", "type", "veth", "peer", "name", "ndp1"]],
@@ -50,6 +53,18 @@ pub(crate) const FEATURES: [Feature; 9] = [
         rules: "table bridge ndp {\n chain c { type filter hook prerouting priority 0; }\n}\n",
         breaks: "pods could send with others' addresses",
         option: "CONFIG_NF_TABLES_BRIDGE",
+        vital: true,
+    },
+    Feature {
+        name: "nftables, concatenations",
+        try_it: &[],
+        rules: "table inet ndpc {
+ set s { type ipv4_addr . ipv4_addr; flags interval; elements = { 10.0.0.0/8 . 10.0.0.0/8 }; }
+ map m { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+ chain c { type nat hook prerouting priority 0; dnat ip to ip daddr . meta l4proto . th dport map @m; }
+}\n",
+        breaks: "netd can't load its tables, and does not start",
+        option: "CONFIG_NF_TABLES of Linux 5.6 or later, and the program nft of nftables 1.0.6 or later",
         vital: true,
     },
     Feature {
@@ -128,7 +143,13 @@ pub(crate) fn capabilities() -> Vec<(&'static str, bool, String)> {
             Some((feature.name, false, text))
         }
     };
-    FEATURES.iter().zip(&results).filter_map(shown).collect()
+    let tried = FEATURES.iter().zip(&results).filter_map(shown);
+    let modules = BACKENDS.iter().filter_map(|backend| {
+        let there = backend.is_there()?;
+        let text = format!("no such module: {}; needs {}", backend.breaks, backend.option);
+        Some((backend.name, there, if there { String::new() } else { text }))
+    });
+    tried.chain(modules).collect()
 }
 
 /// Runs in the thread that has the namespace: its child processes are in it too.

@@ -15,6 +15,7 @@ mod exec;
 #[doc(hidden)]
 pub mod fuzzing;
 mod kernel_features;
+mod kernel_modules;
 mod logging;
 pub mod metrics;
 pub mod node;

@@ -3,21 +3,29 @@
 #
 #   tests/machines/setup.sh [RELEASE...]
 #
-# RELEASE is a Debian release (bullseye, bookworm, trixie, forky); bookworm if none is given. A
-# disk is made of packages alone, with the release's own kernel and systemd, without a loop
-# device or a mount. It is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
+# RELEASE is a Debian release (bookworm, trixie, forky); bookworm if none is given. A disk is made
+# of packages alone, with the release's own kernel and systemd, without a loop device or a mount.
+# bullseye is its kernel, 5.10, with bookworm's userland: nft 0.9.8 is too old for netd, and the
+# package wants a newer libc. A disk is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
 # again only when these scripts have changed.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 here="$root/tests/machines"
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/netd-testbed/machines"
+bed="${XDG_CACHE_HOME:-$HOME/.cache}/netd-testbed"
+cache="$bed/machines"
 export PATH="$PATH:/usr/sbin:/sbin"
 . "$root/tests/mirrors.sh"
 
 packages="systemd systemd-sysv dbus udev kmod iproute2 nftables iptables iputils-ping procps
-conntrack containerd runc containernetworking-plugins wireguard-tools linux-image-amd64
-initramfs-tools libnss-myhostname"
+conntrack containerd runc containernetworking-plugins wireguard-tools initramfs-tools linux-base
+libnss-myhostname ethtool tcpdump iperf3 openssl util-linux podman crun
+libpam-systemd firewalld network-manager apparmor"
+# Tests start these themselves.
+idle="firewalld.service NetworkManager.service NetworkManager-wait-online.service
+NetworkManager-dispatcher.service podman.service podman.socket podman-auto-update.timer
+podman-auto-update.service podman-restart.service apt-daily.timer apt-daily-upgrade.timer
+dpkg-db-backup.timer fstrim.timer e2scrub_all.timer"
 # What the machine's disk and the share need; the initrd loads nothing else.
 modules="virtio_pci virtio_blk ext4 9p 9pnet_virtio"
 
@@ -45,20 +53,36 @@ install_tools() {
 }
 
 # Everything that decides what is on the disk.
-recipe() { cat "$0" "$here"/guest/* | sha256sum | cut -d ' ' -f 1; }
+recipe() { cat "$0" "$here"/guest/* "$root/tests/mirrors.sh" | sha256sum | cut -d ' ' -f 1; }
 
+# unpack RELEASE TREE: a release's packages, all but a kernel.
 unpack() {
-    tree=$1
-    # shellcheck disable=SC2086
+    from=$1 tree=$2
+    # A release that this debootstrap does not know yet is made as sid is.
+    script=/usr/share/debootstrap/scripts/$from
+    [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+    say "unpacking packages of Debian $from"
+    # shellcheck disable=SC2086  # a list of words is meant
     include=$(echo $packages | tr ' ' ,)
-    for mirror in $(candidates); do
-        say "$release: unpacking packages"
-        rm -rf "$tree"
-        debootstrap --variant=minbase --keyring="$keyring" --include="$include" \
-            "$release" "$tree" "$mirror" >"$tree.log" 2>&1 && return
+    debootstrap --variant=minbase --keyring="$keyring" --include="$include" \
+        "$from" "$tree" "$mirror" "$script" >"$tree.log" 2>&1 || {
         tail -n 5 "$tree.log" >&2
-    done
-    die "no mirror of /etc/apt has Debian $release (NETD_DEBIAN_MIRROR names another; log: $tree.log)"
+        die "debootstrap failed (log: $tree.log)"
+    }
+}
+
+# kernel RELEASE TREE: the newest kernel of a release, which need not be that of the others.
+kernel() {
+    image=$(shown "$1" linux-image-amd64 | grep '^Depends:' | grep -o 'linux-image-[0-9][^ ,]*')
+    # Since 7.x its parts are packages of their own.
+    parts=$(shown "$1" "$image" | grep '^Depends:' | grep -o "linux-[a-z]*-${image#linux-image-}" || :)
+    # shellcheck disable=SC2086
+    (cd "$2/root" && suite_apt "$1" download $image $parts) >"$bed/apt/$1/log" 2>&1 || {
+        tail -n 20 "$bed/apt/$1/log" >&2
+        die "$image could not be fetched from $mirror"
+    }
+    chroot "$2" sh -c 'dpkg -i /root/*.deb' >>"$2.log" 2>&1 || die "no kernel (log: $2.log)"
+    rm "$2"/root/*.deb
 }
 
 # What makes a machine of the packages.
@@ -73,12 +97,12 @@ configure() {
     install -m 644 "$here/guest/agent.service" "$disk/etc/systemd/system/"
     chroot "$disk" passwd -d root >/dev/null
     chroot "$disk" systemctl -q enable agent.service systemd-networkd.service
-    chroot "$disk" systemctl -q disable apt-daily.timer apt-daily-upgrade.timer \
-        dpkg-db-backup.timer fstrim.timer e2scrub_all.timer 2>/dev/null || :
+    for unit in $idle; do
+        chroot "$disk" systemctl -q disable "$unit" 2>/dev/null || :
+    done
     for module in $modules; do echo "$module"; done >"$disk/etc/initramfs-tools/modules"
     sed -i 's/^MODULES=.*/MODULES=list/; s/^COMPRESS=.*/COMPRESS=gzip/' \
         "$disk/etc/initramfs-tools/initramfs.conf"
-    chroot "$disk" update-initramfs -u >/dev/null 2>&1
     rm -rf "$disk"/var/cache/apt/archives/*.deb
 }
 
@@ -91,10 +115,17 @@ make_disk() {
         return
     fi
     work="$cache/$release.new"
-    rm -rf "$work" "$to"
+    # debootstrap mounts proc there, and leaves it when it is killed.
+    grep -o " $work/[^ ]*" /proc/mounts | sort -r | while read -r mounted; do umount "$mounted"; done
+    rm -rf --one-file-system "$work" "$to"
     mkdir -p "$work"
-    unpack "$work/root"
+    update_suite "$release"
+    case "$release" in
+    bullseye) unpack bookworm "$work/root" ;;
+    *) unpack "$release" "$work/root" ;;
+    esac
     configure "$work/root"
+    kernel "$release" "$work/root"
     cp "$work"/root/boot/vmlinuz-* "$work/vmlinuz"
     cp "$work"/root/boot/initrd.img-* "$work/initrd.img"
     truncate -s 6G "$work/disk.img"
@@ -107,6 +138,8 @@ make_disk() {
 
 [ "$(id -u)" = 0 ] || die "debootstrap needs root"
 install_tools
+mkdir -p "$bed/apt"
+rm -f "$bed"/apt/*/updated
 for release in "${@:-bookworm}"; do
     make_disk "$release"
 done

@@ -13,18 +13,33 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{Bed, service::Service, wait};
+use crate::{Bed, paths, service::Service, wait};
 
 /// Of a boot under emulation, on a machine that builds something else besides.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 const END_LIMIT: Duration = Duration::from_secs(120);
 
+/// What a machine has.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// In MiB.
+    pub memory: u32,
+    pub processors: u32,
+}
+
+impl Size {
+    pub const USUAL: Self = Self { memory: 2048, processors: 2 };
+    /// What netd has to do with.
+    pub const SMALL: Self = Self { memory: 512, processors: 1 };
+    /// For the suite's own clusters, containerds and dockerds.
+    pub const LARGE: Self = Self { memory: 5120, processors: 2 };
+}
+
 /// Switched off, by SIGKILL, when dropped.
 #[derive(Debug)]
 pub struct Machine {
     directory: PathBuf,
-    /// Kernel, initrd and the disk that machines get a copy of.
-    image: PathBuf,
+    size: Size,
     qemu: Service,
     calls: u32,
     boots: u32,
@@ -52,7 +67,7 @@ fn image(release: &str) -> Result<PathBuf> {
 
 impl Machine {
     /// Boots a fresh copy of a release's disk.
-    pub fn boot(bed: &Bed, release: &str) -> Result<Self> {
+    pub fn boot(bed: &Bed, release: &str, size: Size) -> Result<Self> {
         let directory = bed.directory().join(release);
         let image = image(release)?;
         fs::create_dir_all(directory.join("share"))?;
@@ -62,8 +77,9 @@ impl Machine {
             .arg(directory.join("disk.img"))
             .status()?;
         ensure!(copied.success(), "copying the disk of {release}: {copied}");
-        let qemu = start(&directory, &image)?;
-        let mut machine = Self { directory, image, qemu, calls: 0, boots: 0 };
+        std::os::unix::fs::symlink(image, directory.join("image"))?;
+        let qemu = start(&directory, size)?;
+        let mut machine = Self { directory, size, qemu, calls: 0, boots: 0 };
         machine.wait_for_agent()?;
         Ok(machine)
     }
@@ -87,6 +103,27 @@ impl Machine {
         Ok(printed)
     }
 
+    /// Gives the machine the source tree, where the host has it and read-only: with the programs
+    /// that are built and what `make setup` fetched.
+    pub fn mount_tree(&mut self) -> Result<()> {
+        let options = "trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro";
+        let root = paths::root().display();
+        let script = format!("mkdir -p {root}; mount -t 9p -o {options} tree {root}");
+        self.run(&script, END_LIMIT).map(drop)
+    }
+
+    /// Moves all that the machine is to `place`, for `tests/machines/enter`.
+    pub fn keep(mut self, place: &Path) -> Result<()> {
+        self.qemu.kill9()?;
+        if place.exists() {
+            fs::remove_dir_all(place)?;
+        }
+        fs::create_dir_all(place.parent().context("no parent")?)?;
+        let moved = Command::new("mv").arg(&self.directory).arg(place).status()?;
+        ensure!(moved.success(), "moving it to {}: {moved}", place.display());
+        Ok(())
+    }
+
     /// Restarts it as an administrator would.
     pub fn reboot(&mut self) -> Result<()> {
         self.begin("systemctl reboot --no-block")?;
@@ -101,7 +138,7 @@ impl Machine {
     }
 
     fn start_again(&mut self) -> Result<()> {
-        self.qemu = start(&self.directory, &self.image)?;
+        self.qemu = start(&self.directory, self.size)?;
         self.wait_for_agent()
     }
 
@@ -148,7 +185,7 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Switches the machine on, with nothing to do for its agent.
-fn start(directory: &Path, image: &Path) -> Result<Service> {
+fn start(directory: &Path, size: Size) -> Result<Service> {
     let share = directory.join("share");
     for part in ["in", "out", "running"] {
         let part = share.join(part);
@@ -161,16 +198,9 @@ fn start(directory: &Path, image: &Path) -> Result<Service> {
     if booted.exists() {
         fs::remove_file(booted)?;
     }
-    let mut qemu = Command::new("nice");
-    qemu.args(["-n", "5", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
-    qemu.args(["-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-serial", "stdio"]);
-    qemu.args(["-monitor", "none", "-nic", "user,restrict=on,model=virtio-net-pci"]);
-    qemu.arg("-kernel").arg(image.join("vmlinuz"));
-    qemu.arg("-initrd").arg(image.join("initrd.img"));
-    qemu.args(["-append", "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=0 quiet"]);
-    let disk = directory.join("disk.img");
-    qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
-    let share = format!("local,path={},mount_tag=share,security_model=none", share.display());
-    qemu.arg("-virtfs").arg(share);
+    let mut qemu = Command::new(paths::root().join("tests/machines/qemu"));
+    qemu.arg(directory.join("image")).arg(directory);
+    qemu.env("NETD_MACHINE_MEMORY", size.memory.to_string());
+    qemu.env("NETD_MACHINE_CPUS", size.processors.to_string());
     Service::start("qemu", qemu, &directory.join("console.log"))
 }

@@ -50,6 +50,24 @@ pub fn built(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The newest test program of the same build as the running test's, by the name of its test.
+pub fn test_program(name: &str) -> Result<PathBuf> {
+    let here = env::current_exe().context("path of the test's own executable")?;
+    let directory = here.parent().context("the test's executable is in no directory")?;
+    let prefix = format!("{name}-");
+    let mut found = vec![];
+    for entry in directory.read_dir()? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let hash = file.strip_prefix(&prefix);
+        if hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            found.push((path.metadata()?.modified()?, path));
+        }
+    }
+    let newest = found.into_iter().max().map(|(_, path)| path);
+    newest.with_context(|| format!("test {name} is not built: run `cargo test --workspace`"))
+}
+
 /// The CNI plugin that `netd-hook install` puts in place.
 pub fn plugin() -> Result<PathBuf> {
     built("netd-cni").or_else(|_| built("netd-hook"))

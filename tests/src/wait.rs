@@ -1,8 +1,20 @@
 //! Waiting, with an end.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
+
+use crate::scale;
+
+/// How many times longer [`until`] waits: `NETD_TEST_PATIENCE`, which is set where the processor
+/// is emulated.
+fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| scale("NETD_TEST_PATIENCE", 1).unwrap_or(1).max(1))
+}
 
 /// Does nothing for a while. Tests watch other processes, whose events they can't await.
 #[allow(clippy::disallowed_methods)] // a test's own thread, nobody else runs on it
@@ -17,6 +29,7 @@ pub fn until<T>(
     mut ready: impl FnMut() -> Result<T>,
 ) -> Result<(T, Duration)> {
     let start = Instant::now();
+    let limit = limit * patience();
     loop {
         let last = match ready() {
             Ok(value) => return Ok((value, start.elapsed())),

@@ -10,6 +10,7 @@ use netd_api::v1::{
 
 use super::finding::Finding;
 use crate::client::connect;
+use crate::kernel_modules::BACKENDS;
 use crate::terminal::Failure;
 use netd_domain::{
     Network, Pool,
@@ -98,7 +99,9 @@ pub(super) fn judge(netd: &Result<DaemonReport, String>) -> Vec<Finding> {
             }
         })
         .collect();
-    let lacking = facts.status.capabilities.iter().filter(|c| !c.available);
+    // A backend that lacks something makes the overlay not ready, and says it there.
+    let missed = |name: &str| BACKENDS.iter().all(|backend| backend.name != name);
+    let lacking = facts.status.capabilities.iter().filter(|c| !c.available && missed(&c.name));
     found.extend(lacking.map(|c| {
         Finding::warn(CHECK, format!("this kernel lacks {}: {}", c.name, c.detail))
             .breaks("what needs it; the finding says what")

@@ -1,16 +1,26 @@
 //! Judges which features the kernel has.
 
 use super::finding::Finding;
-use crate::exec::ExecError;
-use crate::kernel_features::{FEATURES, Feature, Tried, try_all};
+use crate::{
+    exec::ExecError,
+    kernel_features::{FEATURES, Feature, Tried, try_all},
+    kernel_modules::BACKENDS,
+};
 
 const CHECK: &str = "kernel";
 
 pub(super) fn check() -> Vec<Finding> {
-    match try_all() {
+    let mut found = match try_all() {
         Ok(results) => judge(&results),
         Err(reason) => vec![untried(reason)],
-    }
+    };
+    // A node with another backend has nothing to look at.
+    let missing = BACKENDS.iter().filter(|backend| backend.is_there() == Some(false));
+    found.extend(missing.map(|backend| {
+        let (name, option) = (backend.name, backend.option);
+        Finding::ok(CHECK, format!("no {name} ({option}); breaks {}", backend.breaks))
+    }));
+    found
 }
 
 fn untried(reason: &str) -> Finding {
@@ -100,7 +110,8 @@ mod tests {
         assert!(!found.is_empty());
         if nix::unistd::geteuid().is_root() {
             // Every feature works here; a typing error in a rule would look like a gap.
-            assert!(found.len() == 1 && found[0].what.contains("nftables, fib"), "{found:?}");
+            assert!(found.iter().all(|f| f.severity == Severity::Ok), "{found:?}");
+            assert!(found[0].what.contains("nftables, fib"), "{found:?}");
         }
     }
 }

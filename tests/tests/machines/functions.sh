@@ -60,3 +60,6 @@ stop_traffic() {
         grep -q ' 0% packet loss' "$file"
     done
 }
+
+# Every device of netd's and of the machine's with its addresses.
+devices() { ip -br address | awk '{$2 = ""; print}' | sort; }

@@ -1,23 +1,14 @@
 //! A node's life with the Debian package, under a real systemd.
 
 use anyhow::{Result, ensure};
-use testbed::Machine;
+use testbed::machine::Size;
 
-use super::{STEP, on_each};
-
-/// For all scripts: pods are namespaces that the plugin wires as a runtime would.
-const FUNCTIONS: &str = include_str!("functions.sh");
-
-pub(crate) fn step(machine: &mut Machine, what: &str, script: &str) -> Result<String> {
-    let start = std::time::Instant::now();
-    let printed = machine.run(&format!("{FUNCTIONS}\n{script}"), STEP)?;
-    println!("{what}: {:.0} s\n{printed}", start.elapsed().as_secs_f32());
-    Ok(printed)
-}
+use super::{on_each, share_packages, step};
 
 #[test]
 fn installed_it_starts_and_carries_pods_over_restarts_upgrades_and_reboots() -> Result<()> {
-    on_each(|machine| {
+    on_each(Size::USUAL, |machine| {
+        share_packages(machine)?;
         let card = "until ip link show ens3 >/dev/null 2>&1; do sleep 0.5; done";
         step(machine, "before", &format!("{card}; inventory > /root/before"))?;
         step(machine, "installing", "dpkg -i /share/netd.deb")?;

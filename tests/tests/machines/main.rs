@@ -1,37 +1,74 @@
 //! netd on whole machines: a Debian release's own kernel, systemd and userland. Slow, because
 //! they are emulated: each test boots one machine and does much on it.
 
+mod doctor;
 mod life;
+mod managers;
 mod power;
+mod small;
+mod suite;
 
-use std::time::Duration;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use testbed::{Machine, case, machine, package};
+use testbed::{
+    Machine, case,
+    machine::{self, Size},
+    package, paths,
+};
 
 /// Of one step, under emulation.
 const STEP: Duration = Duration::from_secs(240);
 
-/// Runs a test on a machine of each release that is asked for; shows the journal if it fails.
-fn on_each(test: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
+/// The end of the journal, without what the kernel says of each port of a bridge.
+const JOURNAL: &str = "journalctl -b --no-pager | grep -v 'promiscuous mode\\|entered .* state' |
+    tail -n 150";
+
+/// For all scripts: pods are namespaces that the plugin wires as a runtime would.
+const FUNCTIONS: &str = include_str!("functions.sh");
+
+/// Runs a script with [`FUNCTIONS`], and shows what it printed.
+fn step(machine: &mut Machine, what: &str, script: &str) -> Result<String> {
+    let start = Instant::now();
+    let printed = machine.run(&format!("{FUNCTIONS}\n{script}"), STEP)?;
+    println!("{what}: {:.0} s\n{printed}", start.elapsed().as_secs_f32());
+    Ok(printed)
+}
+
+/// Puts the Debian package and a later one into the machine's share.
+fn share_packages(machine: &Machine) -> Result<()> {
+    let packages = machine.share().join("packages");
+    let (first, next) = package::two_versions(&packages)?;
+    for (package, name) in [(first, "netd.deb"), (next, "next.deb")] {
+        std::fs::rename(package, machine.share().join(name))?;
+    }
+    Ok(())
+}
+
+/// Runs a test on a machine of each release that is asked for. A machine on which it fails is
+/// kept.
+fn on_each(size: Size, test: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
     for release in machine::releases() {
         case(|bed| {
-            let mut machine = Machine::boot(bed, &release)?;
-            let packages = bed.directory().join("packages");
-            let (first, next) = package::two_versions(&packages)?;
-            for (package, name) in [(first, "netd.deb"), (next, "next.deb")] {
-                std::fs::rename(package, machine.share().join(name))?;
-            }
+            let mut machine = Machine::boot(bed, &release, size)?;
             let outcome = test(&mut machine).with_context(|| format!("on {release}"));
             if outcome.is_err() {
-                let journal = machine.run("journalctl -b --no-pager | tail -n 150", STEP);
-                println!(
-                    "--- the journal\n{}",
-                    journal.unwrap_or_else(|error| format!("{error:#}"))
-                );
+                show_and_keep(machine, &release)?;
             }
             outcome
         })?;
     }
+    Ok(())
+}
+
+fn show_and_keep(mut machine: Machine, release: &str) -> Result<()> {
+    let journal = machine.run(JOURNAL, STEP);
+    println!("--- the journal\n{}", journal.unwrap_or_else(|error| format!("{error:#}")));
+    let place: PathBuf = paths::root().join("target/machines").join(release);
+    machine.keep(&place)?;
+    println!("--- kept; tests/machines/enter {}", place.display());
     Ok(())
 }

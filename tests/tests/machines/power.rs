@@ -1,19 +1,18 @@
 //! Power cuts at random moments of attaches and detaches.
 
 use anyhow::Result;
-use testbed::{Random, wait};
+use testbed::{Random, machine::Size, scale, wait};
 
-use super::{life::step, on_each};
-
-/// How many a test makes.
-const CUTS: u64 = 4;
+use super::{on_each, share_packages, step};
 
 #[test]
 fn after_a_power_cut_nothing_is_lost_and_no_address_is_given_twice() -> Result<()> {
-    on_each(|machine| {
+    let cuts: u64 = scale("NETD_POWER_CUTS", 4)?;
+    on_each(Size::USUAL, |machine| {
+        share_packages(machine)?;
         step(machine, "installing", "dpkg -i /share/netd.deb; start_netd")?;
         let random = Random::new();
-        for cut in 0..CUTS {
+        for cut in 0..cuts {
             let kept: Vec<String> = (0..=cut).map(|n| format!("kept{n}")).collect();
             // The last network is stored before the power goes; what comes after may be.
             let storm = format!(

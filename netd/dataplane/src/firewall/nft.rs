@@ -5,6 +5,9 @@ use std::{io, path::Path, process::Command, time::Duration};
 use super::own::OwnChanges;
 use crate::{DataplaneError, program};
 
+/// The first nft that takes the tables' rules.
+const OLDEST: [u32; 3] = [1, 0, 6];
+
 /// It takes tens of milliseconds. Attaches wait for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -17,7 +20,7 @@ pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), Da
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => DataplaneError::Io {
             what: format!("running {}", nft.display()),
-            reason: "not found; install nftables 1.0.6 or later".into(),
+            reason: format!("not found; install nftables {} or later", shown(OLDEST)),
         },
         _ => crate::error::failed(format!("running {}", nft.display()))(e),
     };
@@ -26,7 +29,40 @@ pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), Da
     // It changes nothing before it has read all of its input, which comes after it is noted.
     let note = |id| own.add_process(id);
     let output = program::run(&mut command, ruleset, TIMEOUT, note).map_err(failed)?;
-    if output.status.success() { Ok(()) } else { Err(refused(&output.stderr, ruleset)) }
+    if output.status.success() {
+        return Ok(());
+    }
+    match version(nft) {
+        Some(version) if version < OLDEST => Err(too_old(version)),
+        _ => Err(refused(&output.stderr, ruleset)),
+    }
+}
+
+/// An old nft's own words name a line of the rules, which nobody who runs a node can mend.
+fn too_old(version: [u32; 3]) -> DataplaneError {
+    let (found, wanted) = (shown(version), shown(OLDEST));
+    DataplaneError::Kernel {
+        operation: "loading the nftables tables with nft".into(),
+        errno: format!(
+            "nft is {found}, too old for netd's rules; install nftables {wanted} or later"
+        ),
+    }
+}
+
+fn shown([major, minor, patch]: [u32; 3]) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+fn version(nft: &Path) -> Option<[u32; 3]> {
+    let output = program::run(Command::new(nft).arg("--version"), "", TIMEOUT, |_| {}).ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Of `nftables v1.0.6 (Lester Gooch #5)`.
+fn parse_version(text: &str) -> Option<[u32; 3]> {
+    let number = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
+    let mut parts = number.split('.').map(|part| part.parse().ok());
+    Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
 }
 
 /// nft's words, each error with the line of the ruleset that it is about.
@@ -50,5 +86,23 @@ fn quoted(error: &str, ruleset: &str) -> String {
     match number.and_then(|n| ruleset.lines().nth(n.saturating_sub(1))) {
         Some(line) => format!("{words}: \"{}\"", line.trim()),
         None => words.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_nft_is_known_by_its_version() {
+        assert_eq!(parse_version("nftables v0.9.8 (E.D.S.)"), Some([0, 9, 8]));
+        assert_eq!(parse_version("nftables v1.1 (Commodore)\n"), Some([1, 1, 0]));
+        assert_eq!(parse_version("nft: command not found"), None);
+        assert!(parse_version("nftables v1.0.6 (Lester Gooch #5)") >= Some(OLDEST));
+        let said = too_old([0, 9, 8]).to_string();
+        assert!(
+            said.contains("nft is 0.9.8") && said.contains("nftables 1.0.6 or later"),
+            "{said}"
+        );
     }
 }

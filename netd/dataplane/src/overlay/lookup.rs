@@ -93,8 +93,6 @@ pub struct DeviceCounters {
 pub struct OverlayCapabilities {
     /// vxlan devices.
     pub vxlan: bool,
-    /// ipip devices.
-    pub ipip: bool,
     /// WireGuard devices; else the tunnel process has to do it.
     pub wireguard: bool,
     /// Tun devices, which the tunnel process needs.
@@ -109,7 +107,6 @@ impl Overlay {
         let has = |kind| kinds.contains(&kind);
         Ok(OverlayCapabilities {
             vxlan: has(InfoKind::Vxlan),
-            ipip: has(InfoKind::IpIp),
             wireguard: has(InfoKind::Wireguard),
             tun: has(InfoKind::Tun) && Path::new("/dev/net/tun").exists(),
         })

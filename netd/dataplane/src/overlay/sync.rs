@@ -1,6 +1,9 @@
 //! Full sync: dump, diff, apply.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use netlink_packet_route::link::InfoKind;
 
@@ -128,6 +131,11 @@ impl Overlay {
         }
         let mut kinds = Vec::new();
         for kind in [InfoKind::Vxlan, InfoKind::IpIp, InfoKind::Tun] {
+            // Asking loads the module, and this one's makes a tunl0 in every namespace, pods'
+            // too. Before it is loaded there is no device of its kind.
+            if kind == InfoKind::IpIp && !Path::new("/sys/module/ipip").exists() {
+                continue;
+            }
             let mut batch = Batch::new();
             batch.route(probe(kind.clone()), libc::NLM_F_CREATE as u16);
             let what = || failed(format!("asking whether the kernel knows {kind}"));

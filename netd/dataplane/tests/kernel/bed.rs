@@ -55,7 +55,22 @@ impl Space {
 
     /// Runs `ip`, which has to succeed.
     pub(crate) fn ip(&self, line: &str) -> String {
-        self.run("ip", line).unwrap_or_else(|e| panic!("ip {line}: {e}"))
+        let said = match line.split_once(" name ") {
+            Some((set, name)) if set.starts_with("link set") => self.rename(set, name),
+            _ => self.run("ip", line),
+        };
+        said.unwrap_or_else(|e| panic!("ip {line}: {e}"))
+    }
+
+    /// Before Linux 6.2 a device that is up keeps its name, so it goes down for that.
+    fn rename(&self, set: &str, name: &str) -> Result<String, String> {
+        let renamed = self.run("ip", &format!("{set} name {name}"));
+        if !renamed.as_ref().is_err_and(|e| e.contains("busy")) {
+            return renamed;
+        }
+        self.run("ip", &format!("{set} down"))?;
+        self.run("ip", &format!("{set} name {name}"))?;
+        self.run("ip", &format!("link set {name} up"))
     }
 
     pub(crate) fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
