@@ -10,7 +10,7 @@ export RUST_LIB_BACKTRACE ?= 0
 include deploy/install.mk
 include deploy/deb.mk
 
-.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade test-machines soak fuzz lint deny clean-testbed
+.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade build-arm64 test-machines soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,9 +32,13 @@ lint: ## formatting, clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+# The Debian release on which the short half of the tests on machines runs.
+SHORT_MACHINES ?= bullseye bookworm trixie forky
+
 # The end-to-end tests execute netd, netd-hook and netd-cni, so build comes first.
 test: setup lint build ## everything: lint, unit tests, end-to-end tests
-	$(CARGO) test --workspace --no-fail-fast
+	tests/machines/setup.sh $(SHORT_MACHINES)
+	NETD_MACHINES_SHORT="$(SHORT_MACHINES)" $(CARGO) test --workspace --no-fail-fast
 
 bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release build)
 	$(CARGO) build --release -p netd-tests --bin netd-bench
@@ -54,11 +58,20 @@ test-upgrade: setup build ## replace the netd of commit FROM by this one under r
 	$(CARGO) run -q -p netd-tests --bin netd-upgrade -- $(FROM_DIR)/target/debug
 
 # Debian releases to boot, each with its own kernel, systemd and userland.
-MACHINES ?= bookworm
+MACHINES ?= bullseye bookworm trixie forky
+
+# For machines with that processor; what setup.sh installs for them links it.
+build-arm64:
+	CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc \
+	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc \
+	  $(CARGO) build --target aarch64-unknown-linux-musl $(PROGRAMS:%=--bin %)
 
 test-machines: setup build ## the package on whole Debian machines in QEMU (docs/machines.md)
 	tests/machines/setup.sh $(MACHINES)
-	NETD_MACHINES="$(MACHINES)" $(CARGO) test --workspace --test machines -- --nocapture --test-threads 1
+	$(if $(findstring -arm64,$(MACHINES)),$(MAKE) build-arm64)
+	rm -f target/machines/results
+	NETD_MACHINES="$(MACHINES)" $(CARGO) test --workspace --test machines -- --nocapture --test-threads 1; \
+	  status=$$?; tests/machines/table target/machines/results; exit $$status
 
 soak: setup build-release ## 100,000 pods, 1,000 kills of netd, other faults (release build, resumable)
 	$(CARGO) build --release -p netd-tests --bin netd-soak

@@ -20,6 +20,14 @@ candidates() {
         sed -n "s|^'\([^']*\)/dists/[a-z]*/InRelease'.*|\1|p" | grep -v '^cdrom:' | awk '!seen[$0]++'
 }
 
+# Of a suite: bookworm is for this test bed's processor, bookworm-arm64 for another.
+architecture() {
+    case "$1" in
+    *-arm64) echo arm64 ;;
+    *) echo amd64 ;;
+    esac
+}
+
 # A suite's own apt: own sources, lists, cache and state; the system's keyring and proxy.
 suite_apt() {
     suite=$1
@@ -29,11 +37,14 @@ suite_apt() {
         -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
         -o Dir::State="$bed/apt/$suite/state" -o Dir::State::status="$bed/apt/$suite/status" \
         -o Dir::Cache="$bed/apt/$suite/cache" -o APT::Sandbox::User=root \
+        -o APT::Architecture="$(architecture "$suite")" \
+        -o APT::Architectures="$(architecture "$suite")" \
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
 read_suite() {
-    echo "deb [arch=amd64 check-valid-until=no signed-by=$keyring] $2 $1 main" \
+    options="arch=$(architecture "$1") check-valid-until=no signed-by=$keyring"
+    echo "deb [$options] $2 ${1%-arm64} main" \
         >"$bed/apt/$1/sources.list"
     suite_apt "$1" update -o APT::Update::Error-Mode=any >"$bed/apt/$1/log" 2>&1
 }
@@ -64,5 +75,6 @@ shown() {
     apt-cache \
         -o Dir::Etc::SourceList="$bed/apt/$1/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State="$bed/apt/$1/state" -o Dir::State::status="$bed/apt/$1/status" \
+        -o APT::Architecture="$(architecture "$1")" -o APT::Architectures="$(architecture "$1")" \
         -o Dir::Cache="$bed/apt/$1/cache" show --no-all-versions "$2"
 }

@@ -6,7 +6,7 @@
 # RELEASE is a Debian release (bookworm, trixie, forky); bookworm if none is given. A disk is made
 # of packages alone, with the release's own kernel and systemd, without a loop device or a mount.
 # bullseye is its kernel, 5.10, with bookworm's userland: nft 0.9.8 is too old for netd, and the
-# package wants a newer libc. A disk is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
+# package wants a newer libc. RELEASE-arm64 is a release for that processor. A disk is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
 # again only when these scripts have changed.
 set -eu
 
@@ -39,6 +39,14 @@ install_tools() {
     missing=
     command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
     command -v debootstrap >/dev/null || missing="$missing debootstrap"
+    case "$*" in
+    *-arm64*)
+        command -v qemu-system-aarch64 >/dev/null || missing="$missing qemu-system-arm"
+        command -v qemu-aarch64-static >/dev/null || missing="$missing qemu-user-static"
+        command -v aarch64-linux-gnu-gcc >/dev/null ||
+            missing="$missing gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+        ;;
+    esac
     [ -n "$missing" ] || return 0
     say "installing$missing"
     mkdir -p "$cache"
@@ -52,19 +60,31 @@ install_tools() {
     }
 }
 
+# The kernel runs programs of the other processor by qemu-aarch64-static, in a chroot too.
+run_arm64() {
+    binfmt=/proc/sys/fs/binfmt_misc
+    [ ! -e "$binfmt/qemu-aarch64" ] || return 0
+    [ -e "$binfmt/register" ] || mount -t binfmt_misc binfmt_misc "$binfmt"
+    magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+    mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+    printf '%s' ":qemu-aarch64:M::$magic:$mask:/usr/bin/qemu-aarch64-static:F" >"$binfmt/register"
+}
+
 # Everything that decides what is on the disk.
 recipe() { cat "$0" "$here"/guest/* "$root/tests/mirrors.sh" | sha256sum | cut -d ' ' -f 1; }
 
 # unpack RELEASE TREE: a release's packages, all but a kernel.
 unpack() {
-    from=$1 tree=$2
+    from=${1%-arm64} tree=$2
     # A release that this debootstrap does not know yet is made as sid is.
     script=/usr/share/debootstrap/scripts/$from
     [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
     say "unpacking packages of Debian $from"
     # shellcheck disable=SC2086  # a list of words is meant
     include=$(echo $packages | tr ' ' ,)
-    debootstrap --variant=minbase --keyring="$keyring" --include="$include" \
+    [ "$(architecture "$1")" = amd64 ] || run_arm64
+    debootstrap --arch="$(architecture "$1")" --variant=minbase --keyring="$keyring" \
+        --include="$include" \
         "$from" "$tree" "$mirror" "$script" >"$tree.log" 2>&1 || {
         tail -n 5 "$tree.log" >&2
         die "debootstrap failed (log: $tree.log)"
@@ -73,7 +93,7 @@ unpack() {
 
 # kernel RELEASE TREE: the newest kernel of a release, which need not be that of the others.
 kernel() {
-    image=$(shown "$1" linux-image-amd64 | grep '^Depends:' | grep -o 'linux-image-[0-9][^ ,]*')
+    image=$(shown "$1" "linux-image-$(architecture "$1")" | grep '^Depends:' | grep -o 'linux-image-[0-9][^ ,]*')
     # Since 7.x its parts are packages of their own.
     parts=$(shown "$1" "$image" | grep '^Depends:' | grep -o "linux-[a-z]*-${image#linux-image-}" || :)
     # shellcheck disable=SC2086
@@ -131,13 +151,14 @@ make_disk() {
     truncate -s 6G "$work/disk.img"
     mkfs.ext4 -q -F -d "$work/root" "$work/disk.img"
     rm -rf "$work/root"
+    architecture "$release" >"$work/architecture"
     echo "$wanted" >"$work/recipe"
     mv "$work" "$to"
     say "$release: made"
 }
 
 [ "$(id -u)" = 0 ] || die "debootstrap needs root"
-install_tools
+install_tools "$@"
 mkdir -p "$bed/apt"
 rm -f "$bed"/apt/*/updated
 for release in "${@:-bookworm}"; do

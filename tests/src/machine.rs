@@ -5,6 +5,7 @@
 //! an agent in the machine runs them.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{Bed, paths, service::Service, wait};
+use crate::{Bed, package::Architecture, paths, service::Service, wait};
 
 /// Of a boot under emulation, on a machine that builds something else besides.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -45,14 +46,26 @@ pub struct Machine {
     boots: u32,
 }
 
-/// The releases to test on: those of `NETD_MACHINES`. None, with a line that says so, where it
-/// names none.
-pub fn releases() -> Vec<String> {
-    let named = env::var("NETD_MACHINES").unwrap_or_default();
+/// The halves of the tests on machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Part of `make test`.
+    Short,
+    /// Part of `make test-machines` only, as the short half is too.
+    Long,
+}
+
+/// The releases to test on: those that `NETD_MACHINES` names for both halves and
+/// `NETD_MACHINES_SHORT` for the short one. None, with a line that says so, where they name none.
+pub fn releases(half: Half) -> Vec<String> {
+    let short =
+        if half == Half::Short { env::var("NETD_MACHINES_SHORT") } else { Ok(String::new()) };
+    let named = [env::var("NETD_MACHINES"), short].map(Result::unwrap_or_default).join(" ");
+    let named: BTreeSet<String> = named.split_whitespace().map(str::to_owned).collect();
     if named.is_empty() {
-        println!("skipped: NETD_MACHINES names no release; `make test-machines` does");
+        println!("skipped: no release is named for it; `make test-machines` names some");
     }
-    named.split_whitespace().map(str::to_owned).collect()
+    named.into_iter().collect()
 }
 
 fn image(release: &str) -> Result<PathBuf> {
@@ -82,6 +95,14 @@ impl Machine {
         let mut machine = Self { directory, size, qemu, calls: 0, boots: 0 };
         machine.wait_for_agent()?;
         Ok(machine)
+    }
+
+    /// Of its processor.
+    pub fn architecture(&self) -> Architecture {
+        match self.directory.to_string_lossy().ends_with("-arm64") {
+            true => Architecture::Arm64,
+            false => Architecture::Amd64,
+        }
     }
 
     /// A directory that the machine has as /share.

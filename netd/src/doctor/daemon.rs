@@ -8,7 +8,7 @@ use netd_api::v1::{
     node_service_client::NodeServiceClient,
 };
 
-use super::finding::Finding;
+use super::{finding::Finding, unit};
 use crate::client::connect;
 use crate::kernel_modules::BACKENDS;
 use crate::terminal::Failure;
@@ -70,7 +70,13 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport
     answer.map_err(|failure| {
         let lines = failure.lines();
         let first = lines.first().map(String::as_str).unwrap_or_default();
-        first.trim_start_matches("error: ").to_owned()
+        let first = first.trim_start_matches("error: ");
+        // Its socket may be systemd's, which takes calls while no netd does.
+        let reason = match first.contains("Timeout expired") {
+            true => format!("netd does not answer at {} within {timeout:?}", socket.display()),
+            false => first.to_owned(),
+        };
+        reason + &unit::says()
     })
 }
 
@@ -81,7 +87,7 @@ pub(super) fn judge(netd: &Result<DaemonReport, String>) -> Vec<Finding> {
             return vec![
                 Finding::fail(CHECK, reason)
                     .breaks("pods can't be started or stopped; those that run keep their network")
-                    .fix("systemctl start netd; systemctl status netd says why it does not"),
+                    .fix("systemctl restart netd; if that does not help: journalctl -u netd"),
             ];
         }
     };
@@ -99,8 +105,10 @@ pub(super) fn judge(netd: &Result<DaemonReport, String>) -> Vec<Finding> {
             }
         })
         .collect();
-    // A backend that lacks something makes the overlay not ready, and says it there.
-    let missed = |name: &str| BACKENDS.iter().all(|backend| backend.name != name);
+    // A backend that lacks something makes the overlay not ready, and says it there. What stops
+    // forwarding is no matter of the kernel: the check of firewalls names it and its cure.
+    let missed =
+        |name: &str| name != "forwarding" && BACKENDS.iter().all(|backend| backend.name != name);
     let lacking = facts.status.capabilities.iter().filter(|c| !c.available && missed(&c.name));
     found.extend(lacking.map(|c| {
         Finding::warn(CHECK, format!("this kernel lacks {}: {}", c.name, c.detail))

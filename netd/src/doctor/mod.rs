@@ -15,6 +15,7 @@ mod kernel;
 mod kube_proxy;
 mod privileges;
 mod sysctls;
+mod unit;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

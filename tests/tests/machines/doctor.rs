@@ -5,7 +5,10 @@ use std::{fmt::Write as _, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use testbed::{Machine, machine::Size};
+use testbed::{
+    Machine,
+    machine::{Half, Size},
+};
 
 use super::{FUNCTIONS, STEP, on_each, share_packages, step};
 
@@ -25,7 +28,7 @@ const FAULTS: [Fault; 20] = [
     Fault {
         breaks: "systemctl stop netd.service netd.socket netd-ttrpc.socket 2>&1",
         mends: "systemctl start netd.socket netd-ttrpc.socket netd",
-        found: ("netd", "does not answer"),
+        found: ("netd", "inactive (dead)"),
     },
     Fault {
         breaks: "systemctl kill -s STOP netd",
@@ -38,9 +41,9 @@ const FAULTS: [Fault; 20] = [
         found: ("configuration", "no_such_key"),
     },
     Fault {
-        breaks: "printf '[[network]]\nname = \"default\"\n[[network.pool]]\ncidr = \"10.0.2.0/24\"\n' > /tmp/c; cp /etc/netd/netd.toml /tmp/k; cat /tmp/c >> /etc/netd/netd.toml",
+        breaks: "cp /etc/netd/netd.toml /tmp/k; printf '[[network]]\nname = \"x\"\n[[network.pool]]\nsubnet = \"10.0.2.0/24\"\n' >> /etc/netd/netd.toml",
         mends: "cp /tmp/k /etc/netd/netd.toml",
-        found: ("configuration", "network"),
+        found: ("addresses", "10.0.2.0/24"),
     },
     Fault {
         breaks: "mkdir -p /run/systemd/system/netd.service.d; printf '[Service]\nCapabilityBoundingSet=\nCapabilityBoundingSet=CAP_NET_RAW CAP_SYS_ADMIN CAP_CHOWN CAP_DAC_OVERRIDE\n' > /run/systemd/system/netd.service.d/less.conf; systemctl daemon-reload; systemctl restart --no-block netd; sleep 5",
@@ -65,7 +68,7 @@ const FAULTS: [Fault; 20] = [
     },
     Fault {
         breaks: "modprobe br_netfilter; sysctl -qw net.bridge.bridge-nf-call-iptables=1",
-        mends: "sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+        mends: "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0",
         found: ("sysctls", "bridge-nf-call-iptables = 1"),
     },
     // Other firewalls.
@@ -116,15 +119,15 @@ const FAULTS: [Fault; 20] = [
         found: ("cni", "20-x.conflist"),
     },
     Fault {
-        breaks: "echo 'disabled_plugins = [\"cri\"]' > /etc/containerd/config.toml",
-        mends: "rm /etc/containerd/config.toml",
+        breaks: "f=/etc/containerd/config.toml; if [ -e $f ]; then cp $f /tmp/ct; else : > /tmp/ct; fi; echo 'disabled_plugins = [\"cri\"]' > $f",
+        mends: "cp /tmp/ct /etc/containerd/config.toml",
         found: ("containerd", "cri"),
     },
     // What others left behind.
     Fault {
-        breaks: "ip link add ndabcdef0123 type veth peer name x",
-        mends: "ip link delete ndabcdef0123",
-        found: ("leftovers", "ndabcdef0123"),
+        breaks: "ip link add ndabcdef012345 type veth peer name x",
+        mends: "ip link delete ndabcdef012345",
+        found: ("leftovers", "ndabcdef012345"),
     },
 ];
 
@@ -147,7 +150,7 @@ fn examine(machine: &mut Machine, script: &str) -> Result<Vec<(String, String)>>
 
 #[test]
 fn each_way_to_break_a_node_is_found_and_named_with_its_cure() -> Result<()> {
-    on_each(Size::USUAL, |machine| {
+    on_each(Half::Long, Size::USUAL, |machine| {
         share_packages(machine)?;
         let start = "dpkg -i /share/netd.deb; start_netd; netd-hook install; add_pod a default";
         step(machine, "installing", start)?;

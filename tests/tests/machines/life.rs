@@ -1,15 +1,15 @@
 //! A node's life with the Debian package, under a real systemd.
 
 use anyhow::{Result, ensure};
-use testbed::machine::Size;
+use testbed::machine::{Half, Size};
 
 use super::{on_each, share_packages, step};
 
 #[test]
 fn installed_it_starts_and_carries_pods_over_restarts_upgrades_and_reboots() -> Result<()> {
-    on_each(Size::USUAL, |machine| {
+    on_each(Half::Short, Size::USUAL, |machine| {
         share_packages(machine)?;
-        let card = "until ip link show ens3 >/dev/null 2>&1; do sleep 0.5; done";
+        let card = "until ip -br address | grep -q 10.0.2.15; do sleep 0.5; done";
         step(machine, "before", &format!("{card}; inventory > /root/before"))?;
         step(machine, "installing", "dpkg -i /share/netd.deb")?;
         step(machine, "starting", "start_netd; systemctl --no-pager status netd | head -n 5")?;

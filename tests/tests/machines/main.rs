@@ -9,14 +9,16 @@ mod small;
 mod suite;
 
 use std::{
+    fs::OpenOptions,
+    io::Write as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use testbed::{
-    Machine, case,
-    machine::{self, Size},
+    Bed, Machine, case,
+    machine::{self, Half, Size},
     package, paths,
 };
 
@@ -41,26 +43,50 @@ fn step(machine: &mut Machine, what: &str, script: &str) -> Result<String> {
 /// Puts the Debian package and a later one into the machine's share.
 fn share_packages(machine: &Machine) -> Result<()> {
     let packages = machine.share().join("packages");
-    let (first, next) = package::two_versions(&packages)?;
+    let (first, next) = package::two_versions(&packages, machine.architecture())?;
     for (package, name) in [(first, "netd.deb"), (next, "next.deb")] {
         std::fs::rename(package, machine.share().join(name))?;
     }
     Ok(())
 }
 
-/// Runs a test on a machine of each release that is asked for. A machine on which it fails is
-/// kept.
-fn on_each(size: Size, test: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
-    for release in machine::releases() {
-        case(|bed| {
-            let mut machine = Machine::boot(bed, &release, size)?;
-            let outcome = test(&mut machine).with_context(|| format!("on {release}"));
-            if outcome.is_err() {
-                show_and_keep(machine, &release)?;
-            }
-            outcome
-        })?;
+/// Runs a test on a machine of each release that is asked for, and writes down how it went. A
+/// machine on which it fails is kept.
+fn on_each(half: Half, size: Size, test: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
+    let mut failed = vec![];
+    for release in machine::releases(half) {
+        let start = Instant::now();
+        let outcome = case(|bed| on_one(bed, &release, size, &test));
+        record(&release, outcome.is_ok(), start.elapsed())?;
+        failed.extend(outcome.err().map(|error| format!("on {release}: {error:#}")));
     }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
+fn on_one(
+    bed: &Bed,
+    release: &str,
+    size: Size,
+    test: impl Fn(&mut Machine) -> Result<()>,
+) -> Result<()> {
+    let mut machine = Machine::boot(bed, release, size)?;
+    let outcome = test(&mut machine);
+    if outcome.is_err() {
+        show_and_keep(machine, release)?;
+    }
+    outcome
+}
+
+/// A line for `tests/machines/table`: release, test, outcome, seconds.
+fn record(release: &str, well: bool, took: Duration) -> Result<()> {
+    let directory = paths::root().join("target/machines");
+    std::fs::create_dir_all(&directory)?;
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default().rsplit("::").next().unwrap_or_default();
+    let outcome = if well { "ok" } else { "FAILED" };
+    let mut file = OpenOptions::new().create(true).append(true).open(directory.join("results"))?;
+    writeln!(file, "{release}\t{test}\t{outcome}\t{}", took.as_secs())?;
     Ok(())
 }
 

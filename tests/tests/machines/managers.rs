@@ -1,7 +1,7 @@
 //! Network managers and firewalls beside netd: they may not take its devices, nor its packets.
 
 use anyhow::{Result, ensure};
-use testbed::machine::Size;
+use testbed::machine::{Half, Size};
 
 use super::{on_each, share_packages, step};
 
@@ -49,7 +49,7 @@ const RESTARTS: &str = "start_traffic a b; start_traffic ra rb; systemctl daemon
 
 #[test]
 fn managers_and_firewalls_leave_pods_alone() -> Result<()> {
-    on_each(Size::USUAL, |machine| {
+    on_each(Half::Long, Size::USUAL, |machine| {
         share_packages(machine)?;
         step(machine, "pods", PODS)?;
         step(machine, "systemd-networkd with a file for all devices", NETWORKD)?;

@@ -1,14 +1,18 @@
 //! Power cuts at random moments of attaches and detaches.
 
 use anyhow::Result;
-use testbed::{Random, machine::Size, scale, wait};
+use testbed::{
+    Random,
+    machine::{Half, Size},
+    scale, wait,
+};
 
 use super::{on_each, share_packages, step};
 
 #[test]
 fn after_a_power_cut_nothing_is_lost_and_no_address_is_given_twice() -> Result<()> {
     let cuts: u64 = scale("NETD_POWER_CUTS", 4)?;
-    on_each(Size::USUAL, |machine| {
+    on_each(Half::Long, Size::USUAL, |machine| {
         share_packages(machine)?;
         step(machine, "installing", "dpkg -i /share/netd.deb; start_netd")?;
         let random = Random::new();

@@ -1,13 +1,13 @@
 //! The smallest machine that people run nodes on.
 
 use anyhow::{Result, ensure};
-use testbed::machine::Size;
+use testbed::machine::{Half, Size};
 
 use super::{on_each, share_packages, step};
 
 #[test]
 fn one_processor_and_half_a_gigabyte_are_enough() -> Result<()> {
-    on_each(Size::SMALL, |machine| {
+    on_each(Half::Long, Size::SMALL, |machine| {
         share_packages(machine)?;
         step(machine, "installing", "dpkg -i /share/netd.deb; start_netd")?;
         let pods = "for n in $(seq 40); do add_pod p$n default; done; start_traffic p1 p2

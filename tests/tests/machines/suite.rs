@@ -8,7 +8,12 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use testbed::{Machine, machine::Size, paths};
+use testbed::{
+    Machine,
+    machine::{Half, Size},
+    package::Architecture,
+    paths,
+};
 
 use super::on_each;
 
@@ -19,8 +24,38 @@ const LIMIT: Duration = Duration::from_secs(1500);
 type Part = (&'static str, &'static [&'static str]);
 
 const DATAPLANE: [Part; 2] = [("netd_dataplane", &[]), ("kernel", &[])];
+/// The first one keeps a module out, which later ones load. Of each backend one test: a cluster
+/// takes a minute here.
+const OVERLAY: [Part; 2] = [
+    ("overlay", &["wireguard::"]),
+    (
+        "overlay",
+        &[
+            "backends::wireguard_with_both_and_options",
+            "backends::ipip",
+            "backends::vxlan_with_both",
+            "backends::vxlan_with_routed",
+            "backends::host_gw_with_both",
+            "backends::udp_with_both",
+            "both_families_over_vxlan_over_ipv6",
+        ],
+    ),
+];
+/// With containerd 1.7 and 2.1, and what pods ask for.
+const PODS: [Part; 4] = [
+    ("cri", &[]),
+    ("hostports", &[]),
+    ("drift", &[]),
+    ("network", &["bandwidth::", "families::", "sctp::", "mtu::"]),
+];
+/// dockerd 20.10 and 28.5.
+const DOCKER: [Part; 1] = [("docker", &["networks::", "ports::", "order::"])];
 
 fn run(machine: &mut Machine, parts: &[Part]) -> Result<()> {
+    if machine.architecture() != Architecture::Amd64 {
+        println!("skipped: the suite is built for this test bed's processor only");
+        return Ok(());
+    }
     machine.mount_tree()?;
     let mut failed = String::new();
     for (name, tests) in parts {
@@ -28,7 +63,7 @@ fn run(machine: &mut Machine, parts: &[Part]) -> Result<()> {
         let script = format!(
             "ulimit -n 65536; mkdir -p /t; modprobe -a br_netfilter nf_conntrack
              nft list ruleset >/dev/null; cd {}/tests; uname -r
-             export TMPDIR=/t NETD_TEST_PATIENCE=10 RUST_BACKTRACE=0
+             export TMPDIR=/t NETD_TEST_PATIENCE=10 NETD_TEST_OWN_MACHINE=1 RUST_BACKTRACE=0
              timeout {} {} --test-threads 2 {} || echo FAILED",
             paths::root().display(),
             LIMIT.as_secs(),
@@ -48,5 +83,20 @@ fn run(machine: &mut Machine, parts: &[Part]) -> Result<()> {
 
 #[test]
 fn the_dataplane_works_on_the_releases_kernel() -> Result<()> {
-    on_each(Size::LARGE, |machine| run(machine, &DATAPLANE))
+    on_each(Half::Long, Size::LARGE, |machine| run(machine, &DATAPLANE))
+}
+
+#[test]
+fn every_backend_works_on_the_releases_kernel() -> Result<()> {
+    on_each(Half::Long, Size::LARGE, |machine| run(machine, &OVERLAY))
+}
+
+#[test]
+fn pods_of_containerd_work_on_the_releases_kernel() -> Result<()> {
+    on_each(Half::Long, Size::LARGE, |machine| run(machine, &PODS))
+}
+
+#[test]
+fn dockerd_works_on_the_releases_kernel() -> Result<()> {
+    on_each(Half::Long, Size::LARGE, |machine| run(machine, &DOCKER))
 }

@@ -22,6 +22,7 @@ mod secrecy;
 mod seen;
 mod there_and_back;
 mod underlays;
+mod wireguard;
 
 use std::{net::IpAddr, time::Duration};
 

@@ -26,6 +26,7 @@ pub use self::{
     command::Command,
     extension::pre_startup,
     plan::{Backend, LocalPlan, PeerCommands, PeerPlan},
+    wireguard::wireguard_devices,
 };
 pub use crate::peer_problem::PeerProblem;
 

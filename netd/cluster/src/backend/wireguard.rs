@@ -58,6 +58,14 @@ fn key_field(family: Family) -> &'static str {
     }
 }
 
+const DEVICE: &str = "flannel-wg";
+const DEVICE_V6: &str = "flannel-wg-v6";
+
+/// The devices of the backend, whichever of them a mode has.
+pub fn wireguard_devices() -> impl Iterator<Item = IfName> {
+    [DEVICE, DEVICE_V6].into_iter().filter_map(|name| name.parse().ok())
+}
+
 impl Wireguard {
     fn separate(&self) -> bool {
         self.mode == WireguardMode::Separate
@@ -67,9 +75,9 @@ impl Wireguard {
     fn device(&self, pods: Family) -> Result<(IfName, u16), PeerProblem> {
         match pods {
             Family::V6 if self.separate() => {
-                Ok((reach::device("flannel-wg-v6".to_owned())?, self.ports.v6))
+                Ok((reach::device(DEVICE_V6.to_owned())?, self.ports.v6))
             }
-            _ => Ok((reach::device("flannel-wg".to_owned())?, self.ports.v4)),
+            _ => Ok((reach::device(DEVICE.to_owned())?, self.ports.v4)),
         }
     }
 

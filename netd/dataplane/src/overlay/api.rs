@@ -69,6 +69,14 @@ impl Dataplane {
         self.overlay.call(move |overlay| overlay.foreign_vtep(&device, vni)).await
     }
 
+    /// Whether a tunnel process has a device of this name, with netd's mark.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub async fn has_tunnel(&self, device: IfName) -> Result<bool, DataplaneError> {
+        self.overlay.call(move |overlay| overlay.has_tunnel(&device)).await
+    }
+
     /// In what the kernel's WireGuard devices differ from what is wanted, in words: their keys,
     /// ports and peers; other peers than those of `wanted` do not count if that is partial.
     ///

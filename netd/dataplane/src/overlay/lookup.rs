@@ -161,6 +161,12 @@ impl Overlay {
         Ok(foreign.and_then(|held| read_mac(&held.mac?)))
     }
 
+    pub(super) fn has_tunnel(&mut self, device: &IfName) -> Result<bool, DataplaneError> {
+        let held = dump::link(&mut self.kernel.socket, LinkId::Name(device.as_str()))
+            .map_err(failed(format!("{device}: reading its kind")))?;
+        Ok(held.is_some_and(|held| held.marked && held.kind == "tun"))
+    }
+
     pub(super) fn counters(
         &mut self,
         names: &[IfName],

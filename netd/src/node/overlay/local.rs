@@ -37,6 +37,18 @@ pub(super) enum LocalError {
     Command(String),
 }
 
+/// Whether netd-tunnel does WireGuard already. It goes on until the node boots again, also when
+/// the kernel has got its module meanwhile: peers would refuse the kernel's first handshakes,
+/// since its timestamps are 27 seconds behind those of the tunnel process.
+async fn tunnel_does_wireguard(node: &dyn LocalNode) -> Result<bool, DataplaneError> {
+    for device in backend::wireguard_devices() {
+        if node.dataplane().has_tunnel(device).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Overlay {
     /// Reads what backends need to know of this node.
     pub(super) async fn local(
@@ -51,6 +63,7 @@ impl Overlay {
         say_underlay(state, &choice, &found);
         let (first_v4, first_v6) = addresses(&found, &known);
         let capabilities = node.dataplane().overlay_capabilities().await?;
+        let kernel_wireguard = capabilities.wireguard && !tunnel_does_wireguard(node).await?;
         let extension_data = self.pre_startup(state, cluster).await?;
         Ok(Local {
             public_v4: self.settings.public_ip.or(first_v4),
@@ -59,7 +72,7 @@ impl Overlay {
             subnets: usable(&state.own, &state.retiring),
             cluster: cluster.clone(),
             identity: self.identity.lock().clone(),
-            kernel_wireguard: capabilities.wireguard,
+            kernel_wireguard,
             blackhole: self.settings.blackhole,
             extension_data,
         })
