@@ -11,7 +11,7 @@ use super::{on_each, share_packages, step};
 
 #[test]
 fn after_a_power_cut_nothing_is_lost_and_no_address_is_given_twice() -> Result<()> {
-    let cuts: u64 = scale("NETD_POWER_CUTS", 4)?;
+    let cuts: u64 = scale("NETD_POWER_CUTS", 5)?;
     on_each(Half::Long, Size::USUAL, |machine| {
         share_packages(machine)?;
         step(machine, "installing", "dpkg -i /share/netd.deb; start_netd")?;
