@@ -4,17 +4,23 @@ use crate::exec::output;
 
 const UNIT: &str = "netd.service";
 
-/// The unit's state and the last error that netd logged; empty where systemd does not run netd.
+/// The unit's state and what netd logged last, an error if there is one; empty where systemd does not run netd.
 pub(super) fn says() -> String {
     let show = ["show", UNIT, "-p", "LoadState,ActiveState,SubState,Result"];
     let shown = output("systemctl", &show, "").unwrap_or_default();
     let Some(state) = state(&shown) else { return String::new() };
-    let log = ["-u", UNIT, "-b", "-p", "err", "-n", "1", "-o", "cat", "--no-pager", "-q"];
-    let logged = output("journalctl", &log, "").unwrap_or_default();
-    match logged.trim() {
-        "" => format!("; systemd says of {UNIT}: {state}"),
-        error => format!("; systemd says of {UNIT}: {state}; its last error: {error}"),
-    }
+    let errors = last_logged(&["-p", "err"]);
+    let last = errors.or_else(|| last_logged(&[])).map(|text| format!("; it said last: {text}"));
+    format!("; systemd says of {UNIT}: {state}{}", last.unwrap_or_default())
+}
+
+/// What netd itself logged last on this boot; systemd's own lines about it say less.
+fn last_logged(which: &[&str]) -> Option<String> {
+    const NETD: [&str; 8] =
+        ["_SYSTEMD_UNIT=netd.service", "-b", "-n", "1", "-o", "cat", "--no-pager", "-q"];
+    let logged = output("journalctl", &[&NETD, which].concat(), "").ok()?;
+    let text = logged.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// `failed (failed), exit-code` of what `systemctl show` prints.
