@@ -19,5 +19,6 @@ mod kernel_modules;
 mod logging;
 pub mod metrics;
 pub mod node;
+mod privileges;
 mod terminal;
 pub mod tunnel;

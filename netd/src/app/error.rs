@@ -10,6 +10,17 @@ use netd_store::StoreError;
 /// Why netd ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
+    /// A capability that every netd needs.
+    #[error(
+        "{name} is missing, netd can't {purpose} without it: grant it (in the unit by \
+         CapabilityBoundingSet=, in a container by securityContext.capabilities.add)"
+    )]
+    Privilege {
+        /// As capabilities(7) has it.
+        name: &'static str,
+        /// What it is for.
+        purpose: &'static str,
+    },
     /// Another netd works in this network namespace.
     #[error(transparent)]
     Locked(#[from] LockError),

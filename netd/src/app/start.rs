@@ -20,6 +20,7 @@ use super::{
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::{self, Node};
+use crate::privileges;
 use netd_dataplane::{Dataplane, FirewallSettings, Settings, may_use_every_cpu};
 use netd_store::{
     Store,
@@ -64,6 +65,9 @@ pub(super) async fn until_stopped(
 
 async fn start(config: Config) -> Result<Started, ServeError> {
     let started_at = node::now_unix();
+    if let Some((_, name, purpose)) = privileges::missing().unwrap_or_default().pop() {
+        return Err(ServeError::Privilege { name, purpose });
+    }
     // Before anything is read or changed: two netds must not run on one node. The store has
     // a lock of its own, for two that share a directory and no network namespace.
     tokio::spawn(netns_lock::take()?.hold_forever());

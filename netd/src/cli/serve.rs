@@ -184,7 +184,7 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            tracing::error!(%error, "netd ends");
+            tracing::error!(%error, "netd ends: {error}");
             Err(Failure::Other(error.to_string()))
         }
     }

@@ -1,36 +1,23 @@
 //! Whether the caller may do what netd has to do.
 
 use super::finding::Finding;
+use crate::privileges::{Capability, missing};
 
 const CHECK: &str = "privileges";
-/// capabilities(7), linux/capability.h
-const NEEDED: [(u32, &str, &str); 3] = [
-    (11, "CAP_NET_BROADCAST", "follow netlink events in pods' network namespaces"),
-    (12, "CAP_NET_ADMIN", "make links, routes and rules"),
-    (21, "CAP_SYS_ADMIN", "enter pods' network namespaces"),
-];
-
 pub(super) fn check() -> Vec<Finding> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    judge(effective(&status))
+    judge(missing())
 }
 
-/// The effective set in `/proc/PID/status`.
-fn effective(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
-fn judge(effective: Option<u64>) -> Vec<Finding> {
-    let Some(held) = effective else {
+fn judge(missing: Option<Vec<Capability>>) -> Vec<Finding> {
+    let Some(missing) = missing else {
         return vec![
             Finding::warn(CHECK, "capabilities can't be read from /proc/self/status")
                 .breaks("nothing by itself")
                 .fix("mount /proc"),
         ];
     };
-    let missing = NEEDED.iter().filter(|(bit, ..)| held & (1 << bit) == 0);
     let found: Vec<_> = missing
+        .iter()
         .map(|(_, name, purpose)| {
             Finding::fail(CHECK, format!("{name} is missing"))
                 .breaks(format!("a netd with these privileges can't {purpose}"))
@@ -48,20 +35,15 @@ fn judge(effective: Option<u64>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::{doctor::finding::Severity, privileges::missing_of};
 
     #[test]
     fn each_missing_capability_is_named() {
-        assert_eq!(judge(Some(u64::MAX))[0].severity, Severity::Ok);
-        let found = judge(Some(1 << 11 | 1 << 12));
+        let judge = |held| judge(Some(missing_of(held)));
+        assert_eq!(judge(u64::MAX)[0].severity, Severity::Ok);
+        let found = judge(1 << 11 | 1 << 12);
         assert!(found.len() == 1 && found[0].what.contains("CAP_SYS_ADMIN"), "{found:?}");
-        assert_eq!(judge(Some(0)).len(), 3);
-        assert_eq!(judge(None)[0].severity, Severity::Warn);
-    }
-
-    #[test]
-    fn the_effective_set_is_read() {
-        assert_eq!(effective("Name:\tx\nCapEff:\t00000000000000ff\n"), Some(0xff));
-        assert_eq!(effective("CapEff:\tzz\n"), None);
+        assert_eq!(judge(0).len(), 3);
+        assert_eq!(super::judge(None)[0].severity, Severity::Warn);
     }
 }

@@ -59,3 +59,28 @@ fn netd_attaches_repairs_and_detaches_with_its_unit_s_capabilities() -> Result<(
         Ok(())
     })
 }
+
+#[test]
+fn a_netd_without_a_capability_says_which_and_what_for() -> Result<()> {
+    case(|bed| {
+        let host = bed.host("node")?;
+        for (name, purpose) in [
+            ("net_admin", "make links, routes and rules"),
+            ("net_broadcast", "follow netlink events"),
+            ("sys_admin", "enter pods' network namespaces"),
+        ] {
+            let output = host
+                .net
+                .command("setpriv")
+                .args(["--bounding-set", &format!("-{name}"), "--inh-caps", &format!("-{name}")])
+                .arg(testbed::paths::built("netd")?)
+                .args(["serve", "--state-dir", &host.directory().join("s").display().to_string()])
+                .args(["--run-dir", &host.directory().join("r").display().to_string()])
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let named = format!("CAP_{} is missing", name.to_uppercase());
+            ensure!(said.contains(&named) && said.contains(purpose), "{name}: {said}");
+        }
+        Ok(())
+    })
+}
