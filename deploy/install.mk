@@ -77,8 +77,8 @@ install: $(if $(filter command line,$(origin BUILT)),,build-release)
 	  $(INSTALL) -D -m 0644 $(ROOT)/deploy/containerd/$$version/netd.toml \
 	    $(DESTDIR)$(DATADIR)/netd/containerd/$$version/netd.toml || exit 1; \
 	done
-	umask 022 && $(INSTALL) -D -m 0644 $(ROOT)/deploy/networkd/10-netd.network \
-	  $(DESTDIR)$(NETWORKD_DIR)/10-netd.network
+	umask 022 && $(INSTALL) -D -m 0644 $(ROOT)/deploy/networkd/00-netd.network \
+	  $(DESTDIR)$(NETWORKD_DIR)/00-netd.network
 	umask 022 && $(INSTALL) -D -m 0644 $(ROOT)/deploy/networkmanager/90-netd.conf \
 	  $(DESTDIR)$(NETWORKMANAGER_DIR)/90-netd.conf
 	umask 022 && $(INSTALL) -d $(dir $(DOCKER_DROP_IN)) && \
@@ -97,7 +97,7 @@ uninstall:
 	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable $(UNITS) 2>/dev/null || :
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
-	rm -f $(DESTDIR)$(NETWORKD_DIR)/10-netd.network $(DESTDIR)$(NETWORKMANAGER_DIR)/90-netd.conf
+	rm -f $(DESTDIR)$(NETWORKD_DIR)/00-netd.network $(DESTDIR)$(NETWORKMANAGER_DIR)/90-netd.conf
 	rm -rf $(DESTDIR)$(DATADIR)/netd
 	for name in netd netd-hook netd-tunnel; do \
 	  rm -f $(DESTDIR)$(DATADIR)/bash-completion/completions/$$name \

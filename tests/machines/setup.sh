@@ -93,7 +93,8 @@ unpack() {
 
 # kernel RELEASE TREE: the newest kernel of a release, which need not be that of the others.
 kernel() {
-    image=$(shown "$1" "linux-image-$(architecture "$1")" | grep '^Depends:' | grep -o 'linux-image-[0-9][^ ,]*')
+    image=$(shown "$1" "linux-image-$(architecture "$1")" | grep '^Depends:' | grep -o 'linux-image-[0-9][^ ,]*') ||
+        die "Debian $1 has no kernel package for $(architecture "$1")"
     # Since 7.x its parts are packages of their own.
     parts=$(shown "$1" "$image" | grep '^Depends:' | grep -o "linux-[a-z]*-${image#linux-image-}" || :)
     # shellcheck disable=SC2086
@@ -150,7 +151,7 @@ make_disk() {
     cp "$work"/root/boot/initrd.img-* "$work/initrd.img"
     truncate -s 6G "$work/disk.img"
     mkfs.ext4 -q -F -d "$work/root" "$work/disk.img"
-    rm -rf "$work/root"
+    rm -rf --one-file-system "$work/root"
     architecture "$release" >"$work/architecture"
     echo "$wanted" >"$work/recipe"
     mv "$work" "$to"

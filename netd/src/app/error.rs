@@ -10,17 +10,12 @@ use netd_store::StoreError;
 /// Why netd ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    /// A capability that every netd needs.
+    /// Capabilities that every netd needs, with what they are for.
     #[error(
-        "{name} is missing, netd can't {purpose} without it: grant it (in the unit by \
-         CapabilityBoundingSet=, in a container by securityContext.capabilities.add)"
+        "{0}: run netd as root, and grant it that (in the unit by CapabilityBoundingSet=, in a \
+         container by securityContext.capabilities.add)"
     )]
-    Privilege {
-        /// As capabilities(7) has it.
-        name: &'static str,
-        /// What it is for.
-        purpose: &'static str,
-    },
+    Privileges(String),
     /// Another netd works in this network namespace.
     #[error(transparent)]
     Locked(#[from] LockError),

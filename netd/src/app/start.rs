@@ -65,8 +65,12 @@ pub(super) async fn until_stopped(
 
 async fn start(config: Config) -> Result<Started, ServeError> {
     let started_at = node::now_unix();
-    if let Some((_, name, purpose)) = privileges::missing().unwrap_or_default().pop() {
-        return Err(ServeError::Privilege { name, purpose });
+    let missing = privileges::missing().unwrap_or_default();
+    if !missing.is_empty() {
+        let named = missing.iter().map(|(_, name, purpose)| {
+            format!("{name} is missing, without which netd can't {purpose}")
+        });
+        return Err(ServeError::Privileges(named.collect::<Vec<_>>().join("; ")));
     }
     // Before anything is read or changed: two netds must not run on one node. The store has
     // a lock of its own, for two that share a directory and no network namespace.

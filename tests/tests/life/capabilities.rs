@@ -71,8 +71,15 @@ fn a_netd_without_a_capability_says_which_and_what_for() -> Result<()> {
         ] {
             let output = host
                 .net
-                .command("setpriv")
-                .args(["--bounding-set", &format!("-{name}"), "--inh-caps", &format!("-{name}")])
+                .command("timeout")
+                .args([
+                    "20",
+                    "setpriv",
+                    "--bounding-set",
+                    &format!("-{name}"),
+                    "--inh-caps",
+                    &format!("-{name}"),
+                ])
                 .arg(testbed::paths::built("netd")?)
                 .args(["serve", "--state-dir", &host.directory().join("s").display().to_string()])
                 .args(["--run-dir", &host.directory().join("r").display().to_string()])

@@ -56,7 +56,7 @@ stop_traffic() {
     for file in /root/traffic-"$1"-?; do
         kill -INT "$(cat "$file.pid")"
         sleep 1
-        awk 'match($0, /icmp_seq=[0-9]+/) && !/DUP/ {
+        awk '/ bytes from / && !/DUP/ && match($0, /icmp_seq=[0-9]+/) {
                  answers++
                  last = substr($0, RSTART + 9, RLENGTH - 9)
              }

@@ -72,8 +72,10 @@ fn on_one(
 ) -> Result<()> {
     let mut machine = Machine::boot(bed, release, size)?;
     let outcome = test(&mut machine);
-    if outcome.is_err() {
-        show_and_keep(machine, release)?;
+    if outcome.is_err()
+        && let Err(error) = show_and_keep(machine, release)
+    {
+        println!("--- the machine is lost: {error:#}");
     }
     outcome
 }

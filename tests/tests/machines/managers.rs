@@ -13,12 +13,12 @@ const PODS: &str = "dpkg -i /share/netd.deb; start_netd
 
 /// A file that matches every device is what people write for a machine with one card.
 const NETWORKD: &str = "printf '[Match]\\nName=*\\n[Network]\\nDHCP=yes\\nIPForward=no\\n' \
-        > /etc/systemd/network/zz-all.network
+        > /etc/systemd/network/10-all.network
     devices > /root/before; systemctl restart systemd-networkd; sleep 5; networkctl reload
     sleep 5; networkctl --no-pager; devices | diff /root/before -
-    if networkctl --no-pager | grep -E ' (cni0|nd[0-9a-f]{12}) ' | grep -v unmanaged; then
+    networkctl --no-pager | grep -c unmanaged; if networkctl --no-pager | grep -E ' (cni0|nd[0-9a-f]{12}) ' | grep -v unmanaged; then
         exit 1; fi
-    systemctl restart systemd-networkd; wait_ready; rm /etc/systemd/network/zz-all.network
+    systemctl restart systemd-networkd; wait_ready; rm /etc/systemd/network/10-all.network
     systemctl restart systemd-networkd";
 
 const NETWORK_MANAGER: &str = "devices > /root/before; systemctl start NetworkManager
@@ -44,7 +44,7 @@ const FIREWALLD: &str = "systemctl start firewalld; firewall-cmd --state; netd d
 const RESTARTS: &str = "start_traffic a b; start_traffic ra rb; systemctl daemon-reexec; sleep 2
     before=$(systemctl show -P MainPID netd); systemctl kill -s STOP netd
     for _ in $(seq 120); do [ $(systemctl show -P NRestarts netd) = 0 ] || break; sleep 0.5; done
-    systemctl show netd -P NRestarts; wait_ready; [ $before != $(systemctl show -P MainPID netd) ]
+    systemctl show netd -p NRestarts; wait_ready; [ $before != $(systemctl show -P MainPID netd) ]
     add_pod late default; remove_pod late default; stop_traffic a; stop_traffic ra";
 
 #[test]

@@ -104,7 +104,7 @@ fn installing_puts_all_in_place_and_starts_and_enables_nothing() -> Result<()> {
             ("usr/share/bash-completion/completions/netd", 0o644),
             ("usr/share/zsh/vendor-completions/_netd", 0o644),
             ("usr/share/netd/docker/docker.service.d/netd.conf", 0o644),
-            ("usr/lib/systemd/network/10-netd.network", 0o644),
+            ("usr/lib/systemd/network/00-netd.network", 0o644),
             ("usr/lib/NetworkManager/conf.d/90-netd.conf", 0o644),
             ("usr/share/doc/netd/docs/packages.md", 0o644),
         ] {

@@ -33,18 +33,20 @@ pub(super) fn load(nft: &Path, ruleset: &str, own: &OwnChanges) -> Result<(), Da
         return Ok(());
     }
     match version(nft) {
-        Some(version) if version < OLDEST => Err(too_old(version)),
+        Some(version) if version < OLDEST => Err(too_old(version, &output.stderr)),
         _ => Err(refused(&output.stderr, ruleset)),
     }
 }
 
 /// An old nft's own words name a line of the rules, which nobody who runs a node can mend.
-fn too_old(version: [u32; 3]) -> DataplaneError {
+fn too_old(version: [u32; 3], stderr: &[u8]) -> DataplaneError {
     let (found, wanted) = (shown(version), shown(OLDEST));
+    let said = String::from_utf8_lossy(stderr);
+    let said = said.lines().next().unwrap_or_default();
     DataplaneError::Kernel {
         operation: "loading the nftables tables with nft".into(),
         errno: format!(
-            "nft is {found}, too old for netd's rules; install nftables {wanted} or later"
+            "nft is {found}, too old for netd's rules; install nftables {wanted} or later; it said: {said}"
         ),
     }
 }
@@ -61,7 +63,8 @@ fn version(nft: &Path) -> Option<[u32; 3]> {
 /// Of `nftables v1.0.6 (Lester Gooch #5)`.
 fn parse_version(text: &str) -> Option<[u32; 3]> {
     let number = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
-    let mut parts = number.split('.').map(|part| part.parse().ok());
+    let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    let mut parts = number.split('.').map(digits);
     Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
 }
 
@@ -97,11 +100,13 @@ mod tests {
     fn an_old_nft_is_known_by_its_version() {
         assert_eq!(parse_version("nftables v0.9.8 (E.D.S.)"), Some([0, 9, 8]));
         assert_eq!(parse_version("nftables v1.1 (Commodore)\n"), Some([1, 1, 0]));
+        assert_eq!(parse_version("nftables v1.0.6-3 (x)"), Some([1, 0, 6]));
         assert_eq!(parse_version("nft: command not found"), None);
         assert!(parse_version("nftables v1.0.6 (Lester Gooch #5)") >= Some(OLDEST));
-        let said = too_old([0, 9, 8]).to_string();
+        let said = too_old([0, 9, 8], b"/dev/stdin:1:1: Error: x\nmore").to_string();
         assert!(
-            said.contains("nft is 0.9.8") && said.contains("nftables 1.0.6 or later"),
+            said.contains("nft is 0.9.8")
+                && said.contains("1.0.6 or later; it said: /dev/stdin:1:1: Error: x"),
             "{said}"
         );
     }
