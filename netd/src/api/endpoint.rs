@@ -230,7 +230,8 @@ impl Api {
     /// An endpoint of this node; `work` as in [`convert::endpoint`].
     fn message(&self, endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
         let mut message = convert::endpoint(endpoint, work);
-        if let (WiringDriver::Bridge(name), Some(_)) = (&endpoint.wiring.driver, work) {
+        // Also of a record that the store gave: it says nothing of a bridge that netd adopted.
+        if let WiringDriver::Bridge(name) = &endpoint.wiring.driver {
             message.bridge_mac = self.node.bridge_mac(name).to_string();
         }
         message
