@@ -6,8 +6,9 @@
 # RELEASE is a Debian release (bookworm, trixie, forky); bookworm if none is given. A disk is made
 # of packages alone, with the release's own kernel and systemd, without a loop device or a mount.
 # bullseye is its kernel, 5.10, with bookworm's userland: nft 0.9.8 is too old for netd, and the
-# package wants a newer libc. RELEASE-arm64 is a release for that processor. A disk is kept in ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made
-# again only when these scripts have changed.
+# package wants a newer libc. RELEASE-arm64 is a release for that processor. A disk is kept in
+# ${XDG_CACHE_HOME:-~/.cache}/netd-testbed/machines and made again only when these scripts have
+# changed.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)

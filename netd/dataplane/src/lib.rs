@@ -27,6 +27,7 @@ mod overlay;
 pub mod program;
 mod sysctl;
 mod types;
+mod version;
 
 use std::sync::Arc;
 

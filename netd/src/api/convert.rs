@@ -3,14 +3,18 @@
 use netd_api::v1;
 
 use crate::node::{KernelStatus, NetworkView};
-use netd_domain::attach::bridge_mac;
 use netd_domain::{
-    Driver, Endpoint, Network, Phase, PodAccess, PortMapping, Protocol, RepairScope, Stage,
-    WiringDriver,
+    Driver, Endpoint, IfName, Mac, Network, Phase, PodAccess, PortMapping, Protocol, RepairScope,
+    Stage, WiringDriver,
 };
 
 /// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
-pub(crate) fn endpoint(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
+/// `bridge_mac`: of a bridge of this node; the record does not say whether netd adopted it.
+pub(crate) fn endpoint(
+    endpoint: &Endpoint,
+    work: Option<&KernelStatus>,
+    bridge_mac: impl Fn(&IfName) -> Mac,
+) -> v1::Endpoint {
     let wiring = &endpoint.wiring;
     let (bridge, bridge_mac) = match &wiring.driver {
         WiringDriver::Bridge(name) => (name.to_string(), bridge_mac(name).to_string()),

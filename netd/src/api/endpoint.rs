@@ -13,7 +13,7 @@ use super::{
 };
 use crate::metrics::{Verb, code_name};
 use crate::node::{EndpointFilter, EndpointRef, Error, KernelStatus, SandboxNetns, now_boot};
-use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId, WiringDriver};
+use netd_domain::{AttachSpec, Endpoint, EndpointKey, IfName, Invalid, SandboxId};
 use netd_store::keys;
 
 const DEFAULT_PAGE_SIZE: usize = 500;
@@ -208,9 +208,11 @@ impl EndpointService for Api {
         request: Request<v1::WatchEndpointsRequest>,
     ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
         let after = request.into_inner().after_revision;
-        let message = |change: Change<Endpoint>| {
+        let node = self.node.clone();
+        let message = move |change: Change<Endpoint>| {
+            let mac = |bridge: &IfName| node.bridge_mac(bridge);
             let endpoint = match change.record {
-                Some(record) => Some(convert::endpoint(&record, None)),
+                Some(record) => Some(convert::endpoint(&record, None, mac)),
                 None => removed(&change.key),
             };
             let (r#type, revision) = (change.kind.into(), change.revision);
@@ -229,12 +231,7 @@ impl Api {
 
     /// An endpoint of this node; `work` as in [`convert::endpoint`].
     fn message(&self, endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::Endpoint {
-        let mut message = convert::endpoint(endpoint, work);
-        // Also of a record that the store gave: it says nothing of a bridge that netd adopted.
-        if let WiringDriver::Bridge(name) = &endpoint.wiring.driver {
-            message.bridge_mac = self.node.bridge_mac(name).to_string();
-        }
-        message
+        convert::endpoint(endpoint, work, |bridge| self.node.bridge_mac(bridge))
     }
 
     /// An attach without a sandbox, in the named network or the one that has the address.

@@ -31,6 +31,7 @@ pub(crate) use attach_request::attach as check_attach;
 pub(crate) use daemon_info::{Capability, DaemonInfo};
 #[cfg(feature = "fuzzing")]
 pub(crate) use network_request::network as check_network;
+pub(crate) use node::FORWARDING;
 #[cfg(feature = "fuzzing")]
 pub(crate) use sandbox::sandbox as check_sandbox;
 use transport::MAX_REQUEST_BYTES;

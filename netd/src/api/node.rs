@@ -88,6 +88,9 @@ impl Api {
     }
 }
 
+/// The name of a capability that other programs' rules take, not the kernel.
+pub(crate) const FORWARDING: &str = "forwarding";
+
 /// Whether the forward chains of other programs let pods' packets pass, judged by their
 /// policies. A drop in one nftables table is final, so netd's own rules can't undo it.
 fn forwarding(drops: &[String]) -> v1::Capability {
@@ -99,5 +102,5 @@ fn forwarding(drops: &[String]) -> v1::Capability {
             chains.join(", ")
         ),
     };
-    v1::Capability { name: "forwarding".to_owned(), available: drops.is_empty(), detail }
+    v1::Capability { name: FORWARDING.to_owned(), available: drops.is_empty(), detail }
 }

@@ -7,8 +7,10 @@ use netd_api::v1::{
     endpoint_service_client::EndpointServiceClient, network_service_client::NetworkServiceClient,
     node_service_client::NodeServiceClient,
 };
+use tonic::Code;
 
 use super::{finding::Finding, unit};
+use crate::api::FORWARDING;
 use crate::client::connect;
 use crate::kernel_modules::BACKENDS;
 use crate::terminal::Failure;
@@ -68,13 +70,16 @@ pub(super) async fn ask(socket: &Path, timeout: Duration) -> Result<DaemonReport
     };
     let answer: Result<DaemonReport, Failure> = asked.await;
     answer.map_err(|failure| {
-        let lines = failure.lines();
-        let first = lines.first().map(String::as_str).unwrap_or_default();
-        let first = first.trim_start_matches("error: ");
-        // Its socket may be systemd's, which takes calls while no netd does.
-        let reason = match first.contains("Timeout expired") {
-            true => format!("netd does not answer at {} within {timeout:?}", socket.display()),
-            false => first.to_owned(),
+        let reason = match &failure {
+            // Its socket may be systemd's, which takes calls while no netd does.
+            Failure::Refused(status) if status.code() == Code::Cancelled => {
+                format!("netd does not answer at {} within {timeout:?}", socket.display())
+            }
+            _ => {
+                let lines = failure.lines();
+                let first = lines.first().map(String::as_str).unwrap_or_default();
+                first.trim_start_matches("error: ").to_owned()
+            }
         };
         reason + &unit::says()
     })
@@ -108,7 +113,7 @@ pub(super) fn judge(netd: &Result<DaemonReport, String>) -> Vec<Finding> {
     // A backend that lacks something makes the overlay not ready, and says it there. What stops
     // forwarding is no matter of the kernel: the check of firewalls names it and its cure.
     let missed =
-        |name: &str| name != "forwarding" && BACKENDS.iter().all(|backend| backend.name != name);
+        |name: &str| name != FORWARDING && BACKENDS.iter().all(|backend| backend.name != name);
     let lacking = facts.status.capabilities.iter().filter(|c| !c.available && missed(&c.name));
     found.extend(lacking.map(|c| {
         Finding::warn(CHECK, format!("this kernel lacks {}: {}", c.name, c.detail))

@@ -4,6 +4,7 @@ use super::finding::Finding;
 use crate::privileges::{Capability, missing};
 
 const CHECK: &str = "privileges";
+
 pub(super) fn check() -> Vec<Finding> {
     judge(missing())
 }

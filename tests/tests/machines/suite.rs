@@ -51,6 +51,10 @@ const PODS: [Part; 4] = [
 /// dockerd 20.10 and 28.5.
 const DOCKER: [Part; 1] = [("docker", &["networks::", "ports::", "order::"])];
 
+fn on_every_kernel(parts: &[Part]) -> Result<()> {
+    on_each(Half::Long, Size::LARGE, |machine| run(machine, parts))
+}
+
 fn run(machine: &mut Machine, parts: &[Part]) -> Result<()> {
     if machine.architecture() != Architecture::Amd64 {
         println!("skipped: the suite is built for this test bed's processor only");
@@ -84,20 +88,20 @@ fn run(machine: &mut Machine, parts: &[Part]) -> Result<()> {
 
 #[test]
 fn the_dataplane_works_on_the_releases_kernel() -> Result<()> {
-    on_each(Half::Long, Size::LARGE, |machine| run(machine, &DATAPLANE))
+    on_every_kernel(&DATAPLANE)
 }
 
 #[test]
 fn every_backend_works_on_the_releases_kernel() -> Result<()> {
-    on_each(Half::Long, Size::LARGE, |machine| run(machine, &OVERLAY))
+    on_every_kernel(&OVERLAY)
 }
 
 #[test]
 fn pods_of_containerd_work_on_the_releases_kernel() -> Result<()> {
-    on_each(Half::Long, Size::LARGE, |machine| run(machine, &PODS))
+    on_every_kernel(&PODS)
 }
 
 #[test]
 fn dockerd_works_on_the_releases_kernel() -> Result<()> {
-    on_each(Half::Long, Size::LARGE, |machine| run(machine, &DOCKER))
+    on_every_kernel(&DOCKER)
 }

@@ -3,7 +3,7 @@
 use std::{io, path::Path, process::Command, time::Duration};
 
 use super::own::OwnChanges;
-use crate::{DataplaneError, program};
+use crate::{DataplaneError, program, version::version_numbers};
 
 /// The first nft that takes the tables' rules.
 const OLDEST: [u32; 3] = [1, 0, 6];
@@ -62,10 +62,8 @@ fn version(nft: &Path) -> Option<[u32; 3]> {
 
 /// Of `nftables v1.0.6 (Lester Gooch #5)`.
 fn parse_version(text: &str) -> Option<[u32; 3]> {
-    let number = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
-    let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
-    let mut parts = number.split('.').map(digits);
-    Some([parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)])
+    let mut words = text.split_whitespace().filter_map(|word| word.strip_prefix('v'));
+    words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(version_numbers)
 }
 
 /// nft's words, each error with the line of the ruleset that it is about.

@@ -18,7 +18,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::LinkMessageBuilder;
 
-use crate::sysctl::kernel_release;
+use crate::{sysctl::kernel_release, version::version_numbers};
 
 /// One queue in each direction. The builder has no method for queues.
 pub(super) fn one_queue<T>(builder: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
@@ -48,19 +48,11 @@ pub(super) fn family_settings(no_autoconf: bool, forwarding: bool) -> LinkAttrib
 /// Linux 5.10 then leaves out too how IPv6 addresses are made, which would look as if none were;
 /// older kernels than those that were tried send all.
 pub(super) fn without_statistics() -> LinkAttribute {
-    static ONLY_STATISTICS: LazyLock<bool> =
-        LazyLock::new(|| kernel_release().is_ok_and(|release| is_at_least(&release, (6, 1))));
+    static ONLY_STATISTICS: LazyLock<bool> = LazyLock::new(|| {
+        kernel_release().is_ok_and(|release| version_numbers(&release) >= [6, 1, 0])
+    });
     let mask = if *ONLY_STATISTICS { vec![LinkExtentMask::SkipStats] } else { vec![] };
     LinkAttribute::ExtMask(mask)
-}
-
-/// Of a release as `6.1.0-50-amd64`.
-fn is_at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut parts = release.split('.').map(|part| {
-        let digits = part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-        digits.parse().unwrap_or(0)
-    });
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= wanted
 }
 
 /// The request is about the namespace that has this id in the socket's
@@ -139,19 +131,4 @@ pub(super) fn routes_made_by(family: AddressFamily, protocol: u8) -> RouteMessag
     let mut message = routes_of(family);
     message.header.protocol = RouteProtocol::from(protocol);
     message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_compared_by_numbers() {
-        for newer in ["6.1.0-50-amd64", "6.12", "7.2.12+deb14-amd64", "10.0-rc1"] {
-            assert!(is_at_least(newer, (6, 1)), "{newer}");
-        }
-        for older in ["5.10.0-32-amd64", "5.15", "6-x", ""] {
-            assert!(!is_at_least(older, (6, 1)), "{older}");
-        }
-    }
 }
