@@ -96,7 +96,9 @@ impl Bed {
         for log in logs(&self.directory) {
             let text = fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            let lines: Vec<&str> = text.lines().collect();
+            // A test that waits connects a hundred times a second.
+            let lines: Vec<&str> =
+                text.lines().filter(|line| !line.contains(r#""message":"connection""#)).collect();
             eprintln!("--- the end of {}", log.display());
             for line in lines.iter().skip(lines.len().saturating_sub(60)) {
                 eprintln!("{line}");

@@ -140,7 +140,8 @@ pub fn wait_converged(nodes: &[&Node]) -> Result<()> {
                 let missing = found.find(|n| !n.programmed && !n.local);
                 ensure!(missing.is_none(), "not programmed: {missing:?}");
             }
-            ensure!(node.netd.status()?.ready, "not ready");
+            let status = node.netd.status()?;
+            ensure!(status.ready, "not ready: {:?}", status.components);
             Ok(())
         })?;
     }

@@ -2,39 +2,58 @@
 //! back.
 
 use std::{
+    cmp::Ordering,
+    fs::File,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Child, Command},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use netd_api::v1::CheckRequest;
+use nix::sched::{CloneFlags, unshare};
 use testbed::{Host, Namespace, Sandbox, case, net::probe, wait};
 
 use crate::node::{GRACE, Node, SOON};
 
+/// A UTS namespace: it has a number of the same row, one alone; a network namespace's files in
+/// /proc have a hundred more.
+fn take_a_number() -> Result<File> {
+    let taken = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWUTS)?;
+        Ok(File::open("/proc/thread-self/ns/uts")?)
+    });
+    taken.join().map_err(|_| anyhow!("panicked"))?
+}
+
 /// Takes the pod's namespace away and puts another one at its path, with the same inode;
 /// `None` if another program's namespace got the number first.
 fn same_inode_again(host: &Host, pod: &mut Sandbox) -> Result<Option<Namespace>> {
-    const MOST: usize = 100;
     let inode = pod.net.inode()?;
     let path = pod.request().netns_path;
     pod.vanish();
-    // The kernel gives out the lowest number that is free: others are used up on the way.
-    let mut others = Vec::new();
-    for n in 0..MOST {
-        let next = Namespace::create(host.directory().join(format!("spare/{}-{n}", pod.id)))?;
-        if next.inode()? == inode {
-            std::fs::File::create(&path)?;
-            let bound = Command::new("mount").arg("--bind").arg(next.path()).arg(&path).status()?;
-            ensure!(bound.success(), "mount --bind {path}");
-            return Ok(Some(next));
+    // The kernel gives out the lowest number that is free: those below are used up.
+    let mut below = Vec::new();
+    wait::until(SOON, "the old namespace is taken apart", || {
+        loop {
+            let taken = take_a_number()?;
+            match taken.metadata()?.ino().cmp(&inode) {
+                Ordering::Less => below.push(taken),
+                Ordering::Equal => return Ok(()),
+                Ordering::Greater => bail!("its number is not free"),
+            }
         }
-        others.push(next);
-        // The kernel takes the old one apart in its own time.
-        wait::pause(Duration::from_millis(5));
+    })?;
+    let next = Namespace::create(host.directory().join(format!("spare/{}", pod.id)))?;
+    if next.inode()? != inode {
+        return Ok(None);
     }
-    Ok(None)
+    File::create(&path)?;
+    let bound = Command::new("mount").arg("--bind").arg(next.path()).arg(&path).status()?;
+    ensure!(bound.success(), "mount --bind {path}");
+    Ok(Some(next))
 }
 
 /// A pod, attached, and a later namespace at its path with its inode.
