@@ -29,6 +29,7 @@ mod message;
 mod network_sets;
 mod nft;
 mod own;
+mod port_maps;
 mod port_owners;
 mod published;
 mod rules;

@@ -137,13 +137,18 @@ const INET: &str = r#"
 /// from `::` for the pod's own address; multicast reports from `::` are dropped, the
 /// bridge floods without them. `@th,64,128` is the target of a solicitation or an
 /// advertisement (RFC 4861, 4.3, 4.4).
+///
+/// No maps of verdicts: when the rules are taken away, by `nft flush ruleset` say, the kernel
+/// empties a map a moment before a packet is through with the rule that asks it.
 const BRIDGE: &str = r#"
 	# Bridged pods send IP, ARP and neighbour discovery with their own MAC and address
 	# only; a port that is not known sends nothing.
 	chain guard {
 		type filter hook prerouting priority -350; policy accept;
 		iifgroup != @GROUP@ accept
-		ether type vmap { ip : goto from_ip4, arp : goto from_arp, ip6 : goto from_ip6 }
+		ether type ip goto from_ip4
+		ether type ip6 goto from_ip6
+		ether type arp goto from_arp
 		drop
 	}
 
@@ -165,7 +170,8 @@ const BRIDGE: &str = r#"
 	}
 
 	chain own_ip6 {
-		icmpv6 type vmap { nd-router-advert : drop, nd-neighbor-advert : goto advert, nd-redirect : drop }
+		icmpv6 type { nd-router-advert, nd-redirect } drop
+		icmpv6 type nd-neighbor-advert goto advert
 		accept
 	}
 

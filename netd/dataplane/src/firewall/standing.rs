@@ -8,13 +8,14 @@ use std::{
 
 use super::{
     attributes::{each, find, find_text, find_u32},
-    elements::Layer,
+    elements::{Byset, Element, Layer},
     inspect::dump,
     message::{
         self, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, CHAIN_NAME, GET_CHAIN, GET_SET,
         GET_SET_ELEMENT, GET_TABLE,
     },
     network_sets::{self, INTERVAL_SETS, IntervalSet, Ranges},
+    port_maps::PortMaps,
     settings::{FirewallState, TABLE},
 };
 use crate::{DataplaneError, netlink::Socket};
@@ -37,13 +38,14 @@ const INTERVAL_END: u32 = 1;
 const ELEMENT_KEY_END: u16 = 10;
 
 /// Nothing, or a table of whatever release that new rules can be put into: chains and other sets
-/// by name, and the elements of the sets of intervals.
+/// by name, and the elements of the sets of intervals and the maps of host ports.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     chains: Vec<String>,
     sets: Vec<String>,
     maps: Vec<String>,
     intervals: BTreeMap<&'static str, BTreeSet<Ranges>>,
+    ports: PortMaps,
 }
 
 impl Standing {
@@ -57,8 +59,14 @@ impl Standing {
         self.intervals.contains_key(set.name)
     }
 
-    /// Takes out, as nft reads it, all but the sets of intervals and what they should hold.
-    pub(super) fn removal(&self, state: &FirewallState) -> String {
+    /// Whether a map of host ports has this element.
+    pub(super) fn has_port(&self, element: &Element) -> bool {
+        self.ports.holds(element)
+    }
+
+    /// Takes out, as nft reads it, all but the sets of intervals, the maps of host ports and what
+    /// they should hold.
+    pub(super) fn removal(&self, state: &FirewallState, changing: &Byset) -> String {
         let mut out = format!("flush table inet {TABLE}\n");
         let mut delete = |what: &str, rest: &str| {
             // Writing to a String can't fail.
@@ -73,6 +81,9 @@ impl Standing {
             for stale in held.filter(|ranges| !wanted.contains(*ranges)) {
                 delete("element", &format!("{} {{ {} }}", set.name, network_sets::text(stale)));
             }
+        }
+        for (map, stale) in self.ports.stale(changing) {
+            delete("element", &format!("{map} {{ {stale} }}"));
         }
         out
     }
@@ -107,6 +118,7 @@ pub(super) fn read(socket: &mut Socket) -> Result<Option<Standing>, DataplaneErr
             }
             Some(_) => return Ok(None),
             None if flags & ANONYMOUS != 0 => {}
+            None if standing.ports.keep(socket, name, &set)? => {}
             None if flags & MAP != 0 => standing.maps.push(name.to_owned()),
             None => standing.sets.push(name.to_owned()),
         }
@@ -156,7 +168,8 @@ fn intervals(set: &IntervalSet, lists: &[Vec<u8>]) -> BTreeSet<Ranges> {
     found
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+/// An address as the kernel has it in a set.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
         16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),

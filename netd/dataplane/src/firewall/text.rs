@@ -40,7 +40,9 @@ pub(super) fn ruleset(
     let mut out = String::new();
     for (layer, family) in FAMILIES {
         match standing {
-            Some(standing) if layer == Layer::Inet => out.push_str(&standing.removal(state)),
+            Some(standing) if layer == Layer::Inet => {
+                out.push_str(&standing.removal(state, &changing))
+            }
             _ => out.push_str(&removal_of(family)),
         }
     }
@@ -52,6 +54,7 @@ pub(super) fn ruleset(
         }
         for (set, kind) in CHANGING_SETS.iter().filter(|(set, _)| set.layer == layer) {
             let all = changing.get(set).into_iter().flat_map(|all| all.values());
+            let all = all.filter(|one| standing.is_none_or(|standing| !standing.has_port(one)));
             let keyword = if kind.contains(" : ") { "map" } else { "set" };
             out.push_str(&block(keyword, set.name, kind, all.map(element)));
         }

@@ -1,30 +1,73 @@
 //! Tables that are replaced under traffic.
 
-use std::{process::Command, sync::Arc, thread};
+use std::{
+    net::IpAddr,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
-use super::{samples::network, testbed::is_root, topology::Topology};
+use super::{
+    samples::{network, port},
+    testbed::is_root,
+    topology::{NODE, SERVED, Topology, ask_tcp, at},
+};
 use crate::firewall::{FirewallSettings, FirewallState, tables::Firewall};
+use netd_domain::Protocol::Tcp;
 
-/// Between two routed pods of one network no echo request is lost while `during` runs again and
-/// again on the node.
-fn nothing_is_lost(during: impl Fn(&mut Firewall, &FirewallState) + Send + 'static) {
+/// The first of two such pods in the topology.
+const BRIDGED: usize = 0;
+const ROUTED: usize = 5;
+
+/// Between two pods of a bridge, and two routed ones, no echo request is lost while `during`
+/// runs again and again on the node, and a host port answers each new connection that
+/// `ports_answer` asks for.
+fn nothing_is_lost(
+    ports_answer: bool,
+    during: impl Fn(&mut Firewall, &FirewallState) + Send + 'static,
+) {
     const ROUNDS: usize = 60;
     if !is_root() {
         return;
     }
-    let topology = &Topology::new(false, &[]);
-    let (from, to) = (&topology.pods[5], topology.pods[6].v4());
+    let ports = [(BRIDGED, port(Tcp, (None, 8080), SERVED))];
+    let topology = &Topology::new(false, &ports);
+    let ended = &AtomicBool::new(false);
     thread::scope(|scope| {
-        let flood = scope.spawn(|| from.netns.sh(&format!("ping -f -q -w 4 {to} | grep received")));
+        let flood = |from: usize, to: IpAddr| {
+            let command = format!("ping -f -q -w 4 {to} | grep received");
+            scope.spawn(move || topology.pods[from].netns.sh(&command))
+        };
+        let [bridged, routed] = [BRIDGED, ROUTED].map(|n| &topology.pods[n + 1]);
+        let floods = [
+            flood(BRIDGED, bridged.v4()),
+            flood(BRIDGED, bridged.v6()),
+            flood(ROUTED, routed.v4()),
+        ];
+        let connections = scope.spawn(move || {
+            let mut answers = 0;
+            while ports_answer && !ended.load(Ordering::Relaxed) {
+                let answer = ask_tcp(&topology.outside, at(NODE[0], 8080));
+                assert!(answer.is_some(), "the host port did not answer after {answers} times");
+                answers += 1;
+            }
+        });
         topology.firewall(move |firewall, state| {
             for _ in 0..ROUNDS {
                 during(firewall, state);
             }
         });
-        let words = flood.join().unwrap();
-        let mut numbers = words.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-        let (sent, received) = (numbers.next().unwrap(), numbers.next().unwrap());
-        assert_eq!(sent - received, 0, "{words}");
+        ended.store(true, Ordering::Relaxed);
+        connections.join().unwrap();
+        for flood in floods {
+            let words = flood.join().unwrap();
+            let mut numbers = words.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+            let (sent, received) = (numbers.next().unwrap(), numbers.next().unwrap());
+            assert_eq!(sent - received, 0, "{words}");
+        }
     });
 }
 
@@ -36,7 +79,7 @@ fn with_another_network(state: &FirewallState) -> FirewallState {
 
 #[test]
 fn no_packet_is_lost_when_networks_come_and_go() {
-    nothing_is_lost(|firewall, state| {
+    nothing_is_lost(true, |firewall, state| {
         firewall.replace(&with_another_network(state)).unwrap();
         firewall.replace(state).unwrap();
         assert!(firewall.intact(state).unwrap());
@@ -45,7 +88,7 @@ fn no_packet_is_lost_when_networks_come_and_go() {
 
 #[test]
 fn no_packet_is_lost_when_the_rules_are_those_of_another_release() {
-    nothing_is_lost(|firewall, state| {
+    nothing_is_lost(true, |firewall, state| {
         let sh = |script: &str| Command::new("sh").args(["-ec", script]).status().unwrap();
         assert!(
             sh("nft add chain inet netd of_old; nft add rule inet netd guard jump of_old
@@ -61,7 +104,7 @@ fn no_packet_is_lost_when_the_rules_are_those_of_another_release() {
 
 #[test]
 fn no_packet_is_lost_when_flushed_tables_are_made_again() {
-    nothing_is_lost(|firewall, state| {
+    nothing_is_lost(false, |firewall, state| {
         assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
         firewall.replace(state).unwrap();
     });
@@ -100,6 +143,14 @@ fn what_stands_in_the_way_is_replaced_altogether() {
          nft add map inet netd verdicts '{ type ipv4_addr : verdict; }'
          nft add element inet netd verdicts '{ 10.1.1.1 : jump from }'
          nft add rule inet netd forward ip saddr vmap @verdicts",
+        "nft add element inet netd ports4 '{ tcp . 1 : 10.88.0.9 . 80, sctp . 65535 : 1.2.3.4 . 0 }'
+         nft add element inet netd bound6 '{ ::1 . udp . 7 : fd00:88::9 . 80 }'",
+        "nft flush map inet netd ports4; nft flush map inet netd ports6",
+        "nft flush map inet netd ports4
+         nft add element inet netd ports4 '{ tcp . 8080 : 10.88.0.9 . 80 }'",
+        "nft add element inet netd ports4 '{ 89 . 7 : 10.88.0.9 . 80 }'",
+        "nft flush table inet netd; nft delete map inet netd ports4
+         nft add map inet netd ports4 '{ type inet_service : ipv4_addr; }'",
         "nft add element inet netd own4 '{ 255.255.255.255, 0.0.0.0/8, 255.255.0.0/17 }'",
     ] {
         netns.sh(before);

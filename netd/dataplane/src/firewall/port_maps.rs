@@ -1,0 +1,105 @@
+//! The maps of host ports as they stand, which new rules are put in around.
+//!
+//! The kernel takes a map's elements away in the moment that the new rules are there: a packet
+//! that the old rules look at just then finds no port, and its connection is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    attributes::find_u32,
+    elements::{self, Byset, CHANGING_SETS, Element, Encoded, Layer, Part},
+    inspect::{self, dump},
+    message::{self, GET_SET_ELEMENT},
+    standing::address,
+};
+use crate::{DataplaneError, netlink::Socket};
+use netd_domain::Protocol;
+
+/// `NFTA_SET_FLAGS`, `_KEY_LEN`, `_DATA_LEN`
+const SET_FLAGS: u16 = 3;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_DATA_LENGTH: u16 = 7;
+/// `NFT_SET_MAP`
+const MAP: u32 = 0x8;
+
+/// What the maps hold that can stay.
+#[derive(Debug, Default)]
+pub(super) struct PortMaps(BTreeMap<&'static str, BTreeSet<Encoded>>);
+
+impl PortMaps {
+    /// Reads a map of `inet netd`, which then stays. `false`: it is none of ours, or not as
+    /// this release makes it.
+    ///
+    /// # Errors
+    /// `Io`: its elements can't be read.
+    pub(super) fn keep(
+        &mut self,
+        socket: &mut Socket,
+        name: &str,
+        attributes: &[u8],
+    ) -> Result<bool, DataplaneError> {
+        let Some(name) = ours(name).filter(|name| is_fit(name, attributes)) else {
+            return Ok(false);
+        };
+        let asked = message::of_set(Layer::Inet, name);
+        let lists = dump(socket, GET_SET_ELEMENT, &asked)?.unwrap_or_default();
+        let held: BTreeSet<Encoded> = lists.iter().flat_map(|list| inspect::decode(list)).collect();
+        if held.iter().any(|mapping| text(mapping).is_none()) {
+            return Ok(false);
+        }
+        self.0.insert(name, held);
+        Ok(true)
+    }
+
+    pub(super) fn holds(&self, element: &Element) -> bool {
+        let encoded = || (elements::bytes(&element.key), elements::bytes(&element.data));
+        element.set.layer == Layer::Inet
+            && self.0.get(element.set.name).is_some_and(|held| held.contains(&encoded()))
+    }
+
+    /// Names of maps, and what they should not hold, as nft reads it.
+    pub(super) fn stale(&self, wanted: &Byset) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        for (name, held) in &self.0 {
+            let of_map =
+                wanted.iter().find(|(set, _)| set.layer == Layer::Inet && set.name == *name);
+            let wanted = of_map.map(|(_, of_map)| elements::encoded(of_map)).unwrap_or_default();
+            all.extend(held.difference(&wanted).filter_map(|stale| Some((*name, text(stale)?))));
+        }
+        all
+    }
+}
+
+/// The name, if it is one of the maps'.
+fn ours(name: &str) -> Option<&'static str> {
+    let mut maps = CHANGING_SETS.iter().filter(|(_, kind)| kind.contains(" : "));
+    maps.find(|(set, _)| set.layer == Layer::Inet && set.name == name).map(|(set, _)| set.name)
+}
+
+fn is_fit(name: &str, attributes: &[u8]) -> bool {
+    let address = if name.ends_with('6') { 16 } else { 4 };
+    // Protocol and port are padded to four bytes each.
+    let key = 8 + if name.starts_with("bound") { address } else { 0 };
+    find_u32(attributes, SET_FLAGS) == Some(MAP)
+        && find_u32(attributes, SET_KEY_LENGTH) == Some(key)
+        && find_u32(attributes, SET_DATA_LENGTH) == Some(address + 4)
+}
+
+fn text((key, data): &Encoded) -> Option<String> {
+    let (host, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
+    let [protocol, _, _, _, port @ .., _, _] = rest else { return None };
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let protocol = all.into_iter().find(|known| elements::number(*known) == *protocol)?;
+    let mut key = vec![];
+    if !host.is_empty() {
+        key.push(Part::Ip(address(host)?));
+    }
+    key.extend([Part::Protocol(protocol), part_of(port)?]);
+    let (pod, port) = data.split_at_checked(data.len().checked_sub(4)?)?;
+    let data = [Part::Ip(address(pod)?), part_of(port.get(..2)?)?];
+    Some(format!("{} : {}", elements::text(&key), elements::text(&data)))
+}
+
+fn part_of(port: &[u8]) -> Option<Part> {
+    Some(Part::Port(u16::from_be_bytes(port.try_into().ok()?)))
+}
