@@ -34,6 +34,8 @@ protoc:protobuf-compiler
 openssl:openssl
 dh:debhelper
 lintian:lintian
+aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
+/usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross
 "
 
 say() { echo "setup: $*"; }

@@ -40,6 +40,7 @@ install_tools() {
     missing=
     command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
     command -v debootstrap >/dev/null || missing="$missing debootstrap"
+    command -v mkfs.ext4 >/dev/null || missing="$missing e2fsprogs"
     case "$*" in
     *-arm64*)
         command -v qemu-system-aarch64 >/dev/null || missing="$missing qemu-system-arm"
@@ -50,7 +51,6 @@ install_tools() {
     esac
     [ -n "$missing" ] || return 0
     say "installing$missing"
-    mkdir -p "$cache"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update || say "warning: apt-get update failed, trying with the lists there are"
     # qemu-utils of another release may have to go.
@@ -159,9 +159,17 @@ make_disk() {
     say "$release: made"
 }
 
+for release in "$@"; do
+    case "$release" in
+    -* | *[!a-z0-9-]*) die "\"$release\" is no release; name some as: bookworm trixie-arm64" ;;
+    esac
+done
 [ "$(id -u)" = 0 ] || die "debootstrap needs root"
+mkdir -p "$bed/apt" "$cache"
+# Another setup.sh of this user may be at it.
+exec 9>"$cache/lock"
+flock 9
 install_tools "$@"
-mkdir -p "$bed/apt"
 rm -f "$bed"/apt/*/updated
 for release in "${@:-bookworm}"; do
     make_disk "$release"

@@ -120,7 +120,7 @@ impl Cri {
     }
 
     /// The condition `NetworkReady`, with its reason when it is not.
-    pub(crate) fn network_ready(&self) -> Result<()> {
+    pub fn network_ready(&self) -> Result<()> {
         let status = block_on(self.client().status(within(StatusRequest { verbose: false })))?;
         let conditions = status.into_inner().status.unwrap_or_default().conditions;
         let network = conditions.into_iter().find(|condition| condition.r#type == "NetworkReady");

@@ -48,7 +48,7 @@ const APPLETS: [&str; 17] = [
 ];
 
 /// An OCI layout as a tar, for `ctr images import`; made once.
-pub(crate) fn tar() -> Result<PathBuf> {
+pub fn tar() -> Result<PathBuf> {
     let path = paths::root().join(".testbed/images.tar");
     let busybox = paths::fetched("busybox")?.join("bin/busybox");
     if path.exists() {

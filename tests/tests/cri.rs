@@ -1,6 +1,6 @@
 //! Pods of a real containerd, 2.1.9 and 1.7.24, get their network from netd.
 
-use std::{net::IpAddr, time::Duration};
+use std::{env, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{
@@ -198,4 +198,40 @@ fn the_routed_driver_serves_pods_too(version: Version) -> Result<()> {
         }
         stack.check_nothing_left()
     })
+}
+
+/// Pods of the containerd and the netd that packages installed on this machine, which
+/// `NETD_TEST_CRI` names by containerd's socket (tests/tests/machines/runtimes.rs).
+#[test]
+fn pods_of_the_machines_own_containerd() -> Result<()> {
+    let Some(socket) = env::var_os("NETD_TEST_CRI") else {
+        println!("left out: NETD_TEST_CRI is not set");
+        return Ok(());
+    };
+    let cri = Cri::connect(Path::new(&socket))?;
+    println!("containerd {}", cri.version()?);
+    wait::until(Duration::from_secs(10), "containerd's network", || cri.network_ready())?;
+    let (one, two) = (cri.run_pod(with_port("one"))?, cri.run_pod(cri::pod("two"))?);
+    for (pod, other) in [(&one, &two), (&two, &one)] {
+        let _other = Mirror::serve(&other.net(), 7000)?;
+        for (own, there) in [(pod.v4()?, other.v4()?), (pod.v6()?, other.v6()?)] {
+            ensure!(probe::tcp(&pod.net(), there, 7000)? == own, "pod to pod keeps the source");
+        }
+    }
+    let first = cri.run_container(&one, "first", "httpd -f -p 7000 -h /etc")?;
+    let second = cri.run_container(&one, "second", "sleep 1000")?;
+    let get = || cri.exec(&second, "wget -qO- http://127.0.0.1:7000/passwd");
+    wait::until(Duration::from_secs(10), "the other container on localhost", get)?;
+    // The node's own address and its port.
+    let gateway = cri.exec(&first, "ip route | sed -n 's/default via //p' | cut -d ' ' -f 1")?;
+    let gateway = gateway.trim();
+    let third = cri.run_container(&two, "third", "sleep 1000")?;
+    let page = cri.exec(&third, &format!("wget -qO- http://{gateway}:8080/passwd"))?;
+    ensure!(page.contains("root:"), "{page}");
+    for pod in [&one, &two] {
+        cri.stop(&pod.id)?;
+        cri.remove(&pod.id)?;
+    }
+    ensure!(cri.pods()?.is_empty(), "pods are left");
+    Ok(())
 }

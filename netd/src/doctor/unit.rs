@@ -4,39 +4,45 @@ use crate::exec::output;
 
 const UNIT: &str = "netd.service";
 
-/// The unit's state and what netd logged last, an error if there is one; empty where systemd does not run netd.
+/// The unit's state and what its last run logged last, an error if there is one; empty where
+/// systemd does not run netd.
 pub(super) fn says() -> String {
-    let show = ["show", UNIT, "-p", "LoadState,ActiveState,SubState,Result"];
+    let show = ["show", UNIT, "-p", "LoadState,ActiveState,SubState,Result,InvocationID"];
     let shown = output("systemctl", &show, "").unwrap_or_default();
     let Some(state) = state(&shown) else { return String::new() };
-    let errors = last_logged(&["-p", "err"]);
-    let last = errors.or_else(|| last_logged(&[])).map(|text| format!("; it said last: {text}"));
-    format!("; systemd says of {UNIT}: {state}{}", last.unwrap_or_default())
+    let said = value(&shown, "InvocationID").filter(|run| !run.is_empty()).and_then(last_of);
+    let said = said.map(|text| format!("; it said last: {text}"));
+    format!("; systemd says of {UNIT}: {state}{}", said.unwrap_or_default())
 }
 
-/// What netd itself logged last on this boot; systemd's own lines about it say less.
-fn last_logged(which: &[&str]) -> Option<String> {
-    const NETD: [&str; 8] =
-        ["_SYSTEMD_UNIT=netd.service", "-b", "-n", "1", "-o", "cat", "--no-pager", "-q"];
-    let logged = output("journalctl", &[&NETD, which].concat(), "").ok()?;
+/// What netd itself logged last in a run; systemd's own lines about it say less.
+fn last_of(run: &str) -> Option<String> {
+    last_logged(run, &["-p", "err"]).or_else(|| last_logged(run, &[]))
+}
+
+fn last_logged(run: &str, which: &[&str]) -> Option<String> {
+    let run = format!("_SYSTEMD_INVOCATION_ID={run}");
+    let last = [run.as_str(), "-b", "-n", "1", "-o", "cat", "--no-pager", "-q"];
+    let logged = output("journalctl", &[&last, which].concat(), "").ok()?;
     let text = logged.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// `failed (failed), exit-code` of what `systemctl show` prints.
 fn state(shown: &str) -> Option<String> {
-    let value = |key: &str| {
-        let mut lines = shown.lines().filter_map(|line| line.split_once('='));
-        lines.find(|(name, _)| *name == key).map(|(_, value)| value.trim())
-    };
-    if value("LoadState")? != "loaded" {
+    if value(shown, "LoadState")? != "loaded" {
         return None;
     }
-    let state = format!("{} ({})", value("ActiveState")?, value("SubState")?);
-    Some(match value("Result") {
+    let state = format!("{} ({})", value(shown, "ActiveState")?, value(shown, "SubState")?);
+    Some(match value(shown, "Result") {
         Some("success") | None => state,
         Some(result) => format!("{state}, {result}"),
     })
+}
+
+fn value<'a>(shown: &'a str, key: &str) -> Option<&'a str> {
+    let mut lines = shown.lines().filter_map(|line| line.split_once('='));
+    lines.find(|(name, _)| *name == key).map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

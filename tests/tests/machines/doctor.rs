@@ -134,8 +134,10 @@ const FAULTS: [Fault; 20] = [
 /// What `netd doctor` finds not to be well: the check and all that it says of it.
 fn examine(machine: &mut Machine, script: &str) -> Result<Vec<(String, String)>> {
     let doctor = "netd doctor -o json > /tmp/doctor || true; cat /tmp/doctor";
+    // Before `||` a script would go on after a command that failed.
     let script = format!(
-        "{FUNCTIONS}\n({script}) >/tmp/said 2>&1 || {{ cat /tmp/said; exit 1; }}\n{doctor}"
+        "{FUNCTIONS}\nset +e\n(set -e; {script}) >/tmp/said 2>&1
+         [ $? = 0 ] || {{ cat /tmp/said; exit 1; }}\n{doctor}"
     );
     let report: Value = serde_json::from_str(&machine.run(&script, STEP)?)?;
     let findings = report["findings"].as_array().context("no findings")?;

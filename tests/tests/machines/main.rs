@@ -5,6 +5,7 @@ mod doctor;
 mod life;
 mod managers;
 mod power;
+mod runtimes;
 mod small;
 mod suite;
 
@@ -84,18 +85,23 @@ fn on_one(
 fn record(release: &str, well: bool, took: Duration) -> Result<()> {
     let directory = paths::root().join("target/machines");
     std::fs::create_dir_all(&directory)?;
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or_default().rsplit("::").next().unwrap_or_default();
+    let test = test_name();
     let outcome = if well { "ok" } else { "FAILED" };
     let mut file = OpenOptions::new().create(true).append(true).open(directory.join("results"))?;
     writeln!(file, "{release}\t{test}\t{outcome}\t{}", took.as_secs())?;
     Ok(())
 }
 
+/// The function's, without its module: threads of tests have its name.
+fn test_name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or_default().rsplit("::").next().unwrap_or_default().to_owned()
+}
+
 fn show_and_keep(mut machine: Machine, release: &str) -> Result<()> {
     let journal = machine.run(JOURNAL, STEP);
     println!("--- the journal\n{}", journal.unwrap_or_else(|error| format!("{error:#}")));
-    let place: PathBuf = paths::root().join("target/machines").join(release);
+    let place: PathBuf = paths::root().join("target/machines").join(release).join(test_name());
     machine.keep(&place)?;
     println!("--- kept; tests/machines/enter {}", place.display());
     Ok(())

@@ -30,7 +30,7 @@ use netd_domain::NetnsId;
 /// `NSFS_MAGIC` (uapi/linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// `NS_GET_NSTYPE` (uapi/linux/nsfs.h): `_IO(0xb7, 0x3)`.
-const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 /// The calling thread's own namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 

@@ -53,7 +53,8 @@ pub(super) fn receive_once(
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(control);
+        // musl counts it in 32 bits.
+        message.msg_controllen = size_of_val(control) as _;
         let length = libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags);
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         if message.msg_flags & libc::MSG_TRUNC != 0 {
