@@ -13,7 +13,7 @@ include deploy/deb.mk
 .PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: ## packages and containerds that the tests need (idempotent)
 	@tests/setup.sh
@@ -35,13 +35,12 @@ lint: ## formatting, clippy
 # The Debian releases on which the short half of the tests on machines runs; none where it is
 # empty.
 SHORT_MACHINES ?= bookworm
-# How many times longer tests wait for what has to happen, on a machine that is busy.
-export NETD_TEST_PATIENCE ?= 3
 
 # The end-to-end tests execute netd, netd-hook and netd-cni, so build comes first.
 test: setup lint check-arm64 build ## everything: lint, unit tests, end-to-end tests
 	$(if $(SHORT_MACHINES),tests/machines/setup.sh $(SHORT_MACHINES))
-	NETD_MACHINES_SHORT="$(SHORT_MACHINES)" $(CARGO) test --workspace --no-fail-fast
+	NETD_TEST_PATIENCE=$${NETD_TEST_PATIENCE:-3} NETD_MACHINES_SHORT="$(SHORT_MACHINES)" \
+	  $(CARGO) test --workspace --no-fail-fast
 
 bench: setup build-release ## ADD and DEL against Debian's CNI plugins (release build)
 	$(CARGO) build --release -p netd-tests --bin netd-bench
@@ -68,10 +67,10 @@ ARM64 = CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
 
 # For machines with that processor.
-build-arm64: setup
+build-arm64: check-arm64
 	$(ARM64) $(CARGO) build --target aarch64-unknown-linux-musl $(PROGRAMS:%=--bin %)
 
-check-arm64: setup ## whether everything compiles for arm64
+check-arm64: setup ## programs and libraries compile for arm64
 	@target=$$(CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu deploy/plugin-target.sh 2>/dev/null); \
 	if [ "$$target" = aarch64-unknown-linux-musl ]; then \
 	  $(ARM64) $(CARGO) check --workspace --target $$target; \

@@ -139,7 +139,7 @@ make_disk() {
     work="$cache/$release.new"
     # debootstrap mounts proc there, and leaves it when it is killed.
     grep -o " $work/[^ ]*" /proc/mounts | sort -r | while read -r mounted; do umount "$mounted"; done
-    rm -rf --one-file-system "$work" "$to"
+    rm -rf --one-file-system "$work"
     mkdir -p "$work"
     update_suite "$release"
     case "$release" in
@@ -155,20 +155,23 @@ make_disk() {
     rm -rf --one-file-system "$work/root"
     architecture "$release" >"$work/architecture"
     echo "$wanted" >"$work/recipe"
+    rm -rf "$to"
     mv "$work" "$to"
     say "$release: made"
 }
 
 for release in "$@"; do
     case "$release" in
-    -* | *[!a-z0-9-]*) die "\"$release\" is no release; name some as: bookworm trixie-arm64" ;;
+    '' | -* | *[!a-z0-9-]*) die "\"$release\" is no release; name some as: bookworm trixie-arm64" ;;
     esac
 done
 [ "$(id -u)" = 0 ] || die "debootstrap needs root"
 mkdir -p "$bed/apt" "$cache"
-# Another setup.sh of this user may be at it.
 exec 9>"$cache/lock"
-flock 9
+flock -n 9 || {
+    say "waiting for another setup.sh"
+    flock 9
+}
 install_tools "$@"
 rm -f "$bed"/apt/*/updated
 for release in "${@:-bookworm}"; do

@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 
 use crate::scale;
 
-/// How many times longer [`until`] waits: `NETD_TEST_PATIENCE`, which is set where the processor
-/// is emulated.
+/// How many times longer [`until`] waits: `NETD_TEST_PATIENCE`, 3 in `make test`, whose machine may
+/// have other work, and 10 where the processor is emulated.
 fn patience() -> u32 {
     static PATIENCE: OnceLock<u32> = OnceLock::new();
     *PATIENCE.get_or_init(|| scale("NETD_TEST_PATIENCE", 1).unwrap_or(1).max(1))

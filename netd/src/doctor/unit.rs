@@ -10,19 +10,25 @@ pub(super) fn says() -> String {
     let show = ["show", UNIT, "-p", "LoadState,ActiveState,SubState,Result,InvocationID"];
     let shown = output("systemctl", &show, "").unwrap_or_default();
     let Some(state) = state(&shown) else { return String::new() };
-    let said = value(&shown, "InvocationID").filter(|run| !run.is_empty()).and_then(last_of);
+    let run = value(&shown, "InvocationID").filter(|run| !run.is_empty());
+    let said = run.and_then(|run| said_last(&state, run));
     let said = said.map(|text| format!("; it said last: {text}"));
     format!("; systemd says of {UNIT}: {state}{}", said.unwrap_or_default())
 }
 
-/// What netd itself logged last in a run; systemd's own lines about it say less.
-fn last_of(run: &str) -> Option<String> {
-    last_logged(run, &["-p", "err"]).or_else(|| last_logged(run, &[]))
+fn said_last(state: &str, run: &str) -> Option<String> {
+    let of_run = format!("_SYSTEMD_INVOCATION_ID={run}");
+    // Where it ends again and again, the error of the run before is the reason.
+    let of_before = state.starts_with("activating").then(|| format!("_SYSTEMD_UNIT={UNIT}"));
+    let error = ["-p", "err"];
+    last_logged(&of_run, &error)
+        .or_else(|| last_logged(&of_before?, &error))
+        .or_else(|| last_logged(&of_run, &[]))
 }
 
-fn last_logged(run: &str, which: &[&str]) -> Option<String> {
-    let run = format!("_SYSTEMD_INVOCATION_ID={run}");
-    let last = [run.as_str(), "-b", "-n", "1", "-o", "cat", "--no-pager", "-q"];
+/// What netd itself logged last on this boot; systemd's own lines about it say less.
+fn last_logged(of: &str, which: &[&str]) -> Option<String> {
+    let last = [of, "-b", "-n", "1", "-o", "cat", "--no-pager", "-q"];
     let logged = output("journalctl", &[&last, which].concat(), "").ok()?;
     let text = logged.trim();
     (!text.is_empty()).then(|| text.to_owned())

@@ -13,14 +13,16 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use netd_api::v1::CheckRequest;
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use testbed::{Host, Namespace, Sandbox, case, net::probe, wait};
 
 use crate::node::{GRACE, Node, SOON};
 
-/// A UTS namespace: it has a number of the same row, one alone; a network namespace's files in
-/// /proc have a hundred more.
-fn take_a_number() -> Result<File> {
+/// Namespaces and files of /proc/net have inodes of one row; a UTS namespace takes just one.
+fn new_uts_namespace() -> Result<File> {
     let taken = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWUTS)?;
         Ok(File::open("/proc/thread-self/ns/uts")?)
@@ -34,11 +36,13 @@ fn same_inode_again(host: &Host, pod: &mut Sandbox) -> Result<Option<Namespace>>
     let inode = pod.net.inode()?;
     let path = pod.request().netns_path;
     pod.vanish();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     // The kernel gives out the lowest number that is free: those below are used up.
     let mut below = Vec::new();
     wait::until(SOON, "the old namespace is taken apart", || {
         loop {
-            let taken = take_a_number()?;
+            let taken = new_uts_namespace()?;
             match taken.metadata()?.ino().cmp(&inode) {
                 Ordering::Less => below.push(taken),
                 Ordering::Equal => return Ok(()),

@@ -68,5 +68,5 @@ stop_traffic() {
     done
 }
 
-# Every device of netd's and of the machine's with its addresses.
-devices() { ip -br address | awk '{$2 = ""; print}' | sort; }
+# Every device with its addresses, but the machine's card: that is the managers'.
+devices() { ip -br address | awk '$1 !~ /^e/ {$2 = ""; print}' | sort; }

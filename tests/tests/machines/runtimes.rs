@@ -1,9 +1,10 @@
 //! The runtimes that a release has itself: its containerd by CRI, and podman.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use testbed::{
     Machine, image,
     machine::{Half, Size},
+    package::Architecture,
     paths,
 };
 
@@ -69,12 +70,18 @@ fn by_cri(machine: &mut Machine) -> Result<()> {
         paths::test_program("cri")?.display()
     );
     machine.mount_tree()?;
-    step(machine, "pods by CRI", &test).map(drop)
+    let printed = step(machine, "pods by CRI", &test)?;
+    ensure!(printed.contains("1 passed") && !printed.contains("left out"), "nothing was tried");
+    Ok(())
 }
 
 #[test]
 fn the_releases_own_runtimes_get_networks() -> Result<()> {
     on_each(Half::Long, Size::USUAL, |machine| {
+        if machine.architecture() != Architecture::Amd64 {
+            println!("skipped: the images are for this test bed's processor only");
+            return Ok(());
+        }
         share_packages(machine)?;
         std::fs::copy(image::tar()?, machine.share().join("images.tar"))?;
         std::fs::write(machine.share().join("root.tar"), image::root()?)?;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    attributes::find_u32,
+    attributes::{find, find_u32},
     elements::{self, Byset, CHANGING_SETS, Element, Encoded, Layer, Part},
     inspect::{self, dump},
     message::{self, GET_SET_ELEMENT},
@@ -15,10 +15,18 @@ use super::{
 use crate::{DataplaneError, netlink::Socket};
 use netd_domain::Protocol;
 
-/// `NFTA_SET_FLAGS`, `_KEY_LEN`, `_DATA_LEN`
+/// `NFTA_SET_FLAGS`, `_KEY_TYPE`, `_DATA_TYPE`, `_DESC`, and in it `NFTA_SET_DESC_SIZE`
 const SET_FLAGS: u16 = 3;
-const SET_KEY_LENGTH: u16 = 5;
-const SET_DATA_LENGTH: u16 = 7;
+const SET_KEY_TYPE: u16 = 4;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DESCRIPTION: u16 = 9;
+const SIZE: u16 = 1;
+/// nft's numbers of the fields' types, and the bits that each takes in a concatenation's.
+const IPV4: u32 = 7;
+const IPV6: u32 = 8;
+const PROTOCOL: u32 = 12;
+const PORT: u32 = 13;
+const TYPE_BITS: u32 = 6;
 /// `NFT_SET_MAP`
 const MAP: u32 = 0x8;
 
@@ -76,13 +84,16 @@ fn ours(name: &str) -> Option<&'static str> {
     maps.find(|(set, _)| set.layer == Layer::Inet && set.name == name).map(|(set, _)| set.name)
 }
 
+/// Of the types that we give it, and without a limit of its size.
 fn is_fit(name: &str, attributes: &[u8]) -> bool {
-    let address = if name.ends_with('6') { 16 } else { 4 };
-    // Protocol and port are padded to four bytes each.
-    let key = 8 + if name.starts_with("bound") { address } else { 0 };
+    let address = if name.ends_with('6') { IPV6 } else { IPV4 };
+    let host = if name.starts_with("bound") { address } else { 0 };
+    let concatenated = |fields: &[u32]| fields.iter().fold(0, |all, one| (all << TYPE_BITS) | one);
+    let description = find(attributes, SET_DESCRIPTION).unwrap_or_default();
     find_u32(attributes, SET_FLAGS) == Some(MAP)
-        && find_u32(attributes, SET_KEY_LENGTH) == Some(key)
-        && find_u32(attributes, SET_DATA_LENGTH) == Some(address + 4)
+        && find_u32(attributes, SET_KEY_TYPE) == Some(concatenated(&[host, PROTOCOL, PORT]))
+        && find_u32(attributes, SET_DATA_TYPE) == Some(concatenated(&[address, PORT]))
+        && find(description, SIZE).is_none()
 }
 
 fn text((key, data): &Encoded) -> Option<String> {

@@ -105,7 +105,7 @@ impl Firewall {
         let text = text::ruleset(&self.settings, state, &self.node, standing)?;
         match nft::load(&self.settings.nft, &text, &self.own) {
             Err(error) if standing.is_some() => {
-                tracing::debug!(%error, "the tables are removed first: {error}");
+                tracing::warn!(%error, "the tables are removed first: {error}");
                 self.load(state, None)
             }
             result => result,

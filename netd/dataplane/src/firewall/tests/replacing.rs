@@ -1,19 +1,20 @@
 //! Tables that are replaced under traffic.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, TcpStream},
     process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use super::{
     samples::{network, port},
     testbed::is_root,
-    topology::{NODE, SERVED, Topology, ask_tcp, at},
+    topology::{NODE, SERVED, Topology, at},
 };
 use crate::firewall::{FirewallSettings, FirewallState, tables::Firewall};
 use netd_domain::Protocol::Tcp;
@@ -21,6 +22,19 @@ use netd_domain::Protocol::Tcp;
 /// The first of two such pods in the topology.
 const BRIDGED: usize = 0;
 const ROUTED: usize = 5;
+/// Of a connection, on a machine that is busy: what is refused is refused at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Ended(AtomicBool);
+
+struct EndOf<'a>(&'a Ended);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Between two pods of a bridge, and two routed ones, no echo request is lost while `during`
 /// runs again and again on the node, and a host port answers each new connection that
@@ -35,7 +49,7 @@ fn nothing_is_lost(
     }
     let ports = [(BRIDGED, port(Tcp, (None, 8080), SERVED))];
     let topology = &Topology::new(false, &ports);
-    let ended = &AtomicBool::new(false);
+    let ended = &Ended::default();
     thread::scope(|scope| {
         let flood = |from: usize, to: IpAddr| {
             let command = format!("ping -f -q -w 4 {to} | grep received");
@@ -49,18 +63,24 @@ fn nothing_is_lost(
         ];
         let connections = scope.spawn(move || {
             let mut answers = 0;
-            while ports_answer && !ended.load(Ordering::Relaxed) {
-                let answer = ask_tcp(&topology.outside, at(NODE[0], 8080));
-                assert!(answer.is_some(), "the host port did not answer after {answers} times");
+            while ports_answer && !ended.0.load(Ordering::Relaxed) {
+                let refused = topology.outside.run(|| {
+                    let made = TcpStream::connect_timeout(&at(NODE[0], 8080), PATIENCE);
+                    made.err().map(|error| error.to_string())
+                });
+                assert_eq!(refused, None, "after {answers} connections to the host port");
                 answers += 1;
             }
+            assert!(answers > 0 || !ports_answer, "no connection was made");
         });
+        // Also when a round panics.
+        let end = EndOf(ended);
         topology.firewall(move |firewall, state| {
             for _ in 0..ROUNDS {
                 during(firewall, state);
             }
         });
-        ended.store(true, Ordering::Relaxed);
+        drop(end);
         connections.join().unwrap();
         for flood in floods {
             let words = flood.join().unwrap();
@@ -110,6 +130,38 @@ fn no_packet_is_lost_when_flushed_tables_are_made_again() {
     });
 }
 
+/// What a map of host ports should not hold is taken out of it; the map itself stays.
+#[test]
+fn maps_of_host_ports_stay_when_they_are_mended() {
+    if !is_root() {
+        return;
+    }
+    let netns = super::testbed::Netns::new();
+    let replace = || {
+        let state = super::samples::mixed();
+        let mut firewall = Firewall::new(FirewallSettings::default()).unwrap();
+        firewall.replace(&state).unwrap();
+        assert!(firewall.intact(&state).unwrap());
+    };
+    netns.run(replace);
+    let maps = "nft -a list maps | sed 's/ # handle/\\n# handle/' | tr -s ',\t ' '\\n' | sort";
+    let before = netns.sh(maps);
+    for damage in [
+        "nft add element inet netd ports4 '{ tcp . 1 : 10.88.0.9 . 80, sctp . 65535 : 1.2.3.4 . 0 }'",
+        "nft add element inet netd ports6 '{ udp . 7 : fd00:88::9 . 80 }'",
+        "nft add element inet netd bound4 '{ 10.9.9.9 . udp . 7 : 10.88.0.9 . 80 }'",
+        "nft add element inet netd bound6 '{ ::1 . udp . 7 : fd00:88::9 . 80 }'",
+        "nft flush map inet netd ports4; nft flush map inet netd ports6",
+        "nft flush map inet netd ports4
+         nft add element inet netd ports4 '{ tcp . 8080 : 10.88.0.9 . 80 }'",
+    ] {
+        netns.sh(damage);
+        assert_ne!(netns.sh(maps), before, "{damage}: nothing is damaged");
+        netns.run(replace);
+        assert_eq!(netns.sh(maps), before, "{damage}");
+    }
+}
+
 /// Whatever stands there under netd's name: afterwards it is as on an empty node.
 #[test]
 fn what_stands_in_the_way_is_replaced_altogether() {
@@ -143,12 +195,12 @@ fn what_stands_in_the_way_is_replaced_altogether() {
          nft add map inet netd verdicts '{ type ipv4_addr : verdict; }'
          nft add element inet netd verdicts '{ 10.1.1.1 : jump from }'
          nft add rule inet netd forward ip saddr vmap @verdicts",
-        "nft add element inet netd ports4 '{ tcp . 1 : 10.88.0.9 . 80, sctp . 65535 : 1.2.3.4 . 0 }'
-         nft add element inet netd bound6 '{ ::1 . udp . 7 : fd00:88::9 . 80 }'",
-        "nft flush map inet netd ports4; nft flush map inet netd ports6",
-        "nft flush map inet netd ports4
-         nft add element inet netd ports4 '{ tcp . 8080 : 10.88.0.9 . 80 }'",
         "nft add element inet netd ports4 '{ 89 . 7 : 10.88.0.9 . 80 }'",
+        "nft flush table inet netd; nft delete map inet netd ports4
+         nft add map inet netd ports4 '{ type inet_proto . inet_service : ipv4_addr . inet_service; \
+            size 2; }'",
+        "nft flush table inet netd; nft delete map inet netd ports4
+         nft add map inet netd ports4 '{ type ipv4_addr . ipv4_addr : ipv4_addr . inet_service; }'",
         "nft flush table inet netd; nft delete map inet netd ports4
          nft add map inet netd ports4 '{ type inet_service : ipv4_addr; }'",
         "nft add element inet netd own4 '{ 255.255.255.255, 0.0.0.0/8, 255.255.0.0/17 }'",
