@@ -60,3 +60,12 @@ pub(super) fn find_text(bytes: &[u8], kind: u16) -> Option<&str> {
 pub(super) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     find(bytes, kind)?.try_into().ok().map(u32::from_be_bytes)
 }
+
+/// An address as the kernel has it in a set.
+pub(super) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    match bytes.len() {
+        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
+        _ => None,
+    }
+}

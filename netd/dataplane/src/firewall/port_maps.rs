@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    attributes::{find, find_u32},
+    attributes::{address, find, find_u32},
     elements::{self, Byset, CHANGING_SETS, Element, Encoded, Layer, Part},
     inspect::{self, dump},
     message::{self, GET_SET_ELEMENT},
-    standing::address,
 };
 use crate::{DataplaneError, netlink::Socket};
 use netd_domain::Protocol;

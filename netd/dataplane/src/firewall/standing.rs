@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    attributes::{each, find, find_text, find_u32},
+    attributes::{address, each, find, find_text, find_u32},
     elements::{Byset, Element, Layer},
     inspect::dump,
     message::{
@@ -166,15 +166,6 @@ fn intervals(set: &IntervalSet, lists: &[Vec<u8>]) -> BTreeSet<Ranges> {
         found.extend(last.map(|last| first.into_iter().zip(last).collect::<Ranges>()));
     }
     found
-}
-
-/// An address as the kernel has it in a set.
-pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
-        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
-        _ => None,
-    }
 }
 
 fn highest(set: &IntervalSet) -> IpAddr {
