@@ -67,7 +67,8 @@ ARM64 = CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
 
 # For machines with that processor.
-build-arm64: check-arm64
+build-arm64: setup
+	@CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu deploy/plugin-target.sh >/dev/null
 	$(ARM64) $(CARGO) build --target aarch64-unknown-linux-musl $(PROGRAMS:%=--bin %)
 
 check-arm64: setup ## programs and libraries compile for arm64

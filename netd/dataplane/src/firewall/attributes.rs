@@ -1,5 +1,7 @@
 //! Netlink attributes: written and read. Pure.
 
+use std::net::IpAddr;
+
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
 /// `NLA_TYPE_MASK`
@@ -62,7 +64,7 @@ pub(super) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
 }
 
 /// An address as the kernel has it in a set.
-pub(super) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
         16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),

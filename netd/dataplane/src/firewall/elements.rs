@@ -52,6 +52,11 @@ pub(super) const CHANGING_SETS: [(SetId, &str); 11] = [
     (id(Layer::Bridge, "targets6"), "typeof iifname . ether saddr . @th,64,128"),
 ];
 
+/// The kind of a map, whose elements have data.
+pub(super) fn is_map(kind: &str) -> bool {
+    kind.contains(" : ")
+}
+
 const fn id(layer: Layer, name: &'static str) -> SetId {
     SetId { layer, name }
 }

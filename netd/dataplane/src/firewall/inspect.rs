@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io, net::IpAddr};
 
 use super::{
-    attributes::{each, find, find_text, find_u32},
+    attributes::{address, each, find, find_text, find_u32},
     elements::{self, Byset, Element, Encoded, Layer},
     message::{
         self, ATTR_DATA, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, GET_CHAIN,
@@ -91,14 +91,21 @@ fn raw_elements(list: &[u8], set: &str) -> Vec<Vec<u8>> {
 /// Whether the endpoints' sets hold exactly what is wanted.
 pub(super) fn holds_exactly(socket: &mut Socket, wanted: &Byset) -> Result<bool, DataplaneError> {
     for (set, elements) in wanted {
-        let asked = message::of_set(set.layer, set.name);
-        let Some(lists) = dump(socket, GET_SET_ELEMENT, &asked)? else { return Ok(false) };
-        let found: BTreeSet<Encoded> = lists.iter().flat_map(|list| decode(list)).collect();
-        if found != elements::encoded(elements) {
+        if elements_of(socket, set.layer, set.name)? != Some(elements::encoded(elements)) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Keys and data of what a set or a map holds; `None`: it is missing.
+pub(super) fn elements_of(
+    socket: &mut Socket,
+    layer: Layer,
+    set: &str,
+) -> Result<Option<BTreeSet<Encoded>>, DataplaneError> {
+    let lists = dump(socket, GET_SET_ELEMENT, &message::of_set(layer, set))?;
+    Ok(lists.map(|lists| lists.iter().flat_map(|list| decode(list)).collect()))
 }
 
 /// Keys and data of a list of elements.
@@ -114,14 +121,8 @@ pub(super) fn addresses(
     socket: &mut Socket,
     set: &str,
 ) -> Result<Option<Vec<IpAddr>>, DataplaneError> {
-    let read = |key: &[u8]| match key.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(key).ok()?)),
-        _ => Some(IpAddr::from(<[u8; 16]>::try_from(key).ok()?)),
-    };
-    let lists = dump(socket, GET_SET_ELEMENT, &message::of_set(Layer::Inet, set))?;
-    Ok(lists.map(|lists| {
-        lists.iter().flat_map(|list| decode(list)).filter_map(|(key, _)| read(&key)).collect()
-    }))
+    let held = elements_of(socket, Layer::Inet, set)?;
+    Ok(held.map(|held| held.iter().filter_map(|(key, _)| address(key)).collect()))
 }
 
 /// The data that a map has for the element's key; `None`: the key is not in it.

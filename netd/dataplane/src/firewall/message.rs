@@ -32,6 +32,9 @@ pub(super) const NFGENMSG: usize = 4;
 pub(super) const ATTR_TABLE: u16 = 1;
 /// `NFTA_CHAIN_NAME`
 pub(super) const CHAIN_NAME: u16 = 3;
+/// `NFTA_SET_FLAGS`, and `NFT_SET_MAP` of them
+pub(super) const SET_FLAGS: u16 = 3;
+pub(super) const MAP: u32 = 0x8;
 /// `NFTA_SET_ELEM_LIST_SET`, `..._ELEMENTS`
 const ATTR_SET: u16 = 2;
 pub(super) const ATTR_ELEMENTS: u16 = 3;

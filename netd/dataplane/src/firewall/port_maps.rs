@@ -7,15 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     attributes::{address, find, find_u32},
-    elements::{self, Byset, CHANGING_SETS, Element, Encoded, Layer, Part},
-    inspect::{self, dump},
-    message::{self, GET_SET_ELEMENT},
+    elements::{self, Byset, CHANGING_SETS, Element, Encoded, Layer, Part, SetId},
+    inspect,
+    message::{MAP, SET_FLAGS},
 };
 use crate::{DataplaneError, netlink::Socket};
 use netd_domain::Protocol;
 
-/// `NFTA_SET_FLAGS`, `_KEY_TYPE`, `_DATA_TYPE`, `_DESC`, and in it `NFTA_SET_DESC_SIZE`
-const SET_FLAGS: u16 = 3;
+/// `NFTA_SET_KEY_TYPE`, `_DATA_TYPE`, `_DESC`, and in it `NFTA_SET_DESC_SIZE`
 const SET_KEY_TYPE: u16 = 4;
 const SET_DATA_TYPE: u16 = 6;
 const SET_DESCRIPTION: u16 = 9;
@@ -26,12 +25,10 @@ const IPV6: u32 = 8;
 const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
 const TYPE_BITS: u32 = 6;
-/// `NFT_SET_MAP`
-const MAP: u32 = 0x8;
 
 /// What the maps hold that can stay.
 #[derive(Debug, Default)]
-pub(super) struct PortMaps(BTreeMap<&'static str, BTreeSet<Encoded>>);
+pub(super) struct PortMaps(BTreeMap<SetId, BTreeSet<Encoded>>);
 
 impl PortMaps {
     /// Reads a map of `inet netd`, which then stays. `false`: it is none of ours, or not as
@@ -45,42 +42,37 @@ impl PortMaps {
         name: &str,
         attributes: &[u8],
     ) -> Result<bool, DataplaneError> {
-        let Some(name) = ours(name).filter(|name| is_fit(name, attributes)) else {
+        let Some(map) = ours(name).filter(|map| is_fit(map.name, attributes)) else {
             return Ok(false);
         };
-        let asked = message::of_set(Layer::Inet, name);
-        let lists = dump(socket, GET_SET_ELEMENT, &asked)?.unwrap_or_default();
-        let held: BTreeSet<Encoded> = lists.iter().flat_map(|list| inspect::decode(list)).collect();
+        let held = inspect::elements_of(socket, map.layer, map.name)?.unwrap_or_default();
         if held.iter().any(|mapping| text(mapping).is_none()) {
             return Ok(false);
         }
-        self.0.insert(name, held);
+        self.0.insert(map, held);
         Ok(true)
     }
 
     pub(super) fn holds(&self, element: &Element) -> bool {
         let encoded = || (elements::bytes(&element.key), elements::bytes(&element.data));
-        element.set.layer == Layer::Inet
-            && self.0.get(element.set.name).is_some_and(|held| held.contains(&encoded()))
+        self.0.get(&element.set).is_some_and(|held| held.contains(&encoded()))
     }
 
     /// Names of maps, and what they should not hold, as nft reads it.
     pub(super) fn stale(&self, wanted: &Byset) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();
-        for (name, held) in &self.0 {
-            let of_map =
-                wanted.iter().find(|(set, _)| set.layer == Layer::Inet && set.name == *name);
-            let wanted = of_map.map(|(_, of_map)| elements::encoded(of_map)).unwrap_or_default();
-            all.extend(held.difference(&wanted).filter_map(|stale| Some((*name, text(stale)?))));
+        for (map, held) in &self.0 {
+            let wanted = wanted.get(map).map(elements::encoded).unwrap_or_default();
+            all.extend(held.difference(&wanted).filter_map(|stale| Some((map.name, text(stale)?))));
         }
         all
     }
 }
 
-/// The name, if it is one of the maps'.
-fn ours(name: &str) -> Option<&'static str> {
-    let mut maps = CHANGING_SETS.iter().filter(|(_, kind)| kind.contains(" : "));
-    maps.find(|(set, _)| set.layer == Layer::Inet && set.name == name).map(|(set, _)| set.name)
+/// The map of this name.
+fn ours(name: &str) -> Option<SetId> {
+    let mut maps = CHANGING_SETS.iter().filter(|(_, kind)| elements::is_map(kind));
+    maps.find(|(map, _)| map.layer == Layer::Inet && map.name == name).map(|(map, _)| *map)
 }
 
 /// Of the types that we give it, and without a limit of its size.

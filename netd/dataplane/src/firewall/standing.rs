@@ -12,7 +12,7 @@ use super::{
     inspect::dump,
     message::{
         self, ATTR_ELEMENTS, ATTR_KEY, ATTR_TABLE, ATTR_VALUE, CHAIN_NAME, GET_CHAIN, GET_SET,
-        GET_SET_ELEMENT, GET_TABLE,
+        GET_SET_ELEMENT, GET_TABLE, MAP, SET_FLAGS,
     },
     network_sets::{self, INTERVAL_SETS, IntervalSet, Ranges},
     port_maps::PortMaps,
@@ -22,14 +22,12 @@ use crate::{DataplaneError, netlink::Socket};
 
 /// `NFTA_TABLE_FLAGS`: dormant, owned by a program.
 const TABLE_FLAGS: u16 = 2;
-/// `NFTA_SET_NAME`, `_FLAGS`, `_KEY_LEN`
+/// `NFTA_SET_NAME`, `_KEY_LEN`
 const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
 const SET_KEY_LENGTH: u16 = 5;
-/// `NFT_SET_ANONYMOUS`, `_INTERVAL`, `_MAP`, `_CONCAT`
+/// `NFT_SET_ANONYMOUS`, `_INTERVAL`, `_CONCAT`
 const ANONYMOUS: u32 = 0x1;
 const INTERVAL: u32 = 0x4;
-const MAP: u32 = 0x8;
 const CONCATENATED: u32 = 0x80;
 /// `NFTA_SET_ELEM_FLAGS` and `NFT_SET_ELEM_INTERVAL_END`: the first key after an interval.
 const ELEMENT_FLAGS: u16 = 3;

@@ -55,7 +55,7 @@ pub(super) fn ruleset(
         for (set, kind) in CHANGING_SETS.iter().filter(|(set, _)| set.layer == layer) {
             let all = changing.get(set).into_iter().flat_map(|all| all.values());
             let all = all.filter(|one| standing.is_none_or(|standing| !standing.has_port(one)));
-            let keyword = if kind.contains(" : ") { "map" } else { "set" };
+            let keyword = if elements::is_map(kind) { "map" } else { "set" };
             out.push_str(&block(keyword, set.name, kind, all.map(element)));
         }
         out.push_str(&match layer {

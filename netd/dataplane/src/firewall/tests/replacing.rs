@@ -130,6 +130,14 @@ fn no_packet_is_lost_when_flushed_tables_are_made_again() {
     });
 }
 
+/// As a netd does that has just started.
+fn make_tables() {
+    let state = super::samples::mixed();
+    let mut firewall = Firewall::new(FirewallSettings::default()).unwrap();
+    firewall.replace(&state).unwrap();
+    assert!(firewall.intact(&state).unwrap());
+}
+
 /// What a map of host ports should not hold is taken out of it; the map itself stays.
 #[test]
 fn maps_of_host_ports_stay_when_they_are_mended() {
@@ -137,13 +145,7 @@ fn maps_of_host_ports_stay_when_they_are_mended() {
         return;
     }
     let netns = super::testbed::Netns::new();
-    let replace = || {
-        let state = super::samples::mixed();
-        let mut firewall = Firewall::new(FirewallSettings::default()).unwrap();
-        firewall.replace(&state).unwrap();
-        assert!(firewall.intact(&state).unwrap());
-    };
-    netns.run(replace);
+    netns.run(make_tables);
     let maps = "nft -a list maps | sed 's/ # handle/\\n# handle/' | tr -s ',\t ' '\\n' | sort";
     let before = netns.sh(maps);
     for damage in [
@@ -157,7 +159,7 @@ fn maps_of_host_ports_stay_when_they_are_mended() {
     ] {
         netns.sh(damage);
         assert_ne!(netns.sh(maps), before, "{damage}: nothing is damaged");
-        netns.run(replace);
+        netns.run(make_tables);
         assert_eq!(netns.sh(maps), before, "{damage}");
     }
 }
@@ -170,13 +172,7 @@ fn what_stands_in_the_way_is_replaced_altogether() {
     }
     let netns = super::testbed::Netns::new();
     let list = "nft -s list ruleset";
-    let replace = || {
-        let state = super::samples::mixed();
-        let mut firewall = Firewall::new(FirewallSettings::default()).unwrap();
-        firewall.replace(&state).unwrap();
-        assert!(firewall.intact(&state).unwrap());
-    };
-    netns.run(replace);
+    netns.run(make_tables);
     let empty_before = netns.sh(list);
     for before in [
         "nft add table inet netd '{ flags dormant; }'",
@@ -206,7 +202,7 @@ fn what_stands_in_the_way_is_replaced_altogether() {
         "nft add element inet netd own4 '{ 255.255.255.255, 0.0.0.0/8, 255.255.0.0/17 }'",
     ] {
         netns.sh(before);
-        netns.run(replace);
+        netns.run(make_tables);
         let now = netns.sh(&format!("nft delete counter inet netd mine 2>/dev/null || true; {list}"));
         let sorted = |text: &str| {
             let mut words: Vec<String> =
