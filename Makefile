@@ -10,10 +10,13 @@ export RUST_LIB_BACKTRACE ?= 0
 include deploy/install.mk
 include deploy/deb.mk
 
-.PHONY: help setup build demo demo-cluster test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
+.PHONY: help setup setup-kubernetes build demo demo-cluster test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup-kubernetes: setup ## Debian's Kubernetes, built once into the user's cache (five minutes)
+	@tests/kubernetes/setup.sh
 
 setup: ## packages and containerds that the tests need (idempotent)
 	@tests/setup.sh
@@ -37,7 +40,7 @@ lint: ## formatting, clippy
 SHORT_MACHINES ?= bookworm
 
 # The end-to-end tests execute netd, netd-hook and netd-cni, so build comes first.
-test: setup lint check-arm64 build ## everything: lint, unit tests, end-to-end tests
+test: setup setup-kubernetes lint check-arm64 build ## everything: lint, unit tests, end-to-end tests
 	$(if $(SHORT_MACHINES),tests/machines/setup.sh $(SHORT_MACHINES))
 	NETD_TEST_PATIENCE=$${NETD_TEST_PATIENCE:-3} NETD_MACHINES_SHORT="$(SHORT_MACHINES)" \
 	  $(CARGO) test --workspace --no-fail-fast

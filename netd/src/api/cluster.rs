@@ -75,7 +75,7 @@ impl ClusterService for Api {
         &self,
         request: Request<v1::WatchClusterEndpointsRequest>,
     ) -> Result<Response<Self::WatchClusterEndpointsStream>, Status> {
-        let (store, prefix) = self.node.overlay()?.endpoints();
+        let (store, prefix) = self.node.overlay()?.endpoints()?;
         let source = Source { store, prefix, stop: self.stop.clone() };
         let after = request.into_inner().after_revision;
         Ok(Response::new(watch::records(source, after, event)))

@@ -81,6 +81,7 @@ fn table(error: &Error) -> Row {
         Error::OverlayNetwork(_) => row(Code::FailedPrecondition, "OVERLAY_NETWORK"),
         Error::Docker0(_) => row(Code::FailedPrecondition, "SUBNET_IS_DOCKER0S"),
         Error::HostNetwork(_) => row(Code::FailedPrecondition, "SUBNET_IS_THE_HOSTS"),
+        Error::NoEtcd => row(Code::FailedPrecondition, "NO_ETCD"),
         Error::NoOverlay => row(Code::FailedPrecondition, "NO_OVERLAY"),
         Error::Removal(error) => removal(error),
         Error::Dataplane(error) => dataplane(error),

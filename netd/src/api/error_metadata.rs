@@ -82,6 +82,7 @@ impl Metadata {
             | Error::Docker0(_)
             | Error::HostNetwork(_)
             | Error::NoOverlay
+            | Error::NoEtcd
             | Error::Removal(_)
             | Error::Store(_)
             | Error::Compacted(_)

@@ -1,19 +1,22 @@
-//! Starts the node's part of a cluster: etcd, the leases, the overlay.
+//! Starts the node's part of a cluster: etcd or the Kubernetes API, the leases, the overlay.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
-use crate::config::{self, Config};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{self, ClusterSource, Config};
 use crate::node::{
     Node,
-    overlay::{Overlay, OverlayParts},
+    overlay::{EtcdRecords, Overlay, OverlayParts},
 };
 use crate::tunnel::TunnelClient;
 use netd_cluster::{
     Subnets,
     flannel::subnet_env::SubnetEnv,
     identity,
-    membership::{DEFAULT_HOLD, Membership, MembershipOptions},
+    membership::{DEFAULT_HOLD, Membership, MembershipOptions, Update},
 };
+use netd_kubernetes::KubernetesOptions;
 use netd_store::{
     StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls},
@@ -37,25 +40,78 @@ pub(crate) enum ClusterError {
 /// A certificate, the password file or the node's identity can't be read.
 pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
-    let store = EtcdStore::open(options(&settings.etcd))?;
+    let identity = identity::load(&config.state_dir)?;
+    let (membership, updates, etcd) = match &settings.source {
+        ClusterSource::Etcd(etcd) => by_etcd(config, node, &settings, etcd).await?,
+        ClusterSource::Kubernetes(kubernetes) => by_kubernetes(config, node, kubernetes).await?,
+    };
+    let tunnel = TunnelClient::new(&settings.tunnel_socket);
+    let overlay = Overlay::new(OverlayParts { settings, membership, etcd, tunnel, identity });
+    node.join_cluster(overlay, updates).await;
+    Ok(())
+}
+
+type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
+
+async fn by_etcd(
+    config: &Config,
+    node: &Arc<Node>,
+    settings: &config::Overlay,
+    etcd: &config::Etcd,
+) -> Result<Joined, ClusterError> {
+    let store = EtcdStore::open(options(etcd))?;
     node.metrics().external().watch_etcd(store.metrics());
+    let keys = ClusterKeys::new(&etcd.prefix, &etcd.netd_prefix);
     let options = MembershipOptions {
-        keys: ClusterKeys::new(&settings.etcd.prefix, &settings.etcd.netd_prefix),
+        keys: keys.clone(),
         state_dir: config.state_dir.join("overlay"),
         run_dir: config.run_dir.join("overlay"),
         node_name: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: settings.lease_ttl,
         hold: DEFAULT_HOLD,
-        pod_cidr: pod_cidr(&settings),
+        pod_cidr: pod_cidr(settings),
         previous: settings.subnet_file.as_deref().and_then(previous),
     };
-    let identity = identity::load(&config.state_dir)?;
     let (membership, updates) = Membership::start(store.clone(), options).await?;
-    let tunnel = TunnelClient::new(&settings.tunnel_socket);
-    let overlay = Overlay::new(OverlayParts { settings, membership, store, tunnel, identity });
-    node.join_cluster(overlay, updates).await;
-    Ok(())
+    Ok((membership, updates, Some(EtcdRecords { store, keys })))
+}
+
+async fn by_kubernetes(
+    config: &Config,
+    node: &Arc<Node>,
+    kubernetes: &config::Kubernetes,
+) -> Result<Joined, ClusterError> {
+    let options = KubernetesOptions {
+        access: kubernetes.access.clone(),
+        node_name: config.node.clone(),
+        prefix: kubernetes.prefix.clone(),
+        net_conf: kubernetes.net_conf.clone(),
+        state_dir: config.state_dir.join("kubernetes"),
+        hold: DEFAULT_HOLD,
+        readiness: kubernetes.network_condition.then(|| follow_readiness(node.clone())),
+    };
+    let (membership, updates) = netd_kubernetes::start(options).await?;
+    Ok((membership, updates, None))
+}
+
+/// What the Node's condition is to say: whether this node is ready, or why not.
+fn follow_readiness(node: Arc<Node>) -> watch::Receiver<Result<(), String>> {
+    /// Reasons change without a change of readiness.
+    const INTERVAL: Duration = Duration::from_secs(5);
+    let (tell, told) = watch::channel(node.health().ready());
+    tokio::spawn(async move {
+        let mut ready = node.health().watch();
+        loop {
+            let changed = tokio::time::timeout(INTERVAL, ready.changed()).await;
+            if tell.is_closed() || matches!(changed, Ok(Err(_))) {
+                return;
+            }
+            let now = node.health().ready();
+            tell.send_if_modified(|old| std::mem::replace(old, now.clone()) != now);
+        }
+    });
+    told
 }
 
 fn options(etcd: &config::Etcd) -> EtcdOptions {

@@ -87,6 +87,24 @@ pub(crate) struct ConfigArgs {
     /// File whose first line is the user's password
     #[arg(long, env = "NETD_ETCD_PASSWORD_FILE", value_name = "FILE")]
     etcd_password_file: Option<String>,
+    /// Take the cluster's nodes from the Kubernetes API [default: false]
+    #[arg(long, env = "NETD_KUBERNETES_ENABLED", value_name = "BOOL")]
+    kubernetes_enabled: Option<String>,
+    /// How to reach the API [default: by the pod's service account]
+    #[arg(long, env = "NETD_KUBERNETES_KUBECONFIG", value_name = "FILE")]
+    kubernetes_kubeconfig: Option<String>,
+    /// Another address of the API than that one
+    #[arg(long, env = "NETD_KUBERNETES_API_URL", value_name = "URL")]
+    kubernetes_api_url: Option<String>,
+    /// flannel's network configuration [default: /etc/kube-flannel/net-conf.json]
+    #[arg(long, env = "NETD_KUBERNETES_NET_CONF", value_name = "FILE")]
+    kubernetes_net_conf: Option<String>,
+    /// Before the names of flannel's annotations [default: flannel.alpha.coreos.com]
+    #[arg(long, env = "NETD_KUBERNETES_ANNOTATION_PREFIX", value_name = "PREFIX")]
+    kubernetes_annotation_prefix: Option<String>,
+    /// Write the Node's condition NetworkUnavailable [default: true]
+    #[arg(long, env = "NETD_KUBERNETES_NETWORK_CONDITION", value_name = "BOOL")]
+    kubernetes_network_condition: Option<String>,
     /// The IPv4 address that other nodes send to [default: the underlay's first]
     #[arg(long, env = "NETD_PUBLIC_IP", value_name = "IPV4")]
     public_ip: Option<String>,
@@ -152,6 +170,20 @@ impl ConfigArgs {
             ("etcd.key_file", "ETCD_KEY_FILE", &self.etcd_key_file),
             ("etcd.username", "ETCD_USERNAME", &self.etcd_username),
             ("etcd.password_file", "ETCD_PASSWORD_FILE", &self.etcd_password_file),
+            ("kubernetes.enabled", "KUBERNETES_ENABLED", &self.kubernetes_enabled),
+            ("kubernetes.kubeconfig", "KUBERNETES_KUBECONFIG", &self.kubernetes_kubeconfig),
+            ("kubernetes.api_url", "KUBERNETES_API_URL", &self.kubernetes_api_url),
+            ("kubernetes.net_conf", "KUBERNETES_NET_CONF", &self.kubernetes_net_conf),
+            (
+                "kubernetes.annotation_prefix",
+                "KUBERNETES_ANNOTATION_PREFIX",
+                &self.kubernetes_annotation_prefix,
+            ),
+            (
+                "kubernetes.network_condition",
+                "KUBERNETES_NETWORK_CONDITION",
+                &self.kubernetes_network_condition,
+            ),
             ("overlay.public_ip", "PUBLIC_IP", &self.public_ip),
             ("overlay.public_ipv6", "PUBLIC_IPV6", &self.public_ipv6),
             ("overlay.pod_cidr", "POD_CIDR", &self.pod_cidr),

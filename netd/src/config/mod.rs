@@ -4,6 +4,7 @@
 //! path of its key.
 
 mod duration;
+mod kubernetes;
 mod load;
 mod networks;
 mod overlay;
@@ -15,8 +16,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use netd_domain::{IfName, Network};
 
+pub use kubernetes::Kubernetes;
 pub use load::load;
-pub use overlay::{Etcd, Overlay};
+pub use overlay::{ClusterSource, Etcd, Overlay};
 pub use sources::{Override, Sources};
 pub use values::{LogFormat, SocketGroup};
 

@@ -1,4 +1,4 @@
-//! The sections `[etcd]` and `[overlay]`.
+//! The sections `[etcd]`, `[kubernetes]` and `[overlay]`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -11,6 +11,7 @@ use toml::Value;
 
 use super::{
     duration::duration,
+    kubernetes::{self, Kubernetes},
     section::Section,
     values::{self, boolean, named, parsed, shown, text},
 };
@@ -23,8 +24,8 @@ const MAX_ENDPOINTS: usize = 32;
 /// The cluster that this node is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
-    /// The etcd that holds the cluster's leases and configuration.
-    pub etcd: Etcd,
+    /// What holds the cluster's leases and configuration.
+    pub source: ClusterSource,
     /// The network whose pools are the node's leases.
     pub network: NetworkName,
     /// If `underlay` is not set: the underlay is the device of the route to this address.
@@ -51,6 +52,15 @@ pub struct Overlay {
     pub keep_empty: Duration,
 }
 
+/// What holds the cluster's truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterSource {
+    /// An etcd: flannel's keys and netd's.
+    Etcd(Etcd),
+    /// The Kubernetes API: flannel's annotations of Nodes.
+    Kubernetes(Kubernetes),
+}
+
 /// How to reach etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Etcd {
@@ -75,20 +85,36 @@ pub struct Etcd {
 }
 
 /// Keys without a default. Setting one without etcd endpoints is a mistake.
-const NEED_ENDPOINTS: [&str; 6] =
-    ["ca_file", "cert_file", "username", "public_ip", "public_ipv6", "pod_cidr"];
+const NEED_ENDPOINTS: [&str; 3] = ["ca_file", "cert_file", "username"];
+/// The same of the overlay.
+const NEED_A_CLUSTER: [&str; 3] = ["public_ip", "public_ipv6", "pod_cidr"];
 
-/// Reads both sections; `None` without etcd endpoints.
+/// Reads the sections; `None` where neither etcd nor Kubernetes is configured.
 pub(super) fn read(root: &mut Section<'_>, run_dir: &std::path::Path) -> Option<Overlay> {
     let mut etcd = root.section("etcd");
     let mut overlay = root.section("overlay");
-    let configured = etcd.has("endpoints");
-    if !configured && NEED_ENDPOINTS.iter().any(|key| etcd.has(key) || overlay.has(key)) {
-        etcd.bad("endpoints", "needed for an overlay, e.g. [\"http://127.0.0.1:2379\"]");
+    let kubernetes = kubernetes::read(root.section("kubernetes"));
+    let by_etcd = etcd.has("endpoints");
+    let needs_etcd = NEED_ENDPOINTS.iter().any(|key| etcd.has(key));
+    let needs_any = NEED_A_CLUSTER.iter().any(|key| overlay.has(key));
+    match &kubernetes {
+        Some(_) if by_etcd => etcd
+            .bad("endpoints", "kubernetes.enabled is true: one of both can be the cluster's truth"),
+        Some(_) if needs_etcd => etcd.bad(
+            "endpoints",
+            "needed for the keys of [etcd], which kubernetes.enabled makes useless",
+        ),
+        None if !by_etcd && (needs_etcd || needs_any) => etcd.bad(
+            "endpoints",
+            "needed for an overlay, e.g. [\"http://127.0.0.1:2379\"]; or kubernetes.enabled = true",
+        ),
+        _ => {}
     }
     let endpoints = etcd.get("endpoints", endpoints).unwrap_or_default();
     let etcd = etcd_section(etcd, endpoints);
-    let read = overlay_section(&mut overlay, etcd, run_dir);
+    let configured = by_etcd || kubernetes.is_some();
+    let source = kubernetes.map_or(ClusterSource::Etcd(etcd), ClusterSource::Kubernetes);
+    let read = overlay_section(&mut overlay, source, run_dir);
     overlay.finish();
     if configured { read } else { None }
 }
@@ -141,7 +167,11 @@ fn etcd_section(mut s: Section<'_>, endpoints: Vec<String>) -> Etcd {
     }
 }
 
-fn overlay_section(s: &mut Section<'_>, etcd: Etcd, run_dir: &std::path::Path) -> Option<Overlay> {
+fn overlay_section(
+    s: &mut Section<'_>,
+    source: ClusterSource,
+    run_dir: &std::path::Path,
+) -> Option<Overlay> {
     let network = s.get("network", named);
     let network = network.or_else(|| NetworkName::DEFAULT.parse().ok());
     let can_reach = s.get("can_reach", |v| parsed(v, "an IP address"));
@@ -154,11 +184,18 @@ fn overlay_section(s: &mut Section<'_>, etcd: Etcd, run_dir: &std::path::Path) -
         _ => values::path(v).map(Some),
     });
     let docker0 = s.get("docker0", boolean).unwrap_or(false);
+    if matches!(source, ClusterSource::Kubernetes(_)) {
+        for (key, given) in [("pod_cidr", !pod_cidr.is_empty()), ("docker0", docker0)] {
+            if given {
+                s.bad(key, "kubernetes.enabled is true: the Node's spec.podCIDRs are the node's only subnets");
+            }
+        }
+    }
     let blackhole = s.get("blackhole", boolean).unwrap_or(false);
     let tunnel_socket = s.get("tunnel_socket", values::socket);
     let keep_empty = s.get("keep_empty", |v| duration(v, Duration::from_secs(1)..=30 * DAY));
     Some(Overlay {
-        etcd,
+        source,
         network: network?,
         can_reach,
         public_ip,

@@ -298,23 +298,76 @@ fn what_the_example_leaves_out_as_a_comment_can_be_put_in() {
         l.strip_prefix("# ")
             .is_some_and(|rest| rest.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')))
     };
+    // Of etcd and Kubernetes one can be the cluster's truth.
+    let is_kubernetes = |l: &&str| l.starts_with("kubeconfig = ") || l.starts_with("api_url = ");
     let lines = example.lines().map(|l| if is_key(l) { &l[2..] } else { l });
+    let lines = lines.filter(|l| !is_kubernetes(l));
     // The example's network has pools, an overlay's has none.
     let text = lines.collect::<Vec<_>>().join("\n");
     let text = text.replace("network = \"default\"", "network = \"pods\"");
     let c = parse(&text).unwrap();
-    assert_eq!(c.overlay.as_ref().map(|o| o.etcd.endpoints.len()), Some(2));
+    assert_eq!(etcd(c.overlay.as_ref().unwrap()).endpoints.len(), 2);
     assert_eq!(c.node, "node-1");
     assert_eq!(c.socket_group, Some(SocketGroup::Name("netd".into())));
     assert_eq!(c.networks[0].pools[0].range_start.to_string(), "10.244.1.0");
 }
 
 #[test]
+fn the_example_turns_to_kubernetes_by_one_word() {
+    let example = include_str!("../../../deploy/netd.toml");
+    let c = parse(&example.replace("enabled = false", "enabled = true")).unwrap();
+    assert!(matches!(c.overlay.unwrap().source, ClusterSource::Kubernetes(_)));
+}
+
+fn etcd(overlay: &Overlay) -> &Etcd {
+    match &overlay.source {
+        ClusterSource::Etcd(etcd) => etcd,
+        ClusterSource::Kubernetes(_) => panic!("{overlay:?}"),
+    }
+}
+
+#[test]
+fn kubernetes_makes_the_node_part_of_its_cluster() {
+    let c = parse("[kubernetes]\nenabled = true\nkubeconfig = \"/etc/netd/kubeconfig\"").unwrap();
+    let overlay = c.overlay.unwrap();
+    let ClusterSource::Kubernetes(kubernetes) = &overlay.source else { panic!("{overlay:?}") };
+    assert_eq!(kubernetes.net_conf.to_str(), Some("/etc/kube-flannel/net-conf.json"));
+    assert_eq!(kubernetes.access.kubeconfig, Some("/etc/netd/kubeconfig".into()));
+    assert!(kubernetes.network_condition && kubernetes.access.url.is_none());
+    assert!(c.networks[0].leased.is_some());
+    assert!(parse("[kubernetes]\nenabled = false").unwrap().overlay.is_none());
+}
+
+#[test]
+fn what_contradicts_kubernetes_is_refused_with_the_key() {
+    let on = "[kubernetes]\nenabled = true\n";
+    for (text, key, says) in [
+        ("[kubernetes]\nkubeconfig = \"/k\"".to_owned(), "kubernetes.enabled", "kubeconfig"),
+        (format!("{on}api_url = \"192.0.2.1:6443\""), "kubernetes.api_url", "https://"),
+        (
+            format!("{on}annotation_prefix = \"flannel\""),
+            "kubernetes.annotation_prefix",
+            "flannel.",
+        ),
+        (format!("{on}net_conf = \"relative\""), "kubernetes.net_conf", "relative"),
+        (format!("{on}nodes = 3"), "kubernetes.nodes", "unknown"),
+        (format!("{on}[etcd]\nendpoints = [\"http://e:2379\"]"), "etcd.endpoints", "one of both"),
+        (format!("{on}[etcd]\nca_file = \"/ca\""), "etcd.endpoints", "useless"),
+        (format!("{on}[overlay]\npod_cidr = \"10.5.1.0/24\""), "overlay.pod_cidr", "podCIDRs"),
+        (format!("{on}[overlay]\ndocker0 = true"), "overlay.docker0", "podCIDRs"),
+    ] {
+        let bad = parse(&text).unwrap_err();
+        let found = bad.violations.iter().any(|v| v.field == key && v.problem.contains(says));
+        assert!(found, "{text}: {bad:?}");
+    }
+}
+
+#[test]
 fn etcd_endpoints_make_the_node_part_of_a_cluster_and_its_default_network_leased() {
     let c = parse("[etcd]\nendpoints = [\"http://10.0.0.1:2379\"]").unwrap();
     let overlay = c.overlay.unwrap();
-    assert_eq!(overlay.etcd.prefix, "/coreos.com/network");
-    assert_eq!(overlay.etcd.netd_prefix, "/netd/v1");
+    assert_eq!(etcd(&overlay).prefix, "/coreos.com/network");
+    assert_eq!(etcd(&overlay).netd_prefix, "/netd/v1");
     assert_eq!(overlay.lease_ttl.as_secs(), 86400);
     assert_eq!(overlay.tunnel_socket.to_str(), Some("/run/netd/tunnel.sock"));
     assert_eq!(overlay.subnet_file.unwrap().to_str(), Some("/run/flannel/subnet.env"));

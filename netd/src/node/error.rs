@@ -19,6 +19,12 @@ pub enum Error {
     /// No such network.
     #[error("there is no network \"{0}\"; `netd network list` shows those there are")]
     NoNetwork(NetworkName),
+    /// netd's own keys, which are in etcd, are asked for where Kubernetes is the source.
+    #[error(
+        "there is no etcd: the Kubernetes API has the cluster's nodes (`kubectl get nodes`, \
+         `kubectl delete node NAME`), and its pods (`kubectl get pods -A -o wide`)"
+    )]
+    NoEtcd,
     /// No such endpoint.
     #[error("there is no endpoint {0}")]
     NoEndpoint(EndpointKey),

@@ -83,14 +83,21 @@ impl FlannelNode {
             }
             ensure!(value["BackendType"] == "vxlan", "{value}");
             let mac = value["BackendData"]["VtepMAC"].as_str().context("no VtepMAC")?;
-            self.host.net.sh(&format!(
-                "ip neigh replace {address} lladdr {mac} dev flannel.1 nud permanent
-                 bridge fdb replace {mac} dev flannel.1 dst {public}
-                 ip route replace {address}/{length} via {address} dev flannel.1 onlink"
-            ))?;
+            self.program_one(&format!("{address}/{length}"), public, mac)?;
             peers += 1;
         }
         Ok(peers)
+    }
+
+    /// Programs one node's subnet: where it is, and its VTEP's MAC.
+    pub fn program_one(&self, subnet: &str, public: &str, mac: &str) -> Result<()> {
+        let (address, _) = subnet.split_once('/').context("a subnet")?;
+        self.host.net.sh(&format!(
+            "ip neigh replace {address} lladdr {mac} dev flannel.1 nud permanent
+             bridge fdb replace {mac} dev flannel.1 dst {public}
+             ip route replace {subnet} via {address} dev flannel.1 onlink"
+        ))?;
+        Ok(())
     }
 }
 

@@ -16,8 +16,17 @@ use tonic::transport::Channel;
 
 use super::plan::Plan;
 use crate::{
-    bed::Bed, block_on, cri::channel, daemon, daemon::Daemon, etcd::EtcdCluster, host::Host, paths,
-    service::Service, wait,
+    bed::Bed,
+    block_on,
+    cri::channel,
+    daemon,
+    daemon::{Daemon, DaemonConfig},
+    etcd::EtcdCluster,
+    host::Host,
+    kubernetes::ApiServer,
+    paths,
+    service::Service,
+    wait,
 };
 
 /// Of netd's metrics.
@@ -57,11 +66,22 @@ impl Node {
 
     /// The same on a host that is there.
     pub fn launch_on(host: Host, plan: &Plan, etcd: &EtcdCluster) -> Result<Self> {
+        let config = plan.daemon(etcd, &subnet_file(&host).display().to_string(), "");
+        Self::launch_with(host, plan, &config)
+    }
+
+    /// The same of a node whose cluster's truth is not in etcd.
+    pub fn launch_in_kubernetes(host: Host, plan: &Plan, api: &ApiServer) -> Result<Self> {
+        std::fs::write(host.directory().join("net-conf.json"), plan.config.to_string())?;
+        let config = plan.daemon_in_kubernetes(api, host.directory());
+        Self::launch_with(host, plan, &config)
+    }
+
+    fn launch_with(host: Host, plan: &Plan, config: &DaemonConfig) -> Result<Self> {
         // Its socket's directory is made by who comes first.
         std::fs::create_dir_all(host.directory().join("netd/run"))?;
         let tunnel = plan.tunnelled().then(|| start_tunnel(&host)).transpose()?;
-        let config = plan.daemon(etcd, &subnet_file(&host).display().to_string(), "");
-        let netd = Daemon::launch(&host, &config)?;
+        let netd = Daemon::launch(&host, config)?;
         Ok(Self { host, netd, tunnel, plan: plan.clone() })
     }
 

@@ -1,8 +1,10 @@
 //! What a cluster is to be like.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::{daemon::DaemonConfig, etcd::EtcdCluster};
+use crate::{daemon::DaemonConfig, etcd::EtcdCluster, kubernetes::ApiServer};
 
 /// Which addresses pods have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +154,19 @@ impl Plan {
             "[etcd]\nendpoints = {endpoints:?}\ntimeout = \"2s\"\n\
              [overlay]\nsubnet_file = \"{subnet_file}\"\n{overlay}{own}\
              [[network]]\nname = \"default\"\ndriver = \"{driver}\"\n"
+        );
+        DaemonConfig { top: String::new(), networks, filter: self.filter }
+    }
+
+    /// The same with the Kubernetes API in place of etcd; `directory` is the host's own.
+    pub(super) fn daemon_in_kubernetes(&self, api: &ApiServer, directory: &Path) -> DaemonConfig {
+        let (overlay, driver, here) = (&self.overlay, self.driver, directory.display());
+        let networks = format!(
+            "[kubernetes]\nenabled = true\nkubeconfig = {:?}\ntimeout = \"2s\"\n\
+             net_conf = \"{here}/net-conf.json\"\n\
+             [overlay]\nsubnet_file = \"{here}/subnet.env\"\n{overlay}\
+             [[network]]\nname = \"default\"\ndriver = \"{driver}\"\n",
+            api.kubeconfig()
         );
         DaemonConfig { top: String::new(), networks, filter: self.filter }
     }

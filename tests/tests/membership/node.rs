@@ -100,6 +100,7 @@ impl Told {
             Update::Config(_)
             | Update::ConfigProblem(_)
             | Update::Identity(_)
+            | Update::Addresses { .. }
             | Update::Unreadable(_)
             | Update::NoSubnet(_)
             | Update::Synced => {}

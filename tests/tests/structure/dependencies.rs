@@ -6,11 +6,12 @@ use std::{fs, path::PathBuf};
 use crate::workspace::{cargo, package_named, packages, rust_files};
 
 /// The workspace's packages that each of these may depend on.
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("netd-domain", &[]),
     ("netd-dataplane", &["netd-domain"]),
     ("netd-store", &["netd-domain"]),
     ("netd-cluster", &["netd-domain", "netd-store"]),
+    ("netd-kubernetes", &["netd-domain", "netd-store", "netd-cluster"]),
 ];
 
 /// Crates that do I/O, talk to the kernel or to other processes.

@@ -45,6 +45,28 @@ struct Written<'a> {
     backend_v6_data: Option<Ordered<'a>>,
 }
 
+/// A backend's data as flannel writes it where it stands alone, in an annotation of
+/// Kubernetes' Node; "null" for none.
+pub fn format_data(data: Option<&BackendData>) -> String {
+    let plain = serde_json::to_string(&data.map(Ordered)).unwrap_or_default();
+    escaped(plain)
+}
+
+/// Reads what [`format_data`] writes; nothing at all is none.
+///
+/// # Errors
+/// It is too long, or not JSON.
+pub fn parse_data(text: &str) -> Result<Option<BackendData>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() > LONGEST {
+        return Err(format!("{} bytes; at most {LONGEST}", text.len()));
+    }
+    let value: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
+    Ok((!value.is_null()).then(|| value.into()))
+}
+
 /// A backend's data with its keys in flannel's order.
 struct Ordered<'a>(&'a BackendData);
 

@@ -10,18 +10,27 @@ use crate::{Family, LeaseAttrs, Subnets};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoMore {
     /// By configuration.
-    #[error("pod_cidr fixes the node's subnet; remove it from the configuration to have several")]
+    #[error(
+        "the node's subnet is fixed, by pod_cidr or by Kubernetes' podCIDR: it can't have several"
+    )]
     Fixed,
 }
 
 /// A request to the running loop.
 #[derive(Debug)]
-pub(super) enum Command {
+pub enum Command {
+    /// [`super::Membership::announce`]
     Announce(LeaseAttrs),
+    /// [`super::Membership::avoid`]
     Avoid(Vec<IpNet>),
+    /// [`super::Membership::more`]
     More,
+    /// [`super::Membership::give_back`]
     GiveBack(Vec<Subnets>),
+    /// [`super::Membership::list`]
     List(oneshot::Sender<Listing>),
+    /// [`super::Membership::vteps`]
     Vteps(LeaseAttrs, Family, oneshot::Sender<Option<VtepClaims>>),
+    /// [`super::Membership::stop`]
     Stop(oneshot::Sender<()>),
 }

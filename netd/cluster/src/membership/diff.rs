@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    PeerUpdate,
-    view::{LeaseKey, View},
-};
+use super::PeerUpdate;
 use crate::{Lease, Subnets};
 use netd_store::Revision;
 
@@ -21,7 +18,7 @@ const MAX_GONE: usize = 4096;
 
 /// The time, on two clocks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub struct Now {
     /// For intervals.
     pub mono: Instant,
     /// Seconds since the epoch, for people.
@@ -30,10 +27,12 @@ pub(super) struct Now {
 
 /// A lease that is in force.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Known {
+pub struct Known {
+    /// What it says.
     pub lease: Arc<Lease>,
-    /// See [`View::claimed_since`].
+    /// See [`Seen::created`].
     pub created: Revision,
+    /// See [`Seen::modified`].
     pub modified: Revision,
     /// When this node first saw it, seconds since the epoch.
     pub since: u64,
@@ -46,9 +45,22 @@ struct Claim {
     modified: Revision,
 }
 
+/// What a source has under a name now.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// What it says, or why it can't be read.
+    pub lease: &'a Result<Arc<Lease>, String>,
+    /// Of two leases that overlap the one with the smaller number is in force.
+    pub created: Revision,
+    /// Of the last write.
+    pub modified: Revision,
+    /// Whether it is this node's own, and so no peer's.
+    pub mine: bool,
+}
+
 /// All leases but this node's, by name.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub struct Peers {
     known: BTreeMap<String, Known>,
     refused: BTreeMap<String, String>,
     /// Leases that are there and this node's.
@@ -64,7 +76,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// What was known at the last run. Removals of many at once wait for `hold`.
-    pub(super) fn new(known: BTreeMap<String, Known>, hold: Duration) -> Self {
+    pub fn new(known: BTreeMap<String, Known>, hold: Duration) -> Self {
         Self {
             known,
             refused: BTreeMap::new(),
@@ -77,79 +89,69 @@ impl Peers {
     }
 
     /// Everything that is known, as if it were new.
-    pub(super) fn all(&self) -> Vec<PeerUpdate> {
+    pub fn all(&self) -> Vec<PeerUpdate> {
         self.known.iter().map(|(name, known)| known.update(name)).collect()
     }
 
-    pub(super) fn known(&self) -> &BTreeMap<String, Known> {
+    pub fn known(&self) -> &BTreeMap<String, Known> {
         &self.known
     }
 
     /// Names that can't be read, with the reason.
-    pub(super) fn refused(&self) -> &BTreeMap<String, String> {
+    pub fn refused(&self) -> &BTreeMap<String, String> {
         &self.refused
     }
 
     /// Names that are no peer's, because they are this node's.
-    pub(super) fn mine(&self) -> &BTreeSet<String> {
+    pub fn mine(&self) -> &BTreeSet<String> {
         &self.mine
     }
 
     /// How long removals that are not believed wait.
-    pub(super) fn hold(&self) -> Duration {
+    pub fn hold(&self) -> Duration {
         self.hold
     }
 
     /// How many are gone and still in force.
-    pub(super) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.held.len()
     }
 
     /// Subnets that a node had until lately: it may be cut off and still use them.
-    pub(super) fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
+    pub fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
         let lately = move |at: Instant| now.mono.saturating_duration_since(at) < within;
         self.gone.iter().filter(move |(at, _)| lately(*at)).map(|(_, subnets)| subnets)
     }
 
     /// Compares all with a list.
-    pub(super) fn list(
+    pub fn list(
         &mut self,
-        view: &View,
-        mine: &dyn Fn(&str, &LeaseKey) -> bool,
+        all: &BTreeMap<&str, Seen<'_>>,
         doubtful: bool,
         now: Now,
     ) -> Vec<PeerUpdate> {
-        let leases = &view.leases;
-        self.mine.retain(|name| leases.contains_key(name));
+        let is_there = |name: &String| all.contains_key(name.as_str());
+        self.mine.retain(is_there);
         let names: BTreeSet<_> = self.known.keys().chain(self.refused.keys()).cloned().collect();
-        let gone: Vec<_> = names.into_iter().filter(|n| !leases.contains_key(n)).collect();
+        let gone: Vec<_> = names.into_iter().filter(|name| !is_there(name)).collect();
         let mut updates = self.removed(gone, doubtful, now);
-        for (name, key) in leases {
-            updates.extend(self.set(view, name, mine(name, key), now));
+        for (name, seen) in all {
+            updates.extend(self.set(name, *seen, now));
         }
         updates
     }
 
-    /// Takes the present value of a name, if there is one.
-    pub(super) fn set(
-        &mut self,
-        view: &View,
-        name: &str,
-        mine: bool,
-        now: Now,
-    ) -> Option<PeerUpdate> {
-        let key = view.leases.get(name)?;
+    /// Takes what is under a name now.
+    pub fn set(&mut self, name: &str, seen: Seen<'_>, now: Now) -> Option<PeerUpdate> {
         self.held.remove(name);
-        if mine {
+        if seen.mine {
             self.mine.insert(name.to_owned());
             return self.forget(name);
         }
         self.mine.remove(name);
-        match &key.lease {
-            Ok(lease) => {
-                let created = view.claimed_since(name).unwrap_or(key.created);
-                self.accept(name, Claim { created, modified: key.modified }, lease, now)
-            }
+        let Seen { created, modified, .. } = seen;
+        match seen.lease {
+            Ok(lease) => self.accept(name, Claim { created, modified }, lease, now),
             Err(why) if self.refused.get(name) == Some(why) => None,
             Err(why) => {
                 self.refused.insert(name.to_owned(), why.clone());
@@ -190,12 +192,7 @@ impl Peers {
     /// this node's with others', then the store was emptied or an old
     /// copy was restored, and the living will put theirs back: until then they stay in force. So they do
     /// if it is `doubtful` for another reason.
-    pub(super) fn removed(
-        &mut self,
-        gone: Vec<String>,
-        doubtful: bool,
-        now: Now,
-    ) -> Vec<PeerUpdate> {
+    pub fn removed(&mut self, gone: Vec<String>, doubtful: bool, now: Now) -> Vec<PeerUpdate> {
         self.mine.retain(|name| !gone.contains(name));
         let gone: Vec<_> = gone.into_iter().filter(|n| !self.held.contains_key(n)).collect();
         let known = gone.iter().filter(|n| self.known.contains_key(*n)).count();
@@ -211,12 +208,12 @@ impl Peers {
     }
 
     /// When [`Self::tick`] has something to do.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    pub fn wake_at(&self) -> Option<Instant> {
         self.held.values().min().copied()
     }
 
     /// Removes what was held long enough.
-    pub(super) fn tick(&mut self, now: Now) -> Vec<PeerUpdate> {
+    pub fn tick(&mut self, now: Now) -> Vec<PeerUpdate> {
         let over = |until: &Instant| *until <= now.mono;
         let names = self.held.iter().filter(|(_, until)| over(until)).map(|(name, _)| name.clone());
         let names: Vec<_> = names.collect();

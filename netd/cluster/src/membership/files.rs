@@ -267,8 +267,11 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts a file in place of another, whole or not at all.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in place of another, whole or not at all, for root alone.
+///
+/// # Errors
+/// The system's.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     // The cluster's configuration has WireGuard's key for all nodes.
     let mut options = File::options();

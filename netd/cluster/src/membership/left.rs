@@ -27,9 +27,9 @@ impl VtepClaims {
     }
 }
 
-/// Whether a lease's value names a VTEP.
-pub(super) fn has_vtep(attrs: &LeaseAttrs, family: Family) -> bool {
-    VxlanData::read(attrs, family).is_ok()
+/// The MAC of a family's VTEP, if the lease's value names one.
+pub fn vtep(attrs: &LeaseAttrs, family: Family) -> Option<Mac> {
+    VxlanData::read(attrs, family).ok().map(|data| data.mac)
 }
 
 /// `at`: this machine's addresses. `None`: not everything has been listed yet.
@@ -41,11 +41,11 @@ pub(super) fn vteps(view: &View, at: &LeaseAttrs, family: Family) -> Option<Vtep
     let mut left = Vec::new();
     for (name, key) in &view.leases {
         let Ok(lease) = &key.lease else { continue };
-        let Ok(data) = VxlanData::read(&lease.attrs, family) else { continue };
+        let Some(mac) = vtep(&lease.attrs, family) else { continue };
         if is_same_node(at, &lease.attrs) && !view.owners.contains_key(name) {
-            left.push((key.modified, data.mac));
+            left.push((key.modified, mac));
         } else {
-            claims.others.insert(data.mac);
+            claims.others.insert(mac);
         }
     }
     left.sort_by(|a, b| b.cmp(a));

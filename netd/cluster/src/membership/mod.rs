@@ -20,6 +20,7 @@ mod allocator;
 mod backoff;
 mod claims;
 mod command;
+mod config_in_force;
 mod diff;
 mod files;
 mod follow;
@@ -34,6 +35,7 @@ mod records;
 pub mod removal;
 mod run;
 mod saver;
+pub mod source;
 mod status;
 mod tenure;
 #[cfg(test)]
@@ -141,6 +143,16 @@ impl Membership {
         Ok((Arc::new(Self { commands, status: status_rx, fixed }), updates_rx))
     }
 
+    /// One whose work another source's loop does: it takes the commands and tells its status.
+    /// `fixed`: the node can't have several subnets.
+    pub fn of_source(
+        commands: mpsc::UnboundedSender<Command>,
+        status: watch::Receiver<Status>,
+        fixed: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self { commands, status, fixed })
+    }
+
     /// From now on the node's leases say this. Equal to what they say: nothing is
     /// written. Before the first announcement ever the node takes no subnet.
     pub fn announce(&self, attrs: LeaseAttrs) {
@@ -186,7 +198,11 @@ impl Membership {
     /// Whether other nodes know, or knew before netd was started, a MAC for this node's pods of a
     /// family.
     pub fn announces_vtep(&self, family: Family) -> bool {
-        self.status.borrow().announced.as_ref().is_some_and(|attrs| left::has_vtep(attrs, family))
+        self.status
+            .borrow()
+            .announced
+            .as_ref()
+            .is_some_and(|attrs| left::vtep(attrs, family).is_some())
     }
 
     /// Which MACs leases name for VTEPs of a family of pods. `at`: this node's addresses. `None`:

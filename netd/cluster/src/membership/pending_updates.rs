@@ -3,7 +3,11 @@
 //! The reader may be slow, and nothing may wait for it: an update replaces an older one
 //! about the same key, so the size is bounded by the number of keys.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use super::{IdentityUpdate, OwnSubnets, PeerUpdate, Update};
 use crate::{ClusterConfig, Subnets};
@@ -11,14 +15,16 @@ use crate::{ClusterConfig, Subnets};
 /// Peers in one message, so that the reader gets to other work in between.
 const MAX_PEERS: usize = 20_000;
 
+/// See the module.
 #[derive(Debug, Default)]
-pub(super) struct PendingUpdates {
+pub struct PendingUpdates {
     config: Option<Arc<ClusterConfig>>,
     config_problem: Option<String>,
     no_subnet: Option<String>,
     identity: Option<IdentityUpdate>,
     /// Inner `None`: the leases say what they should.
     unreadable: Option<Option<String>>,
+    addresses: Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)>,
     own: Option<Vec<OwnSubnets>>,
     lost: Vec<Subnets>,
     peers: BTreeMap<String, PeerUpdate>,
@@ -28,36 +34,49 @@ pub(super) struct PendingUpdates {
 }
 
 impl PendingUpdates {
-    pub(super) fn config(&mut self, config: Arc<ClusterConfig>) {
+    /// Another configuration is in force.
+    pub fn config(&mut self, config: Arc<ClusterConfig>) {
         self.config_problem = None;
         self.config = Some(config);
     }
 
-    pub(super) fn config_problem(&mut self, problem: String) {
+    /// The configuration can't be read.
+    pub fn config_problem(&mut self, problem: String) {
         self.config_problem = Some(problem);
     }
 
-    pub(super) fn no_subnet(&mut self, problem: String) {
+    /// The node has too few subnets.
+    pub fn no_subnet(&mut self, problem: String) {
         self.no_subnet = Some(problem);
     }
 
-    pub(super) fn identity(&mut self, identity: IdentityUpdate) {
+    /// Whose this node's id is.
+    pub fn identity(&mut self, identity: IdentityUpdate) {
         self.identity = Some(identity);
     }
 
-    pub(super) fn unreadable(&mut self, why: Option<String>) {
+    /// Why its leases can't say what they should.
+    pub fn unreadable(&mut self, why: Option<String>) {
         self.unreadable = Some(why);
     }
 
-    pub(super) fn own(&mut self, own: Vec<OwnSubnets>) {
+    /// The node's own addresses, as the cluster has them.
+    pub fn addresses(&mut self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) {
+        self.addresses = Some((v4, v6));
+    }
+
+    /// All subnets that the node may use.
+    pub fn own(&mut self, own: Vec<OwnSubnets>) {
         self.own = Some(own);
     }
 
-    pub(super) fn lost(&mut self, subnets: Subnets) {
+    /// A subnet is another node's now.
+    pub fn lost(&mut self, subnets: Subnets) {
         self.lost.push(subnets);
     }
 
-    pub(super) fn peers(&mut self, updates: Vec<PeerUpdate>) {
+    /// Changes of the others' leases.
+    pub fn peers(&mut self, updates: Vec<PeerUpdate>) {
         for update in updates {
             let (PeerUpdate::Set { key, .. }
             | PeerUpdate::Removed { key }
@@ -73,20 +92,24 @@ impl PendingUpdates {
         }
     }
 
-    pub(super) fn synced(&mut self) {
+    /// Everything was listed once.
+    pub fn synced(&mut self) {
         self.synced = true;
     }
 
-    pub(super) fn behind(&mut self, behind: Option<(u64, String)>) {
+    /// Since when and why the source is out of reach; `None`: it is back.
+    pub fn behind(&mut self, behind: Option<(u64, String)>) {
         self.behind = Some(behind);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
         self.config.is_none()
             && self.config_problem.is_none()
             && self.no_subnet.is_none()
             && self.identity.is_none()
             && self.unreadable.is_none()
+            && self.addresses.is_none()
             && self.own.is_none()
             && self.lost.is_empty()
             && self.peers.is_empty()
@@ -95,7 +118,7 @@ impl PendingUpdates {
     }
 
     /// The next thing to tell: `Synced` after everything that was listed.
-    pub(super) fn next(&mut self) -> Option<Update> {
+    pub fn next(&mut self) -> Option<Update> {
         if let Some(config) = self.config.take() {
             return Some(Update::Config(config));
         }
@@ -107,6 +130,9 @@ impl PendingUpdates {
         }
         if let Some(why) = self.unreadable.take() {
             return Some(Update::Unreadable(why));
+        }
+        if let Some((v4, v6)) = self.addresses.take() {
+            return Some(Update::Addresses { v4, v6 });
         }
         if !self.lost.is_empty() {
             return Some(Update::Lost(self.lost.remove(0)));

@@ -78,7 +78,7 @@ fn status(reconciler: &Reconciler) -> Status {
         peers: reconciler.peers.known().len(),
         held_back: reconciler.peers.held(),
         refused: reconciler.peers.refused().len(),
-        config_problem: reconciler.config_problem.clone(),
+        config_problem: reconciler.config.problem().map(str::to_owned),
         subnet_problem: reconciler.claims.problem.clone(),
         disk_problem: reconciler.save_problem.clone(),
     }

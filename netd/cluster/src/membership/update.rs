@@ -1,6 +1,9 @@
 //! What a reader of the membership is told.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use crate::{ClusterConfig, Lease, Subnets};
 use netd_store::Revision;
@@ -73,6 +76,14 @@ pub enum IdentityUpdate {
         /// This one's new id.
         id: String,
     },
+    /// What this machine remembers is another Node's: it was renamed, or is a copy. What peers
+    /// know the node by has to be new, and to be announced.
+    Renamed {
+        /// What is remembered.
+        from: String,
+        /// The Node that it is now.
+        to: String,
+    },
 }
 
 /// What a reader of membership is told.
@@ -93,6 +104,14 @@ pub enum Update {
     Unreadable(Option<String>),
     /// The node has too few subnets, and there is nothing to take; why.
     NoSubnet(String),
+    /// The node's own addresses, by which its device is chosen, as the cluster has them; `None`:
+    /// they are found.
+    Addresses {
+        /// Of IPv4.
+        v4: Option<Ipv4Addr>,
+        /// Of IPv6.
+        v6: Option<Ipv6Addr>,
+    },
     /// Changes of the others' leases; at the start all that are known.
     Peers(Vec<PeerUpdate>),
     /// Everything was listed once: what was told is what the store has.

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::records::{NodeRecord, OwnerRecord};
+use super::{
+    diff::Seen,
+    records::{NodeRecord, OwnerRecord},
+};
 use crate::{Lease, Subnets, flannel};
 use netd_store::{Entry, Event, LeaseId, Revision, keys::ClusterKeys};
 
@@ -103,6 +106,13 @@ impl View {
         let lease = self.leases.get(name).map(|l| l.created);
         let owner = self.owners.get(name).map(|o| o.created);
         [lease, owner].into_iter().flatten().min()
+    }
+
+    /// A lease as the diff of the others' takes it.
+    pub(super) fn seen(&self, name: &str, mine: bool) -> Option<Seen<'_>> {
+        let key = self.leases.get(name)?;
+        let created = self.claimed_since(name).unwrap_or(key.created);
+        Some(Seen { lease: &key.lease, created, modified: key.modified, mine })
     }
 
     /// The part that a key is in.

@@ -32,7 +32,7 @@ impl Overlay {
 
     /// Whether the network gets another subnet when its own are full, as far as is known.
     pub(in crate::node) fn can_grow(&self, name: &NetworkName) -> bool {
-        *name == self.settings.network && self.settings.pod_cidr.is_empty()
+        *name == self.settings.network && !self.is_fixed()
     }
 
     /// Asks for another subnet and waits until it can be used; returns whether it came.

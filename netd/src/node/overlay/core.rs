@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::config;
+use crate::node::error::{Error, Result};
 use crate::tunnel::TunnelClient;
 use netd_cluster::{
     ClusterConfig, Identity, Lease, Subnets,
@@ -24,14 +26,23 @@ use netd_store::{Revision, Store, keys::ClusterKeys};
 pub struct Overlay {
     pub(super) settings: config::Overlay,
     pub(super) membership: Arc<Membership>,
-    /// The cluster's store.
-    pub(super) store: Arc<dyn Store>,
+    /// `None`: the cluster's truth is elsewhere.
+    pub(super) etcd: Option<EtcdRecords>,
     pub(super) tunnel: TunnelClient,
     /// Replaced when another machine turns out to have it.
     pub(super) identity: Mutex<Identity>,
     pub(super) state: AsyncMutex<ClusterModel>,
     /// Notified when the node has other subnets than before.
     pub(super) own_changed: Notify,
+}
+
+/// netd's own keys in the cluster's etcd.
+#[derive(Debug, Clone)]
+pub struct EtcdRecords {
+    /// The cluster's store.
+    pub store: Arc<dyn Store>,
+    /// Where they are in it.
+    pub keys: ClusterKeys,
 }
 
 /// What is needed to make an [`Overlay`].
@@ -41,8 +52,8 @@ pub struct OverlayParts {
     pub settings: config::Overlay,
     /// The membership, already started.
     pub membership: Arc<Membership>,
-    /// The cluster's store.
-    pub store: Arc<dyn Store>,
+    /// Where nodes tell which pod has which address; `None`: the cluster's truth is elsewhere.
+    pub etcd: Option<EtcdRecords>,
     /// The client of netd-tunnel.
     pub tunnel: TunnelClient,
     /// The node's keys, which it keeps over restarts.
@@ -63,6 +74,8 @@ pub(super) struct PeerLease {
 pub(super) struct ClusterModel {
     pub(super) cluster: Option<Arc<ClusterConfig>>,
     pub(super) own: Vec<OwnSubnets>,
+    /// The node's own addresses, as the cluster has them.
+    pub(super) addresses: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Subnets on their way back to the cluster: no pools are made of them any more.
     pub(super) retiring: HashSet<Subnets>,
     /// Subnets that went to another node while pods had addresses of them.
@@ -98,11 +111,11 @@ pub(super) struct ClusterModel {
 impl Overlay {
     /// Puts an overlay together. Nothing is done yet, see [`Overlay::start`].
     pub fn new(parts: OverlayParts) -> Arc<Self> {
-        let OverlayParts { settings, membership, store, tunnel, identity } = parts;
+        let OverlayParts { settings, membership, etcd, tunnel, identity } = parts;
         Arc::new(Self {
             settings,
             membership,
-            store,
+            etcd,
             tunnel,
             identity: Mutex::new(identity),
             state: AsyncMutex::default(),
@@ -110,7 +123,21 @@ impl Overlay {
         })
     }
 
-    pub(super) fn keys(&self) -> ClusterKeys {
-        ClusterKeys::new(&self.settings.etcd.prefix, &self.settings.etcd.netd_prefix)
+    /// netd's own keys in etcd.
+    ///
+    /// # Errors
+    /// [`Error::NoEtcd`].
+    pub(super) fn etcd(&self) -> Result<&EtcdRecords> {
+        self.etcd.as_ref().ok_or(Error::NoEtcd)
+    }
+
+    /// The health component that says whether the cluster's truth is in reach.
+    pub(super) fn source(&self) -> &'static str {
+        if self.etcd.is_some() { "etcd" } else { "kubernetes" }
+    }
+
+    /// Whether the node can't have other subnets than those that it is given.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.etcd.is_none() || !self.settings.pod_cidr.is_empty()
     }
 }

@@ -26,8 +26,8 @@ pub(super) enum LocalError {
     /// What the backend needs is missing.
     #[error("{0}")]
     Backend(#[from] backend::PeerProblem),
-    /// Which MACs other nodes know is in etcd.
-    #[error("waiting for the list of leases from etcd")]
+    /// Which MACs other nodes know is in etcd, or in the Kubernetes API.
+    #[error("waiting for the list of the cluster's nodes")]
     NotListed,
     /// The node's keys can't be written.
     #[error("the node's keys: {0}")]
@@ -58,7 +58,11 @@ impl Overlay {
         cluster: &ClusterConfig,
     ) -> Result<Local, LocalError> {
         let known = self.known_addresses(state);
-        let choice = self.choice(node, &known);
+        let public = (
+            self.settings.public_ip.or(state.addresses.0),
+            self.settings.public_ipv6.or(state.addresses.1),
+        );
+        let choice = self.choice(node, &known, public);
         let found = node.dataplane().underlay_of(choice.clone()).await?;
         say_underlay(state, &choice, &found);
         let (first_v4, first_v6) = addresses(&found, &known);
@@ -66,8 +70,8 @@ impl Overlay {
         let kernel_wireguard = capabilities.wireguard && !tunnel_does_wireguard(node).await?;
         let extension_data = self.pre_startup(state, cluster).await?;
         Ok(Local {
-            public_v4: self.settings.public_ip.or(first_v4),
-            public_v6: self.settings.public_ipv6.or(first_v6),
+            public_v4: public.0.or(first_v4),
+            public_v6: public.1.or(first_v6),
             underlay: Underlay { device: found.device, mtu: found.mtu, addresses: found.addresses },
             subnets: usable(&state.own, &state.retiring),
             cluster: cluster.clone(),
@@ -87,9 +91,13 @@ impl Overlay {
         Family::ALL.into_iter().filter_map(|family| announced.public(family)).collect()
     }
 
-    fn choice(&self, node: &dyn LocalNode, known: &[IpAddr]) -> UnderlayChoice {
-        let public = self.settings.public_ip.map(IpAddr::V4);
-        let public = public.or(self.settings.public_ipv6.map(IpAddr::V6));
+    fn choice(
+        &self,
+        node: &dyn LocalNode,
+        known: &[IpAddr],
+        (v4, v6): (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    ) -> UnderlayChoice {
+        let public = v4.map(IpAddr::V4).or(v6.map(IpAddr::V6));
         match (&node.config().underlay, self.settings.can_reach, public) {
             (Some(name), _, _) => UnderlayChoice::Name(name.clone()),
             (None, Some(ip), _) => UnderlayChoice::Reaches(ip),

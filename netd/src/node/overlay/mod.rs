@@ -28,6 +28,6 @@ mod take_over_vtep;
 mod tunnels;
 mod watch_wireguard;
 
-pub use core::{Overlay, OverlayParts};
+pub use core::{EtcdRecords, Overlay, OverlayParts};
 pub use local_node::LocalNode;
 pub use read_model::{ClusterView, NodeView, RouteView};

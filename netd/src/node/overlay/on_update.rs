@@ -91,6 +91,10 @@ impl Overlay {
                 show_lost(node, state);
                 self.own_changed.notify_waiters();
             }
+            Update::Addresses { v4, v6 } => {
+                then.rebuild |= state.addresses != (v4, v6);
+                state.addresses = (v4, v6);
+            }
             Update::Identity(identity) => note_identity(node, identity, then),
             Update::Unreadable(Some(why)) => node.health().bad("overlay/lease", why),
             Update::Unreadable(None) => node.health().good("overlay/lease"),
@@ -108,7 +112,7 @@ impl Overlay {
                 }
             }
             Update::Synced => {
-                node.health().good("etcd");
+                node.health().good(self.source());
                 then.whole |= !state.complete;
                 state.complete = true;
             }
@@ -117,11 +121,11 @@ impl Overlay {
                     std::time::UNIX_EPOCH + std::time::Duration::from_secs(since),
                 );
                 let text = format!("behind since {since}: {why}; what was known is in force");
-                node.health().advise("etcd", text);
-                // netd started without etcd: what it remembers has to do.
+                node.health().advise(self.source(), text);
+                // netd started without the cluster: what it remembers has to do.
                 then.whole |= !state.complete;
             }
-            Update::CaughtUp => node.health().good("etcd"),
+            Update::CaughtUp => node.health().good(self.source()),
         }
     }
 
@@ -323,6 +327,14 @@ fn note_identity(node: &dyn LocalNode, identity: IdentityUpdate, then: &mut Cons
                 "{who} runs with the node id that this machine had: one is a copy of the other. \
                  This one has the new id {id}, new keys and subnets of its own. Copies of a \
                  machine should be made without netd's state_dir"
+            );
+            node.health().advise(COMPONENT, text);
+            (then.new_identity, then.rebuild) = (true, true);
+        }
+        IdentityUpdate::Renamed { from, to } => {
+            let text = format!(
+                "this machine was Node {from} and is {to}: it was renamed, or is a copy of that one. \
+                 It has new keys. Copies of a machine should be made without netd's state_dir"
             );
             node.health().advise(COMPONENT, text);
             (then.new_identity, then.rebuild) = (true, true);

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{core::Overlay, local_node::LocalNode};
+use super::{
+    core::{EtcdRecords, Overlay},
+    local_node::LocalNode,
+};
 use crate::node::record::encode;
 use netd_cluster::{membership::OwnSubnets, published::Published};
 use netd_domain::{Backoff, Endpoint, Phase};
@@ -24,10 +27,10 @@ const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration
 type Records = BTreeMap<String, Vec<u8>>;
 
 /// Publishes until netd ends.
-pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<dyn LocalNode>) {
+pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<dyn LocalNode>, etcd: EtcdRecords) {
     let mut backoff = RETRY_BACKOFF;
     loop {
-        match publish(&overlay, &*node, &mut backoff).await {
+        match publish(&overlay, &*node, &etcd, &mut backoff).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::debug!(%error, "endpoints can't be published to etcd: {error}");
@@ -42,6 +45,7 @@ pub(super) async fn run(overlay: Arc<Overlay>, node: Arc<dyn LocalNode>) {
 async fn publish(
     overlay: &Overlay,
     node: &dyn LocalNode,
+    etcd: &EtcdRecords,
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
     let changed = overlay.own_changed.notified();
@@ -57,10 +61,10 @@ async fn publish(
     let store = node.store();
     let revision = store.list(keys::PROBE_VOLATILE).await?.revision;
     let mut watch = store.watch(keys::ENDPOINTS, revision).await?;
-    let mut published = listed(overlay, &own, lease).await?;
+    let mut published = listed(etcd, &own, lease).await?;
     loop {
-        let wanted = wanted(overlay, node, &own);
-        update(overlay, lease, &mut published, wanted).await?;
+        let wanted = wanted(overlay, node, etcd, &own);
+        update(etcd, lease, &mut published, wanted).await?;
         node.health().good("overlay/endpoints");
         backoff.reset();
         tokio::select! {
@@ -80,14 +84,14 @@ async fn publish(
 
 /// What is published of this node's subnets.
 async fn listed(
-    overlay: &Overlay,
+    etcd: &EtcdRecords,
     own: &[OwnSubnets],
     lease: LeaseId,
 ) -> Result<Records, StoreError> {
     let mut all = Records::new();
     for own in own {
-        let range = overlay.keys().endpoints_of(&own.key);
-        for entry in overlay.store.list(&range).await?.entries {
+        let range = etcd.keys.endpoints_of(&own.key);
+        for entry in etcd.store.list(&range).await?.entries {
             // A key that is bound to an earlier lease would expire with that lease.
             let value = if entry.lease == lease { entry.value } else { vec![] };
             all.insert(entry.key, value);
@@ -97,8 +101,12 @@ async fn listed(
 }
 
 /// What is to be published of this node's subnets.
-fn wanted(overlay: &Overlay, node: &dyn LocalNode, own: &[OwnSubnets]) -> Records {
-    let keys = overlay.keys();
+fn wanted(
+    overlay: &Overlay,
+    node: &dyn LocalNode,
+    etcd: &EtcdRecords,
+    own: &[OwnSubnets],
+) -> Records {
     let mut all = Records::new();
     for endpoint in node.endpoints() {
         if endpoint.phase != Phase::Attached || endpoint.network != overlay.settings.network {
@@ -108,7 +116,7 @@ fn wanted(overlay: &Overlay, node: &dyn LocalNode, own: &[OwnSubnets]) -> Record
         for ip in endpoint.ips() {
             let holds = |own: &&OwnSubnets| own.subnets.iter().any(|net| net.contains(&ip));
             if let Some(own) = own.iter().find(holds) {
-                all.insert(keys.endpoint_at(&own.key, ip), value.clone());
+                all.insert(etcd.keys.endpoint_at(&own.key, ip), value.clone());
             }
         }
     }
@@ -121,7 +129,7 @@ fn record(node: &dyn LocalNode, endpoint: &Endpoint) -> crate::node::error::Resu
 
 /// Puts the difference into etcd.
 async fn update(
-    overlay: &Overlay,
+    etcd: &EtcdRecords,
     lease: LeaseId,
     published: &mut Records,
     wanted: Records,
@@ -133,7 +141,7 @@ async fn update(
     let gone: BTreeSet<_> = published.keys().filter(|key| !wanted.contains_key(*key)).collect();
     changes.extend(gone.into_iter().map(|key| Change::Delete { key: key.clone() }));
     for part in changes.chunks(MAX_CHANGES_PER_TXN) {
-        overlay.store.commit(Txn { compares: vec![], changes: part.to_vec() }).await?;
+        etcd.store.commit(Txn { compares: vec![], changes: part.to_vec() }).await?;
     }
     *published = wanted;
     Ok(())

@@ -44,7 +44,7 @@ pub struct NodeView {
 pub struct ClusterView {
     /// Sorted by subnet.
     pub nodes: Vec<NodeView>,
-    /// Since when etcd is out of reach (seconds since the Unix epoch), and why.
+    /// Since when etcd or the API is out of reach (seconds since the Unix epoch), and why.
     pub behind: Option<(u64, String)>,
     /// The cluster's networks.
     pub networks: Vec<IpNet>,
@@ -146,8 +146,9 @@ impl Overlay {
 
     /// `None`: no pod has the address.
     async fn published(&self, subnets: &Subnets, ip: IpAddr) -> Option<Result<Published, String>> {
-        let key = self.keys().endpoint_at(&flannel::key::name(subnets), ip);
-        match self.store.get(&key).await {
+        let etcd = self.etcd.as_ref()?;
+        let key = etcd.keys.endpoint_at(&flannel::key::name(subnets), ip);
+        match etcd.store.get(&key).await {
             Ok(entry) => {
                 let entry = entry?;
                 let read = serde_json::from_slice(&entry.value);
@@ -295,7 +296,11 @@ impl Overlay {
     }
 
     /// The cluster's store and where all nodes' endpoints are in it.
-    pub fn endpoints(&self) -> (Arc<dyn netd_store::Store>, String) {
-        (self.store.clone(), self.keys().endpoints())
+    ///
+    /// # Errors
+    /// [`crate::node::Error::NoEtcd`].
+    pub fn endpoints(&self) -> Result<(Arc<dyn netd_store::Store>, String)> {
+        let etcd = self.etcd()?;
+        Ok((etcd.store.clone(), etcd.keys.endpoints()))
     }
 }

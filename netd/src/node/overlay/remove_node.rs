@@ -13,9 +13,10 @@ impl Overlay {
     /// # Errors
     /// Why it was not removed.
     pub(crate) async fn remove_node(&self, target: String, force: bool) -> Result<Removed> {
+        let etcd = self.etcd()?;
         let own_id = self.membership.status().node_id;
         let removal = Removal { target, force, own_id };
-        let removed = removal::remove(&*self.store, self.keys(), &removal).await?;
+        let removed = removal::remove(&*etcd.store, etcd.keys.clone(), &removal).await?;
         let subnets = crate::node::listed::listed(removed.subnets.iter().flat_map(Subnets::iter));
         tracing::info!(
             node = removal.target,

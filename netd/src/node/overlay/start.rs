@@ -28,7 +28,9 @@ impl Overlay {
                 break;
             }
         }
-        tokio::spawn(publish::run(self.clone(), node.clone()));
+        if let Some(etcd) = self.etcd.clone() {
+            tokio::spawn(publish::run(self.clone(), node.clone(), etcd));
+        }
         tokio::spawn(capacity::run(self.clone(), node.clone()));
         tokio::spawn(watch_wireguard::run(self.clone(), node.clone()));
         tokio::spawn(async move {

@@ -12,7 +12,7 @@ impl Reconciler {
         };
         let (attrs, past) = (of.0.clone(), of.1.clone());
         OwnFile {
-            config: self.config_text.clone().or_else(|| self.saved.config.clone()),
+            config: self.config.text().map(str::to_owned).or_else(|| self.saved.config.clone()),
             attrs,
             past,
             wanted: self.claims.wanted,

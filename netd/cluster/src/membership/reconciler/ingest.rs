@@ -1,6 +1,6 @@
 //! Takes updates from the store into the view.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use super::{Link, Reconciler, StoreUpdate};
 use crate::{
@@ -45,9 +45,13 @@ impl Reconciler {
         let own_missing =
             self.claims.held.keys().any(|s| !self.view.leases.contains_key(&flannel::key::name(s)));
         if self.view.at(Part::Flannel).is_some() {
-            let mine = |name: &str, key: &_| is_mine(&self.claims, &self.view, name, key);
             let doubtful = own_missing || self.was_cut_off(now);
-            let updates = self.peers.list(&self.view, &mine, doubtful, now);
+            let all = self.view.leases.iter().filter_map(|(name, key)| {
+                let mine = is_mine(&self.claims, &self.view, name, key);
+                Some((name.as_str(), self.view.seen(name, mine)?))
+            });
+            let all = all.collect();
+            let updates = self.peers.list(&all, doubtful, now);
             self.pending.peers(updates);
             for (name, known) in self.peers.known() {
                 if let Some(key) = self.view.leases.get_mut(name) {
@@ -94,7 +98,9 @@ impl Reconciler {
     pub(super) fn look_at(&mut self, name: &str, now: Now) {
         if let Some(key) = self.view.leases.get(name) {
             let mine = is_mine(&self.claims, &self.view, name, key);
-            self.pending.peers(self.peers.set(&self.view, name, mine, now).into_iter().collect());
+            let seen = self.view.seen(name, mine);
+            let update = seen.and_then(|seen| self.peers.set(name, seen, now));
+            self.pending.peers(update.into_iter().collect());
         }
     }
 
@@ -119,7 +125,7 @@ impl Reconciler {
 
     /// Whether a change of this name can lead to a step.
     fn concerns(&self, name: &str) -> bool {
-        if self.config.as_deref().is_none_or(|config| !self.claims.is_content(config)) {
+        if self.config.now().is_none_or(|config| !self.claims.is_content(config)) {
             return true;
         }
         let own = || self.claims.held.keys().chain(&self.claims.leaving).chain(&self.claims.trying);
@@ -131,38 +137,9 @@ impl Reconciler {
     pub(super) fn take_config(&mut self, bytes: Option<&[u8]>) {
         self.dirty = true;
         let key = self.view.keys.config();
-        let Some(bytes) = bytes else {
-            return self.config_is_bad(format!(
-                "there is no {key}: write flannel's network configuration to it, e.g. \
-                 {{\"Network\": \"10.5.0.0/16\", \"Backend\": {{\"Type\": \"vxlan\"}}}}"
-            ));
-        };
-        match flannel::config::parse(bytes) {
-            Err(problem) => self.config_is_bad(format!("{key}: {problem}")),
-            Ok(read) => {
-                let text = String::from_utf8(bytes.to_vec()).ok();
-                if self.config_problem.is_none() && text.is_some() && text == self.config_text {
-                    return;
-                }
-                read.warnings.iter().for_each(|w| tracing::warn!("{key}: {w}"));
-                self.config_text = text;
-                let healed = self.config_problem.take().is_some();
-                let news = self.config.as_deref() != Some(&read.config);
-                if news || healed {
-                    let config = Arc::new(read.config);
-                    self.config = Some(Arc::clone(&config));
-                    self.pending.config(config);
-                    self.tell_own();
-                }
-            }
-        }
-    }
-
-    /// Reports a bad configuration; the last good one stays in force.
-    fn config_is_bad(&mut self, problem: String) {
-        if self.config_problem.as_ref() != Some(&problem) {
-            self.config_problem = Some(problem.clone());
-            self.pending.config_problem(problem);
+        let missing = format!("there is no {key}: write flannel's network configuration to it");
+        if self.config.take(&key, bytes.ok_or(missing), &mut self.pending) {
+            self.tell_own();
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     IdentityUpdate, OwnSubnets,
     backoff::STORE_BACKOFF,
     claims::{ClaimContext, ClaimStep, Claims, Paced, Purpose},
+    config_in_force::ConfigInForce,
     diff::{Now, Peers},
     files::OwnFile,
     pending_updates::PendingUpdates,
@@ -30,7 +31,7 @@ use super::{
     view::{Part, View},
     writes::NodeIdentity,
 };
-use crate::{ClusterConfig, LeaseAttrs, Subnets, flannel};
+use crate::{LeaseAttrs, Subnets, flannel};
 use netd_domain::Backoff;
 use netd_store::Revision;
 
@@ -58,11 +59,7 @@ pub(super) struct Reconciler {
     pub view: View,
     pub peers: Peers,
     pub pending: PendingUpdates,
-    pub config: Option<Arc<ClusterConfig>>,
-    /// The configuration as it was read.
-    config_text: Option<String>,
-    /// What was last said about the configuration's absence or faults.
-    pub config_problem: Option<String>,
+    pub config: ConfigInForce,
     rng: fastrand::Rng,
     /// Whether there may be something to do.
     dirty: bool,
@@ -143,9 +140,7 @@ impl Reconciler {
             view,
             peers,
             pending: PendingUpdates::default(),
-            config: None,
-            config_text: None,
-            config_problem: None,
+            config: ConfigInForce::default(),
             rng: fastrand::Rng::new(),
             dirty: true,
             synced: false,
@@ -211,7 +206,7 @@ impl Reconciler {
 
     /// Asks for one more subnet.
     pub(super) fn more(&mut self) {
-        if let Some(config) = self.config.clone() {
+        if let Some(config) = self.config.shared() {
             self.claims.want_more(&config);
             self.dirty = true;
         }
@@ -219,7 +214,7 @@ impl Reconciler {
 
     /// Gives subnets back that are no longer used.
     pub(super) fn give_back(&mut self, subnets: &[Subnets]) {
-        self.claims.give_back(subnets, self.config.as_deref());
+        self.claims.give_back(subnets, self.config.now());
         self.dirty = true;
     }
 
@@ -282,7 +277,7 @@ impl Reconciler {
             tracing::info!("subnet {name} is this node's");
         }
         self.claims.forget_left(&self.view);
-        if let Some(config) = self.config.as_deref() {
+        if let Some(config) = self.config.now() {
             let fitting = self.claims.held.keys().filter(|s| self.claims.fits(config, s)).count();
             self.claims.wanted = self.claims.wanted.max(fitting);
         }
@@ -299,7 +294,7 @@ impl Reconciler {
             let key = flannel::key::name(subnets);
             OwnSubnets {
                 reservation: self.view.leases.get(&key).is_some_and(|l| l.bound == 0),
-                fits: self.config.as_deref().is_none_or(|c| self.claims.fits(c, subnets)),
+                fits: self.config.now().is_none_or(|c| self.claims.fits(c, subnets)),
                 subnets: *subnets,
                 since: *since,
                 key,
@@ -334,7 +329,7 @@ impl Reconciler {
         }
         let context = ClaimContext {
             view: &self.view,
-            config: self.config.as_deref(),
+            config: self.config.now(),
             busy,
             lately_gone: self.peers.lately_gone(self.settings.ttl, now).copied().collect(),
             on_disk: &self.saved.held,

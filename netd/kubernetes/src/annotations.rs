@@ -1,0 +1,216 @@
+//! flannel's annotations of a Node: what it writes of a node, letter by letter, and reads of
+//! others. Pure.
+
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr, str::FromStr};
+
+use netd_cluster::{LeaseAttrs, Subnets, flannel::value};
+
+/// Says whether the Node has a pod network: only "true" counts.
+const MANAGED: &str = "kube-subnet-manager";
+const BACKEND_TYPE: &str = "backend-type";
+/// Names of a family's annotations.
+struct Family {
+    data: &'static str,
+    public: &'static str,
+    /// An operator's word: it is announced in place of what the node finds.
+    overwrite: &'static str,
+    /// An operator's word: the node's own address, by which its device is chosen.
+    node_public: &'static str,
+}
+const V4: Family = Family {
+    data: "backend-data",
+    public: "public-ip",
+    overwrite: "public-ip-overwrite",
+    node_public: "node-public-ip",
+};
+const V6: Family = Family {
+    data: "backend-v6-data",
+    public: "public-ipv6",
+    overwrite: "public-ipv6-overwrite",
+    node_public: "node-public-ipv6",
+};
+
+type Annotations = BTreeMap<String, String>;
+
+/// What comes before the names of the annotations: `flannel.alpha.coreos.com/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnotationPrefix(String);
+
+impl Default for AnnotationPrefix {
+    fn default() -> Self {
+        Self("flannel.alpha.coreos.com/".to_owned())
+    }
+}
+
+impl FromStr for AnnotationPrefix {
+    type Err = String;
+
+    /// As flannel's `--kube-annotation-prefix`: a slash is added where there is none, and a dash
+    /// behind what comes after the slash.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (domain, rest) = text.split_once('/').unwrap_or((text, ""));
+        let rest = if rest.is_empty() || rest.ends_with('-') {
+            rest.to_owned()
+        } else {
+            format!("{rest}-")
+        };
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+        let labels: Vec<_> = domain.split('.').collect();
+        let right = labels.len() > 1
+            && labels.iter().all(|label| !label.is_empty() && label.chars().all(plain))
+            && rest.chars().all(plain)
+            && text.len() <= 200;
+        if !right {
+            let shown: String = text.chars().take(64).collect();
+            return Err(format!("{shown:?} is not a prefix like flannel.alpha.coreos.com"));
+        }
+        Ok(Self(format!("{domain}/{rest}")))
+    }
+}
+
+/// An operator's words about a node's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    pub v4: Option<std::net::Ipv4Addr>,
+    pub v6: Option<std::net::Ipv6Addr>,
+}
+
+impl AnnotationPrefix {
+    pub(crate) fn is_of(&self, key: &str) -> bool {
+        key.starts_with(&self.0)
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+
+    fn get<'a>(&self, all: &'a Annotations, name: &str) -> &'a str {
+        all.get(&self.key(name)).map_or("", String::as_str)
+    }
+
+    /// How a Node's pods are reached; `None`: it has no pod network. Of a family of which the
+    /// Node has no podCIDR nothing is read.
+    ///
+    /// # Errors
+    /// The annotation that can't be read, and its value.
+    pub(crate) fn read(
+        &self,
+        all: &Annotations,
+        subnets: Option<&Subnets>,
+    ) -> Option<Result<LeaseAttrs, String>> {
+        (self.get(all, MANAGED) == "true").then(|| self.attrs(all, subnets))
+    }
+
+    fn attrs(&self, all: &Annotations, subnets: Option<&Subnets>) -> Result<LeaseAttrs, String> {
+        let has = |v4| subnets.is_none_or(|s| if v4 { s.v4.is_some() } else { s.v6.is_some() });
+        let mut attrs = LeaseAttrs::default();
+        if has(true) {
+            attrs.public_v4 = self
+                .address(all, V4.public)?
+                .filter(|ip: &std::net::Ipv4Addr| !ip.is_unspecified());
+            attrs.data_v4 = self.data(all, V4.data)?;
+        }
+        if has(false) {
+            attrs.public_v6 = self
+                .address(all, V6.public)?
+                .filter(|ip: &std::net::Ipv6Addr| !ip.is_unspecified());
+            attrs.data_v6 = self.data(all, V6.data)?;
+        }
+        let kind = self.get(all, BACKEND_TYPE);
+        if kind.len() > 64 {
+            return Err(self.wrong(BACKEND_TYPE, kind, "is too long"));
+        }
+        attrs.backend_type = (!kind.is_empty()).then(|| kind.to_owned());
+        Ok(attrs)
+    }
+
+    fn data(
+        &self,
+        all: &Annotations,
+        name: &str,
+    ) -> Result<Option<netd_cluster::BackendData>, String> {
+        let text = self.get(all, name);
+        value::parse_data(text).map_err(|why| self.wrong(name, text, &why))
+    }
+
+    fn address<T: FromStr>(&self, all: &Annotations, name: &str) -> Result<Option<T>, String> {
+        let text = self.get(all, name);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|_| self.wrong(name, text, "is not an address of its family"))
+    }
+
+    fn wrong(&self, name: &str, value: &str, why: &str) -> String {
+        let shown: String = value.chars().take(64).collect();
+        format!("annotation {}: {shown:?} {why}", self.key(name))
+    }
+
+    /// What is to be announced in place of the addresses that the node found.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn overwrites(&self, all: &Annotations) -> Result<Addresses, String> {
+        self.addresses(all, V4.overwrite, V6.overwrite)
+    }
+
+    /// The node's own addresses, by which its device is chosen.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn node_public(&self, all: &Annotations) -> Result<Addresses, String> {
+        self.addresses(all, V4.node_public, V6.node_public)
+    }
+
+    fn addresses(&self, all: &Annotations, v4: &str, v6: &str) -> Result<Addresses, String> {
+        let found = Addresses { v4: self.address(all, v4)?, v6: self.address(all, v6)? };
+        let usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast();
+        for (name, ip) in [(v4, found.v4.map(IpAddr::V4)), (v6, found.v6.map(IpAddr::V6))] {
+            if let Some(ip) = ip.filter(|ip| !usable(*ip)) {
+                return Err(self.wrong(name, &ip.to_string(), "can't be reached from other nodes"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is to be changed of a Node's annotations so that they say `attrs`; `None` removes one.
+    /// Empty: nothing.
+    pub(crate) fn changes(
+        &self,
+        all: &Annotations,
+        attrs: &LeaseAttrs,
+        overwrites: Addresses,
+    ) -> BTreeMap<String, Option<String>> {
+        let mut wanted = self.wanted(attrs, overwrites);
+        // What is as it should be is not written again.
+        wanted.retain(|key, value| all.get(key) != value.as_ref());
+        wanted
+    }
+
+    /// As flannel 0.28 writes them: vxlan's data of a family only where there is some.
+    fn wanted(&self, attrs: &LeaseAttrs, over: Addresses) -> BTreeMap<String, Option<String>> {
+        let kind = attrs.backend_type.as_deref().unwrap_or("");
+        let tells_v4 = kind != "vxlan" || attrs.data_v4.is_some();
+        let tells_v6 = match kind {
+            "vxlan" => attrs.data_v6.is_some(),
+            "wireguard" => attrs.data_v6.is_some() && attrs.public_v6.is_some(),
+            // flannel's other backends have no IPv6; netd's ipip and udp have neither.
+            _ => attrs.public_v6.is_some(),
+        };
+        let data = |data| Some(value::format_data(data));
+        let public_v4 = over.v4.or(attrs.public_v4).filter(|_| tells_v4);
+        let public_v6 = over.v6.or(attrs.public_v6).filter(|_| tells_v6);
+        let text = |ip: &dyn Display| ip.to_string();
+        let wanted = [
+            (MANAGED, Some("true".to_owned())),
+            (BACKEND_TYPE, Some(kind.to_owned())),
+            (V4.data, data(attrs.data_v4.as_ref()).filter(|_| tells_v4)),
+            (V4.public, public_v4.map(|ip| text(&ip))),
+            (V6.data, data(attrs.data_v6.as_ref()).filter(|_| tells_v6)),
+            (V6.public, public_v6.map(|ip| text(&ip))),
+        ];
+        wanted.into_iter().map(|(name, value)| (self.key(name), value)).collect()
+    }
+}

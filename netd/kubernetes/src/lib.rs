@@ -1,0 +1,32 @@
+//! The cluster's truth from the Kubernetes API, in flannel's words: a second source beside etcd,
+//! behind the same [`Membership`](netd_cluster::membership::Membership).
+//!
+//! Who owns what:
+//! - the controller-manager: which podCIDR a Node has, in its `spec.podCIDRs`;
+//! - net-conf.json, which an operator writes: the cluster's networks and the backend;
+//! - each node: its annotations `flannel.alpha.coreos.com/...`, which say how to reach it, and its
+//!   condition NetworkUnavailable;
+//! - the disk: what was known last, so that a node goes on without the API.
+//!
+//! [`node`], [`annotations`], [`condition`] and [`reconciler`] are pure. [`api`], [`follow`] and
+//! [`run`] do the I/O.
+
+mod annotations;
+mod api;
+mod condition;
+mod follow;
+mod node;
+mod options;
+mod own_file;
+mod pace;
+mod peers_file;
+mod reconciler;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    annotations::AnnotationPrefix,
+    options::{ApiAccess, KubernetesOptions},
+    run::start,
+};

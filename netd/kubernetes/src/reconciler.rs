@@ -1,0 +1,311 @@
+//! Decides what happens in which order: Nodes in, actions and pending updates out. Pure;
+//! [`crate::run`] carries the actions out.
+
+mod announce;
+mod own;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use netd_cluster::{
+    Lease, LeaseAttrs, flannel,
+    membership::{
+        IdentityUpdate, OwnSubnets,
+        source::{ConfigInForce, Known, Now, Peers, PendingUpdates, Seen},
+    },
+};
+use netd_domain::Backoff;
+use serde_json::Value;
+
+use crate::{annotations::AnnotationPrefix, node::NodeFacts, own_file::OwnFile, pace::Pace};
+
+/// Between attempts at the API, the disk.
+pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+
+/// Fixed settings of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub node: String,
+    pub prefix: AnnotationPrefix,
+    /// Where net-conf.json is, for messages.
+    pub net_conf: String,
+    pub hold: Duration,
+}
+
+/// News of the API.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// All Nodes.
+    Listed(Vec<NodeFacts>),
+    Changed(NodeFacts),
+    Deleted(String),
+    /// The API can't be followed; the reason.
+    Failed(String),
+    /// It can be again, without having told anything.
+    Works,
+}
+
+/// What the loop has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Write it durably.
+    Save(OwnFile),
+    /// Patch the status of the own Node with this (a strategic merge patch).
+    Patch(Value),
+}
+
+/// The result of an action.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    Saved(OwnFile, Result<(), String>),
+    Patched(Result<NodeFacts, String>),
+}
+
+/// This machine's Node in the API.
+#[derive(Debug)]
+enum OwnNode {
+    /// The API was not listed yet.
+    Unknown,
+    Missing,
+    There(NodeFacts),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    settings: Settings,
+    pub config: ConfigInForce,
+    pub peers: Peers,
+    pub pending: PendingUpdates,
+    own: OwnNode,
+    /// The subnets that the node has, since when (seconds since the epoch).
+    held: Option<(netd_cluster::Subnets, u64)>,
+    own_problem: Option<String>,
+    /// What the node's annotations are to say; told since the start, or remembered.
+    attrs: Option<LeaseAttrs>,
+    announced: bool,
+    annotation_problem: Option<String>,
+    /// The node's own addresses as an operator wrote them on its Node.
+    wished_addresses: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// `None`: the condition is not this node's business.
+    readiness: Option<Result<(), String>>,
+    not_ready_since: Option<Instant>,
+    /// What is on disk.
+    saved: OwnFile,
+    told: Option<Vec<OwnSubnets>>,
+    save_pace: Pace,
+    save_problem: Option<String>,
+    patch_pace: Pace,
+    patch_problem: Option<(u64, String)>,
+    failing: Option<(u64, String)>,
+}
+
+impl Reconciler {
+    /// A node that knows what it remembers.
+    pub(crate) fn new(settings: Settings, file: OwnFile, known: BTreeMap<String, Known>) -> Self {
+        let renamed = !file.node.is_empty() && file.node != settings.node;
+        let mut known = known;
+        known.remove(&settings.node);
+        let mut reconciler = Self {
+            config: ConfigInForce::default(),
+            peers: Peers::new(known, settings.hold),
+            pending: PendingUpdates::default(),
+            own: OwnNode::Unknown,
+            held: file.held.filter(|_| !renamed),
+            own_problem: None,
+            attrs: file.attrs.clone().filter(|_| !renamed),
+            announced: false,
+            annotation_problem: None,
+            wished_addresses: (None, None),
+            readiness: None,
+            not_ready_since: None,
+            told: None,
+            save_pace: Pace::new(Duration::from_millis(200), Duration::from_secs(15)),
+            save_problem: None,
+            patch_pace: Pace::new(Duration::from_millis(500), Duration::from_secs(30)),
+            patch_problem: None,
+            failing: None,
+            saved: file,
+            settings,
+        };
+        if renamed {
+            let from = reconciler.saved.node.clone();
+            let to = reconciler.settings.node.clone();
+            tracing::warn!("this machine's Node was {from} and is {to}: it was renamed, or copied");
+            reconciler.pending.identity(IdentityUpdate::Renamed { from, to });
+        }
+        if let Some(text) = reconciler.saved.config.clone() {
+            let place = reconciler.settings.net_conf.clone();
+            reconciler.config.take(&place, Ok(text.as_bytes()), &mut reconciler.pending);
+        }
+        reconciler.tell_own();
+        let all = reconciler.peers.all();
+        reconciler.pending.peers(all);
+        reconciler
+    }
+
+    /// net-conf.json as it is now, or why it can't be read.
+    pub(crate) fn net_conf(&mut self, bytes: Result<&[u8], String>, now: Now) {
+        let place = self.settings.net_conf.clone();
+        if self.config.take(&place, bytes, &mut self.pending) {
+            self.judge_own(now);
+        }
+    }
+
+    /// Whether the node is ready, or why not.
+    pub(crate) fn readiness(&mut self, readiness: Result<(), String>, now: Now) {
+        let since = self.not_ready_since.unwrap_or(now.mono);
+        self.not_ready_since = readiness.is_err().then_some(since);
+        self.readiness = Some(readiness);
+    }
+
+    /// Takes news of the API.
+    pub(crate) fn ingest(&mut self, news: News, now: Now) {
+        match news {
+            News::Failed(why) => return self.failed(why, now),
+            News::Works => {}
+            News::Listed(nodes) => self.listed(nodes, now),
+            News::Changed(node) if node.name == self.settings.node => self.own_is(node, now),
+            News::Changed(node) => self.changed(node, now),
+            News::Deleted(name) if name == self.settings.node => {
+                self.own = OwnNode::Missing;
+                self.judge_own(now);
+            }
+            News::Deleted(name) => self.gone(name, now),
+        }
+        if self.failing.take().is_some() {
+            self.pending.behind(self.behind().cloned());
+            self.patch_pace.reset();
+        }
+    }
+
+    fn listed(&mut self, nodes: Vec<NodeFacts>, now: Now) {
+        let own = nodes.iter().find(|node| node.name == self.settings.node).cloned();
+        // Then the API may know less than it did: it was restored from an older copy.
+        let doubtful = own.is_none() && self.held.is_some();
+        let leases: Vec<_> =
+            nodes.iter().filter_map(|node| Some((node, self.lease(node)?))).collect();
+        let seen = leases.iter().map(|(node, lease)| {
+            let mine = node.name == self.settings.node;
+            let (created, modified) = (node.created, node.revision);
+            (node.name.as_str(), Seen { lease, created, modified, mine })
+        });
+        let updates = self.peers.list(&seen.collect(), doubtful, now);
+        self.pending.peers(updates);
+        let first = matches!(self.own, OwnNode::Unknown);
+        self.own = own.map_or(OwnNode::Missing, OwnNode::There);
+        self.judge_own(now);
+        if first {
+            self.pending.synced();
+        }
+    }
+
+    fn changed(&mut self, node: NodeFacts, now: Now) {
+        let Some(lease) = self.lease(&node) else { return self.gone(node.name, now) };
+        let (created, modified) = (node.created, node.revision);
+        let seen = Seen { lease: &lease, created, modified, mine: false };
+        let update = self.peers.set(&node.name, seen, now);
+        if update.is_some() {
+            self.pending.peers(update.into_iter().collect());
+            // It may have what this node, which the API does not have, had.
+            self.judge_own(now);
+        }
+    }
+
+    /// A Node is gone, or has no pod network any more: both are somebody's decision.
+    fn gone(&mut self, name: String, now: Now) {
+        let updates = self.peers.removed(vec![name], false, now);
+        self.pending.peers(updates);
+    }
+
+    /// `None`: the Node has no pod network of flannel's or netd's.
+    fn lease(&self, node: &NodeFacts) -> Option<Result<Arc<Lease>, String>> {
+        let subnets = node.subnets.as_ref().ok().copied().flatten();
+        let attrs = self.settings.prefix.read(&node.annotations, subnets.as_ref())?;
+        Some(match (&node.subnets, attrs, subnets) {
+            (Err(why), _, _) => Err(why.clone()),
+            (_, Err(why), _) => Err(why),
+            (_, _, None) => Err("spec.podCIDRs: not assigned".to_owned()),
+            (_, Ok(attrs), Some(subnets)) => {
+                Ok(Arc::new(Lease { subnets, attrs, reservation: false }))
+            }
+        })
+    }
+
+    /// The next action, if one is due now.
+    pub(crate) fn next(&mut self, now: Now) -> Option<Action> {
+        let updates = self.peers.tick(now);
+        self.pending.peers(updates);
+        let file = self.file();
+        if file != self.saved && self.save_pace.is_due(now.mono) {
+            self.save_pace.attempted(now.mono, fastrand::f64());
+            return Some(Action::Save(file));
+        }
+        if !self.patch_pace.is_due(now.mono) || self.failing.is_some() {
+            return None;
+        }
+        let patch = self.patch(now)?;
+        self.patch_pace.attempted(now.mono, fastrand::f64());
+        Some(Action::Patch(patch))
+    }
+
+    /// When [`Self::next`], which has nothing to do now, may have without an event.
+    pub(crate) fn wake_at(&self, now: Now) -> Option<Instant> {
+        let graced = self.not_ready_since.map(|since| since + crate::condition::GRACE);
+        let times = [self.peers.wake_at(), self.save_pace.next(), self.patch_pace.next(), graced];
+        times.into_iter().flatten().filter(|at| *at > now.mono).min()
+    }
+
+    /// Takes the result of an action.
+    pub(crate) fn complete(&mut self, done: Completion, now: Now) {
+        match done {
+            Completion::Saved(file, Ok(())) => {
+                self.saved = file;
+                self.save_problem = None;
+                self.save_pace.reset();
+                self.tell_own();
+            }
+            Completion::Saved(_, Err(why)) => self.save_problem = Some(why),
+            Completion::Patched(Ok(node)) => {
+                if self.patch_problem.take().is_some() {
+                    self.pending.behind(self.behind().cloned());
+                }
+                self.own_is(node, now);
+            }
+            Completion::Patched(Err(why)) => {
+                let was = self.behind().cloned();
+                let since = self.patch_problem.as_ref().map_or(now.unix, |(since, _)| *since);
+                self.patch_problem = Some((since, why));
+                if was.is_none() {
+                    self.pending.behind(self.behind().cloned());
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, why: String, now: Now) {
+        let was = self.behind().cloned();
+        let since = self.failing.as_ref().map_or(now.unix, |(since, _)| *since);
+        self.failing = Some((since, why));
+        if was.is_none() {
+            self.pending.behind(self.behind().cloned());
+        }
+    }
+
+    /// Since when it is behind, and why.
+    pub(crate) fn behind(&self) -> Option<&(u64, String)> {
+        self.failing.as_ref().or(self.patch_problem.as_ref())
+    }
+
+    /// As it will be read back.
+    pub(crate) fn announce(&mut self, attrs: LeaseAttrs) {
+        let text = flannel::value::format(&attrs);
+        self.attrs = Some(flannel::value::parse(text.as_bytes()).unwrap_or(attrs));
+        self.announced = true;
+    }
+}

@@ -1,0 +1,145 @@
+//! This node's subnets: what its Node's `spec.podCIDRs` say, as long as nobody else has them.
+
+use netd_cluster::{
+    ClusterConfig, Family, Subnets, flannel,
+    membership::{OwnSubnets, source::Now},
+};
+
+use super::{OwnNode, Reconciler};
+use crate::{node::NodeFacts, own_file::OwnFile};
+
+impl Reconciler {
+    pub(super) fn own_is(&mut self, node: NodeFacts, now: Now) {
+        // The answer to a patch may be older than what the watch has told.
+        if let OwnNode::There(known) = &self.own
+            && known.uid == node.uid
+            && known.revision > node.revision
+        {
+            return;
+        }
+        self.own = OwnNode::There(node);
+        self.judge_own(now);
+    }
+
+    /// Works out which subnets the node has.
+    pub(super) fn judge_own(&mut self, now: Now) {
+        let held = self.held.map(|(subnets, _)| subnets);
+        let (has, problem) = match (&self.own, self.config.now()) {
+            (OwnNode::Unknown, _) | (_, None) => return,
+            (OwnNode::Missing, _) => self.without_node(held),
+            (OwnNode::There(node), Some(config)) => assigned(node, config, held),
+        };
+        if held != has {
+            if let Some(lost) = held {
+                tracing::warn!(
+                    "the subnets {} are no longer this node's",
+                    flannel::key::name(&lost)
+                );
+                self.pending.lost(lost);
+            }
+            if let Some(gained) = has {
+                tracing::info!("the subnets {} are this node's", flannel::key::name(&gained));
+            }
+            self.held = has.map(|subnets| (subnets, now.unix));
+        }
+        if let Some(problem) = problem.clone().filter(|_| problem != self.own_problem) {
+            tracing::warn!("{problem}");
+            self.pending.no_subnet(problem);
+        }
+        self.own_problem = problem;
+        self.judge_addresses();
+        self.tell_own();
+    }
+
+    /// Without a Node the subnets stay this machine's until another Node has them: the API may
+    /// have been restored from an older copy, and kubelet makes the Node again.
+    fn without_node(&self, held: Option<Subnets>) -> (Option<Subnets>, Option<String>) {
+        let name = &self.settings.node;
+        let taken = held.and_then(|held| {
+            let overlaps = |subnets: &Subnets| {
+                held.iter().any(|a| subnets.iter().any(|b| a.contains(&b) || b.contains(&a)))
+            };
+            let mut peers = self.peers.known().iter();
+            peers.find(|(_, known)| overlaps(&known.lease.subnets)).map(|(name, _)| name.clone())
+        });
+        if let Some(other) = taken {
+            let text = format!("there is no Node {name}, and Node {other} has its podCIDR now");
+            return (None, Some(text));
+        }
+        let text = format!(
+            "there is no Node {name}: kubelet makes it; if it has another name, set `node` \
+             (NETD_NODE, spec.nodeName of netd's pod)"
+        );
+        (held, Some(text))
+    }
+
+    /// Publishes the usable subnets: those that the node has and that are on disk.
+    pub(super) fn tell_own(&mut self) {
+        let on_disk = self.saved.held.map(|(subnets, _)| subnets);
+        let usable = self.held.filter(|(subnets, _)| {
+            on_disk == Some(*subnets) && self.saved.node == self.settings.node
+        });
+        let own = usable.map(|(subnets, since)| OwnSubnets {
+            key: self.settings.node.clone(),
+            subnets,
+            reservation: false,
+            fits: true,
+            since,
+        });
+        let own: Vec<_> = own.into_iter().collect();
+        if self.told.as_ref() != Some(&own) {
+            self.told = Some(own.clone());
+            self.pending.own(own);
+        }
+    }
+
+    pub(super) fn file(&self) -> OwnFile {
+        OwnFile {
+            node: self.settings.node.clone(),
+            config: self.config.text().map(str::to_owned).or_else(|| self.saved.config.clone()),
+            attrs: self.attrs.clone(),
+            held: self.held,
+        }
+    }
+}
+
+/// What of a Node's podCIDRs the node has, and what is wrong with them. What it had it keeps
+/// while nothing is assigned.
+fn assigned(
+    node: &NodeFacts,
+    config: &ClusterConfig,
+    held: Option<Subnets>,
+) -> (Option<Subnets>, Option<String>) {
+    let name = &node.name;
+    let given = match &node.subnets {
+        Ok(Some(subnets)) => *subnets,
+        Ok(None) => {
+            let text = format!(
+                "Node {name} has no spec.podCIDRs: kube-controller-manager assigns them with \
+                 --allocate-node-cidrs and --cluster-cidr"
+            );
+            return (held, Some(text));
+        }
+        Err(why) => return (held, Some(format!("Node {name}: {why}"))),
+    };
+    let (mut has, mut problem) = (given, None);
+    for family in Family::ALL {
+        let wrong = match (given.of(family), config.network(family)) {
+            (Some(subnet), Some(network)) if !network.contains(&subnet) => Some(format!(
+                "spec.podCIDRs: {subnet} is outside of {network}, the network of net-conf.json"
+            )),
+            (None, Some(network)) => Some(format!(
+                "spec.podCIDRs has no {family} subnet, and net-conf.json has {network}"
+            )),
+            (Some(_), None) => None,
+            _ => continue,
+        };
+        match family {
+            Family::V4 => has.v4 = None,
+            Family::V6 => has.v6 = None,
+        }
+        problem = problem.or(wrong.map(|wrong| format!("Node {name}: {wrong}")));
+    }
+    let some = has.v4.is_some() || has.v6.is_some();
+    (some.then_some(has), problem)
+}

@@ -1,0 +1,301 @@
+//! The loop: passes events to the [`Reconciler`] and carries out its actions.
+
+use std::{
+    fs::DirBuilder,
+    future::Future,
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use netd_cluster::membership::{
+    Membership, Status, Update,
+    source::{Command, Now},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    api::ApiServer,
+    follow::Follower,
+    options::KubernetesOptions,
+    own_file::OwnFile,
+    peers_file,
+    reconciler::{Action, Completion, News, Reconciler, Settings},
+};
+
+/// Updates that wait for the reader; more are put together.
+const UPDATES: usize = 16;
+/// News of the API that waits for the loop.
+const NEWS: usize = 256;
+/// How often net-conf.json is read: a ConfigMap's file is replaced within a minute or two.
+const NET_CONF_INTERVAL: Duration = Duration::from_secs(5);
+/// From a change of the known Nodes to its being written, and between two writes.
+const SAVE_DELAY: Duration = Duration::from_secs(5);
+
+type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
+type Readiness = watch::Receiver<Result<(), String>>;
+
+struct Runner {
+    reconciler: Reconciler,
+    api: Arc<ApiServer>,
+    node: String,
+    state_dir: PathBuf,
+    net_conf: PathBuf,
+    readiness: Option<Readiness>,
+    news: mpsc::Receiver<News>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    updates: mpsc::Sender<Update>,
+    status: watch::Sender<Status>,
+    saver: Saver,
+}
+
+/// Writes the known Nodes now and then.
+#[derive(Default)]
+struct Saver {
+    written: u64,
+    due: Option<Instant>,
+    writing: Option<JoinHandle<()>>,
+}
+
+/// Begins with what the node remembers, and follows the API from now on. The API may be out of
+/// reach. The updates are to be read: as long as they are not, they are put together.
+///
+/// # Errors
+/// The state directory can't be made.
+pub async fn start(
+    options: KubernetesOptions,
+) -> io::Result<(Arc<Membership>, mpsc::Receiver<Update>)> {
+    let KubernetesOptions { access, node_name, prefix, net_conf, state_dir, hold, readiness } =
+        options;
+    let dir = state_dir.clone();
+    let read = move || {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok::<_, io::Error>((OwnFile::read(&dir), peers_file::read(&dir)))
+    };
+    let (own, known) = tokio::task::spawn_blocking(read).await??;
+    let settings = Settings {
+        node: node_name.clone(),
+        prefix: prefix.clone(),
+        net_conf: net_conf.display().to_string(),
+        hold,
+    };
+    let reconciler = Reconciler::new(settings, own, known);
+    let (commands, commands_rx) = mpsc::unbounded_channel();
+    let (updates, updates_rx) = mpsc::channel(UPDATES);
+    let (news, news_rx) = mpsc::channel(NEWS);
+    let (status, status_rx) = watch::channel(reconciler.status());
+    let api = Arc::new(ApiServer::new(access, prefix));
+    tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
+    let runner = Runner {
+        saver: Saver { written: reconciler.peers.changes, ..Saver::default() },
+        reconciler,
+        api,
+        node: node_name,
+        state_dir,
+        net_conf,
+        readiness,
+        news: news_rx,
+        commands: commands_rx,
+        updates,
+        status,
+    };
+    tokio::spawn(runner.run());
+    Ok((Membership::of_source(commands, status_rx, true), updates_rx))
+}
+
+impl Runner {
+    async fn run(mut self) {
+        let mut doing: Option<Doing> = None;
+        let updates = self.updates.clone();
+        let mut read_net_conf = tokio::time::interval(NET_CONF_INTERVAL);
+        if let Some(readiness) = &mut self.readiness {
+            // What it is now counts as news.
+            readiness.mark_changed();
+        }
+        loop {
+            let now = now();
+            if doing.is_none() {
+                doing = self.reconciler.next(now).map(|action| self.begin(action));
+            }
+            self.publish();
+            let wake_at = self.reconciler.wake_at(now).map(Instant::from_std);
+            let wake_at = wake_at.into_iter().chain(self.saver.wake_at(&self.reconciler)).min();
+            tokio::select! {
+                _ = read_net_conf.tick() => self.read_net_conf().await,
+                Some(news) = self.news.recv() => self.reconciler.ingest(news, self::now()),
+                ready = changed(&mut self.readiness) => {
+                    self.reconciler.readiness(ready, self::now());
+                }
+                command = self.commands.recv() => match command {
+                    Some(Command::Stop(stopped)) => {
+                        self.finish().await;
+                        // Who asked may be gone.
+                        let _ = stopped.send(());
+                        return;
+                    }
+                    None => return self.finish().await,
+                    Some(command) => self.command(command),
+                },
+                done = finished(&mut doing) => {
+                    doing = None;
+                    self.reconciler.complete(done, self::now());
+                }
+                permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
+                    if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.next()) {
+                        permit.send(update);
+                    }
+                    if updates.is_closed() {
+                        return self.finish().await;
+                    }
+                }
+                () = at(wake_at) => self.saver.tick(&self.reconciler, &self.state_dir),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.reconciler.status();
+        self.status.send_if_modified(|old| {
+            let news = *old != status;
+            *old = status;
+            news
+        });
+    }
+
+    async fn read_net_conf(&mut self) {
+        let read = tokio::fs::read(&self.net_conf).await;
+        let failed = |e: io::Error| {
+            let path = self.net_conf.display();
+            format!("{path}: {e}: write flannel's network configuration to it")
+        };
+        let bytes = read.map_err(failed);
+        let bytes = bytes.as_ref().map(Vec::as_slice).map_err(String::clone);
+        self.reconciler.net_conf(bytes, now());
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Announce(attrs) => self.reconciler.announce(attrs),
+            // The controller-manager chooses the node's subnets, and the node has them for good.
+            Command::Avoid(_) | Command::More | Command::GiveBack(_) | Command::Stop(_) => {}
+            // Who asked may be gone.
+            Command::List(answer) => drop(answer.send(self.reconciler.listing())),
+            Command::Vteps(_, family, answer) => {
+                drop(answer.send(self.reconciler.vteps(family)));
+            }
+        }
+    }
+
+    /// Starts an action; it is done when the future is.
+    fn begin(&self, action: Action) -> Doing {
+        match action {
+            Action::Save(file) => {
+                let dir = self.state_dir.clone();
+                Box::pin(async move {
+                    let work = move || {
+                        let written = file.write(&dir).map_err(|e| {
+                            format!("{}: {e}; the node can't remember its subnets", dir.display())
+                        });
+                        (file, written)
+                    };
+                    match tokio::task::spawn_blocking(work).await {
+                        Ok((file, result)) => Completion::Saved(file, result),
+                        Err(err) => Completion::Saved(OwnFile::default(), Err(err.to_string())),
+                    }
+                })
+            }
+            Action::Patch(patch) => {
+                let (api, node) = (Arc::clone(&self.api), self.node.clone());
+                Box::pin(async move {
+                    let done = api.patch_status(&node, patch).await;
+                    let failed = |e| format!("the status of Node {node} can't be written: {e}");
+                    Completion::Patched(done.map_err(failed))
+                })
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        self.saver.finish(&self.reconciler, &self.state_dir).await;
+    }
+}
+
+impl Saver {
+    fn wake_at(&mut self, reconciler: &Reconciler) -> Option<Instant> {
+        if self.due.is_none() && self.written != reconciler.peers.changes {
+            self.due = Some(Instant::now() + SAVE_DELAY);
+        }
+        self.due
+    }
+
+    fn tick(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            self.due = Some(Instant::now() + SAVE_DELAY);
+            return;
+        }
+        self.begin(reconciler, state_dir);
+    }
+
+    fn begin(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
+        self.due = None;
+        self.written = reconciler.peers.changes;
+        let (known, dir) = (reconciler.peers.known().clone(), state_dir.to_owned());
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            if let Err(err) = peers_file::save(&dir, &known) {
+                let dir = dir.display();
+                tracing::warn!("{dir}: {err}; a start without the API will know older Nodes");
+            }
+        }));
+    }
+
+    /// Writes what is not written yet.
+    async fn finish(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
+        if let Some(writing) = self.writing.take() {
+            drop(writing.await);
+        }
+        if self.written != reconciler.peers.changes {
+            self.begin(reconciler, state_dir);
+        }
+        if let Some(writing) = self.writing.take() {
+            drop(writing.await);
+        }
+    }
+}
+
+async fn changed(readiness: &mut Option<Readiness>) -> Result<(), String> {
+    if let Some(receiver) = readiness
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
+}
+
+async fn finished(doing: &mut Option<Doing>) -> Completion {
+    match doing {
+        Some(doing) => doing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Now { mono: Instant::now().into_std(), unix }
+}

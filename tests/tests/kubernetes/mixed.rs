@@ -1,0 +1,153 @@
+//! One cluster and one overlay with flannel's nodes: their annotations, written by hand as
+//! flannel writes them, and what flannel's nodes read of netd's.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use testbed::{
+    ApiServer, Plan, case,
+    cluster::{
+        Families,
+        flannel::{self, FlannelNode},
+    },
+    net::probe::{self, Mirror},
+    wait,
+};
+
+use super::{SOON, backend, cluster, pods};
+
+/// flannel's annotations of a vxlan node.
+fn vxlan(node: &FlannelNode) -> Value {
+    annotations(
+        "vxlan",
+        &format!("{{\"VNI\":1,\"VtepMAC\":\"{}\"}}", node.mac),
+        &node.host.v4.to_string(),
+    )
+}
+
+fn annotations(kind: &str, data: &str, ip: &str) -> Value {
+    json!({
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+        "flannel.alpha.coreos.com/backend-type": kind,
+        "flannel.alpha.coreos.com/backend-data": data,
+        "flannel.alpha.coreos.com/public-ip": ip,
+    })
+}
+
+#[test]
+fn pods_of_flannels_nodes_and_netds_reach_each_other() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(2);
+        let nodes = cluster(bed, &api, &plan)?;
+        let pods = pods(&nodes)?;
+        let old = FlannelNode::vxlan(bed, "old", "10.5.77.0/24")?;
+        // flannel reads of netd's nodes what their annotations say.
+        for node in &nodes {
+            let said = api.annotations(&node.host.name)?;
+            let data: Value = serde_json::from_str(said["backend-data"].as_str().context("data")?)?;
+            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
+            old.program_one(
+                cidr.as_str().context("no podCIDR")?,
+                said["public-ip"].as_str().context("no public-ip")?,
+                data["VtepMAC"].as_str().context("no MAC")?,
+            )?;
+        }
+        api.add_node("old", &["10.5.77.0/24"], &vxlan(&old))?;
+        let mirrors = [Mirror::serve(&old.pod, 7000)?, Mirror::serve(&pods[0].net, 7000)?];
+        wait::until(SOON, "netd's pods reach flannel's", || {
+            pods.iter().try_for_each(|pod| probe::ping(&pod.net, old.pod_ip))
+        })?;
+        ensure!(probe::tcp(&pods[0].net, old.pod_ip, 7000)? == pods[0].v4()?);
+        ensure!(probe::tcp(&old.pod, pods[0].v4()?, 7000)? == old.pod_ip);
+        drop(mirrors);
+        let known = nodes[0].knows("10.5.77.0/24")?.context("not listed")?;
+        ensure!(known.programmed && known.node == "old", "{known:?}");
+        // A heartbeat of its kubelet is no news.
+        let before = nodes[0].metric("netd_overlay_convergence_seconds_count")?;
+        for beat in 0..5 {
+            let beat = json!({ "metadata": { "labels": { "beat": beat.to_string() } } });
+            api.patch_node("old", &beat)?;
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let after = nodes[0].metric("netd_overlay_convergence_seconds_count")?;
+        ensure!(after - before < 1.0, "programmed {} times", after - before);
+        // A deleted Node goes at once.
+        api.kubectl(&["delete", "node", "old"])?;
+        wait::until(SOON, "its route is gone", || {
+            let routes = nodes[0].routes()?;
+            ensure!(!routes.contains("10.5.77.0/24"), "{routes}");
+            Ok(())
+        })?;
+        Ok(())
+    })
+}
+
+/// netd takes the place of a kube-flannel that is no longer there: the VTEP's MAC stays, so other
+/// nodes' entries stay right.
+#[test]
+fn the_mac_that_flannel_announced_is_taken_over() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(1);
+        let host = bed.host("n1")?;
+        flannel::device(&host, "10.5.1.0".parse()?)?;
+        let mac = flannel::mac_of(&host)?;
+        let said = annotations(
+            "vxlan",
+            &format!("{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}"),
+            &host.v4.to_string(),
+        );
+        api.add_node("n1", &["10.5.1.0/24"], &said)?;
+        let before = api.annotations("n1")?;
+        let mut node = testbed::cluster::Node::launch_in_kubernetes(host, &plan, &api)?;
+        node.wait_ready()?;
+        ensure!(flannel::mac_of(&node.host)? == mac, "another MAC than flannel's");
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let after = api.annotations("n1")?;
+        ensure!(before == after, "{before:?}, then {after:?}");
+        Ok(())
+    })
+}
+
+/// Annotations are other nodes' words: what can't be is named, and disturbs nobody else.
+#[test]
+fn hostile_nodes_are_named_and_disturb_nobody() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(2);
+        let nodes = cluster(bed, &api, &plan)?;
+        let pods = pods(&nodes)?;
+        let data = |mac: &str| format!("{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}");
+        let good = data("02:00:00:00:00:77");
+        let huge = format!("\"{}\"", "x".repeat(100_000));
+        let bad = [
+            ("garbage", "10.5.70.0/24", annotations("vxlan", "{{", "192.0.2.70"), "backend-data"),
+            ("huge", "10.5.71.0/24", annotations("vxlan", &huge, "192.0.2.71"), "backend-data"),
+            ("nowhere", "10.5.72.0/24", annotations("vxlan", &good, "here"), "public-ip"),
+            ("six", "10.5.73.0/24", annotations("vxlan", &good, "2001:db8::1"), "public-ip"),
+            ("outside", "10.99.0.0/24", annotations("vxlan", &good, "192.0.2.74"), "outside"),
+            ("other", "10.5.75.0/24", annotations("host-gw", "null", "192.0.2.75"), "vxlan"),
+            ("twice", "10.5.1.0/24", annotations("vxlan", &good, "192.0.2.76"), "10.5.1.0/24"),
+        ];
+        for (name, cidr, said, _) in &bad {
+            api.add_node(name, &[cidr], said)?;
+        }
+        wait::until(SOON, "each is named", || {
+            let listed = nodes[0].listed()?;
+            for (name, _, _, says) in &bad {
+                let shown = format!("{:?}", listed.nodes);
+                let found =
+                    listed.nodes.iter().find(|n| n.node == *name || n.problem.contains(name));
+                let found = found.with_context(|| format!("{name} is not listed: {shown}"))?;
+                ensure!(!found.programmed && found.problem.contains(says), "{found:?}");
+            }
+            Ok(())
+        })?;
+        super::all_reach_each_other(&pods)?;
+        // A Node without a pod network is nobody's peer.
+        api.add_node("plain", &["10.5.90.0/24"], &json!({}))?;
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        ensure!(nodes[0].knows("10.5.90.0/24")?.is_none());
+        Ok(())
+    })
+}
