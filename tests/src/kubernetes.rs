@@ -7,7 +7,7 @@ use std::{
     env, fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -69,6 +69,10 @@ impl ApiServer {
         command.arg(format!("--service-account-signing-key-file={}", file("accounts.key")));
         command.arg("--service-account-issuer=https://kubernetes.default.svc");
         command.arg("--service-cluster-ip-range=10.96.0.0/16");
+        // Since 1.23 it is so without a word.
+        if text_of(&program("kube-apiserver")?, "--version")?.contains("v1.20.") {
+            command.arg("--feature-gates=IPv6DualStack=true");
+        }
         // The controller-manager makes what this one asks for; there is none.
         command.args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"]);
         let log = self.host.directory().join("apiserver.log");
@@ -159,6 +163,11 @@ impl ApiServer {
         });
         Ok(ours.collect())
     }
+}
+
+fn text_of(program: &Path, argument: &str) -> Result<String> {
+    let output = Command::new(program).arg(argument).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A program of Kubernetes: of `KUBE_BIN`, or as tests/kubernetes/setup.sh built it.

@@ -127,7 +127,7 @@ fn hostile_nodes_are_named_and_disturb_nobody() -> Result<()> {
             ("six", "10.5.73.0/24", annotations("vxlan", &good, "2001:db8::1"), "public-ip"),
             ("outside", "10.99.0.0/24", annotations("vxlan", &good, "192.0.2.74"), "outside"),
             ("other", "10.5.75.0/24", annotations("host-gw", "null", "192.0.2.75"), "vxlan"),
-            ("twice", "10.5.1.0/24", annotations("vxlan", &good, "192.0.2.76"), "10.5.1.0/24"),
+            ("twice", "10.5.1.0/24", annotations("vxlan", &good, "192.0.2.76"), "own subnet"),
         ];
         for (name, cidr, said, _) in &bad {
             api.add_node(name, &[cidr], said)?;

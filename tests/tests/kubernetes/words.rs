@@ -36,6 +36,7 @@ fn annotations_are_flannels_letter_by_letter() -> Result<()> {
         wait::until(SOON, "the annotations are there", || {
             let found = Value::Object(api.annotations("n1")?);
             ensure!(found == expected, "{found}, not {expected}");
+            ensure!(condition(&api, "n1")?.0 == "False", "no condition");
             Ok(())
         })?;
         // Nothing is written again without need.

@@ -68,7 +68,8 @@ fn nothing_is_announced_before_there_is_a_pod_cidr_and_then_only_once() {
     for version in 9..109 {
         let mut undone = now.clone();
         undone["metadata"]["resourceVersion"] = json!(version.to_string());
-        undone["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] = json!("192.0.2.9");
+        undone["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] =
+            json!("192.0.2.9");
         world.hear(News::Changed(facts(&undone)));
         world.pass(Duration::from_secs(1));
     }
@@ -121,7 +122,10 @@ fn a_pod_cidr_outside_of_the_network_is_none() {
 
 #[test]
 fn another_name_is_another_node() {
-    let file = OwnFile { node: "n0".into(), ..World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]).disk };
+    let file = OwnFile {
+        node: "n0".into(),
+        ..World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]).disk
+    };
     let mut world = World::new(file);
     world.settle();
     assert_eq!(world.own(), None, "a copy of n0 uses its subnet");
@@ -135,7 +139,8 @@ fn another_name_is_another_node() {
 #[test]
 fn others_nodes_come_and_go_at_once_and_heartbeats_tell_nothing() {
     let (n2, n3) = (node("n2", "10.5.2.0/24", Some("192.0.2.2")), node("n3", "10.5.3.0/24", None));
-    let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None), n2.clone(), n3]);
+    let mut world =
+        World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None), n2.clone(), n3]);
     assert_eq!(peers(&world.told), ["+n2"], "a Node without a pod network is nobody's peer");
     world.told.clear();
     for version in 8..30 {
@@ -161,7 +166,8 @@ fn others_nodes_come_and_go_at_once_and_heartbeats_tell_nothing() {
 #[test]
 fn nodes_that_vanish_together_are_held_for_a_while() {
     let own = node("n1", "10.5.1.0/24", None);
-    let other = |n: u8| node(&format!("m{n}"), &format!("10.5.{n}.0/24"), Some(&format!("192.0.2.{n}")));
+    let other =
+        |n: u8| node(&format!("m{n}"), &format!("10.5.{n}.0/24"), Some(&format!("192.0.2.{n}")));
     let all: Vec<_> = [own.clone()].into_iter().chain((10..20).map(other)).collect();
     let mut world = World::with(OwnFile::default(), &all);
     world.told.clear();

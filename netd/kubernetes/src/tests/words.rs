@@ -12,8 +12,7 @@ use crate::{
 
 /// Annotations without their prefix.
 fn written(value: &Value, overwrites: Addresses) -> BTreeMap<String, String> {
-    let changes =
-        AnnotationPrefix::default().changes(&BTreeMap::new(), &attrs(value), overwrites);
+    let changes = AnnotationPrefix::default().changes(&BTreeMap::new(), &attrs(value), overwrites);
     let short = |key: String| key.strip_prefix("flannel.alpha.coreos.com/").unwrap().to_owned();
     changes.into_iter().filter_map(|(key, value)| Some((short(key), value?))).collect()
 }
@@ -32,7 +31,12 @@ fn annotations_are_written_as_flannel_writes_them() {
     let cases = [
         (
             json!({ "PublicIP": "192.0.2.1", "BackendType": "vxlan", "BackendData": data(mac) }),
-            map(&[managed, ("backend-type", "vxlan"), ("backend-data", mac), ("public-ip", "192.0.2.1")]),
+            map(&[
+                managed,
+                ("backend-type", "vxlan"),
+                ("backend-data", mac),
+                ("public-ip", "192.0.2.1"),
+            ]),
         ),
         (
             json!({
@@ -60,16 +64,31 @@ fn annotations_are_written_as_flannel_writes_them() {
         ),
         (
             json!({ "PublicIP": "192.0.2.1", "BackendType": "host-gw" }),
-            map(&[managed, ("backend-type", "host-gw"), ("backend-data", "null"), ("public-ip", "192.0.2.1")]),
+            map(&[
+                managed,
+                ("backend-type", "host-gw"),
+                ("backend-data", "null"),
+                ("public-ip", "192.0.2.1"),
+            ]),
         ),
         (
             json!({ "PublicIP": "192.0.2.1", "BackendType": "wireguard", "BackendData": data(key) }),
-            map(&[managed, ("backend-type", "wireguard"), ("backend-data", key), ("public-ip", "192.0.2.1")]),
+            map(&[
+                managed,
+                ("backend-type", "wireguard"),
+                ("backend-data", key),
+                ("public-ip", "192.0.2.1"),
+            ]),
         ),
         // udp names no backend.
         (
             json!({ "PublicIP": "192.0.2.1" }),
-            map(&[managed, ("backend-type", ""), ("backend-data", "null"), ("public-ip", "192.0.2.1")]),
+            map(&[
+                managed,
+                ("backend-type", ""),
+                ("backend-data", "null"),
+                ("public-ip", "192.0.2.1"),
+            ]),
         ),
     ];
     for (value, expected) in cases {
@@ -132,7 +151,10 @@ fn pod_cidrs_are_one_of_each_family_or_refused_by_name() {
     };
     assert_eq!(read(&[]), Ok(None));
     let both = read(&["10.5.1.0/24", "fd00:5::/64"]).unwrap().unwrap();
-    assert_eq!(both.iter().map(|net| net.to_string()).collect::<Vec<_>>(), ["10.5.1.0/24", "fd00:5::/64"]);
+    assert_eq!(
+        both.iter().map(|net| net.to_string()).collect::<Vec<_>>(),
+        ["10.5.1.0/24", "fd00:5::/64"]
+    );
     // Go's parser takes host bits, and so does flannel.
     assert_eq!(read(&["10.5.1.7/24"]).unwrap().unwrap().v4.unwrap().to_string(), "10.5.1.0/24");
     let long = "x".repeat(1000);
