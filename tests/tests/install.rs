@@ -92,6 +92,28 @@ fn the_plugin_goes_by_force() -> Result<()> {
     })
 }
 
+/// kube-flannel's conflist sorts before netd's: containerd would go on with it.
+#[test]
+fn a_conflist_that_sorts_before_is_displaced_and_put_back() -> Result<()> {
+    case(|bed| {
+        let host = bed.host("node")?;
+        let _netd = Daemon::start(&host, &DaemonConfig::default())?;
+        hook::install(&host, Path::new("/nonexistent/containerd"))?;
+        let flannel = Containerd::cni_config_of(&host).join("10-flannel.conflist");
+        fs::write(&flannel, "{}")?;
+        let warned = hook(&host, &["install"])?;
+        let said = String::from_utf8_lossy(&warned.stderr);
+        ensure!(warned.status.success() && said.contains("--displace"), "{said}");
+        ensure!(flannel.exists(), "moved without being asked to");
+        let output = hook(&host, &["install", "--displace"])?;
+        ensure!(output.status.success() && !flannel.exists(), "{output:?}");
+        let output = hook(&host, &["uninstall"])?;
+        ensure!(output.status.success(), "{output:?}");
+        ensure!(fs::read_to_string(&flannel)? == "{}", "it was not put back");
+        Ok(())
+    })
+}
+
 /// `make uninstall` without the removal of installed files, for which it has a target of its own.
 fn uninstall(host: &Host, netd: &Daemon) -> Result<Output> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/uninstall.sh");

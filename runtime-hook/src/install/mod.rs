@@ -24,6 +24,7 @@ use containerd::DEFAULT_BIN_DIR;
 mod atomic_file;
 mod conflist;
 mod containerd;
+mod displaced;
 mod endpoints_left;
 
 /// The executable that is installed under the name [`PLUGIN`]: the CNI front alone.
@@ -90,6 +91,10 @@ pub struct InstallArgs {
     #[arg(long, value_name = "VERSION", default_value = AUTO,
           value_parser = [AUTO, "0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
     cni_version: String,
+    /// Move configurations of other plugins aside that sort before this one, as
+    /// 10-flannel.conflist does; `uninstall` puts them back
+    #[arg(long)]
+    displace: bool,
     /// containerd's socket, to ask for its version
     #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
     containerd_socket: PathBuf,
@@ -146,9 +151,13 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     let text = conflist::render(&settings);
     print(&atomic_file::write(&paths.conf_dir, &paths.conf_name, text.as_bytes(), 0o644)?);
     for other in conflist::sorting_before(&paths.conf_dir, &paths.conf_name)? {
+        if args.displace {
+            println!("{}", displaced::displace(&other)?);
+            continue;
+        }
         eprintln!(
-            "netd-hook: warning: {} sorts before {}, so runtimes use it instead of netd; remove \
-             it or choose another --conf-name",
+            "netd-hook: warning: {} sorts before {}, so runtimes use it instead of netd; give \
+             --displace, remove it, or choose another --conf-name",
             other.display(),
             paths.conf_name
         );
@@ -163,6 +172,7 @@ fn try_uninstall(args: &UninstallArgs) -> Result<(), HookError> {
         check_unused(&args.socket)?;
     }
     print(&atomic_file::remove(&paths.conf_dir, &paths.conf_name)?);
+    displaced::put_back(&paths.conf_dir)?.iter().for_each(|moved| println!("{moved}"));
     let bin_dir = paths.bin_dir();
     print(&atomic_file::remove(&bin_dir, PLUGIN)?);
     // Where it was before containerd was asked, or before its configuration was changed.

@@ -3,6 +3,7 @@
 
 mod api_faults;
 mod life;
+mod migration;
 mod mixed;
 mod words;
 

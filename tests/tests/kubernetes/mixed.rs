@@ -16,7 +16,7 @@ use testbed::{
 use super::{SOON, backend, cluster, pods};
 
 /// flannel's annotations of a vxlan node.
-fn vxlan(node: &FlannelNode) -> Value {
+pub(crate) fn vxlan(node: &FlannelNode) -> Value {
     annotations(
         "vxlan",
         &format!("{{\"VNI\":1,\"VtepMAC\":\"{}\"}}", node.mac),
