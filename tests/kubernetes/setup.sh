@@ -10,8 +10,9 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-bed="${XDG_CACHE_HOME:-$HOME/.cache}/netd-testbed"
-cache="$bed/kubernetes"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/netd-testbed/kubernetes"
+# Where apt keeps what it knows of the suites: of this script's own, for it reads sources, too.
+bed="$cache"
 work="$cache/work"
 programs="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -33,17 +34,23 @@ is_there() {
 
 # Debian's files, below $work/files: Go and reflect2 as packages, Kubernetes as its source.
 fetch() {
-    update_suite bookworm
     lists=$bed/apt/bookworm
-    grep -q '^deb-src' "$lists/sources.list" ||
+    mkdir -p "$lists/state/lists/partial" "$lists/cache/archives/partial" "$work/files"
+    : >"$lists/status"
+    tried=
+    for uri in $(candidates); do
+        tried="$tried $uri"
+        echo "deb [check-valid-until=no signed-by=$keyring] $uri bookworm main" >"$lists/sources.list"
         sed -i 'p; s/^deb /deb-src /' "$lists/sources.list"
-    suite_apt bookworm update -o APT::Update::Error-Mode=any >"$lists/log" 2>&1 || {
+        suite_apt bookworm update -o APT::Update::Error-Mode=any >"$lists/log" 2>&1 && break
         tail -n 5 "$lists/log" >&2
-        die "no mirror has the source packages of Debian 12"
-    }
-    mkdir -p "$work/files"
-    cd "$work/files"
+        tried="$tried (no)"
+    done
+    case "$tried" in
+    "" | *"(no)") die "no mirror has Debian 12 with its sources (tried:$tried); NETD_DEBIAN_MIRROR names another mirror" ;;
+    esac
     say "fetching Kubernetes' source and Go of Debian 12"
+    cd "$work/files"
     suite_apt bookworm source --download-only kubernetes >"$lists/log" 2>&1 &&
         suite_apt bookworm download golang-1.19-go golang-1.19-src \
             golang-github-modern-go-reflect2-dev >>"$lists/log" 2>&1 || {
@@ -112,9 +119,9 @@ if is_there "$cache/bin" && [ "$(cat "$cache/bin/recipe" 2>/dev/null)" = "$(reci
     exit
 fi
 recipe=$(recipe)
-rm -rf "$work" "$cache/bin.new"
+rm -rf "$work" "$cache/bin.new" "$bed/apt"
 source="$work/gopath/src/k8s.io/kubernetes"
-mkdir -p "$work" "$bed/apt"
+mkdir -p "$work"
 fetch
 unpack
 say "building $programs"
@@ -124,6 +131,6 @@ compile >"$cache/log" 2>&1 || {
 }
 is_there "$cache/bin.new" || die "the build left no programs (log: $cache/log)"
 echo "$recipe" >"$cache/bin.new/recipe"
-rm -rf "$cache/bin" "$work"
+rm -rf "$cache/bin" "$work" "$bed/apt"
 mv "$cache/bin.new" "$cache/bin"
 say "built $("$cache/bin/kube-apiserver" --version)"

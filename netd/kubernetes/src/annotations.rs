@@ -148,31 +148,54 @@ impl AnnotationPrefix {
         format!("annotation {}: {shown:?} {why}", self.key(name))
     }
 
-    /// What is to be announced in place of the addresses that the node found.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub(crate) fn overwrites(&self, all: &Annotations) -> Result<Addresses, String> {
-        self.addresses(all, V4.overwrite, V6.overwrite)
-    }
-
-    /// The node's own addresses, by which its device is chosen.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub(crate) fn node_public(&self, all: &Annotations) -> Result<Addresses, String> {
-        self.addresses(all, V4.node_public, V6.node_public)
-    }
-
-    fn addresses(&self, all: &Annotations, v4: &str, v6: &str) -> Result<Addresses, String> {
-        let found = Addresses { v4: self.address(all, v4)?, v6: self.address(all, v6)? };
-        let usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast();
-        for (name, ip) in [(v4, found.v4.map(IpAddr::V4)), (v6, found.v6.map(IpAddr::V6))] {
-            if let Some(ip) = ip.filter(|ip| !usable(*ip)) {
-                return Err(self.wrong(name, &ip.to_string(), "can't be reached from other nodes"));
+    /// What is to be announced in place of the addresses that the node found, and what is wrong.
+    /// In place of an overwrite that can't be read stays what was announced before.
+    pub(crate) fn overwrites(&self, all: &Annotations) -> (Addresses, Vec<String>) {
+        let (mut found, mut wrong) = (Addresses::default(), vec![]);
+        match self.reachable(all, V4.overwrite) {
+            Ok(ip) => found.v4 = ip,
+            Err(why) => {
+                found.v4 = self.reachable(all, V4.public).ok().flatten();
+                wrong.push(why);
             }
         }
-        Ok(found)
+        match self.reachable(all, V6.overwrite) {
+            Ok(ip) => found.v6 = ip,
+            Err(why) => {
+                found.v6 = self.reachable(all, V6.public).ok().flatten();
+                wrong.push(why);
+            }
+        }
+        (found, wrong)
+    }
+
+    /// The node's own addresses, by which its device is chosen, and what is wrong.
+    pub(crate) fn node_public(&self, all: &Annotations) -> (Addresses, Vec<String>) {
+        let mut wrong = vec![];
+        let v4 = self.reachable(all, V4.node_public).unwrap_or_else(|why| {
+            wrong.push(why);
+            None
+        });
+        let v6 = self.reachable(all, V6.node_public).unwrap_or_else(|why| {
+            wrong.push(why);
+            None
+        });
+        (Addresses { v4, v6 }, wrong)
+    }
+
+    /// An address that other nodes can send to.
+    fn reachable<T>(&self, all: &Annotations, name: &str) -> Result<Option<T>, String>
+    where
+        T: FromStr + Copy + Into<IpAddr>,
+    {
+        let found = self.address(all, name)?;
+        let usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast();
+        match found.filter(|ip: &T| !usable((*ip).into())) {
+            Some(_) => {
+                Err(self.wrong(name, self.get(all, name), "can't be reached from other nodes"))
+            }
+            None => Ok(found),
+        }
     }
 
     /// What is to be changed of a Node's annotations so that they say `attrs`; `None` removes one.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use kube::{
@@ -56,12 +57,26 @@ impl ApiServer {
         };
         if let Some((of, client)) = &*client
             && *of == credentials
+            && !is_old(client)
         {
             return Ok(Api::all(client.clone()));
         }
-        let made = Client::try_from(self.config().await?).map_err(|e| explain(&e))?;
+        let made = match timeout(self.access.timeout, self.make()).await {
+            Ok(made) => made?,
+            Err(_) => {
+                let text = format!("no credentials within {:?}", self.access.timeout);
+                return Err(ApiError::Failed(text));
+            }
+        };
         *client = Some((credentials, made.clone()));
         Ok(Api::all(made))
+    }
+
+    async fn make(&self) -> Result<Client, ApiError> {
+        let config = self.config().await?;
+        // A kubeconfig may name a program to be run.
+        let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
+        made.map_err(|e| ApiError::Failed(e.to_string()))?.map_err(|e| explain(&e))
     }
 
     async fn config(&self) -> Result<Config, ApiError> {
@@ -85,6 +100,8 @@ impl ApiServer {
             config.cluster_url = url.clone();
         }
         config.connect_timeout = Some(self.access.timeout);
+        // This crate tries again itself, and more slowly.
+        config.default_retry = false;
         Ok(config)
     }
 
@@ -142,6 +159,14 @@ impl ApiServer {
     pub(crate) fn prefix(&self) -> &AnnotationPrefix {
         &self.prefix
     }
+}
+
+/// Whether a certificate that a program gave is about to end.
+fn is_old(client: &Client) -> bool {
+    const MARGIN: u64 = 60;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let end = client.valid_until().as_ref().map(|end| end.as_second());
+    end.is_some_and(|end| u64::try_from(end).unwrap_or(0) < now + MARGIN)
 }
 
 /// An error in words that say what to do.

@@ -20,8 +20,13 @@ use crate::{
 
 /// The API server ends a watch after this time, which is no failure; seconds.
 const WATCH_SECONDS: u32 = 290;
-/// A watch that says nothing for so long is broken: the API server sends a bookmark a minute.
+/// A watch that says nothing for so long may be dead, or the cluster is quiet: another one tells.
 const SILENCE: Duration = Duration::from_secs(120);
+/// A watch that lived so long was a good one.
+const GOOD: Duration = Duration::from_secs(30);
+/// All is listed again after this time, up to a fifth more: what a watch never told, for whatever
+/// reason, is known by then.
+const RELIST: Duration = Duration::from_secs(3600);
 
 /// See the module.
 pub(crate) struct Follower {
@@ -44,12 +49,17 @@ impl Follower {
         loop {
             match self.api.list().await {
                 Ok((nodes, version)) => {
-                    backoff.reset();
                     if self.tell(News::Listed(nodes)).await.is_err() {
                         return;
                     }
+                    let began = Instant::now();
                     if let End::Closed = self.watch(version).await {
                         return;
+                    }
+                    // Changes that are forgotten before they were watched must not end in a
+                    // list after the other.
+                    if began.elapsed() > GOOD {
+                        backoff.reset();
                     }
                 }
                 // A list of many pages took too long.
@@ -67,9 +77,12 @@ impl Follower {
     /// Watches from `version` on, again and again.
     async fn watch(&self, mut version: String) -> End {
         let mut backoff = RETRY;
+        let relist = Instant::now() + RELIST.mul_f64(1.0 + fastrand::f64() / 5.0);
         loop {
             let began = Instant::now();
-            let before = version.clone();
+            if began > relist {
+                return End::Relist;
+            }
             match self.watch_once(&mut version).await {
                 Ok(Ok(())) => {}
                 Ok(Err(end)) => return end,
@@ -84,7 +97,7 @@ impl Follower {
             {
                 continue;
             }
-            if version != before {
+            if began.elapsed() > GOOD {
                 backoff.reset();
             }
             sleep(backoff.next_delay(fastrand::f64())).await;
@@ -113,11 +126,7 @@ impl Follower {
         }
         loop {
             let event = match timeout(SILENCE, stream.next()).await {
-                Err(_) => {
-                    let text = format!("the API server's watch was silent for {SILENCE:?}");
-                    return Err(ApiError::Failed(text));
-                }
-                Ok(None) => return Ok(Ok(())),
+                Err(_) | Ok(None) => return Ok(Ok(())),
                 Ok(Some(event)) => event.map_err(|e| explain(&e))?,
             };
             let is_gone = matches!(event, WatchEvent::Deleted(_));

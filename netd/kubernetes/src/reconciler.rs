@@ -50,22 +50,6 @@ pub(crate) enum News {
     Works,
 }
 
-/// What the loop has to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    /// Write it durably.
-    Save(OwnFile),
-    /// Patch the status of the own Node with this (a strategic merge patch).
-    Patch(Value),
-}
-
-/// The result of an action.
-#[derive(Debug)]
-pub(crate) enum Completion {
-    Saved(OwnFile, Result<(), String>),
-    Patched(Result<NodeFacts, String>),
-}
-
 /// This machine's Node in the API.
 #[derive(Debug)]
 enum OwnNode {
@@ -97,12 +81,15 @@ pub(crate) struct Reconciler {
     not_ready_since: Option<Instant>,
     /// What is on disk.
     saved: OwnFile,
-    told: Option<Vec<OwnSubnets>>,
+    /// The subnets and what is wrong with them, as they were told.
+    told: Option<(Vec<OwnSubnets>, Option<String>)>,
     save_pace: Pace,
     save_problem: Option<String>,
     patch_pace: Pace,
     patch_problem: Option<(u64, String)>,
     failing: Option<(u64, String)>,
+    /// What was told of being behind.
+    told_behind: Option<(u64, String)>,
 }
 
 impl Reconciler {
@@ -130,6 +117,7 @@ impl Reconciler {
             patch_pace: Pace::new(Duration::from_millis(500), Duration::from_secs(30)),
             patch_problem: None,
             failing: None,
+            told_behind: None,
             saved: file,
             settings,
         };
@@ -138,6 +126,9 @@ impl Reconciler {
             let to = reconciler.settings.node.clone();
             tracing::warn!("this machine's Node was {from} and is {to}: it was renamed, or copied");
             reconciler.pending.identity(IdentityUpdate::Renamed { from, to });
+            if let Some((lost, _)) = reconciler.saved.held {
+                reconciler.pending.lost(lost);
+            }
         }
         if let Some(text) = reconciler.saved.config.clone() {
             let place = reconciler.settings.net_conf.clone();
@@ -179,9 +170,9 @@ impl Reconciler {
             News::Deleted(name) => self.gone(name, now),
         }
         if self.failing.take().is_some() {
-            self.pending.behind(self.behind().cloned());
             self.patch_pace.reset();
         }
+        self.tell_behind();
     }
 
     fn listed(&mut self, nodes: Vec<NodeFacts>, now: Now) {
@@ -220,7 +211,10 @@ impl Reconciler {
     /// A Node is gone, or has no pod network any more: both are somebody's decision.
     fn gone(&mut self, name: String, now: Now) {
         let updates = self.peers.removed(vec![name], false, now);
-        self.pending.peers(updates);
+        if !updates.is_empty() {
+            self.pending.peers(updates);
+            self.judge_own(now);
+        }
     }
 
     /// `None`: the Node has no pod network of flannel's or netd's.
@@ -237,63 +231,81 @@ impl Reconciler {
         })
     }
 
-    /// The next action, if one is due now.
-    pub(crate) fn next(&mut self, now: Now) -> Option<Action> {
+    /// Drops what was held long enough.
+    pub(crate) fn tick(&mut self, now: Now) {
         let updates = self.peers.tick(now);
         self.pending.peers(updates);
+    }
+
+    /// What is to be written durably now.
+    pub(crate) fn next_save(&mut self, now: Now) -> Option<OwnFile> {
         let file = self.file();
-        if file != self.saved && self.save_pace.is_due(now.mono) {
-            self.save_pace.attempted(now.mono, fastrand::f64());
-            return Some(Action::Save(file));
+        if file == self.saved || !self.save_pace.is_due(now.mono) {
+            return None;
         }
+        self.save_pace.attempted(now.mono, fastrand::f64());
+        Some(file)
+    }
+
+    /// What the status of the own Node is to be patched with now (a strategic merge patch).
+    pub(crate) fn next_patch(&mut self, now: Now) -> Option<Value> {
+        let Some(patch) = self.patch(now) else {
+            // What failed is no longer wanted, or was done all the same.
+            if self.patch_problem.take().is_some() {
+                self.tell_behind();
+            }
+            return None;
+        };
         if !self.patch_pace.is_due(now.mono) || self.failing.is_some() {
             return None;
         }
-        let patch = self.patch(now)?;
         self.patch_pace.attempted(now.mono, fastrand::f64());
-        Some(Action::Patch(patch))
+        Some(patch)
     }
 
-    /// When [`Self::next`], which has nothing to do now, may have without an event.
+    /// When there may be something to do without an event.
     pub(crate) fn wake_at(&self, now: Now) -> Option<Instant> {
         let graced = self.not_ready_since.map(|since| since + crate::condition::GRACE);
         let times = [self.peers.wake_at(), self.save_pace.next(), self.patch_pace.next(), graced];
         times.into_iter().flatten().filter(|at| *at > now.mono).min()
     }
 
-    /// Takes the result of an action.
-    pub(crate) fn complete(&mut self, done: Completion, now: Now) {
-        match done {
-            Completion::Saved(file, Ok(())) => {
-                self.saved = file;
-                self.save_problem = None;
-                self.save_pace.reset();
-                self.tell_own();
-            }
-            Completion::Saved(_, Err(why)) => self.save_problem = Some(why),
-            Completion::Patched(Ok(node)) => {
-                if self.patch_problem.take().is_some() {
-                    self.pending.behind(self.behind().cloned());
-                }
-                self.own_is(node, now);
-            }
-            Completion::Patched(Err(why)) => {
-                let was = self.behind().cloned();
-                let since = self.patch_problem.as_ref().map_or(now.unix, |(since, _)| *since);
-                self.patch_problem = Some((since, why));
-                if was.is_none() {
-                    self.pending.behind(self.behind().cloned());
-                }
-            }
+    /// A file was written, or why not.
+    pub(crate) fn saved(&mut self, file: OwnFile, result: Result<(), String>) {
+        self.save_problem = result.err();
+        if self.save_problem.is_none() {
+            self.saved = file;
+            self.save_pace.reset();
+            self.tell_own();
         }
     }
 
+    /// The own Node as it is after a patch, or why it was not patched.
+    pub(crate) fn patched(&mut self, result: Result<NodeFacts, String>, now: Now) {
+        match result {
+            Ok(node) => {
+                self.patch_problem = None;
+                self.own_was(node, now);
+            }
+            Err(why) => {
+                let since = self.patch_problem.as_ref().map_or(now.unix, |(since, _)| *since);
+                self.patch_problem = Some((since, why));
+            }
+        }
+        self.tell_behind();
+    }
+
     fn failed(&mut self, why: String, now: Now) {
-        let was = self.behind().cloned();
         let since = self.failing.as_ref().map_or(now.unix, |(since, _)| *since);
         self.failing = Some((since, why));
-        if was.is_none() {
-            self.pending.behind(self.behind().cloned());
+        self.tell_behind();
+    }
+
+    fn tell_behind(&mut self) {
+        let behind = self.behind().cloned();
+        if behind != self.told_behind {
+            self.told_behind.clone_from(&behind);
+            self.pending.behind(behind);
         }
     }
 

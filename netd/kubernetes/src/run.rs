@@ -15,6 +15,7 @@ use netd_cluster::membership::{
     Membership, Status, Update,
     source::{Command, Now},
 };
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -24,10 +25,11 @@ use tokio::{
 use crate::{
     api::ApiServer,
     follow::Follower,
+    node::NodeFacts,
     options::KubernetesOptions,
     own_file::OwnFile,
     peers_file,
-    reconciler::{Action, Completion, News, Reconciler, Settings},
+    reconciler::{News, Reconciler, Settings},
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -39,7 +41,8 @@ const NET_CONF_INTERVAL: Duration = Duration::from_secs(5);
 /// From a change of the known Nodes to its being written, and between two writes.
 const SAVE_DELAY: Duration = Duration::from_secs(5);
 
-type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
+type Saving = Pin<Box<dyn Future<Output = (OwnFile, Result<(), String>)> + Send>>;
+type Patching = Pin<Box<dyn Future<Output = Result<NodeFacts, String>> + Send>>;
 type Readiness = watch::Receiver<Result<(), String>>;
 
 struct Runner {
@@ -112,7 +115,7 @@ pub async fn start(
 
 impl Runner {
     async fn run(mut self) {
-        let mut doing: Option<Doing> = None;
+        let (mut saving, mut patching): (Option<Saving>, Option<Patching>) = (None, None);
         let updates = self.updates.clone();
         let mut read_net_conf = tokio::time::interval(NET_CONF_INTERVAL);
         if let Some(readiness) = &mut self.readiness {
@@ -121,8 +124,12 @@ impl Runner {
         }
         loop {
             let now = now();
-            if doing.is_none() {
-                doing = self.reconciler.next(now).map(|action| self.begin(action));
+            self.reconciler.tick(now);
+            if saving.is_none() {
+                saving = self.reconciler.next_save(now).map(|file| self.save(file));
+            }
+            if patching.is_none() {
+                patching = self.reconciler.next_patch(now).map(|patch| self.patch(patch));
             }
             self.publish();
             let wake_at = self.reconciler.wake_at(now).map(Instant::from_std);
@@ -143,9 +150,13 @@ impl Runner {
                     None => return self.finish().await,
                     Some(command) => self.command(command),
                 },
-                done = finished(&mut doing) => {
-                    doing = None;
-                    self.reconciler.complete(done, self::now());
+                (file, result) = finished(&mut saving) => {
+                    saving = None;
+                    self.reconciler.saved(file, result);
+                }
+                result = finished(&mut patching) => {
+                    patching = None;
+                    self.reconciler.patched(result, self::now());
                 }
                 permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
                     if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.next()) {
@@ -193,33 +204,26 @@ impl Runner {
         }
     }
 
-    /// Starts an action; it is done when the future is.
-    fn begin(&self, action: Action) -> Doing {
-        match action {
-            Action::Save(file) => {
-                let dir = self.state_dir.clone();
-                Box::pin(async move {
-                    let work = move || {
-                        let written = file.write(&dir).map_err(|e| {
-                            format!("{}: {e}; the node can't remember its subnets", dir.display())
-                        });
-                        (file, written)
-                    };
-                    match tokio::task::spawn_blocking(work).await {
-                        Ok((file, result)) => Completion::Saved(file, result),
-                        Err(err) => Completion::Saved(OwnFile::default(), Err(err.to_string())),
-                    }
-                })
-            }
-            Action::Patch(patch) => {
-                let (api, node) = (Arc::clone(&self.api), self.node.clone());
-                Box::pin(async move {
-                    let done = api.patch_status(&node, patch).await;
-                    let failed = |e| format!("the status of Node {node} can't be written: {e}");
-                    Completion::Patched(done.map_err(failed))
-                })
-            }
-        }
+    fn save(&self, file: OwnFile) -> Saving {
+        let dir = self.state_dir.clone();
+        Box::pin(async move {
+            let work = move || {
+                let written = file.write(&dir).map_err(|e| {
+                    format!("{}: {e}; the node can't remember its subnets", dir.display())
+                });
+                (file, written)
+            };
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|err| (OwnFile::default(), Err(err.to_string())))
+        })
+    }
+
+    fn patch(&self, patch: Value) -> Patching {
+        let (api, node) = (Arc::clone(&self.api), self.node.clone());
+        Box::pin(async move {
+            let done = api.patch_status(&node, patch).await;
+            done.map_err(|e| format!("the status of Node {node} can't be written: {e}"))
+        })
     }
 
     async fn finish(mut self) {
@@ -281,7 +285,7 @@ async fn changed(readiness: &mut Option<Readiness>) -> Result<(), String> {
     std::future::pending().await
 }
 
-async fn finished(doing: &mut Option<Doing>) -> Completion {
+async fn finished<T>(doing: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match doing {
         Some(doing) => doing.await,
         None => std::future::pending().await,

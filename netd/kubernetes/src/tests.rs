@@ -15,7 +15,7 @@ use crate::{
     annotations::AnnotationPrefix,
     node::{Node, NodeFacts},
     own_file::OwnFile,
-    reconciler::{Action, Completion, News, Reconciler, Settings},
+    reconciler::{News, Reconciler, Settings},
 };
 
 const VXLAN: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
@@ -74,15 +74,12 @@ impl World {
 
     /// Does what is due now. A patch is noted, and answered by nothing: the watch will tell.
     fn settle(&mut self) {
-        while let Some(action) = self.reconciler.next(self.now) {
-            match action {
-                Action::Save(file) => {
-                    self.disk = file.clone();
-                    self.reconciler.complete(Completion::Saved(file, Ok(())), self.now);
-                }
-                Action::Patch(patch) => self.patches.push(patch),
-            }
+        self.reconciler.tick(self.now);
+        while let Some(file) = self.reconciler.next_save(self.now) {
+            self.disk = file.clone();
+            self.reconciler.saved(file, Ok(()));
         }
+        self.patches.extend(self.reconciler.next_patch(self.now));
         while let Some(update) = self.reconciler.pending.next() {
             self.told.push(update);
         }

@@ -58,6 +58,7 @@ pub struct Metrics {
     overlay_convergence: Histogram,
     overlay_sync: Histogram,
     etcd_behind: Gauge,
+    kubernetes_behind: Gauge,
     external: Arc<ExternalCounters>,
 }
 
@@ -86,6 +87,7 @@ impl Metrics {
             overlay_convergence: histogram(),
             overlay_sync: histogram(),
             etcd_behind: Gauge::default(),
+            kubernetes_behind: Gauge::default(),
             external: Arc::default(),
         };
         all.register();
@@ -124,6 +126,8 @@ impl Metrics {
         let text =
             "For how long the cluster's store has been out of reach, in seconds; 0: it isn't";
         r.register("etcd_behind_seconds", text, self.etcd_behind.clone());
+        let text = "For how long the Kubernetes API has been out of reach, in seconds; 0: it isn't";
+        r.register("kubernetes_behind_seconds", text, self.kubernetes_behind.clone());
         r.register_collector(Box::new(external::Collected(self.external.clone())));
     }
 
@@ -219,6 +223,11 @@ impl Metrics {
     /// Sets for how many seconds etcd has been out of reach; 0: it is in reach.
     pub(crate) fn set_etcd_behind(&self, seconds: u64) {
         self.etcd_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Sets for how many seconds the Kubernetes API has been out of reach; 0: it is in reach.
+    pub(crate) fn set_kubernetes_behind(&self, seconds: u64) {
+        self.kubernetes_behind.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Counters that etcd's client, the kernel and netd-tunnel keep.

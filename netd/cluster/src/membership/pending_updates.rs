@@ -50,6 +50,11 @@ impl PendingUpdates {
         self.no_subnet = Some(problem);
     }
 
+    /// It has what it needs.
+    pub fn forget_no_subnet(&mut self) {
+        self.no_subnet = None;
+    }
+
     /// Whose this node's id is.
     pub fn identity(&mut self, identity: IdentityUpdate) {
         self.identity = Some(identity);
@@ -119,14 +124,15 @@ impl PendingUpdates {
 
     /// The next thing to tell: `Synced` after everything that was listed.
     pub fn next(&mut self) -> Option<Update> {
+        // Nothing is announced by keys that are to be renewed.
+        if let Some(identity) = self.identity.take() {
+            return Some(Update::Identity(identity));
+        }
         if let Some(config) = self.config.take() {
             return Some(Update::Config(config));
         }
         if let Some(problem) = self.config_problem.take() {
             return Some(Update::ConfigProblem(problem));
-        }
-        if let Some(identity) = self.identity.take() {
-            return Some(Update::Identity(identity));
         }
         if let Some(why) = self.unreadable.take() {
             return Some(Update::Unreadable(why));

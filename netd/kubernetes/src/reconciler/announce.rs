@@ -16,7 +16,7 @@ impl Reconciler {
         // A Node without a podCIDR would be an error in every flannel's log. What was announced
         // before the start may be another machine's address by now.
         if let Some(attrs) = self.attrs.as_ref().filter(|_| self.announced && self.held.is_some()) {
-            let overwrites = self.settings.prefix.overwrites(&node.annotations).unwrap_or_default();
+            let (overwrites, _) = self.settings.prefix.overwrites(&node.annotations);
             let changes = self.settings.prefix.changes(&node.annotations, attrs, overwrites);
             if !changes.is_empty() {
                 patch.insert("metadata".to_owned(), json!({ "annotations": changes }));
@@ -40,11 +40,10 @@ impl Reconciler {
     pub(super) fn judge_addresses(&mut self) {
         let OwnNode::There(node) = &self.own else { return };
         let prefix = &self.settings.prefix;
-        let overwrites = prefix.overwrites(&node.annotations);
-        let public = prefix.node_public(&node.annotations);
-        let problem = overwrites.err().or_else(|| public.as_ref().err().cloned());
+        let (_, wrong) = prefix.overwrites(&node.annotations);
+        let (Addresses { v4, v6 }, also) = prefix.node_public(&node.annotations);
+        let problem = wrong.into_iter().chain(also).next();
         let problem = problem.map(|why| format!("Node {}: {why}", node.name));
-        let Addresses { v4, v6 } = public.unwrap_or_default();
         if (v4, v6) != self.wished_addresses {
             self.wished_addresses = (v4, v6);
             self.pending.addresses(v4, v6);

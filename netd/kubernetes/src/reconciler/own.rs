@@ -1,4 +1,4 @@
-//! This node's subnets: what its Node's `spec.podCIDRs` say, as long as nobody else has them.
+//! This node's subnets: what its Node's `spec.podCIDRs` say, unless an older Node has them.
 
 use netd_cluster::{
     ClusterConfig, Family, Subnets, flannel,
@@ -10,15 +10,19 @@ use crate::{node::NodeFacts, own_file::OwnFile};
 
 impl Reconciler {
     pub(super) fn own_is(&mut self, node: NodeFacts, now: Now) {
-        // The answer to a patch may be older than what the watch has told.
-        if let OwnNode::There(known) = &self.own
-            && known.uid == node.uid
-            && known.revision > node.revision
-        {
-            return;
-        }
         self.own = OwnNode::There(node);
         self.judge_own(now);
+    }
+
+    /// Takes the answer to a patch, unless the watch has told something newer meanwhile.
+    pub(super) fn own_was(&mut self, node: NodeFacts, now: Now) {
+        let is_news = match &self.own {
+            OwnNode::There(known) => known.uid == node.uid && known.revision < node.revision,
+            OwnNode::Unknown | OwnNode::Missing => false,
+        };
+        if is_news {
+            self.own_is(node, now);
+        }
     }
 
     /// Works out which subnets the node has.
@@ -27,7 +31,10 @@ impl Reconciler {
         let (has, problem) = match (&self.own, self.config.now()) {
             (OwnNode::Unknown, _) | (_, None) => return,
             (OwnNode::Missing, _) => self.without_node(held),
-            (OwnNode::There(node), Some(config)) => assigned(node, config, held),
+            (OwnNode::There(node), Some(config)) => match self.older(node) {
+                Some(problem) => (None, Some(problem)),
+                None => assigned(node, config, held),
+            },
         };
         if held != has {
             if let Some(lost) = held {
@@ -42,9 +49,8 @@ impl Reconciler {
             }
             self.held = has.map(|subnets| (subnets, now.unix));
         }
-        if let Some(problem) = problem.clone().filter(|_| problem != self.own_problem) {
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.own_problem) {
             tracing::warn!("{problem}");
-            self.pending.no_subnet(problem);
         }
         self.own_problem = problem;
         self.judge_addresses();
@@ -55,14 +61,9 @@ impl Reconciler {
     /// have been restored from an older copy, and kubelet makes the Node again.
     fn without_node(&self, held: Option<Subnets>) -> (Option<Subnets>, Option<String>) {
         let name = &self.settings.node;
-        let taken = held.and_then(|held| {
-            let overlaps = |subnets: &Subnets| {
-                held.iter().any(|a| subnets.iter().any(|b| a.contains(&b) || b.contains(&a)))
-            };
-            let mut peers = self.peers.known().iter();
-            peers.find(|(_, known)| overlaps(&known.lease.subnets)).map(|(name, _)| name.clone())
-        });
-        if let Some(other) = taken {
+        let mut peers = self.peers.known().iter();
+        let taken = held.and_then(|held| peers.find(|(_, k)| overlap(&held, &k.lease.subnets)));
+        if let Some((other, _)) = taken {
             let text = format!("there is no Node {name}, and Node {other} has its podCIDR now");
             return (None, Some(text));
         }
@@ -71,6 +72,21 @@ impl Reconciler {
              (NETD_NODE, spec.nodeName of netd's pod)"
         );
         (held, Some(text))
+    }
+
+    /// What to say where an older Node has this one's podCIDR, too: all other nodes send to that.
+    fn older(&self, node: &NodeFacts) -> Option<String> {
+        let own = node.subnets.as_ref().ok().copied().flatten()?;
+        let age = (node.created, node.name.as_str());
+        let mut peers = self.peers.known().iter();
+        let (other, _) = peers.find(|(name, known)| {
+            (known.created, name.as_str()) < age && overlap(&own, &known.lease.subnets)
+        })?;
+        let name = &node.name;
+        Some(format!(
+            "Node {other}, which is older than Node {name}, has a podCIDR of the same addresses: \
+             delete one of both Nodes, so that it gets another"
+        ))
     }
 
     /// Publishes the usable subnets: those that the node has and that are on disk.
@@ -87,13 +103,26 @@ impl Reconciler {
             since,
         });
         let own: Vec<_> = own.into_iter().collect();
-        if self.told.as_ref() != Some(&own) {
-            self.told = Some(own.clone());
-            self.pending.own(own);
+        // Both together, and the problem last: subnets that are told say that all is well.
+        let told = (own, self.own_problem.clone());
+        if self.told.as_ref() == Some(&told) {
+            return;
         }
+        self.pending.own(told.0.clone());
+        match told.1.clone() {
+            Some(problem) => self.pending.no_subnet(problem),
+            None => self.pending.forget_no_subnet(),
+        }
+        self.told = Some(told);
     }
 
+    /// What is to be on disk. As long as a node that was renamed has its old keys, so has it its
+    /// old name: after a crash it has to know that they are to be renewed.
     pub(super) fn file(&self) -> OwnFile {
+        let renamed = !self.saved.node.is_empty() && self.saved.node != self.settings.node;
+        if renamed && !self.announced {
+            return self.saved.clone();
+        }
         OwnFile {
             node: self.settings.node.clone(),
             config: self.config.text().map(str::to_owned).or_else(|| self.saved.config.clone()),
@@ -101,6 +130,10 @@ impl Reconciler {
             held: self.held,
         }
     }
+}
+
+fn overlap(a: &Subnets, b: &Subnets) -> bool {
+    a.iter().any(|a| b.iter().any(|b| a.contains(&b) || b.contains(&a)))
 }
 
 /// What of a Node's podCIDRs the node has, and what is wrong with them. What it had it keeps

@@ -6,11 +6,7 @@ use netd_cluster::membership::{PeerUpdate, Update};
 use serde_json::json;
 
 use super::{VXLAN, World, facts, node, vxlan_attrs};
-use crate::{
-    condition::GRACE,
-    own_file::OwnFile,
-    reconciler::{Action, Completion, News},
-};
+use crate::{condition::GRACE, own_file::OwnFile, reconciler::News};
 
 fn peers(told: &[Update]) -> Vec<String> {
     let all = told.iter().filter_map(|update| match update {
@@ -36,8 +32,8 @@ fn the_nodes_pod_cidr_is_told_once_it_is_on_disk() {
         world.told.push(update);
     }
     assert_eq!(world.own(), None, "told before it was on disk");
-    let Some(Action::Save(file)) = world.reconciler.next(world.now) else { panic!("no save") };
-    world.reconciler.complete(Completion::Saved(file, Err("full".into())), world.now);
+    let file = world.reconciler.next_save(world.now).unwrap();
+    world.reconciler.saved(file, Err("full".into()));
     world.settle();
     assert_eq!(world.own(), None, "told though the disk failed");
     assert!(world.reconciler.status().disk_problem.is_some());
@@ -100,6 +96,11 @@ fn a_node_that_is_missing_keeps_its_subnet_until_another_one_has_it() {
     assert!(world.told_text().contains("there is no Node n1"));
     world.list(&[node("n2", "10.5.2.0/24", Some("192.0.2.2"))]);
     assert!(!world.told_text().contains("Lost"));
+    // kubelet makes it again, as it was: all is well.
+    world.told.clear();
+    world.hear(News::Changed(facts(&node("n1", "10.5.1.0/24", None))));
+    assert!(matches!(&world.told[..], [Update::Own(own)] if own.len() == 1), "{:?}", world.told);
+    world.hear(News::Deleted("n1".into()));
     world.hear(News::Changed(facts(&node("n3", "10.5.1.0/24", Some("192.0.2.3")))));
     assert!(world.told.iter().any(|update| matches!(update, Update::Lost(_))));
     assert_eq!(world.own(), None);
@@ -120,20 +121,86 @@ fn a_pod_cidr_outside_of_the_network_is_none() {
     assert_eq!(world.own().as_deref(), Some("10.9.1.0-24"));
 }
 
+/// In both orders: the subnets are told, and what is wrong with them stays told.
+#[test]
+fn what_is_wrong_with_one_family_is_told_after_the_subnet_of_the_other() {
+    let mut world = World::new(OwnFile::default());
+    let dual =
+        VXLAN.replace("\"Backend", "\"EnableIPv6\":true,\"IPv6Network\":\"fd00:5::/48\",\"Backend");
+    world.reconciler.net_conf(Ok(dual.as_bytes()), world.now);
+    world.list(&[node("n1", "10.5.1.0/24", None)]);
+    let place = |wanted: fn(&Update) -> bool| world.told.iter().rposition(wanted);
+    let own = place(|update| matches!(update, Update::Own(own) if !own.is_empty()));
+    let wrong = place(|update| matches!(update, Update::NoSubnet(why) if why.contains("no IPv6")));
+    assert!(own.is_some() && wrong > own, "{:?}", world.told);
+}
+
+#[test]
+fn of_two_nodes_with_one_pod_cidr_the_older_one_has_it() {
+    let mut older = node("n9", "10.5.1.0/24", Some("192.0.2.9"));
+    older["metadata"]["creationTimestamp"] = json!("2026-11-30T11:00:00Z");
+    let own = node("n1", "10.5.1.0/24", None);
+    let mut world = World::with(OwnFile::default(), &[own.clone(), older.clone()]);
+    assert_eq!(world.own(), None);
+    assert!(world.told_text().contains("Node n9, which is older than Node n1"));
+    world.hear(News::Deleted("n9".into()));
+    assert_eq!(world.own().as_deref(), Some("10.5.1.0-24"));
+    older["metadata"]["creationTimestamp"] = json!("2026-11-30T13:00:00Z");
+    world.told.clear();
+    world.hear(News::Changed(facts(&older)));
+    assert_eq!(world.own(), None, "a younger one is no news of its own subnets");
+}
+
+/// As long as the keys are the other machine's the disk has the old name: a crash forgets nothing.
 #[test]
 fn another_name_is_another_node() {
-    let file = OwnFile {
-        node: "n0".into(),
-        ..World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]).disk
-    };
-    let mut world = World::new(file);
+    let first = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]);
+    let file = OwnFile { node: "n0".into(), ..first.disk };
+    let mut world = World::new(file.clone());
     world.settle();
-    assert_eq!(world.own(), None, "a copy of n0 uses its subnet");
-    assert!(world.told_text().contains("Renamed"));
+    assert!(matches!(world.told.first(), Some(Update::Identity(_))), "{:?}", world.told);
+    assert!(world.told.iter().any(|update| matches!(update, Update::Lost(_))));
     world.reconciler.net_conf(Ok(VXLAN.as_bytes()), world.now);
     world.list(&[node("n0", "10.5.1.0/24", Some("192.0.2.1")), node("n1", "10.5.2.0/24", None)]);
+    assert_eq!((world.own(), &world.disk), (None, &file), "before it has new keys");
+    world.announce(vxlan_attrs());
     assert_eq!(world.own().as_deref(), Some("10.5.2.0-24"));
     assert_eq!(world.disk.node, "n1");
+}
+
+#[test]
+fn a_patch_that_failed_is_told_until_it_is_done_or_no_longer_wanted() {
+    let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]);
+    world.announce(vxlan_attrs());
+    world.reconciler.patched(Err("forbidden".into()), world.now);
+    world.settle();
+    assert!(world.told_text().contains("forbidden"));
+    // The next one is another error, and is told too.
+    world.reconciler.patched(Err("no answer".into()), world.now);
+    world.settle();
+    assert!(world.told_text().contains("no answer"));
+    // It was done all the same: the watch tells it.
+    let mut done = node("n1", "10.5.1.0/24", Some("192.0.2.1"));
+    done["metadata"]["resourceVersion"] = json!("8");
+    done["metadata"]["annotations"] = world.patches[0]["metadata"]["annotations"].clone();
+    world.hear(News::Changed(facts(&done)));
+    assert!(world.told_text().contains("CaughtUp"));
+    assert!(world.reconciler.status().behind.is_none());
+}
+
+#[test]
+fn a_late_answer_to_a_patch_is_no_node() {
+    let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]);
+    let answer = facts(&node("n1", "10.5.1.0/24", None));
+    world.hear(News::Deleted("n1".into()));
+    world.reconciler.patched(Ok(answer.clone()), world.now);
+    assert!(world.told_text().contains("there is no Node n1"));
+    let mut again = node("n1", "10.5.7.0/24", None);
+    again["metadata"]["uid"] = json!("another");
+    world.hear(News::Changed(facts(&again)));
+    world.reconciler.patched(Ok(answer), world.now);
+    world.settle();
+    assert_eq!(world.own().as_deref(), Some("10.5.7.0-24"));
 }
 
 #[test]

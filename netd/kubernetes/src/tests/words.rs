@@ -228,3 +228,27 @@ fn the_condition_is_false_at_once_and_true_after_a_while() {
     let long = wanted(None, &long, GRACE).unwrap();
     assert!(long["message"].as_str().unwrap().chars().count() < 600);
 }
+
+#[test]
+fn an_overwrite_that_cant_be_read_changes_nothing_and_is_named() {
+    let mut known = facts(&node("n1", "10.5.1.0/24", Some("198.51.100.7"))).annotations;
+    let prefix = AnnotationPrefix::default();
+    for (name, value) in [("public-ip-overwrite", "junk"), ("public-ip-overwrite", "127.0.0.1")] {
+        known.insert(format!("flannel.alpha.coreos.com/{name}"), value.into());
+        let (found, wrong) = prefix.overwrites(&known);
+        assert_eq!(found.v4, Some("198.51.100.7".parse().unwrap()), "what was announced stays");
+        assert!(
+            wrong.len() == 1 && wrong[0].contains(name) && wrong[0].contains(value),
+            "{wrong:?}"
+        );
+    }
+    // One family's mistake is not the other's.
+    known.insert("flannel.alpha.coreos.com/public-ip-overwrite".into(), "203.0.113.5".into());
+    known.insert("flannel.alpha.coreos.com/public-ipv6-overwrite".into(), "junk".into());
+    let (found, wrong) = prefix.overwrites(&known);
+    assert_eq!((found.v4, found.v6), (Some("203.0.113.5".parse().unwrap()), None));
+    assert_eq!(wrong.len(), 1);
+    known.insert("flannel.alpha.coreos.com/node-public-ip".into(), "::1".into());
+    let (found, wrong) = prefix.node_public(&known);
+    assert!(found == Addresses::default() && wrong[0].contains("node-public-ip"), "{wrong:?}");
+}

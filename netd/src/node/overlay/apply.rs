@@ -17,7 +17,7 @@ impl Overlay {
     /// then dumps, compares and applies everything. Returns whether all is as wanted.
     pub(in crate::node) async fn reconcile(&self, node: &dyn LocalNode) -> bool {
         let mut state = self.state.lock().await;
-        if self.facts_changed(node, &mut state).await || state.withheld {
+        if self.facts_changed(node, &mut state).await || state.withheld || state.renew_identity {
             self.rebuild(node, &mut state).await
         } else {
             self.compare(node, &mut state).await

@@ -85,6 +85,8 @@ pub(super) struct ClusterModel {
     pub(super) peers: BTreeMap<String, PeerLease>,
     /// Keys that can't be read, and why; the last readable lease of each is in `peers`.
     pub(super) unreadable: BTreeMap<String, String>,
+    /// Whether the node's keys are another machine's, and new ones could not be written yet.
+    pub(super) renew_identity: bool,
     /// What was last logged about the underlay.
     pub(super) underlay: Option<String>,
     /// `None`: too little is known to apply anything.

@@ -20,9 +20,14 @@ use netd_dataplane::{DataplaneError, UnderlayChoice, UnderlayFound};
 /// Why this node can't be part of the overlay; names the setting to change.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LocalError {
-    /// The underlay's device.
+    /// The device that leads to the other nodes.
     #[error("{0}; set \"underlay\" or overlay.can_reach")]
     Dataplane(#[from] DataplaneError),
+    /// The address by which an operator chose the device.
+    #[error(
+        "{1}: {0} is what the Node's annotation node-public-ip, or overlay.public_ipv6, says; correct it"
+    )]
+    Underlay(IpAddr, DataplaneError),
     /// What the backend needs is missing.
     #[error("{0}")]
     Backend(#[from] backend::PeerProblem),
@@ -63,7 +68,13 @@ impl Overlay {
             self.settings.public_ipv6.or(state.addresses.1),
         );
         let choice = self.choice(node, &known, public);
-        let found = node.dataplane().underlay_of(choice.clone()).await?;
+        let found =
+            node.dataplane().underlay_of(choice.clone()).await.map_err(|error| match choice {
+                UnderlayChoice::Address(ip) if self.settings.public_ip.is_none() => {
+                    LocalError::Underlay(ip, error)
+                }
+                _ => error.into(),
+            })?;
         say_underlay(state, &choice, &found);
         let (first_v4, first_v6) = addresses(&found, &known);
         let capabilities = node.dataplane().overlay_capabilities().await?;

@@ -42,9 +42,7 @@ impl Overlay {
             self.note(node, &mut state, update, &mut then);
         }
         self.show_peers(node, &state);
-        if then.new_identity {
-            self.renew_identity(node).await;
-        }
+        state.renew_identity |= then.new_identity;
         let right = if then.rebuild {
             self.rebuild(node, &mut state).await
         } else if then.whole {
@@ -96,6 +94,10 @@ impl Overlay {
                 state.addresses = (v4, v6);
             }
             Update::Identity(identity) => note_identity(node, identity, then),
+            // An operator's typo about an address, which does not keep packets from their way.
+            Update::Unreadable(Some(why)) if self.etcd.is_none() => {
+                node.health().advise("overlay/lease", why);
+            }
             Update::Unreadable(Some(why)) => node.health().bad("overlay/lease", why),
             Update::Unreadable(None) => node.health().good("overlay/lease"),
             Update::NoSubnet(why) if state.own.is_empty() => {
@@ -160,6 +162,11 @@ impl Overlay {
         if state.own.is_empty() && state.own_known {
             state.withheld = !self.withdraw_pools(node).await;
         }
+        // Nothing is announced by keys that another machine has.
+        if state.renew_identity && !self.renew_identity(node).await {
+            return false;
+        }
+        state.renew_identity = false;
         let Some(cluster) = state.cluster.clone() else { return true };
         let local = match self.local(node, state, &cluster).await {
             Ok(local) => local,
@@ -217,12 +224,20 @@ impl Overlay {
         }
     }
 
-    async fn renew_identity(&self, node: &dyn LocalNode) {
+    /// Gives the node new keys; whether it has them.
+    async fn renew_identity(&self, node: &dyn LocalNode) -> bool {
         let state_dir = node.config().state_dir.clone();
-        match tokio::task::spawn_blocking(move || identity::renew(&state_dir)).await {
-            Ok(Ok(new)) => *self.identity.lock() = new,
-            Ok(Err(error)) => node.health().bad("overlay/keys", error),
-            Err(error) => node.health().bad("overlay/keys", error),
+        let renewed = tokio::task::spawn_blocking(move || identity::renew(&state_dir)).await;
+        match renewed.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            Ok(new) => {
+                *self.identity.lock() = new;
+                node.health().forget("overlay/keys");
+                true
+            }
+            Err(error) => {
+                node.health().bad("overlay/keys", error);
+                false
+            }
         }
     }
 

@@ -259,8 +259,12 @@ impl Overlay {
     pub async fn measure(&self, node: &dyn LocalNode) {
         let behind = self.membership.status().behind;
         let now = u64::try_from(now_unix()).unwrap_or(0);
-        node.metrics()
-            .set_etcd_behind(behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1)));
+        let behind = behind.map_or(0, |(since, _)| now.saturating_sub(since).max(1));
+        if self.etcd.is_some() {
+            node.metrics().set_etcd_behind(behind);
+        } else {
+            node.metrics().set_kubernetes_behind(behind);
+        }
         let (backend, names, tunnelled) = {
             let state = self.state.lock().await;
             let devices = state.desired.iter().flat_map(|d| &d.local_plan().devices);
