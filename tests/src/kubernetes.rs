@@ -27,7 +27,7 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Before the names of flannel's annotations.
-pub const FLANNEL: &str = "flannel.alpha.coreos.com";
+const FLANNEL: &str = "flannel.alpha.coreos.com";
 
 /// See the module.
 #[derive(Debug)]

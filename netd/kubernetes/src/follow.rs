@@ -101,16 +101,13 @@ impl Follower {
                 backoff.reset();
             }
             sleep(backoff.next_delay(fastrand::f64())).await;
-            match self.api.is_behind(&version).await {
-                Ok(true) => {
-                    tracing::warn!(
-                        "the API server is behind what it had told: it was restored from an older \
-                         copy; all Nodes are listed"
-                    );
-                    return End::Relist;
-                }
-                // The next watch says what fails.
-                Ok(false) | Err(_) => {}
+            // What fails is said by the next watch.
+            if let Ok(true) = self.api.is_behind(&version).await {
+                tracing::warn!(
+                    "the API server is behind what it had told: it was restored from an older \
+                     copy; all Nodes are listed"
+                );
+                return End::Relist;
             }
         }
     }
@@ -144,7 +141,8 @@ impl Follower {
                 version.clone_from(at);
             }
             let Some(node) = NodeFacts::of(node, self.api.prefix()) else { continue };
-            let news = if is_gone { News::Deleted(node.name) } else { News::Changed(node) };
+            let news =
+                if is_gone { News::Deleted(node.name) } else { News::Changed(Box::new(node)) };
             if self.tell(news).await.is_err() {
                 return Ok(Err(End::Closed));
             }

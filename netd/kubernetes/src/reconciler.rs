@@ -42,7 +42,7 @@ pub(crate) struct Settings {
 pub(crate) enum News {
     /// All Nodes.
     Listed(Vec<NodeFacts>),
-    Changed(NodeFacts),
+    Changed(Box<NodeFacts>),
     Deleted(String),
     /// The API can't be followed; the reason.
     Failed(String),
@@ -56,7 +56,7 @@ enum OwnNode {
     /// The API was not listed yet.
     Unknown,
     Missing,
-    There(NodeFacts),
+    There(Box<NodeFacts>),
 }
 
 /// See the module.
@@ -161,8 +161,8 @@ impl Reconciler {
             News::Failed(why) => return self.failed(why, now),
             News::Works => {}
             News::Listed(nodes) => self.listed(nodes, now),
-            News::Changed(node) if node.name == self.settings.node => self.own_is(node, now),
-            News::Changed(node) => self.changed(node, now),
+            News::Changed(node) if node.name == self.settings.node => self.own_is(*node, now),
+            News::Changed(node) => self.changed(*node, now),
             News::Deleted(name) if name == self.settings.node => {
                 self.own = OwnNode::Missing;
                 self.judge_own(now);
@@ -189,7 +189,7 @@ impl Reconciler {
         let updates = self.peers.list(&seen.collect(), doubtful, now);
         self.pending.peers(updates);
         let first = matches!(self.own, OwnNode::Unknown);
-        self.own = own.map_or(OwnNode::Missing, OwnNode::There);
+        self.own = own.map_or(OwnNode::Missing, |node| OwnNode::There(Box::new(node)));
         self.judge_own(now);
         if first {
             self.pending.synced();

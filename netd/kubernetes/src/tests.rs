@@ -80,7 +80,7 @@ impl World {
             self.reconciler.saved(file, Ok(()));
         }
         self.patches.extend(self.reconciler.next_patch(self.now));
-        while let Some(update) = self.reconciler.pending.next() {
+        while let Some(update) = self.reconciler.pending.take_next() {
             self.told.push(update);
         }
     }

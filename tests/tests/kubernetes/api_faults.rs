@@ -17,7 +17,7 @@ fn what_changed_meanwhile_is_seen_when_the_api_server_is_back() -> Result<()> {
         let pods = pods(&nodes)?;
         for round in 0..3 {
             api.kill()?;
-            std::thread::sleep(Duration::from_secs(round));
+            wait::pause(Duration::from_secs(round));
             all_reach_each_other(&pods)?;
             api.run()?;
         }

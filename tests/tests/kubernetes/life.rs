@@ -124,7 +124,7 @@ fn what_was_known_stays_in_force_over_a_start_without_the_api() -> Result<()> {
         // What is known of others is written within some seconds.
         nodes[0].netd.restart()?;
         all_reach_each_other(&pods)?;
-        std::thread::sleep(std::time::Duration::from_secs(6));
+        wait::pause(std::time::Duration::from_secs(6));
         api.kill()?;
         nodes[0].netd.kill9()?;
         nodes[0].netd.respawn()?;

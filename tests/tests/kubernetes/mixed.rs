@@ -68,7 +68,7 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other() -> Result<()> {
             let beat = json!({ "metadata": { "labels": { "beat": beat.to_string() } } });
             api.patch_node("old", &beat)?;
         }
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        wait::pause(std::time::Duration::from_secs(1));
         let after = nodes[0].metric("netd_overlay_convergence_seconds_count")?;
         ensure!(after - before < 1.0, "programmed {} times", after - before);
         // A deleted Node goes at once.
@@ -102,7 +102,7 @@ fn the_mac_that_flannel_announced_is_taken_over() -> Result<()> {
         let mut node = testbed::cluster::Node::launch_in_kubernetes(host, &plan, &api)?;
         node.wait_ready()?;
         ensure!(flannel::mac_of(&node.host)? == mac, "another MAC than flannel's");
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        wait::pause(std::time::Duration::from_secs(2));
         let after = api.annotations("n1")?;
         ensure!(before == after, "{before:?}, then {after:?}");
         Ok(())
@@ -146,7 +146,7 @@ fn hostile_nodes_are_named_and_disturb_nobody() -> Result<()> {
         super::all_reach_each_other(&pods)?;
         // A Node without a pod network is nobody's peer.
         api.add_node("plain", &["10.5.90.0/24"], &json!({}))?;
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        wait::pause(std::time::Duration::from_secs(1));
         ensure!(nodes[0].knows("10.5.90.0/24")?.is_none());
         Ok(())
     })

@@ -41,7 +41,7 @@ fn annotations_are_flannels_letter_by_letter() -> Result<()> {
         })?;
         // Nothing is written again without need.
         let before = api.node("n1")?["metadata"]["resourceVersion"].clone();
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        wait::pause(std::time::Duration::from_secs(3));
         let after = api.node("n1")?["metadata"]["resourceVersion"].clone();
         ensure!(before == after, "written again: {before}, {after}");
         let lines = std::fs::read_to_string(nodes[0].subnet_file())?;

@@ -118,7 +118,7 @@ impl Peers {
     }
 
     /// Subnets that a node had until lately: it may be cut off and still use them.
-    pub fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
+    pub(super) fn lately_gone(&self, within: Duration, now: Now) -> impl Iterator<Item = &Subnets> {
         let lately = move |at: Instant| now.mono.saturating_duration_since(at) < within;
         self.gone.iter().filter(move |(at, _)| lately(*at)).map(|(_, subnets)| subnets)
     }

@@ -123,7 +123,7 @@ impl PendingUpdates {
     }
 
     /// The next thing to tell: `Synced` after everything that was listed.
-    pub fn next(&mut self) -> Option<Update> {
+    pub fn take_next(&mut self) -> Option<Update> {
         // Nothing is announced by keys that are to be renewed.
         if let Some(identity) = self.identity.take() {
             return Some(Update::Identity(identity));

@@ -78,7 +78,7 @@ impl Runner {
                     self.reconciler.complete(done, self::now());
                 }
                 permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
-                    if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.next()) {
+                    if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.take_next()) {
                         permit.send(update);
                     }
                     if updates.is_closed() {

@@ -10,7 +10,7 @@ use crate::{node::NodeFacts, own_file::OwnFile};
 
 impl Reconciler {
     pub(super) fn own_is(&mut self, node: NodeFacts, now: Now) {
-        self.own = OwnNode::There(node);
+        self.own = OwnNode::There(Box::new(node));
         self.judge_own(now);
     }
 

@@ -28,7 +28,7 @@ fn the_nodes_pod_cidr_is_told_once_it_is_on_disk() {
     assert!(matches!(&world.told[..], [Update::Own(own)] if own.is_empty()));
     world.reconciler.net_conf(Ok(VXLAN.as_bytes()), world.now);
     world.reconciler.ingest(News::Listed(vec![facts(&node("n1", "10.5.1.0/24", None))]), world.now);
-    while let Some(update) = world.reconciler.pending.next() {
+    while let Some(update) = world.reconciler.pending.take_next() {
         world.told.push(update);
     }
     assert_eq!(world.own(), None, "told before it was on disk");
@@ -48,7 +48,7 @@ fn nothing_is_announced_before_there_is_a_pod_cidr_and_then_only_once() {
     assert!(world.told_text().contains("--allocate-node-cidrs"));
     world.announce(vxlan_attrs());
     assert!(world.patches.is_empty());
-    world.hear(News::Changed(facts(&node("n1", "10.5.1.0/24", None))));
+    world.hear(News::Changed(Box::new(facts(&node("n1", "10.5.1.0/24", None)))));
     let [patch] = &world.patches[..] else { panic!("{:?}", world.patches) };
     let said = &patch["metadata"]["annotations"];
     assert_eq!(said["flannel.alpha.coreos.com/public-ip"], "192.0.2.1");
@@ -57,7 +57,7 @@ fn nothing_is_announced_before_there_is_a_pod_cidr_and_then_only_once() {
     let mut now = node("n1", "10.5.1.0/24", Some("192.0.2.1"));
     now["metadata"]["resourceVersion"] = json!("8");
     now["metadata"]["annotations"] = said.clone();
-    world.hear(News::Changed(facts(&now)));
+    world.hear(News::Changed(Box::new(facts(&now))));
     world.pass(Duration::from_secs(300));
     assert_eq!(world.patches.len(), 1);
     // Another program writes it again and again: it is answered more and more slowly.
@@ -66,7 +66,7 @@ fn nothing_is_announced_before_there_is_a_pod_cidr_and_then_only_once() {
         undone["metadata"]["resourceVersion"] = json!(version.to_string());
         undone["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] =
             json!("192.0.2.9");
-        world.hear(News::Changed(facts(&undone)));
+        world.hear(News::Changed(Box::new(facts(&undone))));
         world.pass(Duration::from_secs(1));
     }
     assert!((4..20).contains(&world.patches.len()), "{}", world.patches.len());
@@ -98,14 +98,14 @@ fn a_node_that_is_missing_keeps_its_subnet_until_another_one_has_it() {
     assert!(!world.told_text().contains("Lost"));
     // kubelet makes it again, as it was: all is well.
     world.told.clear();
-    world.hear(News::Changed(facts(&node("n1", "10.5.1.0/24", None))));
+    world.hear(News::Changed(Box::new(facts(&node("n1", "10.5.1.0/24", None)))));
     assert!(matches!(&world.told[..], [Update::Own(own)] if own.len() == 1), "{:?}", world.told);
     world.hear(News::Deleted("n1".into()));
-    world.hear(News::Changed(facts(&node("n3", "10.5.1.0/24", Some("192.0.2.3")))));
+    world.hear(News::Changed(Box::new(facts(&node("n3", "10.5.1.0/24", Some("192.0.2.3"))))));
     assert!(world.told.iter().any(|update| matches!(update, Update::Lost(_))));
     assert_eq!(world.own(), None);
     assert!(world.told_text().contains("Node n3 has its podCIDR"));
-    world.hear(News::Changed(facts(&node("n1", "10.5.8.0/24", None))));
+    world.hear(News::Changed(Box::new(facts(&node("n1", "10.5.8.0/24", None)))));
     assert_eq!(world.own().as_deref(), Some("10.5.8.0-24"));
 }
 
@@ -147,7 +147,7 @@ fn of_two_nodes_with_one_pod_cidr_the_older_one_has_it() {
     assert_eq!(world.own().as_deref(), Some("10.5.1.0-24"));
     older["metadata"]["creationTimestamp"] = json!("2026-11-30T13:00:00Z");
     world.told.clear();
-    world.hear(News::Changed(facts(&older)));
+    world.hear(News::Changed(Box::new(facts(&older))));
     assert_eq!(world.own(), None, "a younger one is no news of its own subnets");
 }
 
@@ -183,7 +183,7 @@ fn a_patch_that_failed_is_told_until_it_is_done_or_no_longer_wanted() {
     let mut done = node("n1", "10.5.1.0/24", Some("192.0.2.1"));
     done["metadata"]["resourceVersion"] = json!("8");
     done["metadata"]["annotations"] = world.patches[0]["metadata"]["annotations"].clone();
-    world.hear(News::Changed(facts(&done)));
+    world.hear(News::Changed(Box::new(facts(&done))));
     assert!(world.told_text().contains("CaughtUp"));
     assert!(world.reconciler.status().behind.is_none());
 }
@@ -197,7 +197,7 @@ fn a_late_answer_to_a_patch_is_no_node() {
     assert!(world.told_text().contains("there is no Node n1"));
     let mut again = node("n1", "10.5.7.0/24", None);
     again["metadata"]["uid"] = json!("another");
-    world.hear(News::Changed(facts(&again)));
+    world.hear(News::Changed(Box::new(facts(&again))));
     world.reconciler.patched(Ok(answer), world.now);
     world.settle();
     assert_eq!(world.own().as_deref(), Some("10.5.7.0-24"));
@@ -214,18 +214,18 @@ fn others_nodes_come_and_go_at_once_and_heartbeats_tell_nothing() {
         let mut beat = n2.clone();
         beat["metadata"]["resourceVersion"] = json!(version.to_string());
         beat["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
-        world.hear(News::Changed(facts(&beat)));
+        world.hear(News::Changed(Box::new(facts(&beat))));
     }
     assert_eq!(world.told, []);
     let mut bad = n2.clone();
     bad["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] = json!("junk");
-    world.hear(News::Changed(facts(&bad)));
-    world.hear(News::Changed(facts(&n2)));
+    world.hear(News::Changed(Box::new(facts(&bad))));
+    world.hear(News::Changed(Box::new(facts(&n2))));
     world.hear(News::Deleted("n2".into()));
     assert_eq!(peers(&world.told), ["!n2", "+n2", "-n2"]);
     // It gives up its pod network.
-    world.hear(News::Changed(facts(&n2)));
-    world.hear(News::Changed(facts(&node("n2", "10.5.2.0/24", None))));
+    world.hear(News::Changed(Box::new(facts(&n2))));
+    world.hear(News::Changed(Box::new(facts(&node("n2", "10.5.2.0/24", None)))));
     assert_eq!(peers(&world.told)[3..], ["+n2", "-n2"]);
 }
 
@@ -241,7 +241,7 @@ fn nodes_that_vanish_together_are_held_for_a_while() {
     world.list(&[own.clone(), other(10)]);
     assert_eq!(peers(&world.told), Vec::<String>::new());
     assert_eq!(world.reconciler.status().held_back, 9);
-    world.hear(News::Changed(facts(&other(11))));
+    world.hear(News::Changed(Box::new(facts(&other(11)))));
     world.pass(Duration::from_secs(31));
     assert_eq!(peers(&world.told).len(), 8);
     // One of many is believed.

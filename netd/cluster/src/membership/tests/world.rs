@@ -258,7 +258,7 @@ impl Node {
     }
 
     fn read(&mut self) {
-        while let Some(update) = self.reconciler.pending.next() {
+        while let Some(update) = self.reconciler.pending.take_next() {
             match &update {
                 Update::Own(own) => self.used = own.iter().map(|own| own.subnets).collect(),
                 Update::Lost(subnets) => self.lost.push(*subnets),
