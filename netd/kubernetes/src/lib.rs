@@ -22,6 +22,7 @@ mod pace;
 mod peers_file;
 mod reconciler;
 mod run;
+mod saver;
 #[cfg(test)]
 mod tests;
 

@@ -18,7 +18,6 @@ use netd_cluster::membership::{
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
@@ -30,6 +29,7 @@ use crate::{
     own_file::OwnFile,
     peers_file,
     reconciler::{News, Reconciler, Settings},
+    saver::Saver,
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -38,9 +38,6 @@ const UPDATES: usize = 16;
 const NEWS: usize = 256;
 /// How often net-conf.json is read: a ConfigMap's file is replaced within a minute or two.
 const NET_CONF_INTERVAL: Duration = Duration::from_secs(5);
-/// From a change of the known Nodes to its being written, and between two writes.
-const SAVE_DELAY: Duration = Duration::from_secs(5);
-
 type Saving = Pin<Box<dyn Future<Output = (OwnFile, Result<(), String>)> + Send>>;
 type Patching = Pin<Box<dyn Future<Output = Result<NodeFacts, String>> + Send>>;
 type Readiness = watch::Receiver<Result<(), String>>;
@@ -57,14 +54,6 @@ struct Runner {
     updates: mpsc::Sender<Update>,
     status: watch::Sender<Status>,
     saver: Saver,
-}
-
-/// Writes the known Nodes now and then.
-#[derive(Default)]
-struct Saver {
-    written: u64,
-    due: Option<Instant>,
-    writing: Option<JoinHandle<()>>,
 }
 
 /// Begins with what the node remembers, and follows the API from now on. The API may be out of
@@ -97,7 +86,7 @@ pub async fn start(
     let api = Arc::new(ApiServer::new(access, prefix));
     tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
     let runner = Runner {
-        saver: Saver { written: reconciler.peers.changes, ..Saver::default() },
+        saver: Saver::new(state_dir.clone(), &reconciler),
         reconciler,
         api,
         node: node_name,
@@ -166,7 +155,7 @@ impl Runner {
                         return self.finish().await;
                     }
                 }
-                () = at(wake_at) => self.saver.tick(&self.reconciler, &self.state_dir),
+                () = at(wake_at) => self.saver.tick(&self.reconciler),
             }
         }
     }
@@ -227,52 +216,7 @@ impl Runner {
     }
 
     async fn finish(mut self) {
-        self.saver.finish(&self.reconciler, &self.state_dir).await;
-    }
-}
-
-impl Saver {
-    fn wake_at(&mut self, reconciler: &Reconciler) -> Option<Instant> {
-        if self.due.is_none() && self.written != reconciler.peers.changes {
-            self.due = Some(Instant::now() + SAVE_DELAY);
-        }
-        self.due
-    }
-
-    fn tick(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
-        if self.due.is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
-            self.due = Some(Instant::now() + SAVE_DELAY);
-            return;
-        }
-        self.begin(reconciler, state_dir);
-    }
-
-    fn begin(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
-        self.due = None;
-        self.written = reconciler.peers.changes;
-        let (known, dir) = (reconciler.peers.known().clone(), state_dir.to_owned());
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(err) = peers_file::save(&dir, &known) {
-                let dir = dir.display();
-                tracing::warn!("{dir}: {err}; a start without the API will know older Nodes");
-            }
-        }));
-    }
-
-    /// Writes what is not written yet.
-    async fn finish(&mut self, reconciler: &Reconciler, state_dir: &std::path::Path) {
-        if let Some(writing) = self.writing.take() {
-            drop(writing.await);
-        }
-        if self.written != reconciler.peers.changes {
-            self.begin(reconciler, state_dir);
-        }
-        if let Some(writing) = self.writing.take() {
-            drop(writing.await);
-        }
+        self.saver.finish(&self.reconciler).await;
     }
 }
 
