@@ -14,6 +14,8 @@ use super::SOON;
 pub(crate) struct Capture {
     process: Service,
     file: PathBuf,
+    /// In the node's namespace.
+    socket: UdpSocket,
 }
 
 impl Capture {
@@ -29,11 +31,22 @@ impl Capture {
             ensure!(std::fs::read_to_string(&log)?.contains("listening on"));
             Ok(())
         })?;
-        Ok(Self { process, file })
+        let socket = net.run(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        socket.set_broadcast(true)?;
+        Ok(Self { process, file, socket })
     }
 
     /// The bytes of all packets.
     pub(crate) fn end(mut self) -> Result<Vec<u8>> {
+        // tcpdump forgets what it has not read when it ends: it has read all that came before this.
+        const LAST: &[u8] = b"the last packet of this capture";
+        const TAIL: usize = 1 << 18;
+        self.socket.send_to(LAST, "192.0.2.255:9")?;
+        wait::until(SOON, "tcpdump has read everything", || {
+            let bytes = std::fs::read(&self.file)?;
+            ensure!(contains(&bytes[bytes.len().saturating_sub(TAIL)..], LAST));
+            Ok(())
+        })?;
         self.process.stop(SOON)?;
         Ok(std::fs::read(&self.file)?)
     }
