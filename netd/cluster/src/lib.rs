@@ -30,6 +30,6 @@ pub use self::{
     config::{BackendConfig, ClusterConfig, FamilyRange, WireguardMode},
     identity::Identity,
     lease::{BackendData, Lease, LeaseAttrs},
-    local::{Local, Underlay},
+    local::{Local, Underlay, is_reachable},
     subnets::{Family, Subnets},
 };

@@ -11,6 +11,11 @@ use crate::{
 };
 use netd_domain::IfName;
 
+/// Whether an address can be one that other nodes send to.
+pub fn is_reachable(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
+}
+
 /// This node, as backends see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Local {

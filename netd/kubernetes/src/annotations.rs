@@ -1,15 +1,20 @@
 //! flannel's annotations of a Node: what it writes of a node, letter by letter, and reads of
 //! others. Pure.
 
-use std::{collections::BTreeMap, fmt::Display, net::IpAddr, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
-use netd_cluster::{LeaseAttrs, Subnets, flannel::value};
+use netd_cluster::{BackendData, Family, LeaseAttrs, Subnets, flannel::value, is_reachable};
 
 /// Says whether the Node has a pod network: only "true" counts.
 const MANAGED: &str = "kube-subnet-manager";
 const BACKEND_TYPE: &str = "backend-type";
 /// Names of a family's annotations.
-struct Family {
+struct Names {
     data: &'static str,
     public: &'static str,
     /// An operator's word: it is announced in place of what the node finds.
@@ -17,13 +22,13 @@ struct Family {
     /// An operator's word: the node's own address, by which its device is chosen.
     node_public: &'static str,
 }
-const V4: Family = Family {
+const V4: Names = Names {
     data: "backend-data",
     public: "public-ip",
     overwrite: "public-ip-overwrite",
     node_public: "node-public-ip",
 };
-const V6: Family = Family {
+const V6: Names = Names {
     data: "backend-v6-data",
     public: "public-ipv6",
     overwrite: "public-ipv6-overwrite",
@@ -71,8 +76,8 @@ impl FromStr for AnnotationPrefix {
 /// An operator's words about a node's addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Addresses {
-    pub v4: Option<std::net::Ipv4Addr>,
-    pub v6: Option<std::net::Ipv6Addr>,
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
 }
 
 impl AnnotationPrefix {
@@ -102,18 +107,16 @@ impl AnnotationPrefix {
     }
 
     fn attrs(&self, all: &Annotations, subnets: Option<&Subnets>) -> Result<LeaseAttrs, String> {
-        let has = |v4| subnets.is_none_or(|s| if v4 { s.v4.is_some() } else { s.v6.is_some() });
+        let has = |family| subnets.is_none_or(|subnets| subnets.of(family).is_some());
         let mut attrs = LeaseAttrs::default();
-        if has(true) {
-            attrs.public_v4 = self
-                .address(all, V4.public)?
-                .filter(|ip: &std::net::Ipv4Addr| !ip.is_unspecified());
+        if has(Family::V4) {
+            let public: Option<Ipv4Addr> = self.address(all, V4.public)?;
+            attrs.public_v4 = public.filter(|ip| !ip.is_unspecified());
             attrs.data_v4 = self.data(all, V4.data)?;
         }
-        if has(false) {
-            attrs.public_v6 = self
-                .address(all, V6.public)?
-                .filter(|ip: &std::net::Ipv6Addr| !ip.is_unspecified());
+        if has(Family::V6) {
+            let public: Option<Ipv6Addr> = self.address(all, V6.public)?;
+            attrs.public_v6 = public.filter(|ip| !ip.is_unspecified());
             attrs.data_v6 = self.data(all, V6.data)?;
         }
         let kind = self.get(all, BACKEND_TYPE);
@@ -124,11 +127,7 @@ impl AnnotationPrefix {
         Ok(attrs)
     }
 
-    fn data(
-        &self,
-        all: &Annotations,
-        name: &str,
-    ) -> Result<Option<netd_cluster::BackendData>, String> {
+    fn data(&self, all: &Annotations, name: &str) -> Result<Option<BackendData>, String> {
         let text = self.get(all, name);
         value::parse_data(text).map_err(|why| self.wrong(name, text, &why))
     }
@@ -151,36 +150,35 @@ impl AnnotationPrefix {
     /// What is to be announced in place of the addresses that the node found, and what is wrong.
     /// In place of an overwrite that can't be read stays what was announced before.
     pub(crate) fn overwrites(&self, all: &Annotations) -> (Addresses, Vec<String>) {
-        let (mut found, mut wrong) = (Addresses::default(), vec![]);
-        match self.reachable(all, V4.overwrite) {
-            Ok(ip) => found.v4 = ip,
-            Err(why) => {
-                found.v4 = self.reachable(all, V4.public).ok().flatten();
-                wrong.push(why);
-            }
-        }
-        match self.reachable(all, V6.overwrite) {
-            Ok(ip) => found.v6 = ip,
-            Err(why) => {
-                found.v6 = self.reachable(all, V6.public).ok().flatten();
-                wrong.push(why);
-            }
-        }
-        (found, wrong)
+        let mut wrong = vec![];
+        let v4 = self.reachable_or(all, V4.overwrite, Some(V4.public), &mut wrong);
+        let v6 = self.reachable_or(all, V6.overwrite, Some(V6.public), &mut wrong);
+        (Addresses { v4, v6 }, wrong)
     }
 
     /// The node's own addresses, by which its device is chosen, and what is wrong.
     pub(crate) fn node_public(&self, all: &Annotations) -> (Addresses, Vec<String>) {
         let mut wrong = vec![];
-        let v4 = self.reachable(all, V4.node_public).unwrap_or_else(|why| {
-            wrong.push(why);
-            None
-        });
-        let v6 = self.reachable(all, V6.node_public).unwrap_or_else(|why| {
-            wrong.push(why);
-            None
-        });
+        let v4 = self.reachable_or(all, V4.node_public, None, &mut wrong);
+        let v6 = self.reachable_or(all, V6.node_public, None, &mut wrong);
         (Addresses { v4, v6 }, wrong)
+    }
+
+    /// An address; where it can't be read, that of another annotation.
+    fn reachable_or<T>(
+        &self,
+        all: &Annotations,
+        name: &str,
+        other: Option<&str>,
+        wrong: &mut Vec<String>,
+    ) -> Option<T>
+    where
+        T: FromStr + Copy + Into<IpAddr>,
+    {
+        self.reachable(all, name).unwrap_or_else(|why| {
+            wrong.push(why);
+            other.and_then(|other| self.reachable(all, other).ok().flatten())
+        })
     }
 
     /// An address that other nodes can send to.
@@ -188,14 +186,11 @@ impl AnnotationPrefix {
     where
         T: FromStr + Copy + Into<IpAddr>,
     {
-        let found = self.address(all, name)?;
-        let usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast();
-        match found.filter(|ip: &T| !usable((*ip).into())) {
-            Some(_) => {
-                Err(self.wrong(name, self.get(all, name), "can't be reached from other nodes"))
-            }
-            None => Ok(found),
+        let found: Option<T> = self.address(all, name)?;
+        if found.is_some_and(|ip| !is_reachable(ip.into())) {
+            return Err(self.wrong(name, self.get(all, name), "can't be reached from other nodes"));
         }
+        Ok(found)
     }
 
     /// What is to be changed of a Node's annotations so that they say `attrs`; `None` removes one.

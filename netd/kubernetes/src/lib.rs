@@ -22,7 +22,6 @@ mod pace;
 mod peers_file;
 mod reconciler;
 mod run;
-mod saver;
 #[cfg(test)]
 mod tests;
 

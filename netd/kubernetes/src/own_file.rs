@@ -1,9 +1,13 @@
 //! What a node remembers of itself on disk, so that it goes on without the API.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use netd_cluster::{LeaseAttrs, Subnets, flannel::value, membership::source::write};
+use netd_cluster::{
+    LeaseAttrs, Subnets,
+    flannel::value,
+    membership::source::{read_json, write},
+};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "kubernetes.json";
@@ -36,24 +40,8 @@ struct Json {
 impl OwnFile {
     /// As it was written last; empty where there is nothing that can be read.
     pub(crate) fn read(state_dir: &Path) -> Self {
-        let path = state_dir.join(NAME);
-        let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Json>(&bytes)?));
-        match read {
-            Ok(json) if json.version == VERSION => Self::of(json),
-            Ok(json) => {
-                tracing::warn!(
-                    version = json.version,
-                    "{}: of another version; it is ignored",
-                    path.display()
-                );
-                Self::default()
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(e) => {
-                tracing::warn!("{}: {e}; it is ignored", path.display());
-                Self::default()
-            }
-        }
+        let json = read_json::<Json>(&state_dir.join(NAME), |json| json.version);
+        json.map(Self::of).unwrap_or_default()
     }
 
     fn of(json: Json) -> Self {

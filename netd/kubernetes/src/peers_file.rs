@@ -1,21 +1,23 @@
 //! What a node remembers of the other Nodes on disk: as large as the cluster, written now and
 //! then. Whatever is wrong with it, what can be read is used: the API has the truth.
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use netd_cluster::{
     Lease, Subnets,
     flannel::value,
-    membership::source::{Known, write},
+    membership::source::{Known, read_json, write},
 };
 use netd_store::Revision;
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "kubernetes-nodes.json";
+const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Json {
+    version: u32,
     nodes: BTreeMap<String, NodeJson>,
 }
 
@@ -31,17 +33,7 @@ struct NodeJson {
 
 /// The Nodes by name; none where the file can't be read.
 pub(crate) fn read(state_dir: &Path) -> BTreeMap<String, Known> {
-    let path = state_dir.join(NAME);
-    let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Json>(&bytes)?));
-    let json = match read {
-        Ok(json) => json,
-        Err(e) => {
-            if e.kind() != io::ErrorKind::NotFound {
-                tracing::warn!("{}: {e}; it is ignored", path.display());
-            }
-            return BTreeMap::new();
-        }
-    };
+    let json = read_json::<Json>(&state_dir.join(NAME), |json| json.version);
     let known = |(name, node): (String, NodeJson)| {
         let attrs = value::parse(node.value.as_bytes()).ok()?;
         let subnets = Subnets { v4: node.pod_cidr, v6: node.pod_cidr_v6 };
@@ -49,7 +41,7 @@ pub(crate) fn read(state_dir: &Path) -> BTreeMap<String, Known> {
         let NodeJson { created, modified, since, .. } = node;
         Some((name, Known { lease, created, modified, since }))
     };
-    json.nodes.into_iter().filter_map(known).collect()
+    json.into_iter().flat_map(|json| json.nodes).filter_map(known).collect()
 }
 
 /// Written when this returns.
@@ -68,6 +60,6 @@ pub(crate) fn save(state_dir: &Path, nodes: &BTreeMap<String, Known>) -> io::Res
         };
         (name.clone(), node)
     };
-    let json = Json { nodes: nodes.iter().map(json).collect() };
+    let json = Json { version: VERSION, nodes: nodes.iter().map(json).collect() };
     write(&state_dir.join(NAME), &serde_json::to_vec(&json)?)
 }

@@ -1,24 +1,17 @@
 //! The loop: passes events to the [`Reconciler`] and carries out its actions.
 
 use std::{
-    fs::DirBuilder,
-    future::Future,
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use netd_cluster::membership::{
     Membership, Status, Update,
-    source::{Command, Now},
+    source::{self, Command, Doing, PeersSaver, at, finished, now},
 };
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 
 use crate::{
@@ -29,7 +22,6 @@ use crate::{
     own_file::OwnFile,
     peers_file,
     reconciler::{News, Reconciler, Settings},
-    saver::Saver,
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -38,8 +30,9 @@ const UPDATES: usize = 16;
 const NEWS: usize = 256;
 /// How often net-conf.json is read: a ConfigMap's file is replaced within a minute or two.
 const NET_CONF_INTERVAL: Duration = Duration::from_secs(5);
-type Saving = Pin<Box<dyn Future<Output = (OwnFile, Result<(), String>)> + Send>>;
-type Patching = Pin<Box<dyn Future<Output = Result<NodeFacts, String>> + Send>>;
+
+type Saving = Doing<(OwnFile, Result<(), String>)>;
+type Patching = Doing<Result<NodeFacts, String>>;
 type Readiness = watch::Receiver<Result<(), String>>;
 
 struct Runner {
@@ -53,7 +46,6 @@ struct Runner {
     commands: mpsc::UnboundedReceiver<Command>,
     updates: mpsc::Sender<Update>,
     status: watch::Sender<Status>,
-    saver: Saver,
 }
 
 /// Begins with what the node remembers, and follows the API from now on. The API may be out of
@@ -86,7 +78,6 @@ pub async fn start(
     let api = Arc::new(ApiServer::new(access, prefix));
     tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
     let runner = Runner {
-        saver: Saver::new(state_dir.clone(), &reconciler),
         reconciler,
         api,
         node: node_name,
@@ -106,6 +97,7 @@ impl Runner {
     async fn run(mut self) {
         let (mut saving, mut patching): (Option<Saving>, Option<Patching>) = (None, None);
         let updates = self.updates.clone();
+        let mut saver = PeersSaver::new(self.reconciler.peers.changes);
         let mut read_net_conf = tokio::time::interval(NET_CONF_INTERVAL);
         if let Some(readiness) = &mut self.readiness {
             // What it is now counts as news.
@@ -122,21 +114,22 @@ impl Runner {
             }
             self.publish();
             let wake_at = self.reconciler.wake_at(now).map(Instant::from_std);
-            let wake_at = wake_at.into_iter().chain(self.saver.wake_at(&self.reconciler)).min();
+            let wake_at =
+                wake_at.into_iter().chain(saver.wake_at(self.reconciler.peers.changes)).min();
             tokio::select! {
                 _ = read_net_conf.tick() => self.read_net_conf().await,
-                Some(news) = self.news.recv() => self.reconciler.ingest(news, self::now()),
+                Some(news) = self.news.recv() => self.reconciler.ingest(news, source::now()),
                 ready = changed(&mut self.readiness) => {
-                    self.reconciler.readiness(ready, self::now());
+                    self.reconciler.readiness(ready, source::now());
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(stopped)) => {
-                        self.finish().await;
+                        self.finish(saver).await;
                         // Who asked may be gone.
                         let _ = stopped.send(());
                         return;
                     }
-                    None => return self.finish().await,
+                    None => return self.finish(saver).await,
                     Some(command) => self.command(command),
                 },
                 (file, result) = finished(&mut saving) => {
@@ -145,17 +138,19 @@ impl Runner {
                 }
                 result = finished(&mut patching) => {
                     patching = None;
-                    self.reconciler.patched(result, self::now());
+                    self.reconciler.patched(result, source::now());
                 }
                 permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
                     if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.take_next()) {
                         permit.send(update);
                     }
                     if updates.is_closed() {
-                        return self.finish().await;
+                        return self.finish(saver).await;
                     }
                 }
-                () = at(wake_at) => self.saver.tick(&self.reconciler),
+                () = at(wake_at) => {
+                    saver.tick(self.reconciler.peers.changes, || self.save_peers());
+                },
             }
         }
     }
@@ -215,8 +210,19 @@ impl Runner {
         })
     }
 
-    async fn finish(mut self) {
-        self.saver.finish(&self.reconciler).await;
+    async fn finish(self, saver: PeersSaver) {
+        saver.finish(self.reconciler.peers.changes, || self.save_peers()).await;
+    }
+
+    /// Writes what is known of the other Nodes now.
+    fn save_peers(&self) -> impl FnOnce() + Send + 'static + use<> {
+        let (known, dir) = (self.reconciler.peers.known().clone(), self.state_dir.clone());
+        move || {
+            if let Err(err) = peers_file::save(&dir, &known) {
+                let dir = dir.display();
+                tracing::warn!("{dir}: {err}; a start without the API will know older Nodes");
+            }
+        }
     }
 }
 
@@ -227,23 +233,4 @@ async fn changed(readiness: &mut Option<Readiness>) -> Result<(), String> {
         return receiver.borrow_and_update().clone();
     }
     std::future::pending().await
-}
-
-async fn finished<T>(doing: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
-    match doing {
-        Some(doing) => doing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Now { mono: Instant::now().into_std(), unix }
 }

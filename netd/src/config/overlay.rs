@@ -15,6 +15,7 @@ use super::{
     section::Section,
     values::{self, boolean, named, parsed, shown, text},
 };
+use netd_cluster::is_reachable;
 use netd_domain::NetworkName;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -251,7 +252,7 @@ fn prefix(value: &Value) -> Result<String, String> {
 /// An address that other nodes can send to.
 fn usable<T: Into<IpAddr> + Copy>(ip: T) -> Result<T, String> {
     let wide: IpAddr = ip.into();
-    if wide.is_unspecified() || wide.is_loopback() || wide.is_multicast() {
+    if !is_reachable(wide) {
         return Err(format!("{wide} can't be reached from other nodes"));
     }
     Ok(ip)

@@ -113,7 +113,12 @@ pub fn device(host: &Host, address: Ipv4Addr) -> Result<()> {
 
 /// MAC of a host's `flannel.1`.
 pub fn mac_of(host: &Host) -> Result<String> {
-    let bytes = raw::mac_of(&host.net, "flannel.1")?;
+    mac_of_device(host, "flannel.1")
+}
+
+/// MAC of a host's device.
+pub fn mac_of_device(host: &Host, device: &str) -> Result<String> {
+    let bytes = raw::mac_of(&host.net, device)?;
     Ok(bytes.map(|byte| format!("{byte:02x}")).join(":"))
 }
 

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::{
     Cluster, Families,
-    flannel::put_lease,
+    flannel::{mac_of_device, put_lease},
     plan::{NETWORK_V4, NETWORK_V6},
 };
-use crate::{host::Host, net::raw};
+use crate::host::Host;
 
 /// What flanneld of one machine does.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ impl Flanneld {
     /// The MACs of its devices, as the kernel has them.
     pub fn macs(&self, host: &Host) -> Result<Vec<String>> {
         let nets = self.subnets.iter().filter(|_| self.vxlan);
-        nets.map(|net| mac_of(host, device(net))).collect()
+        nets.map(|net| mac_of_device(host, device(net))).collect()
     }
 
     fn value(&self, host: &Host) -> Result<Value> {
@@ -117,7 +117,7 @@ impl Flanneld {
         });
         for net in self.subnets.iter().filter(|_| self.vxlan) {
             let data = if net.addr().is_ipv4() { "BackendData" } else { "BackendV6Data" };
-            value[data] = json!({"VNI": 1, "VtepMAC": mac_of(host, device(net))?});
+            value[data] = json!({"VNI": 1, "VtepMAC": mac_of_device(host, device(net))?});
         }
         Ok(value)
     }
@@ -129,9 +129,4 @@ fn device(net: &IpNet) -> &'static str {
 
 fn public(host: &Host, net: &IpNet) -> IpAddr {
     if net.addr().is_ipv4() { host.v4.into() } else { host.v6.into() }
-}
-
-fn mac_of(host: &Host, device: &str) -> Result<String> {
-    let bytes = raw::mac_of(&host.net, device)?;
-    Ok(bytes.map(|byte| format!("{byte:02x}")).join(":"))
 }

@@ -3,9 +3,23 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use testbed::{ApiServer, Plan, case, cluster::Families, wait};
+use testbed::{
+    ApiServer, Plan, case,
+    cluster::{Families, Node},
+    wait,
+};
 
 use super::{SOON, all_reach_each_other, backend, cluster, launch, pods};
+
+/// Waits until a node has its way to a subnet.
+fn wait_known(node: &Node, subnet: &str) -> Result<()> {
+    wait::until(SOON * 2, "the new node is known", || {
+        let known = node.knows(subnet)?;
+        ensure!(known.as_ref().is_some_and(|known| known.programmed), "{known:?}");
+        Ok(())
+    })
+    .map(drop)
+}
 
 /// A change that happened while the API server was away is seen when it is back.
 #[test]
@@ -24,12 +38,7 @@ fn what_changed_meanwhile_is_seen_when_the_api_server_is_back() -> Result<()> {
         let mut third = launch(bed, &api, &plan, 3)?;
         third.wait_ready()?;
         nodes.push(third);
-        wait::until(SOON * 2, "the new node is known", || {
-            let known = nodes[0].knows("10.5.3.0/24")?;
-            ensure!(known.as_ref().is_some_and(|known| known.programmed), "{known:?}");
-            Ok(())
-        })?;
-        Ok(())
+        wait_known(&nodes[0], "10.5.3.0/24")
     })
 }
 
@@ -55,12 +64,8 @@ fn an_api_server_that_was_restored_from_an_older_copy_is_listed_again() -> Resul
         all_reach_each_other(&pods)?;
         let mut third = launch(bed, &api, &plan, 3)?;
         third.wait_ready()?;
-        wait::until(SOON * 2, "what came after the restore is seen", || {
-            let known = nodes[0].knows("10.5.3.0/24")?;
-            ensure!(known.as_ref().is_some_and(|known| known.programmed), "{known:?}");
-            Ok(())
-        })?;
-        Ok(())
+        // What came after the restore is seen.
+        wait_known(&nodes[0], "10.5.3.0/24")
     })
 }
 

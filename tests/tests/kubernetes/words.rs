@@ -1,6 +1,6 @@
 //! What netd writes of its Node: flannel's annotations, letter by letter, and the condition.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use testbed::{
     ApiServer, Plan, case,
@@ -10,11 +10,14 @@ use testbed::{
 
 use super::{SOON, backend, cluster, condition};
 
-/// A MAC of an IPv6 VTEP.
-fn mac_v6(host: &testbed::Host) -> Result<String> {
-    let shown = host.net.sh("ip -o link show dev flannel-v6.1")?;
-    let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-    Ok(mac.context("no MAC")?.to_owned())
+/// Waits until Node n1 has these annotations of flannel's and no others.
+fn wait_annotated(api: &ApiServer, expected: &Value) -> Result<()> {
+    wait::until(SOON, "the annotations are there", || {
+        let found = Value::Object(api.annotations("n1")?);
+        ensure!(found == *expected, "{found}, not {expected}");
+        Ok(())
+    })
+    .map(drop)
 }
 
 #[test]
@@ -29,13 +32,12 @@ fn annotations_are_flannels_letter_by_letter() -> Result<()> {
             "kube-subnet-manager": "true",
             "backend-type": "vxlan",
             "backend-data": data(flannel::mac_of(host)?),
-            "backend-v6-data": data(mac_v6(host)?),
+            "backend-v6-data": data(flannel::mac_of_device(host, "flannel-v6.1")?),
             "public-ip": host.v4.to_string(),
             "public-ipv6": host.v6.to_string(),
         });
-        wait::until(SOON, "the annotations are there", || {
-            let found = Value::Object(api.annotations("n1")?);
-            ensure!(found == expected, "{found}, not {expected}");
+        wait_annotated(&api, &expected)?;
+        wait::until(SOON, "the condition is there", || {
             ensure!(condition(&api, "n1")?.0 == "False", "no condition");
             Ok(())
         })?;
@@ -62,12 +64,7 @@ fn annotations_of_host_gw_have_no_data() -> Result<()> {
             "backend-data": "null",
             "public-ip": nodes[0].host.v4.to_string(),
         });
-        wait::until(SOON, "the annotations are there", || {
-            let found = Value::Object(api.annotations("n1")?);
-            ensure!(found == expected, "{found}, not {expected}");
-            Ok(())
-        })?;
-        Ok(())
+        wait_annotated(&api, &expected)
     })
 }
 

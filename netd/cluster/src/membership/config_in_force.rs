@@ -47,16 +47,15 @@ impl ConfigInForce {
             Ok(bytes) => bytes,
             Err(why) => return self.refuse(format!("{why}, e.g. {EXAMPLE}"), pending),
         };
+        if self.problem.is_none() && self.text.as_ref().is_some_and(|t| t.as_bytes() == bytes) {
+            return false;
+        }
         let read = match flannel::config::parse(bytes) {
             Ok(read) => read,
             Err(problem) => return self.refuse(format!("{place}: {problem}"), pending),
         };
-        let text = String::from_utf8(bytes.to_vec()).ok();
-        if self.problem.is_none() && text.is_some() && text == self.text {
-            return false;
-        }
         read.warnings.iter().for_each(|warning| tracing::warn!("{place}: {warning}"));
-        self.text = text;
+        self.text = String::from_utf8(bytes.to_vec()).ok();
         let healed = self.problem.take().is_some();
         if self.config.as_deref() == Some(&read.config) && !healed {
             return false;

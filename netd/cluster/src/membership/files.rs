@@ -241,7 +241,11 @@ fn uuid(bytes: &[u8]) -> Option<String> {
     (lengths == [8, 4, 4, 4, 12] && text.split('-').all(digits)).then(|| text.to_owned())
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path, version: impl Fn(&T) -> u32) -> Option<T> {
+/// What a file says; `None`: there is none, or none that can be read, or of another version.
+pub fn read_json<T: for<'a> Deserialize<'a>>(
+    path: &Path,
+    version: impl Fn(&T) -> u32,
+) -> Option<T> {
     let read = read_some(path).and_then(|bytes| Ok(serde_json::from_slice::<T>(&bytes)?));
     match read {
         Ok(json) if version(&json) == VERSION => Some(json),

@@ -42,6 +42,7 @@ mod tenure;
 mod tests;
 mod update;
 mod view;
+mod waiting;
 mod writes;
 
 use std::{io, sync::Arc};

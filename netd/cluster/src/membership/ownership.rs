@@ -153,7 +153,7 @@ pub(super) fn is_touched(lease: &LeaseKey, owner: &OwnerKey) -> bool {
 }
 
 /// Whether they have an address in common.
-pub(super) fn overlap(a: &Subnets, b: &Subnets) -> bool {
+pub fn overlap(a: &Subnets, b: &Subnets) -> bool {
     let v4 = a.v4.zip(b.v4).is_some_and(|(a, b)| a.contains(&b) || b.contains(&a));
     v4 || a.v6.zip(b.v6).is_some_and(|(a, b)| a.contains(&b) || b.contains(&a))
 }

@@ -1,35 +1,27 @@
 //! The loop: passes events to the [`Reconciler`] and carries out its actions.
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 
 use super::{
     Command, Status, Update,
-    diff::Now,
-    files::{self, OwnFile},
+    files::{self, OwnFile, PeersFile},
     in_time::in_time,
     left,
     reconciler::{Action, Completion, Reconciler, StoreUpdate},
     saver::PeersSaver,
     status,
     view::Part,
+    waiting::{self, Doing, at, finished, now},
 };
 use netd_store::LeaseStore;
 
 /// A request that takes longer is tried again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-type Doing = Pin<Box<dyn Future<Output = Completion> + Send>>;
 
 /// See the module.
 pub(super) struct Runner {
@@ -46,9 +38,9 @@ pub(super) struct Runner {
 impl Runner {
     /// Runs until it is asked to stop.
     pub(super) async fn run(mut self) {
-        let mut doing: Option<Doing> = None;
+        let mut doing: Option<Doing<Completion>> = None;
         let updates = self.updates.clone();
-        let mut saver = PeersSaver::new(self.state_dir.clone(), &self.reconciler);
+        let mut saver = PeersSaver::new(self.reconciler.peers.changes);
         loop {
             let now = now();
             if doing.is_none() {
@@ -56,36 +48,54 @@ impl Runner {
             }
             status::publish(&self.reconciler, &self.status);
             let wake_at = self.reconciler.wake_at(now).map(Instant::from_std);
-            let wake_at = wake_at.into_iter().chain(saver.wake_at(&self.reconciler)).min();
+            let wake_at =
+                wake_at.into_iter().chain(saver.wake_at(self.reconciler.peers.changes)).min();
             tokio::select! {
                 news = self.news.recv() => {
                     if let Some((part, seen)) = news {
-                        self.reconciler.ingest(part, seen, self::now());
+                        self.reconciler.ingest(part, seen, waiting::now());
                     }
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(stopped)) => {
-                        saver.finish(&self.reconciler).await;
+                        self.finish(saver).await;
                         // Who asked may be gone.
                         let _ = stopped.send(());
                         return;
                     }
-                    None => return saver.finish(&self.reconciler).await,
+                    None => return self.finish(saver).await,
                     Some(command) => self.command(command),
                 },
                 done = finished(&mut doing) => {
                     doing = None;
-                    self.reconciler.complete(done, self::now());
+                    self.reconciler.complete(done, waiting::now());
                 }
                 permit = updates.reserve(), if !self.reconciler.pending.is_empty() => {
                     if let (Ok(permit), Some(update)) = (permit, self.reconciler.pending.take_next()) {
                         permit.send(update);
                     }
                     if updates.is_closed() {
-                        return saver.finish(&self.reconciler).await;
+                        return self.finish(saver).await;
                     }
                 }
-                () = at(wake_at) => saver.tick(&self.reconciler),
+                () = at(wake_at) => saver.tick(self.reconciler.peers.changes, || self.save_peers()),
+            }
+        }
+    }
+
+    async fn finish(self, saver: PeersSaver) {
+        saver.finish(self.reconciler.peers.changes, || self.save_peers()).await;
+    }
+
+    /// Writes what is known of the others now.
+    fn save_peers(&self) -> impl FnOnce() + Send + 'static + use<> {
+        let (peers, owners) =
+            (self.reconciler.peers.known().clone(), status::owners(&self.reconciler));
+        let dir = self.state_dir.clone();
+        move || {
+            if let Err(err) = (PeersFile { peers, owners }).write(&dir) {
+                let dir = dir.display();
+                tracing::warn!("{dir}: {err}; a start without the store will know older peers");
             }
         }
     }
@@ -106,7 +116,7 @@ impl Runner {
     }
 
     /// Starts an action; it is done when the future is.
-    fn begin(&self, action: Action) -> Doing {
+    fn begin(&self, action: Action) -> Doing<Completion> {
         let store = Arc::clone(&self.store);
         match action {
             Action::Grant(ttl) => Box::pin(async move {
@@ -155,23 +165,4 @@ impl Runner {
             }
         }
     }
-}
-
-async fn finished(doing: &mut Option<Doing>) -> Completion {
-    match doing {
-        Some(doing) => doing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Now { mono: Instant::now().into_std(), unix }
 }

@@ -1,40 +1,37 @@
-//! Writes the known peers to disk in the background, at most every few seconds.
+//! Writes what is known of the others to disk in the background, at most every few seconds.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
-
-use super::{files::PeersFile, reconciler::Reconciler, status};
 
 /// From a change to its being written, and between two writes: a file of 10,000 peers
 /// has some megabytes.
 const DELAY: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// See the module. What is to be written is told apart by [`super::diff::Peers::changes`].
 #[derive(Debug)]
-pub(super) struct PeersSaver {
-    state_dir: PathBuf,
-    /// What was written, by [`super::diff::Peers::changes`].
+pub struct PeersSaver {
     written: u64,
     due: Option<Instant>,
     writing: Option<JoinHandle<()>>,
 }
 
 impl PeersSaver {
-    pub(super) fn new(state_dir: PathBuf, reconciler: &Reconciler) -> Self {
-        Self { state_dir, written: reconciler.peers.changes, due: None, writing: None }
+    /// What is on disk already.
+    pub fn new(written: u64) -> Self {
+        Self { written, due: None, writing: None }
     }
 
     /// When [`Self::tick`] has something to do.
-    pub(super) fn wake_at(&mut self, reconciler: &Reconciler) -> Option<Instant> {
-        if self.due.is_none() && self.written != reconciler.peers.changes {
+    pub fn wake_at(&mut self, changes: u64) -> Option<Instant> {
+        if self.due.is_none() && self.written != changes {
             self.due = Some(Instant::now() + DELAY);
         }
         self.due
     }
 
-    /// Begins to write if it is time to.
-    pub(super) fn tick(&mut self, reconciler: &Reconciler) {
+    /// Begins to write if it is time to. `job` makes the work, which may block.
+    pub fn tick<W: FnOnce() + Send + 'static>(&mut self, changes: u64, job: impl FnOnce() -> W) {
         if self.due.is_none_or(|due| due > Instant::now()) {
             return;
         }
@@ -42,30 +39,26 @@ impl PeersSaver {
             self.due = Some(Instant::now() + DELAY);
             return;
         }
-        self.begin(reconciler);
+        self.begin(changes, job());
     }
 
-    fn begin(&mut self, reconciler: &Reconciler) {
+    fn begin(&mut self, changes: u64, work: impl FnOnce() + Send + 'static) {
         self.due = None;
-        self.written = reconciler.peers.changes;
-        let peers = reconciler.peers.known().clone();
-        let file = PeersFile { peers, owners: status::owners(reconciler) };
-        let dir = self.state_dir.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(err) = file.write(&dir) {
-                let dir = dir.display();
-                tracing::warn!("{dir}: {err}; a start without the store will know older peers");
-            }
-        }));
+        self.written = changes;
+        self.writing = Some(tokio::task::spawn_blocking(work));
     }
 
     /// Writes what is not written yet.
-    pub(super) async fn finish(mut self, reconciler: &Reconciler) {
+    pub async fn finish<W: FnOnce() + Send + 'static>(
+        mut self,
+        changes: u64,
+        job: impl FnOnce() -> W,
+    ) {
         if let Some(writing) = self.writing.take() {
             drop(writing.await);
         }
-        if self.written != reconciler.peers.changes {
-            self.begin(reconciler);
+        if self.written != changes {
+            self.begin(changes, job());
         }
         if let Some(writing) = self.writing.take() {
             drop(writing.await);

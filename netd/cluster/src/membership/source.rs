@@ -5,7 +5,10 @@ pub use super::{
     command::Command,
     config_in_force::ConfigInForce,
     diff::{Known, Now, Peers, Seen},
-    files::write,
+    files::{read_json, write},
     left::vtep,
+    ownership::overlap,
     pending_updates::PendingUpdates,
+    saver::PeersSaver,
+    waiting::{Doing, at, finished, now},
 };

@@ -2,7 +2,10 @@
 
 use netd_cluster::{
     ClusterConfig, Family, Subnets, flannel,
-    membership::{OwnSubnets, source::Now},
+    membership::{
+        OwnSubnets,
+        source::{Now, overlap},
+    },
 };
 
 use super::{OwnNode, Reconciler};
@@ -116,11 +119,15 @@ impl Reconciler {
         self.told = Some(told);
     }
 
+    /// Whether what is on disk is another Node's.
+    pub(super) fn is_renamed(&self) -> bool {
+        !self.saved.node.is_empty() && self.saved.node != self.settings.node
+    }
+
     /// What is to be on disk. As long as a node that was renamed has its old keys, so has it its
     /// old name: after a crash it has to know that they are to be renewed.
     pub(super) fn file(&self) -> OwnFile {
-        let renamed = !self.saved.node.is_empty() && self.saved.node != self.settings.node;
-        if renamed && !self.announced {
+        if self.is_renamed() && !self.announced {
             return self.saved.clone();
         }
         OwnFile {
@@ -130,10 +137,6 @@ impl Reconciler {
             held: self.held,
         }
     }
-}
-
-fn overlap(a: &Subnets, b: &Subnets) -> bool {
-    a.iter().any(|a| b.iter().any(|b| a.contains(&b) || b.contains(&a)))
 }
 
 /// What of a Node's podCIDRs the node has, and what is wrong with them. What it had it keeps

@@ -6,7 +6,7 @@ use netd_cluster::membership::{PeerUpdate, Update};
 use serde_json::json;
 
 use super::{VXLAN, World, facts, node, vxlan_attrs};
-use crate::{condition::GRACE, own_file::OwnFile, reconciler::News};
+use crate::{condition::GRACE, own_file::OwnFile, peers_file, reconciler::News};
 
 fn peers(told: &[Update]) -> Vec<String> {
     let all = told.iter().filter_map(|update| match update {
@@ -282,4 +282,24 @@ fn the_condition_waits_for_the_grace_and_goes_with_the_annotations() {
     let last = world.patches.last().unwrap();
     assert_eq!(last["status"]["conditions"][0]["status"], "False");
     assert!(last["metadata"]["annotations"].is_object());
+}
+
+#[test]
+fn what_is_remembered_is_read_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let n2 = node("n2", "10.5.2.0/24", Some("192.0.2.2"));
+    let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None), n2]);
+    world.announce(vxlan_attrs());
+    world.disk.write(dir.path()).unwrap();
+    assert_eq!(OwnFile::read(dir.path()), world.disk);
+    let known = world.reconciler.peers.known();
+    assert_eq!(known.len(), 1);
+    peers_file::save(dir.path(), known).unwrap();
+    assert_eq!(peers_file::read(dir.path()), *known);
+    for junk in ["", "{", "null", r#"{"version":2,"nodes":{}}"#] {
+        std::fs::write(dir.path().join("kubernetes.json"), junk).unwrap();
+        std::fs::write(dir.path().join("kubernetes-nodes.json"), junk).unwrap();
+        assert_eq!(OwnFile::read(dir.path()), OwnFile::default());
+        assert!(peers_file::read(dir.path()).is_empty());
+    }
 }
