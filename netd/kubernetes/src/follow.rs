@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, pin_mut};
 use kube::core::{WatchEvent, params::WatchParams};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -28,6 +28,11 @@ const GOOD: Duration = Duration::from_secs(30);
 /// reason, is known by then.
 const RELIST: Duration = Duration::from_secs(3600);
 
+/// After a watch was cut all is listed within this time, at random, and so much more for each Node:
+/// an API server that comes back is not asked for everything by all nodes at once.
+const SPREAD: Duration = Duration::from_secs(1);
+const SPREAD_A_NODE: Duration = Duration::from_millis(10);
+
 /// See the module.
 pub(crate) struct Follower {
     pub api: Arc<ApiServer>,
@@ -42,6 +47,16 @@ enum End {
     Relist,
 }
 
+/// Why a watch has ended.
+enum WatchEnd {
+    /// Nobody listens.
+    Closed,
+    /// By this side: it said nothing for long, or it is time to list.
+    Quiet,
+    /// By the other side.
+    Cut,
+}
+
 impl Follower {
     /// Runs until nobody listens.
     pub(crate) async fn run(self) {
@@ -49,11 +64,12 @@ impl Follower {
         loop {
             match self.api.list().await {
                 Ok((nodes, version)) => {
+                    let spread = SPREAD + SPREAD_A_NODE * u32::try_from(nodes.len()).unwrap_or(0);
                     if self.tell(News::Listed(nodes)).await.is_err() {
                         return;
                     }
                     let began = Instant::now();
-                    if let End::Closed = self.watch(version).await {
+                    if let End::Closed = self.watch(version, spread).await {
                         return;
                     }
                     // Changes that are forgotten before they were watched must not end in a
@@ -74,56 +90,67 @@ impl Follower {
         }
     }
 
-    /// Watches from `version` on, again and again.
-    async fn watch(&self, mut version: String) -> End {
+    /// Watches from `version` on, again and again. `spread`: within this time all is listed after
+    /// a cut.
+    async fn watch(&self, mut version: String, spread: Duration) -> End {
         let mut backoff = RETRY;
-        let relist = Instant::now() + RELIST.mul_f64(1.0 + fastrand::f64() / 5.0);
+        let mut relist = Instant::now() + RELIST.mul_f64(1.0 + fastrand::f64() / 5.0);
         loop {
             let began = Instant::now();
-            if began > relist {
-                return End::Relist;
-            }
-            match self.watch_once(&mut version).await {
-                Ok(Ok(())) => {}
-                Ok(Err(end)) => return end,
+            let end = self.watch_once(&mut version, relist).await;
+            let whole = began.elapsed() + Duration::from_secs(5)
+                >= Duration::from_secs(WATCH_SECONDS.into());
+            match end {
+                Ok(WatchEnd::Closed) => return End::Closed,
                 Err(ApiError::Expired) => return End::Relist,
+                Ok(WatchEnd::Cut) if whole => continue,
+                Ok(WatchEnd::Quiet) => {}
+                // It may be another history that goes on: its numbers may have passed the known
+                // ones by the time that they can be compared.
+                Ok(WatchEnd::Cut) => relist = relist.min(within(spread)),
                 Err(ApiError::Failed(why)) => {
+                    relist = relist.min(within(spread));
                     if self.tell(News::Failed(why)).await.is_err() {
                         return End::Closed;
                     }
                 }
-            }
-            if began.elapsed() + Duration::from_secs(5) >= Duration::from_secs(WATCH_SECONDS.into())
-            {
-                continue;
             }
             if began.elapsed() > GOOD {
                 backoff.reset();
             }
             sleep(backoff.next_delay(fastrand::f64())).await;
             // What fails is said by the next watch.
-            if let Ok(true) = self.api.is_behind(&version).await {
+            let Ok(is_behind) = self.api.is_behind(&version).await else { continue };
+            if is_behind {
                 tracing::warn!(
                     "the API server is behind what it had told: it was restored from an older \
                      copy; all Nodes are listed"
                 );
+            }
+            if is_behind || Instant::now() >= relist {
                 return End::Relist;
             }
         }
     }
 
     /// One watch to its end.
-    async fn watch_once(&self, version: &mut String) -> Result<Result<(), End>, ApiError> {
+    async fn watch_once(
+        &self,
+        version: &mut String,
+        relist: Instant,
+    ) -> Result<WatchEnd, ApiError> {
         let nodes = self.api.nodes().await?;
         let params = WatchParams::default().timeout(WATCH_SECONDS);
         let stream = self.api.in_time(nodes.watch(&params, version)).await?;
         pin_mut!(stream);
         if self.tell(News::Works).await.is_err() {
-            return Ok(Err(End::Closed));
+            return Ok(WatchEnd::Closed);
         }
-        loop {
-            let event = match timeout(SILENCE, stream.next()).await {
-                Err(_) | Ok(None) => return Ok(Ok(())),
+        while Instant::now() < relist {
+            let until = relist.min(Instant::now() + SILENCE);
+            let event = match timeout_at(until, stream.next()).await {
+                Err(_) => return Ok(WatchEnd::Quiet),
+                Ok(None) => return Ok(WatchEnd::Cut),
                 Ok(Some(event)) => event.map_err(|e| explain(&e))?,
             };
             let is_gone = matches!(event, WatchEvent::Deleted(_));
@@ -144,12 +171,17 @@ impl Follower {
             let news =
                 if is_gone { News::Deleted(node.name) } else { News::Changed(Box::new(node)) };
             if self.tell(news).await.is_err() {
-                return Ok(Err(End::Closed));
+                return Ok(WatchEnd::Closed);
             }
         }
+        Ok(WatchEnd::Quiet)
     }
 
     async fn tell(&self, news: News) -> Result<(), ()> {
         self.news.send(news).await.map_err(drop)
     }
+}
+
+fn within(spread: Duration) -> Instant {
+    Instant::now() + spread.mul_f64(fastrand::f64())
 }
