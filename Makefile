@@ -9,8 +9,9 @@ export RUST_LIB_BACKTRACE ?= 0
 
 include deploy/install.mk
 include deploy/deb.mk
+include deploy/image.mk
 
-.PHONY: help setup setup-kubernetes build demo demo-cluster test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
+.PHONY: help setup setup-kubernetes build demo demo-cluster demo-kubernetes test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +31,9 @@ demo: setup build ## netd, a real containerd and two pods; shows who reaches who
 
 demo-cluster: setup build ## three nodes on one etcd, pods everywhere, each backend in turn
 	@$(CARGO) run -q -p netd-tests --bin netd-demo-cluster
+
+demo-kubernetes: setup setup-kubernetes build ## a Kubernetes of two nodes, netd by its manifest, a Deployment and a Service
+	@$(CARGO) run -q -p netd-tests --bin netd-demo-kubernetes
 
 lint: ## formatting, clippy
 	$(CARGO) fmt --all --check

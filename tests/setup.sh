@@ -21,6 +21,7 @@ nsenter:util-linux
 iperf3:iperf3
 tcpdump:tcpdump
 conntrack:conntrack
+iptables:iptables
 runc:runc
 ping:iputils-ping
 ethtool:ethtool

@@ -3,9 +3,10 @@
 /// capabilities(7): its number, its name, what it is for.
 pub(crate) type Capability = (u32, &'static str, &'static str);
 
-const NEEDED: [Capability; 3] = [
+const NEEDED: [Capability; 4] = [
     (11, "CAP_NET_BROADCAST", "follow netlink events in pods' network namespaces"),
     (12, "CAP_NET_ADMIN", "make links, routes and rules"),
+    (13, "CAP_NET_RAW", "announce pods' addresses to their neighbours"),
     (21, "CAP_SYS_ADMIN", "enter pods' network namespaces"),
 ];
 

@@ -23,7 +23,8 @@ pub struct Containerd {
     version: Version,
     directory: PathBuf,
     log: PathBuf,
-    host_net: PathBuf,
+    /// What enters the host: a program and its arguments.
+    enter: Vec<String>,
     service: Service,
 }
 
@@ -31,19 +32,47 @@ impl Containerd {
     /// Starts it in the host's namespace and imports the images. CNI is whatever
     /// the test puts in [`Containerd::cni_config_of`] and [`Containerd::cni_plugins_of`].
     pub fn start(host: &Host, version: Version) -> Result<Self> {
+        let net = format!("--net={}", host.net.path().display());
+        let config = |directory: &Path| config::text(version, directory);
+        Self::start_with(host, version, vec!["nsenter".to_owned(), net, "--".to_owned()], config)
+    }
+
+    /// Starts it in a node with mounts of its own, where pods' namespaces are in /run/netns, as
+    /// kubelet's containerd has it.
+    pub(crate) fn in_a_node(host: &Host, version: Version, enter: Vec<String>) -> Result<Self> {
+        let config = |directory: &Path| {
+            let text = config::text(version, directory);
+            text.replace(
+                "netns_mounts_under_state_dir = true",
+                "netns_mounts_under_state_dir = false",
+            )
+        };
+        symlink("/usr/lib/cni/loopback", Self::cni_plugins_of(host).join("loopback"))?;
+        Self::start_with(host, version, enter, config)
+    }
+
+    fn start_with(
+        host: &Host,
+        version: Version,
+        enter: Vec<String>,
+        config: impl Fn(&Path) -> String,
+    ) -> Result<Self> {
         let directory = host.directory().join("containerd");
         for part in ["cni", "bin", "nri-plugins", "nri-config"] {
             fs::create_dir_all(directory.join(part))?;
         }
-        fs::write(directory.join("config.toml"), config::text(version, &directory))?;
+        fs::write(directory.join("config.toml"), config(&directory))?;
         let log = host.directory().join("containerd.log");
-        let host_net = host.net.path().to_owned();
-        let service = spawn(version, &directory, &host_net, &log)?;
-        let mut started = Self { version, directory, log, host_net, service };
+        let service = spawn(version, &directory, &enter, &log)?;
+        let mut started = Self { version, directory, log, enter, service };
         started.wait_ready()?;
-        let images = image::tar()?;
-        started.ctr(&["-n", "k8s.io", "images", "import", &images.display().to_string()])?;
+        started.import(&image::tar()?)?;
         Ok(started)
+    }
+
+    /// Imports an archive of images, for CRI.
+    pub(crate) fn import(&self, images: &Path) -> Result<()> {
+        self.ctr(&["-n", "k8s.io", "images", "import", &images.display().to_string()]).map(drop)
     }
 
     /// Starts it where netd runs, with the hook as its CNI plugin; its network is ready.
@@ -119,7 +148,7 @@ impl Containerd {
     /// Stops it if it runs, starts it again, and waits until it serves CRI.
     pub fn restart(&mut self) -> Result<()> {
         self.service.stop(Duration::from_secs(20))?;
-        self.service = spawn(self.version, &self.directory, &self.host_net, &self.log)?;
+        self.service = spawn(self.version, &self.directory, &self.enter, &self.log)?;
         self.wait_ready()
     }
 
@@ -141,12 +170,12 @@ fn binaries(version: Version) -> Result<PathBuf> {
     Ok(paths::fetched(version.directory())?.join("usr/bin"))
 }
 
-fn spawn(version: Version, directory: &Path, net: &Path, log: &Path) -> Result<Service> {
+fn spawn(version: Version, directory: &Path, enter: &[String], log: &Path) -> Result<Service> {
     let binaries = binaries(version)?;
-    let mut command = Command::new("nsenter");
+    let (program, arguments) = enter.split_first().context("nothing enters the host")?;
+    let mut command = Command::new(program);
     command
-        .arg(format!("--net={}", net.display()))
-        .arg("--")
+        .args(arguments)
         .arg(binaries.join("containerd"))
         .arg("--config")
         .arg(directory.join("config.toml"))

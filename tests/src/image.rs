@@ -7,10 +7,11 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -60,6 +61,29 @@ pub fn tar() -> Result<PathBuf> {
     fs::write(&unfinished, layout(&busybox)?)?;
     fs::rename(&unfinished, &path)?;
     Ok(path)
+}
+
+/// What deploy/kubernetes calls netd's image.
+const NETD: &str = concat!("localhost/netd:", env!("CARGO_PKG_VERSION"));
+
+/// netd's own image, of the programs as built, by what `make image` calls; made once a build.
+pub(crate) fn netd() -> Result<PathBuf> {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = paths::root().join(".testbed/netd-image.tar");
+    let mut newest = None;
+    for name in ["netd", "netd-tunnel", "netd-hook", "netd-cni"] {
+        newest = newest.max(Some(paths::built(name)?.metadata()?.modified()?));
+    }
+    if fs::metadata(&out).and_then(|made| made.modified()).ok() > newest {
+        return Ok(out);
+    }
+    let netd = paths::built("netd")?;
+    let mut command = Command::new(paths::root().join("deploy/image.sh"));
+    command.arg(netd.parent().context("no directory")?).arg(&out).arg(NETD);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(out)
 }
 
 /// The layer alone, as `docker import` takes it.

@@ -1,15 +1,19 @@
-//! A real Kubernetes API server on an etcd of its own, on a host of the bed. Nodes are objects
-//! that the tests make: no kubelet runs.
+//! A real Kubernetes API server on an etcd of its own, on a host of the bed. Alone, its Nodes are
+//! objects that the tests make; [`KubernetesCluster`] has kubelets and all.
 
 mod access;
+pub(crate) mod cgroups;
+mod cluster;
+mod kube_node;
+mod mounts;
+mod program;
+mod web;
 
-use std::{
-    env, fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+pub use cluster::KubernetesCluster;
+pub use kube_node::KubeNode;
+pub use web::{NODE_PORT, WebPod};
+
+use std::{io::Write as _, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -26,6 +30,9 @@ use crate::{
 /// The API server's start, beside other tests.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// The option of kubectl that lets a request last.
+const UNHURRIED: &str = "--request-timeout=0";
+
 /// Before the names of flannel's annotations.
 const FLANNEL: &str = "flannel.alpha.coreos.com";
 
@@ -37,28 +44,35 @@ pub struct ApiServer {
     /// Its etcd.
     pub etcd: EtcdCluster,
     service: Option<Service>,
+    /// Whether others of Kubernetes' programs work with it.
+    whole: bool,
 }
 
 impl ApiServer {
-    /// Starts it, and makes netd's account of what deploy/kubernetes says.
+    /// Starts it alone, and makes netd's account of what deploy/kubernetes says.
     pub fn start(bed: &Bed) -> Result<Self> {
-        let host = bed.host("api")?;
-        let place = Place { address: host.v4.into(), net: Some(host.net.path().to_owned()) };
-        let etcd =
-            EtcdCluster::start_with(&host.directory().join("etcd"), EtcdSetup::on(vec![place]))?;
-        access::make(&host)?;
-        let mut api = Self { host, etcd, service: None };
-        api.run()?;
+        let api = Self::launch(bed, false)?;
         let rbac = paths::root().join("deploy/kubernetes/rbac.yaml");
         api.kubectl(&["apply", "-f", &rbac.display().to_string()])?;
         api.renew_token()?;
         Ok(api)
     }
 
+    fn launch(bed: &Bed, whole: bool) -> Result<Self> {
+        let host = bed.host("api")?;
+        let place = Place { address: host.v4.into(), net: Some(host.net.path().to_owned()) };
+        let etcd =
+            EtcdCluster::start_with(&host.directory().join("etcd"), EtcdSetup::on(vec![place]))?;
+        access::make(&host)?;
+        let mut api = Self { host, etcd, service: None, whole };
+        api.run()?;
+        Ok(api)
+    }
+
     /// Starts it again after [`Self::kill`].
     pub fn run(&mut self) -> Result<()> {
         let file = |name: &str| access::file(&self.host, name).display().to_string();
-        let mut command = self.host.net.command(program("kube-apiserver")?);
+        let mut command = self.host.net.command(program::path("kube-apiserver")?);
         command.arg(format!("--etcd-servers={}", self.etcd.endpoint(0)));
         command.arg(format!("--advertise-address={}", self.host.v4));
         command.arg(format!("--tls-cert-file={}", file("server.crt")));
@@ -70,11 +84,18 @@ impl ApiServer {
         command.arg("--service-account-issuer=https://kubernetes.default.svc");
         command.arg("--service-cluster-ip-range=10.96.0.0/16");
         // Since 1.23 it is so without a word.
-        if text_of(&program("kube-apiserver")?, "--version")?.contains("v1.20.") {
+        if program::minor()? < 23 {
             command.arg("--feature-gates=IPv6DualStack=true");
         }
-        // The controller-manager makes what this one asks for; there is none.
-        command.args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"]);
+        if self.whole {
+            command.args(["--authorization-mode=Node,RBAC", "--allow-privileged"]);
+            command.arg("--enable-admission-plugins=NodeRestriction");
+            command.arg("--kubelet-preferred-address-types=InternalIP");
+        } else {
+            // The controller-manager makes what this one asks for; there is none.
+            command
+                .args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"]);
+        }
         let log = self.host.directory().join("apiserver.log");
         self.service = Some(Service::start("kube-apiserver", command, &log)?);
         wait::until(READY_WITHIN, "the API server is ready", || {
@@ -110,18 +131,34 @@ impl ApiServer {
         self.kubectl_with(arguments, &Value::Null)
     }
 
+    /// The same of a command that lasts.
+    pub fn kubectl_unhurried(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl(&[&[UNHURRIED], arguments].concat())
+    }
+
+    /// `kubectl apply` of a text.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        self.kubectl_fed(&["apply", "-f", "-"], yaml)
+    }
+
     fn kubectl_with(&self, arguments: &[&str], input: &Value) -> Result<String> {
+        let input = if input.is_null() { String::new() } else { input.to_string() };
+        self.kubectl_fed(arguments, &input)
+    }
+
+    fn kubectl_fed(&self, arguments: &[&str], input: &str) -> Result<String> {
         let config = access::file(&self.host, "admin.kubeconfig");
-        let mut command = self.host.net.command(program("kubectl")?);
-        command.arg(format!("--kubeconfig={}", config.display())).args(arguments);
+        let mut command = self.host.net.command(program::path("kubectl")?);
+        command.arg(format!("--kubeconfig={}", config.display()));
+        if !arguments.contains(&UNHURRIED) {
+            command.arg("--request-timeout=5s");
+        }
         // Where it keeps what it learns of the API.
-        command.env("HOME", self.host.directory()).arg("--request-timeout=5s");
+        command.args(arguments).env("HOME", self.host.directory());
         let piped = (Stdio::piped(), Stdio::piped(), Stdio::piped());
         let mut child = command.stdin(piped.0).stdout(piped.1).stderr(piped.2).spawn()?;
         let mut stdin = child.stdin.take().context("no stdin")?;
-        if !input.is_null() {
-            stdin.write_all(input.to_string().as_bytes())?;
-        }
+        stdin.write_all(input.as_bytes())?;
         drop(stdin);
         let output = child.wait_with_output()?;
         let messages = String::from_utf8_lossy(&output.stderr);
@@ -153,6 +190,12 @@ impl ApiServer {
         Ok(serde_json::from_str(&self.kubectl(&["get", "node", name, "-o", "json"])?)?)
     }
 
+    /// An object of a namespace.
+    pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Result<Value> {
+        let text = self.kubectl(&["-n", namespace, "get", kind, name, "-o", "json"])?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// flannel's annotations of a Node, without their prefix.
     pub fn annotations(&self, name: &str) -> Result<serde_json::Map<String, Value>> {
         let node = self.node(name)?;
@@ -163,23 +206,4 @@ impl ApiServer {
         });
         Ok(ours.collect())
     }
-}
-
-fn text_of(program: &Path, argument: &str) -> Result<String> {
-    let output = Command::new(program).arg(argument).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A program of Kubernetes: of `KUBE_BIN`, or as tests/kubernetes/setup.sh built it.
-fn program(name: &str) -> Result<PathBuf> {
-    let given = env::var_os("KUBE_BIN").filter(|given| !given.is_empty()).map(PathBuf::from);
-    let cache = || {
-        let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
-        Some(cache.join("netd-testbed/kubernetes/bin"))
-    };
-    let directory = given.or_else(cache).context("neither KUBE_BIN nor HOME is set")?;
-    let path = directory.join(name);
-    ensure!(fs::exists(&path)?, "{} is not there: run `make setup-kubernetes`", path.display());
-    Ok(path)
 }

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait;
+use crate::{kubernetes::cgroups, wait};
 
 /// Beds are `PREFIX<pid>-<counter>` in the temporary directory.
 pub const PREFIX: &str = "netd-bed-";
@@ -57,6 +57,7 @@ pub fn remove(bed: &Path) {
             let _ = umount2(mount, MntFlags::MNT_DETACH);
         }
     }
+    cgroups::remove(bed);
     if let Err(error) = fs::remove_dir_all(bed) {
         eprintln!("left behind: {}: {error}", bed.display());
     }

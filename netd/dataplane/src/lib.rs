@@ -56,7 +56,7 @@ pub use overlay::{
     DeviceCounters, KernelRoute, OverlayCapabilities, OverlayReport, OverlaySubject,
     UnderlayChoice, UnderlayFound,
 };
-pub use sysctl::kernel_release;
+pub use sysctl::{kernel_release, net_settings};
 pub use types::{Attached, Drift, HostLink, PodLink, Repair, RepairKind, Settings};
 
 /// The dataplane of one node.

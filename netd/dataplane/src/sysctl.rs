@@ -6,13 +6,39 @@
 //! from, which even its strict mode accepts. `accept_ra` needs nothing on the host's
 //! ends: a link that forwards ignores router advertisements unless set to 2.
 
-use std::{fs, io, os::fd::AsFd, path::PathBuf};
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::{
     DataplaneError, Repair, RepairKind,
     exec::namespace::{self, Netns},
 };
 use netd_domain::{IfName, NetworkWiring};
+
+/// `/proc/sys/net`, which a container that is not privileged sees read-only.
+const USUAL: &str = "/proc/sys/net";
+/// Where such a container has the same of the machine (a hostPath of deploy/kubernetes).
+const IN_A_CONTAINER: &str = "/host/proc/sys/net";
+
+/// The directory of the settings: one that can be written, if there is any.
+pub fn net_settings() -> &'static Path {
+    static FOUND: LazyLock<&Path> =
+        LazyLock::new(|| writable_of([USUAL, IN_A_CONTAINER]).unwrap_or(Path::new(USUAL)));
+    *FOUND
+}
+
+fn writable_of(paths: [&'static str; 2]) -> Option<&'static Path> {
+    let is_writable = |path: &&Path| {
+        statvfs(*path).is_ok_and(|found| !found.flags().contains(FsFlags::ST_RDONLY))
+    };
+    paths.map(Path::new).into_iter().find(is_writable)
+}
 
 /// A kernel setting and the value that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +49,7 @@ pub(crate) struct Setting {
 
 /// Path below `/proc/sys/net`. A name may hold dots: no dotted form here.
 fn setting(parts: &[&str], value: &'static str) -> Setting {
-    let mut path = PathBuf::from("/proc/sys/net");
+    let mut path = net_settings().to_owned();
     path.extend(parts);
     Setting { path, value }
 }
@@ -106,7 +132,7 @@ fn set(setting: &Setting) -> Result<Repair, DataplaneError> {
 /// A host that forwards IPv6 ignores router advertisements, and so would lose the
 /// default route it got from one, unless its links are told otherwise (value 2).
 fn keep_advertised_routes() -> Vec<Repair> {
-    let Ok(links) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return Vec::new() };
+    let Ok(links) = fs::read_dir(net_settings().join("ipv6/conf")) else { return Vec::new() };
     let names = links.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let settings = names.map(|name| setting(&["ipv6", "conf", &name, "accept_ra"], "2"));
     let default = |s: &Setting| fs::read_to_string(&s.path).is_ok_and(|text| text.trim() == "1");
@@ -166,7 +192,8 @@ pub fn kernel_release() -> io::Result<String> {
 
 fn broken(setting: &Setting, e: &io::Error) -> DataplaneError {
     let path = setting.path.display();
-    if e.kind() == io::ErrorKind::NotFound && setting.path.starts_with("/proc/sys/net/ipv6") {
+    if e.kind() == io::ErrorKind::NotFound && setting.path.starts_with(net_settings().join("ipv6"))
+    {
         return DataplaneError::Unsupported {
             what: format!("IPv6 is off: {path} is missing"),
             hint: "boot without ipv6.disable=1, or give the network only IPv4 pools".into(),

@@ -1,8 +1,7 @@
 //! Checks sysctls: those that netd needs and cannot set, and those that harm pods.
 
-use std::path::Path;
-
 use super::finding::Finding;
+use netd_dataplane::net_settings;
 use netd_domain::{Driver, Network};
 
 const CHECK: &str = "sysctls";
@@ -23,10 +22,11 @@ struct Sysctls {
 
 pub(super) fn check(networks: &[Network], netd_runs: bool, kube_proxy: bool) -> Vec<Finding> {
     let read = |name: &str| {
-        let value = std::fs::read_to_string(Path::new("/proc/sys/net").join(name));
+        let value = std::fs::read_to_string(net_settings().join(name));
         value.ok().map(|v| v.trim().to_owned())
     };
-    let writable = std::fs::OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_forward");
+    let forward = net_settings().join("ipv4/ip_forward");
+    let writable = std::fs::OpenOptions::new().write(true).open(forward);
     let facts = Sysctls {
         forward_v4: read("ipv4/ip_forward"),
         forward_v6: read("ipv6/conf/all/forwarding"),

@@ -16,9 +16,15 @@ use crate::{
 /// The plugin's file name in the directory of executables, and its `type` in the conflist.
 pub(super) const PLUGIN: &str = "netd-hook";
 
+/// What every runtime speaks, and what those of 2024 and later do: these ask netd by STATUS whether
+/// pods can start. A runtime takes the newest of `cniVersions` that it knows, and an older one
+/// knows `cniVersion` only.
+const VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
+
 /// What may differ between nodes.
 pub(super) struct Settings<'a> {
-    pub(super) cni_version: &'a str,
+    /// The only CNI version; `None`: the newest that the runtime speaks.
+    pub(super) cni_version: Option<&'a str>,
     /// The name of netd's network.
     pub(super) network: &'a str,
     /// The path of netd's socket.
@@ -48,11 +54,14 @@ pub(super) fn render(settings: &Settings<'_>) -> String {
             POD_ANNOTATIONS: true,
         },
     });
-    let list = json!({
-        "cniVersion": settings.cni_version,
+    let mut list = json!({
+        "cniVersion": settings.cni_version.unwrap_or(VERSIONS[0]),
         "name": name,
         "plugins": [plugin],
     });
+    if settings.cni_version.is_none() {
+        list["cniVersions"] = json!(VERSIONS);
+    }
     format!("{list:#}\n")
 }
 
@@ -110,7 +119,7 @@ mod tests {
 
     fn settings() -> Settings<'static> {
         Settings {
-            cni_version: "1.0.0",
+            cni_version: None,
             network: DEFAULT_NETWORK,
             socket: netd_api::DEFAULT_SOCKET,
             timeout: 30,

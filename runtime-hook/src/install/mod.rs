@@ -1,7 +1,8 @@
 //! `netd-hook install` and `uninstall`: the CNI plugin and its conflist on a node.
 //!
 //! A runtime considers the node's network ready when the conflist exists, so it is written
-//! last, and only when netd is ready.
+//! last, and only when netd is ready, unless it is a pod's init container, which netd's own
+//! container waits for: then the runtime asks netd (STATUS), or its first pods are tried again.
 
 use std::{
     env, fs,
@@ -30,7 +31,7 @@ mod endpoints_left;
 /// The executable that is installed under the name [`PLUGIN`]: the CNI front alone.
 const PROGRAM: &str = "netd-cni";
 
-/// The value of `--cni-version` that asks containerd.
+/// The value of `--cni-version` that leaves it to the runtime.
 const AUTO: &str = "auto";
 
 /// Between two questions whether netd is ready.
@@ -51,8 +52,7 @@ struct InstallPaths {
     #[arg(long, value_name = "NAME", default_value = "10-netd.conflist",
           value_parser = conflist::file_name)]
     conf_name: String,
-    /// The program to ask where containerd looks for plugins, and for its version when no
-    /// containerd answers
+    /// The program to ask where containerd looks for plugins
     #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
     containerd: String,
 }
@@ -86,8 +86,11 @@ pub struct InstallArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait: u64,
-    /// CNI version of the conflist; auto: 1.1.0 for containerd 2.0 and later, which then ask
-    /// netd for its status, otherwise 1.0.0
+    /// Neither ask nor wait for netd: in an init container, before netd can be there
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    /// CNI version of the conflist; auto: the newest that the runtime speaks, of 1.0.0 and
+    /// 1.1.0, with which it asks netd for its status
     #[arg(long, value_name = "VERSION", default_value = AUTO,
           value_parser = [AUTO, "0.3.1", "0.4.0", "1.0.0", "1.1.0"])]
     cni_version: String,
@@ -95,9 +98,6 @@ pub struct InstallArgs {
     /// 10-flannel.conflist does; `uninstall` puts them back
     #[arg(long)]
     displace: bool,
-    /// containerd's socket, to ask for its version
-    #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
-    containerd_socket: PathBuf,
 }
 
 /// Options of `netd-hook uninstall`.
@@ -136,14 +136,12 @@ fn try_install(args: &InstallArgs) -> Result<(), HookError> {
     let paths = &args.paths;
     let target = paths.conf_dir.join(&paths.conf_name);
     check_not_foreign(&target)?;
-    wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
+    if !args.no_wait {
+        wait_until_ready(&args.socket, Duration::from_secs(args.wait))?;
+    }
     print(&atomic_file::write(&paths.bin_dir(), PLUGIN, &program()?, 0o755)?);
-    let cni_version = match args.cni_version.as_str() {
-        AUTO => containerd::cni_version(&args.containerd_socket, &paths.containerd),
-        version => version,
-    };
     let settings = conflist::Settings {
-        cni_version,
+        cni_version: Some(args.cni_version.as_str()).filter(|version| *version != AUTO),
         network: &args.network,
         socket: &args.socket,
         timeout: args.timeout,

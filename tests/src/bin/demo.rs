@@ -13,34 +13,13 @@ use testbed::{
     Bed, DaemonConfig, Host, Stack, Version, case,
     cri::{self, Cri, Pod, v1::Protocol},
     net::probe::{self, Mirror},
+    report::Report,
     wait,
 };
 
 const WEB_PORT: u16 = 8080;
 const HOST_PORT: i32 = 30080;
 const MIRROR_PORT: u16 = 7000;
-
-/// Counts what was shown.
-#[derive(Default)]
-struct Report {
-    passed: usize,
-    failed: usize,
-}
-
-impl Report {
-    fn line(&mut self, what: &str, outcome: Result<String>) {
-        match outcome {
-            Ok(detail) => {
-                self.passed += 1;
-                println!("  PASS  {what:<38} {detail}");
-            }
-            Err(error) => {
-                self.failed += 1;
-                println!("  FAIL  {what:<38} {error:#}");
-            }
-        }
-    }
-}
 
 /// A pod with a web server and a container to ask from.
 struct Shown {
@@ -185,13 +164,7 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    let mut report = Report::default();
+    let mut report = Report::new(38);
     let outcome = case(|bed| demonstrate(&mut report, bed));
-    if let Err(error) = &outcome {
-        report.failed += 1;
-        println!("  FAIL  {error:#}");
-    }
-    let (passed, failed, took) = (report.passed, report.failed, start.elapsed());
-    println!("\n{passed} passed, {failed} failed, in {took:.1?}; everything is taken away again");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    report.end(&outcome, start.elapsed())
 }

@@ -13,33 +13,11 @@ use testbed::{
     Bed, Cluster, Plan, Sandbox, case,
     cluster::{Families, network_config, reach},
     net::iperf,
+    report::Report,
     wait,
 };
 
 const SECONDS: u32 = 2;
-
-/// Counts what was shown.
-#[derive(Default)]
-struct Report {
-    passed: usize,
-    failed: usize,
-}
-
-impl Report {
-    fn line(&mut self, what: &str, outcome: Result<String>) {
-        let (word, detail) = match outcome {
-            Ok(detail) => {
-                self.passed += 1;
-                ("PASS", detail)
-            }
-            Err(error) => {
-                self.failed += 1;
-                ("FAIL", format!("{error:#}"))
-            }
-        };
-        println!("  {word}  {what:<11} {detail}");
-    }
-}
 
 /// Changes the cluster's backend and waits until it is in force everywhere.
 fn change(cluster: &Cluster, backend: &str) -> Result<Duration> {
@@ -115,13 +93,7 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
 
 fn main() -> ExitCode {
     let start = Instant::now();
-    let mut report = Report::default();
+    let mut report = Report::new(11);
     let outcome = case(|bed| demonstrate(&mut report, bed));
-    if let Err(error) = &outcome {
-        report.failed += 1;
-        println!("  FAIL  {error:#}");
-    }
-    let (passed, failed, took) = (report.passed, report.failed, start.elapsed());
-    println!("\n{passed} passed, {failed} failed, in {took:.1?}; everything is taken away again");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    report.end(&outcome, start.elapsed())
 }

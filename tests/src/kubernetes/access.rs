@@ -15,11 +15,30 @@ pub(super) fn write(host: &Host, name: &str, text: &str) -> Result<()> {
     Ok(fs::write(file(host, name), text)?)
 }
 
+/// Kubernetes' programs, by the names of their accounts. The token is the file's name.
+pub(super) const PROGRAMS: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kube-proxy"];
+
+/// Who may come with which token: an administrator, the programs, and kubelets.
+fn tokens() -> String {
+    let mut text = "admins-token,admin,admin,\"system:masters\"\n".to_owned();
+    for name in PROGRAMS {
+        text += &format!("{name},system:{name},{name}\n");
+    }
+    for node in KUBELETS {
+        text += &format!("{node},system:node:{node},{node},\"system:nodes\"\n");
+    }
+    text
+}
+
+/// The nodes that a cluster may have.
+pub(super) const KUBELETS: [&str; 3] = ["n1", "n2", "n3"];
+
 /// Makes all of them.
 pub(super) fn make(host: &Host) -> Result<()> {
     fs::create_dir_all(file(host, ""))?;
-    write(host, "tokens.csv", "admins-token,admin,admin,\"system:masters\"\n")?;
-    write(host, "names", &format!("subjectAltName=IP:{}\n", host.v4))?;
+    write(host, "tokens.csv", &tokens())?;
+    // The second one is the Service `kubernetes`.
+    write(host, "names", &format!("subjectAltName=IP:{},IP:10.96.0.1\n", host.v4))?;
     openssl(
         host,
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
@@ -39,6 +58,9 @@ pub(super) fn make(host: &Host) -> Result<()> {
     openssl(host, "rsa -in accounts.key -pubout -out accounts.pub")?;
     let netd = file(host, "netd.token");
     kubeconfig(host, "admin", "token: admins-token")?;
+    for name in PROGRAMS.into_iter().chain(KUBELETS) {
+        kubeconfig(host, name, &format!("token: {name}"))?;
+    }
     kubeconfig(host, "netd", &format!("tokenFile: {}", netd.display()))
 }
 

@@ -1,0 +1,79 @@
+//! netd's pods are replaced, end, or go, while other pods work.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use testbed::{KubernetesCluster, case, joined, kubernetes::WebPod, wait};
+
+use super::PODS;
+
+/// How many answers a pod has to have had at least.
+const REQUESTS: u32 = 2000;
+
+/// Asks the Service from a pod until its file /tmp/stop is there: how many answers it had, and how
+/// many it had not.
+fn ask_until_stopped(
+    cluster: &KubernetesCluster,
+    pod: &WebPod,
+    service: &str,
+) -> Result<(u32, u32)> {
+    let ask = format!(
+        "rm -f /tmp/stop; good=0; bad=0
+         while [ ! -e /tmp/stop ] || [ $((good + bad)) -lt {REQUESTS} ]; do
+           if wget -qO /tmp/answer http://{service}/; then good=$((good + 1)); else bad=$((bad + 1)); fi
+         done; echo $good $bad"
+    );
+    let said = cluster.api.kubectl_unhurried(&["exec", &pod.name, "--", "sh", "-c", &ask])?;
+    let (good, bad) = said.trim().split_once(' ').with_context(|| said.clone())?;
+    Ok((good.parse()?, bad.parse()?))
+}
+
+/// What pods on both nodes get from the Service while `work` is done: every answer, and many.
+fn no_request_is_lost(
+    cluster: &KubernetesCluster,
+    pods: &[WebPod],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let service = cluster.web_service()?;
+    thread::scope(|scope| {
+        let service = &service;
+        let ask = |pod| scope.spawn(move || ask_until_stopped(cluster, pod, service));
+        let askers: Vec<_> = pods.iter().map(ask).collect();
+        let done = work();
+        for pod in pods {
+            cluster.api.kubectl(&["exec", &pod.name, "--", "touch", "/tmp/stop"])?;
+        }
+        done?;
+        for (asker, pod) in askers.into_iter().zip(pods) {
+            let (good, bad) = joined(asker)?;
+            eprintln!("{} on {}: {good} answers, {bad} lost", pod.name, pod.node);
+            ensure!(bad == 0 && good >= REQUESTS, "{}: {good} answers, {bad} lost", pod.name);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_rolling_update_and_the_end_of_netd_lose_no_request() -> Result<()> {
+    case(|bed| {
+        let cluster = KubernetesCluster::start(bed, 2)?;
+        cluster.deploy_netd()?;
+        cluster.deploy_web(4)?;
+        let pods = cluster.web_pods(4, PODS)?;
+        no_request_is_lost(&cluster, &pods[..2], || {
+            cluster.api.kubectl(&["-n", "netd", "rollout", "restart", "daemonset", "netd"])?;
+            cluster.wait_ready()
+        })?;
+        no_request_is_lost(&cluster, &pods[..2], || {
+            cluster.api.kubectl(&["-n", "netd", "delete", "daemonset", "netd"])?;
+            wait::until(PODS, "netd's pods are gone", || {
+                let left = cluster.pods("netd", "app=netd")?;
+                ensure!(left.is_empty(), "{left:?}");
+                Ok(())
+            })?;
+            // Its end alone changes nothing, not even later.
+            wait::pause(Duration::from_secs(3));
+            Ok(())
+        })
+    })
+}
