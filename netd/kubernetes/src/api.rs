@@ -7,9 +7,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use k8s_openapi::api::core::v1::Event;
 use kube::{
     Api, Client, Config,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::Value;
@@ -17,6 +18,7 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     annotations::AnnotationPrefix,
+    events,
     node::{Node, NodeFacts},
     options::ApiAccess,
 };
@@ -47,9 +49,14 @@ impl ApiServer {
         Self { access, prefix, client: Mutex::default() }
     }
 
-    /// The Nodes. A client is made again when its certificates or keys have changed; tokens, and
-    /// the authority of a pod's service account, it reads again itself.
+    /// The Nodes.
     pub(crate) async fn nodes(&self) -> Result<Api<Node>, ApiError> {
+        Ok(Api::all(self.client().await?))
+    }
+
+    /// A client is made again when its certificates or keys have changed; tokens, and the
+    /// authority of a pod's service account, it reads again itself.
+    async fn client(&self) -> Result<Client, ApiError> {
         let mut client = self.client.lock().await;
         let credentials = match &self.access.kubeconfig {
             Some(path) => fingerprint(path).await,
@@ -59,7 +66,7 @@ impl ApiServer {
             && *of == credentials
             && !is_old(client)
         {
-            return Ok(Api::all(client.clone()));
+            return Ok(client.clone());
         }
         let made = match timeout(self.access.timeout, self.make()).await {
             Ok(made) => made?,
@@ -69,7 +76,7 @@ impl ApiServer {
             }
         };
         *client = Some((credentials, made.clone()));
-        Ok(Api::all(made))
+        Ok(made)
     }
 
     async fn make(&self) -> Result<Client, ApiError> {
@@ -146,6 +153,14 @@ impl ApiServer {
             .ok_or_else(|| ApiError::Failed("the API server sent a Node without a name".to_owned()))
     }
 
+    /// Makes an Event.
+    pub(crate) async fn create_event(&self, event: Value) -> Result<(), ApiError> {
+        let event: Event = serde_json::from_value(event)
+            .map_err(|e| ApiError::Failed(format!("an event that is none: {e}")))?;
+        let events: Api<Event> = Api::namespaced(self.client().await?, events::NAMESPACE);
+        self.in_time(events.create(&PostParams::default(), &event)).await.map(drop)
+    }
+
     pub(crate) async fn in_time<T>(
         &self,
         request: impl Future<Output = kube::Result<T>>,
@@ -176,7 +191,7 @@ pub(crate) fn explain(error: &kube::Error) -> ApiError {
     let hint = match status.code {
         GONE => return ApiError::Expired,
         401 => ": the token or certificate is not accepted",
-        403 => ": netd's account needs get, list and watch of nodes and patch of nodes/status",
+        403 => ": netd's account needs what deploy/kubernetes/netd.yaml gives it",
         _ => "",
     };
     ApiError::Failed(format!("{} ({}){hint}", status.message, status.code))

@@ -8,12 +8,13 @@
 //!   condition NetworkUnavailable;
 //! - the disk: what was known last, so that a node goes on without the API.
 //!
-//! [`node`], [`annotations`], [`condition`] and [`reconciler`] are pure. [`api`], [`follow`] and
-//! [`run`] do the I/O.
+//! [`node`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure. [`api`],
+//! [`follow`], [`tell`] and [`run`] do the I/O.
 
 mod annotations;
 mod api;
 mod condition;
+mod events;
 mod follow;
 mod node;
 mod options;
@@ -22,11 +23,13 @@ mod pace;
 mod peers_file;
 mod reconciler;
 mod run;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     annotations::AnnotationPrefix,
+    events::Problems,
     options::{ApiAccess, KubernetesOptions},
     run::start,
 };

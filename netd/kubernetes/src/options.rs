@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::annotations::AnnotationPrefix;
+use crate::{annotations::AnnotationPrefix, events::Problems};
 
 /// How the API is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,4 +35,6 @@ pub struct KubernetesOptions {
     /// What the Node's condition NetworkUnavailable is to say: `Ok`: the node is ready, or why
     /// not. `None`: the condition is left alone.
     pub readiness: Option<watch::Receiver<Result<(), String>>>,
+    /// What the Node's events are to tell.
+    pub problems: watch::Receiver<Problems>,
 }

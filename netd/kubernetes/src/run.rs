@@ -22,6 +22,7 @@ use crate::{
     own_file::OwnFile,
     peers_file,
     reconciler::{News, Reconciler, Settings},
+    tell,
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -56,8 +57,7 @@ struct Runner {
 pub async fn start(
     options: KubernetesOptions,
 ) -> io::Result<(Arc<Membership>, mpsc::Receiver<Update>)> {
-    let KubernetesOptions { access, node_name, prefix, net_conf, state_dir, hold, readiness } =
-        options;
+    let KubernetesOptions { access, node_name, prefix, net_conf, state_dir, hold, .. } = options;
     let dir = state_dir.clone();
     let read = move || {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
@@ -77,13 +77,14 @@ pub async fn start(
     let (status, status_rx) = watch::channel(reconciler.status());
     let api = Arc::new(ApiServer::new(access, prefix));
     tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
+    tokio::spawn(tell::run(Arc::clone(&api), node_name.clone(), options.problems));
     let runner = Runner {
         reconciler,
         api,
         node: node_name,
         state_dir,
         net_conf,
-        readiness,
+        readiness: options.readiness,
         news: news_rx,
         commands: commands_rx,
         updates,

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{self, ClusterSource, Config};
 use crate::node::{
-    Node,
+    self, Node,
     overlay::{EtcdRecords, Overlay, OverlayParts},
 };
 use crate::tunnel::TunnelClient;
@@ -16,7 +16,7 @@ use netd_cluster::{
     identity,
     membership::{DEFAULT_HOLD, Membership, MembershipOptions, Update},
 };
-use netd_kubernetes::KubernetesOptions;
+use netd_kubernetes::{KubernetesOptions, Problems};
 use netd_store::{
     StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls},
@@ -90,6 +90,7 @@ async fn by_kubernetes(
         state_dir: config.state_dir.join("kubernetes"),
         hold: DEFAULT_HOLD,
         readiness: kubernetes.network_condition.then(|| follow_readiness(node.clone())),
+        problems: follow_problems(node.clone()),
     };
     let (membership, updates) = netd_kubernetes::start(options).await?;
     Ok((membership, updates, None))
@@ -112,6 +113,38 @@ fn follow_readiness(node: Arc<Node>) -> watch::Receiver<Result<(), String>> {
         }
     });
     told
+}
+
+/// What the Node's events are to tell: all that does not work, and networks without an address left.
+fn follow_problems(node: Arc<Node>) -> watch::Receiver<Problems> {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    let (tell, told) = watch::channel(Problems::new());
+    tokio::spawn(async move {
+        while !tell.is_closed() {
+            let now = problems(&node);
+            tell.send_if_modified(|old| {
+                *old != now && {
+                    *old = now.clone();
+                    true
+                }
+            });
+            tokio::time::sleep(INTERVAL).await;
+        }
+    });
+    told
+}
+
+fn problems(node: &Node) -> Problems {
+    let parts = node.health().parts().into_iter();
+    let mut all: Problems = parts.filter_map(|part| Some((part.name, part.problem?))).collect();
+    for network in node.networks() {
+        let name = &network.state.network.name;
+        // A network that does not work is a part of its own.
+        if let Some(full @ node::Error::Ipam { .. }) = node.obstacle(name) {
+            all.entry(format!("network/{name}")).or_insert_with(|| full.to_string());
+        }
+    }
+    all
 }
 
 fn options(etcd: &config::Etcd) -> EtcdOptions {

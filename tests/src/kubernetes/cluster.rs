@@ -47,14 +47,19 @@ impl KubernetesCluster {
     /// netd by its manifest, with the image of the programs as built; waits until it is ready and
     /// all Nodes are.
     pub fn deploy_netd(&self) -> Result<()> {
+        self.deploy(&Self::manifest()?)
+    }
+
+    /// The same by another manifest.
+    pub fn deploy(&self, manifest: &str) -> Result<()> {
         let image = image::netd()?;
         self.nodes.iter().try_for_each(|node| node.containerd.import(&image))?;
-        self.api.apply(&self.manifest()?)?;
+        self.api.apply(manifest)?;
         self.wait_ready()
     }
 
     /// deploy/kubernetes/netd.yaml as it is; the image has its name.
-    pub fn manifest(&self) -> Result<String> {
+    pub fn manifest() -> Result<String> {
         Ok(fs::read_to_string(paths::root().join("deploy/kubernetes/netd.yaml"))?)
     }
 

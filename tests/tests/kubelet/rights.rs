@@ -8,7 +8,8 @@ use testbed::{KubernetesCluster, case, wait};
 use super::PODS;
 
 /// Verbs and resources, as docs/kubernetes.md lists them. The last two every account has.
-const ALLOWED: [&str; 4] = [
+const ALLOWED: [&str; 5] = [
+    "events [create]",
     "nodes [get list watch]",
     "nodes/status [patch]",
     "selfsubjectaccessreviews.authorization.k8s.io [create]",
@@ -44,7 +45,7 @@ fn account(cluster: &KubernetesCluster) -> Result<()> {
 
 /// netd without one of its capabilities says which, in its log, and what it is for.
 fn without(cluster: &KubernetesCluster, capability: &str) -> Result<()> {
-    let manifest = cluster.manifest()?;
+    let manifest = KubernetesCluster::manifest()?;
     let less =
         manifest.replace(&format!("{capability}, "), "").replace(&format!(", {capability}]"), "]");
     ensure!(less != manifest, "the manifest has no {capability}");

@@ -1,48 +1,127 @@
-//! Pods and Services.
+//! Pods and Services, by kube-proxy.
 
-use anyhow::{Result, ensure};
+use std::{collections::BTreeSet, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
 use testbed::{
-    KubernetesCluster, case,
+    Host, KubernetesCluster, case,
     kubernetes::{NODE_PORT, WebPod},
     paths,
 };
 
 use super::PODS;
 
-/// Enough questions that each of a few pods is asked, itself too.
+/// Enough questions that each of a few pods is asked, the asking one too.
 const TIMES: usize = 20;
 
-#[test]
-fn pods_reach_each_other_and_services() -> Result<()> {
+/// What else people ask of a Service, and of a pod.
+const MORE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: sticky }
+spec:
+  selector: { app: web }
+  sessionAffinity: ClientIP
+  ports: [{ port: 80, targetPort: 8080 }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: local }
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  selector: { app: local }
+  ports: [{ port: 80, targetPort: 8080, nodePort: 30081 }]
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: local, labels: { app: local } }
+spec:
+  nodeName: n1
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: local
+      image: localhost/test:1
+      imagePullPolicy: Never
+      # Its log says who asks.
+      command: [sh, -c, "echo local > /www/index.html; exec httpd -f -v -p 8080 -h /www"]
+      ports: [{ containerPort: 8080, hostPort: 30082 }]
+      readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 }
+"#;
+
+fn services(driver: &str) -> Result<()> {
     case(|bed| {
         let cluster = KubernetesCluster::start(bed, 2)?;
-        cluster.deploy_netd()?;
+        let manifest = KubernetesCluster::manifest()?;
+        let driven = manifest.replace("driver = \"bridge\"", &format!("driver = \"{driver}\""));
+        cluster.deploy(&driven)?;
         cluster.deploy_web(4)?;
+        cluster.api.apply(MORE)?;
         let pods = cluster.web_pods(4, PODS)?;
-        let nodes: std::collections::BTreeSet<&str> =
-            pods.iter().map(|pod| pod.node.as_str()).collect();
+        let local = cluster.wait_pods("app=local", 1, PODS)?;
+        let nodes: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
         ensure!(nodes.len() == 2, "all pods are on one node: {pods:?}");
         cluster.all_pods_reach_each_other(&pods)?;
-        let service = cluster.web_service()?;
+        // From every pod to every pod, itself too, by the ClusterIP.
         for pod in &pods {
-            asks_all(&cluster, pod, &service)?;
+            let said = ask(&cluster, pod, &cluster_ip(&cluster, "web")?)?;
+            ensure!(said.len() == pods.len(), "{} was answered by {said:?} only", pod.name);
+            let said = ask(&cluster, pod, &cluster_ip(&cluster, "sticky")?)?;
+            ensure!(said.len() == 1, "{} was answered by {said:?}", pod.name);
         }
-        let busybox = paths::fetched("busybox")?.join("bin/busybox");
+        let outside = bed.host("outside")?;
         for node in &cluster.nodes {
-            asks_all(&cluster, &pods[0], &format!("{}:{NODE_PORT}", node.host.v4))?;
-            // From outside of the cluster.
-            let wget =
-                format!("{} wget -qO- http://{}:{NODE_PORT}/", busybox.display(), node.host.v4);
-            bed.underlay().sh(&wget)?;
+            let port = format!("{}:{NODE_PORT}", node.host.v4);
+            ask(&cluster, &pods[0], &port)?;
+            wget(&outside, &port)?;
         }
-        Ok(())
+        seen_as_itself(&cluster, &outside, &local[0])
     })
 }
 
-/// A pod gets an answer each time.
-fn asks_all(cluster: &KubernetesCluster, pod: &WebPod, target: &str) -> Result<()> {
+/// The answers to many questions of a pod.
+fn ask(cluster: &KubernetesCluster, pod: &WebPod, target: &str) -> Result<BTreeSet<String>> {
     let ask = format!("for i in $(seq {TIMES}); do wget -qO- http://{target}/ || exit 1; done");
     let said = cluster.api.kubectl(&["exec", &pod.name, "--", "sh", "-c", &ask])?;
     ensure!(said.lines().count() == TIMES, "{target}: {said}");
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+fn cluster_ip(cluster: &KubernetesCluster, service: &str) -> Result<String> {
+    let found = cluster.api.get("default", "service", service)?;
+    Ok(found["spec"]["clusterIP"].as_str().context("no ClusterIP")?.to_owned())
+}
+
+fn wget(from: &Host, target: &str) -> Result<String> {
+    let busybox: PathBuf = paths::fetched("busybox")?.join("bin/busybox");
+    from.net.sh(&format!("{} wget -qO- -T 5 http://{target}/", busybox.display()))
+}
+
+/// Who asks from outside keeps its address, by a NodePort with externalTrafficPolicy Local and by a
+/// host port; the node without the pod answers neither.
+fn seen_as_itself(
+    cluster: &KubernetesCluster,
+    outside: &Host,
+    pod: &serde_json::Value,
+) -> Result<()> {
+    let [with, without] = [&cluster.nodes[0].host, &cluster.nodes[1].host];
+    ensure!(pod["spec"]["nodeName"] == with.name.as_str());
+    for port in [30081, 30082] {
+        wget(outside, &format!("{}:{port}", with.v4))?;
+        ensure!(wget(outside, &format!("{}:{port}", without.v4)).is_err(), "{port}");
+    }
+    let log = cluster.api.kubectl(&["logs", "local"])?;
+    let own = log.lines().filter(|line| line.contains(&outside.v4.to_string())).count();
+    ensure!(own >= 2, "{} is not in {log}", outside.v4);
     Ok(())
+}
+
+#[test]
+fn of_the_bridge_driver() -> Result<()> {
+    services("bridge")
+}
+
+#[test]
+fn of_the_routed_driver() -> Result<()> {
+    services("routed")
 }

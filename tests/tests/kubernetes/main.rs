@@ -2,6 +2,7 @@
 //! Nodes that the tests make.
 
 mod api_faults;
+mod events;
 mod large;
 mod life;
 mod migration;

@@ -1,0 +1,51 @@
+//! What `kubectl describe node` shows of what does not work.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use testbed::{ApiServer, Plan, Sandbox, case, cluster::Families, wait};
+
+use super::{backend, cluster};
+
+/// A problem has to last for ten seconds.
+const TOLD_WITHIN: Duration = Duration::from_secs(20);
+
+/// Waits for an event of a Node with a reason and a word.
+fn wait_event(api: &ApiServer, node: &str, reason: &str, word: &str) -> Result<()> {
+    wait::until(TOLD_WITHIN, &format!("an event {reason} of {node} that says {word:?}"), || {
+        // As people see it: the same command finds a Node's events.
+        let shown = api.kubectl(&["describe", "node", node])?;
+        let events = shown.split_once("\nEvents:").map_or("", |(_, events)| events);
+        let is_it = |line: &str| line.contains(reason) && line.contains(word);
+        ensure!(events.lines().any(is_it), "{events}");
+        Ok(())
+    })
+    .map(drop)
+}
+
+#[test]
+fn a_node_tells_what_does_not_work_and_that_it_works_again() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(1);
+        let nodes = cluster(bed, &api, &plan)?;
+        let wrong = json!({
+            "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+            "flannel.alpha.coreos.com/backend-type": "vxlan",
+            "flannel.alpha.coreos.com/backend-data": "no JSON",
+            "flannel.alpha.coreos.com/public-ip": "192.0.2.77",
+        });
+        api.add_node("peer", &["10.5.77.0/24"], &wrong)?;
+        wait_event(&api, "n1", "NetdProblem", "peer")?;
+        api.kubectl(&["delete", "node", "peer"])?;
+        wait_event(&api, "n1", "NetdRecovered", "works again")?;
+        // The last address is given out: 10.5.1.0/24 has 253 for pods.
+        let pods: Vec<Sandbox> = (0..253)
+            .map(|number| Sandbox::attached(&nodes[0].host, &format!("pod{number}")))
+            .collect::<Result<_>>()?;
+        wait_event(&api, "n1", "NetdProblem", "network/default")?;
+        pods[0].del(&nodes[0].host)?;
+        wait_event(&api, "n1", "NetdRecovered", "network/default")
+    })
+}
