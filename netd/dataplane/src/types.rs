@@ -19,6 +19,9 @@ pub struct Settings {
     /// another processor for the firewall's thread than the links', and falling ids of the
     /// sandboxes' namespaces where there are many. See [`crate::may_use_every_cpu`].
     pub kernel_hints: bool,
+    /// Whether what networks' bridges only bridge is to pass iptables and nftables, where the
+    /// kernel has br_netfilter loaded: kube-proxy translates addresses there.
+    pub bridges_pass_iptables: bool,
     /// Marks and programs of the firewall.
     pub firewall: FirewallSettings,
 }

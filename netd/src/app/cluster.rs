@@ -1,12 +1,13 @@
 //! Starts the node's part of a cluster: etcd or the Kubernetes API, the leases, the overlay.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use super::kubernetes;
 use crate::config::{self, ClusterSource, Config};
 use crate::node::{
-    self, Node,
+    Node,
     overlay::{EtcdRecords, Overlay, OverlayParts},
 };
 use crate::tunnel::TunnelClient;
@@ -16,7 +17,6 @@ use netd_cluster::{
     identity,
     membership::{DEFAULT_HOLD, Membership, MembershipOptions, Update},
 };
-use netd_kubernetes::{KubernetesOptions, Problems};
 use netd_store::{
     StoreError,
     etcd::{EtcdOptions, EtcdStore, EtcdTls},
@@ -43,7 +43,7 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     let identity = identity::load(&config.state_dir)?;
     let (membership, updates, etcd) = match &settings.source {
         ClusterSource::Etcd(etcd) => by_etcd(config, node, &settings, etcd).await?,
-        ClusterSource::Kubernetes(kubernetes) => by_kubernetes(config, node, kubernetes).await?,
+        ClusterSource::Kubernetes(kubernetes) => kubernetes::join(config, node, kubernetes).await?,
     };
     let tunnel = TunnelClient::new(&settings.tunnel_socket);
     let overlay = Overlay::new(OverlayParts { settings, membership, etcd, tunnel, identity });
@@ -51,7 +51,8 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     Ok(())
 }
 
-type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
+/// What a source gives: etcd also a place for records.
+pub(super) type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
 
 async fn by_etcd(
     config: &Config,
@@ -75,76 +76,6 @@ async fn by_etcd(
     };
     let (membership, updates) = Membership::start(store.clone(), options).await?;
     Ok((membership, updates, Some(EtcdRecords { store, keys })))
-}
-
-async fn by_kubernetes(
-    config: &Config,
-    node: &Arc<Node>,
-    kubernetes: &config::Kubernetes,
-) -> Result<Joined, ClusterError> {
-    let options = KubernetesOptions {
-        access: kubernetes.access.clone(),
-        node_name: config.node.clone(),
-        prefix: kubernetes.prefix.clone(),
-        net_conf: kubernetes.net_conf.clone(),
-        state_dir: config.state_dir.join("kubernetes"),
-        hold: DEFAULT_HOLD,
-        readiness: kubernetes.network_condition.then(|| follow_readiness(node.clone())),
-        problems: follow_problems(node.clone()),
-    };
-    let (membership, updates) = netd_kubernetes::start(options).await?;
-    Ok((membership, updates, None))
-}
-
-/// What the Node's condition is to say: whether this node is ready, or why not.
-fn follow_readiness(node: Arc<Node>) -> watch::Receiver<Result<(), String>> {
-    /// Reasons change without a change of readiness.
-    const INTERVAL: Duration = Duration::from_secs(5);
-    let (tell, told) = watch::channel(node.health().ready());
-    tokio::spawn(async move {
-        let mut ready = node.health().watch();
-        loop {
-            let changed = tokio::time::timeout(INTERVAL, ready.changed()).await;
-            if tell.is_closed() || matches!(changed, Ok(Err(_))) {
-                return;
-            }
-            let now = node.health().ready();
-            tell.send_if_modified(|old| std::mem::replace(old, now.clone()) != now);
-        }
-    });
-    told
-}
-
-/// What the Node's events are to tell: all that does not work, and networks without an address left.
-fn follow_problems(node: Arc<Node>) -> watch::Receiver<Problems> {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    let (tell, told) = watch::channel(Problems::new());
-    tokio::spawn(async move {
-        while !tell.is_closed() {
-            let now = problems(&node);
-            tell.send_if_modified(|old| {
-                *old != now && {
-                    *old = now.clone();
-                    true
-                }
-            });
-            tokio::time::sleep(INTERVAL).await;
-        }
-    });
-    told
-}
-
-fn problems(node: &Node) -> Problems {
-    let parts = node.health().parts().into_iter();
-    let mut all: Problems = parts.filter_map(|part| Some((part.name, part.problem?))).collect();
-    for network in node.networks() {
-        let name = &network.state.network.name;
-        // A network that does not work is a part of its own.
-        if let Some(full @ node::Error::Ipam { .. }) = node.obstacle(name) {
-            all.entry(format!("network/{name}")).or_insert_with(|| full.to_string());
-        }
-    }
-    all
 }
 
 fn options(etcd: &config::Etcd) -> EtcdOptions {

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     cluster,
     error::ServeError,
+    kubernetes,
     listener::{self, Listeners},
     netns_lock,
     stop::stopped,
@@ -81,6 +82,7 @@ async fn start(config: Config) -> Result<Started, ServeError> {
     let settings = Settings {
         underlay: config.underlay.clone(),
         kernel_hints: config.kernel_hints.unwrap_or_else(may_use_every_cpu),
+        bridges_pass_iptables: kubernetes::is_source(&config),
         firewall: FirewallSettings {
             hostport_mark: config.hostport_mark,
             kube_proxy_mark: config.kube_proxy_mark,

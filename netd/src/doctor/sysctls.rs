@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use netd_dataplane::net_settings;
-use netd_domain::{Driver, Network};
+use netd_domain::{Driver, IfName, Network};
 
 const CHECK: &str = "sysctls";
 
@@ -31,14 +31,30 @@ pub(super) fn check(networks: &[Network], netd_runs: bool, kube_proxy: bool) -> 
         forward_v4: read("ipv4/ip_forward"),
         forward_v6: read("ipv6/conf/all/forwarding"),
         ipv6_disabled: read("ipv6/conf/all/disable_ipv6"),
-        bridge_calls_iptables: read("bridge/bridge-nf-call-iptables"),
-        bridge_calls_ip6tables: read("bridge/bridge-nf-call-ip6tables"),
+        bridge_calls_iptables: of_bridges(networks, "nf_call_iptables")
+            .or_else(|| read("bridge/bridge-nf-call-iptables")),
+        bridge_calls_ip6tables: of_bridges(networks, "nf_call_ip6tables")
+            .or_else(|| read("bridge/bridge-nf-call-ip6tables")),
         route_localnet: read("ipv4/conf/all/route_localnet"),
         writable: writable.is_ok(),
         netd_runs,
         kube_proxy,
     };
     judge(&facts, networks)
+}
+
+/// "1" where every network's bridge says so itself, as netd sets it in Kubernetes; it has an effect
+/// only with br_netfilter.
+fn of_bridges(networks: &[Network], name: &str) -> Option<String> {
+    let bridged = networks.iter().filter(|network| network.driver == Driver::Bridge);
+    let mut bridges = bridged.map(|network| &network.bridge).peekable();
+    bridges.peek()?;
+    let says = |bridge: &IfName| {
+        let path = format!("/sys/class/net/{bridge}/bridge/{name}");
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+    };
+    let filters = net_settings().join("bridge").exists();
+    (filters && bridges.all(says)).then(|| "1".to_owned())
 }
 
 fn judge(facts: &Sysctls, networks: &[Network]) -> Vec<Finding> {

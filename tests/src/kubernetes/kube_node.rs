@@ -44,7 +44,8 @@ impl KubeNode {
     /// Starts its programs; nothing is waited for.
     pub(super) fn start(bed: &Bed, api: &ApiServer, name: &str) -> Result<Self> {
         let host = bed.host(name)?;
-        host.net.sh("sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1")?;
+        // As on a machine where br_netfilter was loaded and nothing was set.
+        host.net.sh("sysctl -qw net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=0")?;
         cgroups::make(&cgroups::name(host.directory()))?;
         let mounts = Mounts::make(&host)?;
         let containerd = Containerd::in_a_node(&host, runtime()?, mounts.enter())?;

@@ -12,7 +12,7 @@ use testbed::{
 use super::PODS;
 
 /// Enough questions that each of a few pods is asked, the asking one too.
-const TIMES: usize = 20;
+const TIMES: usize = 60;
 
 /// What else people ask of a Service, and of a pod.
 const MORE: &str = r#"
@@ -94,7 +94,7 @@ fn cluster_ip(cluster: &KubernetesCluster, service: &str) -> Result<String> {
 
 fn wget(from: &Host, target: &str) -> Result<String> {
     let busybox: PathBuf = paths::fetched("busybox")?.join("bin/busybox");
-    from.net.sh(&format!("{} wget -qO- -T 5 http://{target}/", busybox.display()))
+    from.net.sh(&format!("timeout 5 {} wget -qO- http://{target}/", busybox.display()))
 }
 
 /// Who asks from outside keeps its address, by a NodePort with externalTrafficPolicy Local and by a

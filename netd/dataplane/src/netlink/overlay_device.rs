@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpTunnel, InfoKind, InfoVxlan,
-        LinkAttribute, LinkFlags, LinkInfo, Stats64,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoData, InfoIpTunnel, InfoKind,
+        InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, Stats64,
     },
 };
-use rtnetlink::{LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan, LinkWireguard};
+use rtnetlink::{LinkBridge, LinkIpIp, LinkMessageBuilder, LinkUnspec, LinkVxlan, LinkWireguard};
 
 use super::{Received, missing};
 use netd_domain::overlay::{DeviceKind, OverlayDevice, VxlanDevice};
@@ -119,6 +119,8 @@ pub(crate) enum Setting {
         underlay: u32,
     },
     Learning(bool),
+    /// What a bridge only bridges passes iptables and nftables as if it were routed.
+    PassIptables,
 }
 
 /// Changes the device `index`.
@@ -137,6 +139,11 @@ pub(crate) fn change(index: u32, setting: Setting) -> RouteNetlinkMessage {
         }
         Setting::Source { local, underlay } => sent_from(vxlan().dev(underlay), local).build(),
         Setting::Learning(learning) => vxlan().learning(learning).build(),
+        Setting::PassIptables => {
+            let both = [InfoBridge::NfCallIpTables(true), InfoBridge::NfCallIp6Tables(true)];
+            let bridge = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge);
+            bridge.index(index).set_info_data(InfoData::Bridge(both.to_vec())).build()
+        }
     };
     RouteNetlinkMessage::NewLink(message)
 }

@@ -42,6 +42,9 @@ pub(crate) fn ensure(
             Some(index) => index,
             None => index_of(kernel, bridge)?,
         };
+        if kernel.shared.settings.bridges_pass_iptables {
+            set(kernel, bridge, index, Setting::PassIptables, "passing iptables")?;
+        }
         kernel.shared.bridges.lock().insert(bridge.name.clone(), index);
         let (name, mac) = (bridge.name.clone(), bridge.mac.bytes());
         let expected = ExpectedBridge { name, mac, mtu: network.mtu };
@@ -70,13 +73,24 @@ fn adopt_mac(
     let held = actual.device.as_ref().filter(|device| device.kind == "bridge");
     let mac = held.and_then(|device| device.mac).unwrap_or(bridge.mac);
     if let Some(device) = held.filter(|_| mac != bridge.mac) {
-        let what = format!("{}: keeping its MAC {mac}", bridge.name);
-        let message = change(device.index, Setting::Mac(mac.bytes()));
-        let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
-        result.map_err(|refusal| refused(&what, &refusal))?;
+        let what = format!("keeping its MAC {mac}");
+        set(kernel, bridge, device.index, Setting::Mac(mac.bytes()), &what)?;
     }
     kernel.shared.bridge_macs.lock().insert(bridge.name.clone(), mac);
     Ok(mac)
+}
+
+fn set(
+    kernel: &mut Context,
+    bridge: &BridgeWiring,
+    index: u32,
+    setting: Setting,
+    what: &str,
+) -> Result<(), DataplaneError> {
+    let what = format!("{}: {what}", bridge.name);
+    let message = change(index, setting);
+    let result = kernel.one(|batch| batch.route(message, 0)).map_err(failed(&what))?;
+    result.map_err(|refusal| refused(&what, &refusal))
 }
 
 /// The answers to what pods send come in by the device that leads out.

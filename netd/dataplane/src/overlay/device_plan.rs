@@ -167,6 +167,7 @@ impl fmt::Display for DeviceOp {
             Self::Set(Setting::NoAutoconf) => f.write_str("no IPv6 autoconfiguration"),
             Self::Set(Setting::Source { local, .. }) => write!(f, "send from {local}"),
             Self::Set(Setting::Learning(on)) => write!(f, "set learning to {on}"),
+            Self::Set(Setting::PassIptables) => f.write_str("pass iptables"),
             Self::Address(net) => write!(f, "address {net}"),
             Self::RemoveAddress(net) => write!(f, "remove the address {net}"),
         }
