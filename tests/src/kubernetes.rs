@@ -11,6 +11,7 @@ mod web;
 
 pub use cluster::KubernetesCluster;
 pub use kube_node::KubeNode;
+pub use program::render;
 pub use web::{NODE_PORT, WebPod};
 
 use std::{io::Write as _, path::PathBuf, process::Stdio, time::Duration};

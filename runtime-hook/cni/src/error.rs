@@ -186,7 +186,9 @@ impl HookError {
     pub fn details(&self) -> String {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Deadline { .. } => {
-                "is netd running? see `systemctl status netd` and `journalctl -u netd`".into()
+                "is netd running? see `systemctl status netd` and `journalctl -u netd`, or where it is \
+                 a pod `kubectl -n netd get pods -o wide`"
+                    .into()
             }
             Self::NotReady { .. } => "see `netd status` and `journalctl -u netd`".into(),
             Self::Mismatch(_) => "the pod has to be recreated; see `netd endpoint list`".into(),

@@ -52,10 +52,15 @@ impl KubernetesCluster {
 
     /// The same by another manifest.
     pub fn deploy(&self, manifest: &str) -> Result<()> {
+        self.deploy_to("netd", manifest)
+    }
+
+    /// The same of objects in another namespace.
+    pub fn deploy_to(&self, namespace: &str, manifest: &str) -> Result<()> {
         let image = image::netd()?;
         self.nodes.iter().try_for_each(|node| node.containerd.import(&image))?;
         self.api.apply(manifest)?;
-        self.wait_ready()
+        self.wait_ready_in(namespace)
     }
 
     /// deploy/kubernetes/netd.yaml as it is; the image has its name.
@@ -65,6 +70,10 @@ impl KubernetesCluster {
 
     /// Until all Nodes are ready, and netd says so of each.
     pub fn wait_ready(&self) -> Result<()> {
+        self.wait_ready_in("netd")
+    }
+
+    fn wait_ready_in(&self, namespace: &str) -> Result<()> {
         let Self { nodes, api, .. } = self;
         wait::until(READY_WITHIN, "all Nodes are ready", || {
             for node in nodes {
@@ -76,7 +85,7 @@ impl KubernetesCluster {
                 };
                 ensure!(is("Ready", "True") && is("NetworkUnavailable", "False"), "{conditions:?}");
             }
-            let set = api.get("netd", "daemonset", "netd")?;
+            let set = api.get(namespace, "daemonset", "netd")?;
             let ready = set["status"]["numberReady"].as_u64();
             ensure!(ready == Some(nodes.len() as u64), "netd: {}", set["status"]);
             let (wanted, seen) =

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use netd_api::v1::{
     Endpoint, ListEndpointsRequest, endpoint_service_client::EndpointServiceClient,
 };
@@ -60,6 +60,14 @@ impl KubeNode {
         self.kubelet.kill9()?;
         self.kubelet = kubelet(&self.host, &self.mounts, &self.api)?;
         Ok(())
+    }
+
+    /// Runs a shell script where its pods' hostPaths are, and answers what it printed.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let output = self.mounts.command(Path::new("sh")).args(["-ec", script]).output()?;
+        let messages = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`{script}` on {}: {messages}", self.host.name);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// SIGKILL to its netd, which kubelet starts again.

@@ -7,19 +7,32 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 /// Where a program is.
 pub(super) fn path(name: &str) -> Result<PathBuf> {
-    let given = env::var_os("KUBE_BIN").filter(|given| !given.is_empty()).map(PathBuf::from);
-    let cache = || {
-        let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
-        Some(cache.join("netd-testbed/kubernetes/bin"))
-    };
-    let directory = given.or_else(cache).context("neither KUBE_BIN nor HOME is set")?;
-    let path = directory.join(name);
+    match env::var_os("KUBE_BIN").filter(|given| !given.is_empty()) {
+        Some(given) => there(Path::new(&given).join(name)),
+        None => cached(name),
+    }
+}
+
+fn cached(name: &str) -> Result<PathBuf> {
+    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home);
+    there(cache.context("HOME is not set")?.join("netd-testbed/kubernetes/bin").join(name))
+}
+
+fn there(path: PathBuf) -> Result<PathBuf> {
     ensure!(fs::exists(&path)?, "{} is not there: run `make setup-kubernetes`", path.display());
     Ok(path)
+}
+
+/// A chart (with the namespace, and files of values) or a manifest as JSON objects.
+pub fn render(arguments: &[&Path]) -> Result<Vec<Value>> {
+    let output = Command::new(cached("render")?).args(arguments).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// `Kubernetes v1.20.2`.

@@ -1,7 +1,9 @@
 //! netd as deploy/kubernetes/netd.yaml installs it, in a whole Kubernetes: API server, controllers,
 //! scheduler, kubelets, containerds and kube-proxies, on hosts of the bed.
 
+mod chart;
 mod churn;
+mod from_flannel;
 mod rights;
 mod services;
 mod updates;

@@ -33,7 +33,7 @@ fn ask_until_stopped(
 }
 
 /// What pods on both nodes get from the Service while `work` is done: every answer, and many.
-fn no_request_is_lost(
+pub(crate) fn no_request_is_lost(
     cluster: &KubernetesCluster,
     pods: &[WebPod],
     work: impl FnOnce() -> Result<()>,
@@ -78,6 +78,21 @@ fn a_rolling_update_and_the_end_of_netd_lose_no_request() -> Result<()> {
             // Its end alone changes nothing, not even later.
             wait::pause(Duration::from_secs(3));
             Ok(())
-        })
+        })?;
+        starts_late(&cluster)
     })
+}
+
+/// A pod that starts while there is no netd says why, and starts once there is one.
+fn starts_late(cluster: &KubernetesCluster) -> Result<()> {
+    cluster.scale_web(5)?;
+    wait::until(PODS, "the pod's event names netd", || {
+        let events = cluster.api.kubectl(&["get", "events", "-o", "custom-columns=M:.message"])?;
+        let is_it = |line: &str| line.contains("netd") && line.contains("systemctl status netd");
+        ensure!(events.lines().any(is_it), "{events}");
+        Ok(())
+    })?;
+    cluster.deploy_netd()?;
+    let pods = cluster.web_pods(5, PODS)?;
+    cluster.all_pods_reach_each_other(&pods).map(drop)
 }

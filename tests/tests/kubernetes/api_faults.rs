@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testbed::{
-    ApiServer, Plan, case,
+    ApiServer, Plan, Sandbox, case,
     cluster::{Families, Node},
-    wait,
+    net::probe,
+    scale, wait,
 };
 
 use super::{SOON, all_reach_each_other, backend, cluster, launch, pods};
@@ -21,7 +22,8 @@ fn wait_known(node: &Node, subnet: &str) -> Result<()> {
     .map(drop)
 }
 
-/// A change that happened while the API server was away is seen when it is back.
+/// A change that happened while the API server was away is seen when it is back, after
+/// `NETD_API_AWAY` seconds; pods come and go meanwhile.
 #[test]
 fn what_changed_meanwhile_is_seen_when_the_api_server_is_back() -> Result<()> {
     case(|bed| {
@@ -29,10 +31,13 @@ fn what_changed_meanwhile_is_seen_when_the_api_server_is_back() -> Result<()> {
         let plan = Plan::new(Families::V4, backend("vxlan")).nodes(2);
         let mut nodes = cluster(bed, &api, &plan)?;
         let pods = pods(&nodes)?;
-        for round in 0..3 {
+        for away in [0, 1, scale("NETD_API_AWAY", 2)?] {
             api.kill()?;
-            wait::pause(Duration::from_secs(round));
+            wait::pause(Duration::from_secs(away));
             all_reach_each_other(&pods)?;
+            let meanwhile = Sandbox::attached(&nodes[0].host, "meanwhile")?;
+            probe::ping(&meanwhile.net, pods[1].v4()?)?;
+            meanwhile.del(&nodes[0].host)?;
             api.run()?;
         }
         let mut third = launch(bed, &api, &plan, 3)?;

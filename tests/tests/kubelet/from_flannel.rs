@@ -1,0 +1,106 @@
+//! kube-flannel's DaemonSet goes and netd's comes, while pods work.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use testbed::{Containerd, KubeNode, KubernetesCluster, case, cluster::flannel, wait};
+
+use super::{PODS, updates::no_request_is_lost};
+
+/// What kube-flannel leaves on a node once its DaemonSet is gone: devices, routes, annotations, the
+/// plugins' conflist.
+struct Left {
+    cidr: String,
+    mac: String,
+}
+
+fn flannel_was_here(cluster: &KubernetesCluster, node: &KubeNode) -> Result<Left> {
+    let (host, name) = (&node.host, &node.host.name);
+    let cidr = cluster.api.node(name)?["spec"]["podCIDR"].clone();
+    let cidr = cidr.as_str().context("no podCIDR")?.to_owned();
+    let first = cidr.split('/').next().context("no address")?;
+    // kube-flannel's nodes need it.
+    host.net.sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1")?;
+    flannel::device(host, first.parse()?)?;
+    let mac = flannel::mac_of(host)?;
+    let said = json!({ "metadata": { "annotations": {
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+        "flannel.alpha.coreos.com/backend-type": "vxlan",
+        "flannel.alpha.coreos.com/backend-data": json!({"VNI": 1, "VtepMAC": mac}).to_string(),
+        "flannel.alpha.coreos.com/public-ip": host.v4.to_string(),
+    } } });
+    cluster.api.patch_node(name, &said)?;
+    let plugins = Containerd::cni_plugins_of(host);
+    for plugin in ["bridge", "host-local", "portmap"] {
+        symlink(format!("/usr/lib/cni/{plugin}"), plugins.join(plugin))?;
+    }
+    let ipam = json!({
+        "type": "host-local", "ranges": [[{"subnet": cidr}]],
+        "routes": [{"dst": "10.244.0.0/16"}],
+    });
+    let conflist = json!({"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
+        {"type": "bridge", "bridge": "cni0", "mtu": 1450, "isDefaultGateway": true,
+         "hairpinMode": true, "ipMasq": false, "ipam": ipam},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+    ]});
+    let path = Containerd::cni_config_of(host).join("10-flannel.conflist");
+    fs::write(path, conflist.to_string())?;
+    Ok(Left { cidr, mac })
+}
+
+/// What flannel programs of another node.
+fn program(node: &KubeNode, other: &KubeNode, left: &Left) -> Result<()> {
+    let (cidr, mac, public) = (&left.cidr, &left.mac, other.host.v4);
+    let first = cidr.split('/').next().context("no address")?;
+    let script = format!(
+        "ip neigh replace {first} lladdr {mac} dev flannel.1 nud permanent
+         bridge fdb replace {mac} dev flannel.1 dst {public}
+         ip route replace {cidr} via {first} dev flannel.1 onlink"
+    );
+    node.host.net.sh(&script).map(drop)
+}
+
+#[test]
+fn a_cluster_of_kube_flannels_goes_over_under_requests() -> Result<()> {
+    case(|bed| {
+        let cluster = KubernetesCluster::start(bed, 2)?;
+        let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+        let (of_a, of_b) = (flannel_was_here(&cluster, a)?, flannel_was_here(&cluster, b)?);
+        program(a, b, &of_b)?;
+        program(b, a, &of_a)?;
+        cluster.deploy_web(4)?;
+        let old = cluster.web_pods(4, PODS)?;
+        cluster.all_pods_reach_each_other(&old)?;
+        let before = ["n1", "n2"].map(|name| cluster.api.annotations(name));
+        no_request_is_lost(&cluster, &old[..2], || cluster.deploy_netd())?;
+        let after = ["n1", "n2"].map(|name| cluster.api.annotations(name));
+        for (before, after) in before.into_iter().zip(after) {
+            let (before, after) = (before?, after?);
+            ensure!(before == after, "{before:?} became {after:?}");
+        }
+        ensure!(flannel::mac_of(&a.host)? == of_a.mac, "the VTEP has another MAC");
+        cluster.scale_web(8)?;
+        let all = cluster.web_pods(8, PODS)?;
+        let by_ip: BTreeMap<&str, &str> =
+            all.iter().map(|pod| (pod.ip.as_str(), pod.name.as_str())).collect();
+        ensure!(by_ip.len() == 8, "an address twice: {all:?}");
+        for pod in &old {
+            ensure!(by_ip.get(pod.ip.as_str()) == Some(&pod.name.as_str()), "{pod:?} is another");
+        }
+        cluster.all_pods_reach_each_other(&all)?;
+        let by_netd = a.endpoints()?.len() + b.endpoints()?.len();
+        ensure!(by_netd == 4, "{by_netd} of the new pods are netd's");
+        // The old pods' DEL comes to netd's plugin, which frees host-local's addresses, too.
+        cluster.scale_web(0)?;
+        cluster.web_pods(0, PODS)?;
+        wait::until(PODS, "all addresses are free", || {
+            for node in [a, b] {
+                let left = node.sh("ls /var/lib/cni/networks/cbr0 | grep ^10 || true")?;
+                ensure!(node.endpoints()?.is_empty() && left.is_empty(), "host-local: {left}");
+            }
+            Ok(())
+        })?;
+        Ok(())
+    })
+}
