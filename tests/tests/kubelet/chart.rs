@@ -1,7 +1,7 @@
 //! deploy/kubernetes/chart: by itself it is netd.yaml, and its values do what they say.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use testbed::{KubernetesCluster, case, kubernetes::render, paths};
 
 use super::PODS;
@@ -49,7 +49,7 @@ fn its_values_do_what_they_say() -> Result<()> {
         cluster.all_pods_reach_each_other(&pods)?;
         // flannel's udp has an empty type.
         let said = cluster.api.annotations("n1")?;
-        ensure!(said["backend-type"] == Value::from(""), "{said:?}");
+        ensure!(said["backend-type"] == "", "{said:?}");
         Ok(())
     })
 }
