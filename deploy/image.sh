@@ -11,6 +11,7 @@ set -eu
 export PATH="$PATH:/usr/sbin:/sbin"
 
 built=$1 out=$2 name=$3
+# Of nft, ip and the libraries, and so of the image.
 arch=$(dpkg --print-architecture)
 work=$(mktemp -d "${TMPDIR:-/tmp}/netd-image-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -21,14 +22,25 @@ die() {
     exit 1
 }
 
+# The kind of processor that an ELF file is for.
+machine() { od -An -t x2 -j 18 -N 2 "$1"; }
+
 # program FILE TO: a program, and the libraries that it is linked with where they are here.
 program() {
     [ -x "$1" ] || die "$1 is not there"
+    [ "$(machine "$1")" = "$(machine "$(command -v nft)")" ] ||
+        die "$1 is for another processor than nft of this machine: build the image where it is to run"
     strip --strip-unneeded -o "$work/root/$2" "$1" 2>/dev/null || cp -L "$1" "$work/root/$2"
+    linked=$(ldd "$1" 2>&1) || case "$linked" in
+    *"not a dynamic executable"*) return 0 ;;
+    *) die "ldd $1: $linked" ;;
+    esac
+    case "$linked" in *"not found"*) die "ldd $1: $linked" ;; esac
     # "libc.so.6 => /lib/.../libc.so.6 (0x...)", and the loader without an arrow.
-    { ldd "$1" 2>/dev/null || :; } | grep -o '/[^ ]*' | while read -r library; do
-        mkdir -p "$work/root/usr${library%/*}"
-        cp -Ln "$library" "$work/root/usr$library"
+    echo "$linked" | { grep -o '/[^ ]*' || :; } | while read -r library; do
+        to="$work/root/usr${library#/usr}"
+        mkdir -p "${to%/*}"
+        [ -e "$to" ] || cp -L "$library" "$to"
     done
 }
 

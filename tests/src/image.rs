@@ -71,7 +71,8 @@ pub(crate) fn netd() -> Result<PathBuf> {
     static MAKING: Mutex<()> = Mutex::new(());
     let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let out = paths::root().join(".testbed/netd-image.tar");
-    let mut newest = None;
+    let script = paths::root().join("deploy/image.sh");
+    let mut newest = Some(script.metadata()?.modified()?);
     for name in ["netd", "netd-tunnel", "netd-hook", "netd-cni"] {
         newest = newest.max(Some(paths::built(name)?.metadata()?.modified()?));
     }
@@ -79,7 +80,7 @@ pub(crate) fn netd() -> Result<PathBuf> {
         return Ok(out);
     }
     let netd = paths::built("netd")?;
-    let mut command = Command::new(paths::root().join("deploy/image.sh"));
+    let mut command = Command::new(script);
     command.arg(netd.parent().context("no directory")?).arg(&out).arg(NETD);
     let output = command.output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -47,25 +47,27 @@ pub struct ApiServer {
     service: Option<Service>,
     /// Whether others of Kubernetes' programs work with it.
     whole: bool,
+    /// Whether Services have both families.
+    dual: bool,
 }
 
 impl ApiServer {
     /// Starts it alone, and makes netd's account of what deploy/kubernetes says.
     pub fn start(bed: &Bed) -> Result<Self> {
-        let api = Self::launch(bed, false)?;
+        let api = Self::launch(bed, false, false)?;
         let rbac = paths::root().join("deploy/kubernetes/rbac.yaml");
         api.kubectl(&["apply", "-f", &rbac.display().to_string()])?;
         api.renew_token()?;
         Ok(api)
     }
 
-    fn launch(bed: &Bed, whole: bool) -> Result<Self> {
+    fn launch(bed: &Bed, whole: bool, dual: bool) -> Result<Self> {
         let host = bed.host("api")?;
         let place = Place { address: host.v4.into(), net: Some(host.net.path().to_owned()) };
         let etcd =
             EtcdCluster::start_with(&host.directory().join("etcd"), EtcdSetup::on(vec![place]))?;
         access::make(&host)?;
-        let mut api = Self { host, etcd, service: None, whole };
+        let mut api = Self { host, etcd, service: None, whole, dual };
         api.run()?;
         Ok(api)
     }
@@ -83,11 +85,9 @@ impl ApiServer {
         command.arg(format!("--service-account-key-file={}", file("accounts.pub")));
         command.arg(format!("--service-account-signing-key-file={}", file("accounts.key")));
         command.arg("--service-account-issuer=https://kubernetes.default.svc");
-        command.arg("--service-cluster-ip-range=10.96.0.0/16");
-        // Since 1.23 it is so without a word.
-        if program::minor()? < 23 {
-            command.arg("--feature-gates=IPv6DualStack=true");
-        }
+        let more = if self.dual { ",fd00:10:96::/112" } else { "" };
+        command.arg(format!("--service-cluster-ip-range=10.96.0.0/16{more}"));
+        command.args(program::dual_stack()?);
         if self.whole {
             command.args(["--authorization-mode=Node,RBAC", "--allow-privileged"]);
             command.arg("--enable-admission-plugins=NodeRestriction");

@@ -30,11 +30,12 @@ pub fn use_build(directory: Option<&Path>) {
     *other = directory.map(Path::to_owned);
 }
 
-/// A binary of this workspace, from the same build as the running test unless
-/// [`use_build`] named another.
+/// A binary of this workspace, from the same build as the running test unless [`use_build`] or
+/// `NETD_TEST_BUILD` (a directory) named another.
 pub fn built(name: &str) -> Result<PathBuf> {
     let other = OTHER_BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    if let Some(directory) = other {
+    let given = || env::var_os("NETD_TEST_BUILD").filter(|given| !given.is_empty());
+    if let Some(directory) = other.or_else(|| given().map(PathBuf::from)) {
         let path = directory.join(name);
         ensure!(path.exists(), "{} is not built", path.display());
         return Ok(path);

@@ -22,14 +22,14 @@ use crate::{
 use netd_domain::{IfName, NetworkWiring};
 
 /// `/proc/sys/net`, which a container that is not privileged sees read-only.
-const USUAL: &str = "/proc/sys/net";
+const PROC_NET: &str = "/proc/sys/net";
 /// Where such a container has the same of the machine (a hostPath of deploy/kubernetes).
-const IN_A_CONTAINER: &str = "/host/proc/sys/net";
+const HOST_PROC_NET: &str = "/host/proc/sys/net";
 
 /// The directory of the settings: one that can be written, if there is any.
 pub fn net_settings() -> &'static Path {
     static FOUND: LazyLock<&Path> =
-        LazyLock::new(|| writable_of([USUAL, IN_A_CONTAINER]).unwrap_or(Path::new(USUAL)));
+        LazyLock::new(|| writable_of([PROC_NET, HOST_PROC_NET]).unwrap_or(Path::new(PROC_NET)));
     *FOUND
 }
 

@@ -18,8 +18,8 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     annotations::AnnotationPrefix,
-    events,
     node::{Node, NodeFacts},
+    node_event,
     options::ApiAccess,
 };
 
@@ -153,12 +153,19 @@ impl ApiServer {
             .ok_or_else(|| ApiError::Failed("the API server sent a Node without a name".to_owned()))
     }
 
-    /// Makes an Event.
+    /// Makes an Event; one that is there already is right as it is.
     pub(crate) async fn create_event(&self, event: Value) -> Result<(), ApiError> {
+        const ALREADY_EXISTS: u16 = 409;
         let event: Event = serde_json::from_value(event)
-            .map_err(|e| ApiError::Failed(format!("an event that is none: {e}")))?;
-        let events: Api<Event> = Api::namespaced(self.client().await?, events::NAMESPACE);
-        self.in_time(events.create(&PostParams::default(), &event)).await.map(drop)
+            .map_err(|e| ApiError::Failed(format!("the event can't be encoded: {e}")))?;
+        let events: Api<Event> = Api::namespaced(self.client().await?, node_event::NAMESPACE);
+        let create = async {
+            match events.create(&PostParams::default(), &event).await {
+                Err(kube::Error::Api(status)) if status.code == ALREADY_EXISTS => Ok(()),
+                done => done.map(drop),
+            }
+        };
+        self.in_time(create).await
     }
 
     pub(crate) async fn in_time<T>(

@@ -1,7 +1,7 @@
-//! Events of this machine's Node, which `kubectl describe node` shows: what does not work, and
-//! that it works again. Pure.
+//! Which events this machine's Node gets, as `kubectl describe node` shows them: that netd started,
+//! what does not work, and that it works again. Pure.
 //!
-//! They follow the problems that there are; what came and went within seconds is not told, and a
+//! They follow what does not work now: what comes and goes within seconds is not reported, and a
 //! fault that comes and goes all the time uses up a budget.
 
 use std::{
@@ -9,199 +9,145 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use serde_json::{Value, json};
+use crate::node_event::{Kind, NodeEvent};
 
-/// What does not work, by the part of netd whose it is.
+/// What does not work: a part of netd, and why.
 pub type Problems = BTreeMap<String, String>;
 
-/// So long a problem has to last before it is told.
-pub(crate) const SETTLED: Duration = Duration::from_secs(10);
-/// Between two events of one part, if its problem has become another one.
-const OTHER_WORDS: Duration = Duration::from_secs(300);
-/// A problem that stays is told again; the API server forgets an event after an hour.
-const AGAIN: Duration = Duration::from_secs(1800);
-/// So many events may follow each other at once, and one more comes each minute.
-const BURST: u32 = 10;
-const MINUTE: Duration = Duration::from_secs(60);
-/// The API server takes no more than 1,024 bytes.
-const MAX_MESSAGE: usize = 250;
+/// So long a problem has to last before it is reported, and its end, too.
+pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two events of one part whose problem has become another one.
+const CHANGED_INTERVAL: Duration = Duration::from_secs(300);
+/// Between two events of a problem that stays; the API server forgets an event after an hour.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1800);
+/// Before an event that the API refused is tried again.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+/// So many events may follow each other at once; one more comes each [`BUDGET_INTERVAL`].
+const MAX_BUDGET: u32 = 10;
+const BUDGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where events of Nodes are.
-pub(crate) const NAMESPACE: &str = "default";
-
-/// What is to be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodeEvent {
-    part: String,
-    /// `None`: it works again.
-    problem: Option<String>,
-}
-
+/// What was reported of one part.
 #[derive(Debug)]
 struct Part {
-    since: Instant,
-    told: Option<(Instant, String)>,
+    /// When it last began, or ended, to have a problem.
+    changed: Instant,
+    problem: Option<String>,
+    reported: Option<(Instant, String)>,
+    not_before: Option<Instant>,
+    /// The event that is on its way, whose name must not change.
+    pending: Option<NodeEvent>,
 }
 
-/// What was told of which part.
+/// What was reported of all parts.
 #[derive(Debug)]
-pub(crate) struct Teller {
+pub(crate) struct EventReporter {
     parts: BTreeMap<String, Part>,
-    left: u32,
+    start: Option<NodeEvent>,
+    budget: u32,
     counted: Instant,
 }
 
-impl Teller {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { parts: BTreeMap::new(), left: BURST, counted: now }
+impl EventReporter {
+    /// netd started at `wall`.
+    pub(crate) fn new(now: Instant, wall: SystemTime) -> Self {
+        let start = NodeEvent { kind: Kind::Started, part: "netd".to_owned(), at: wall };
+        Self { parts: BTreeMap::new(), start: Some(start), budget: MAX_BUDGET, counted: now }
     }
 
-    /// What is to be told next, if anything. It stays so until it was [`Self::told`].
-    pub(crate) fn next(&mut self, problems: &Problems, now: Instant) -> Option<NodeEvent> {
-        for part in problems
-            .keys()
-            .filter(|part| !self.parts.contains_key(*part))
-            .cloned()
-            .collect::<Vec<_>>()
+    /// The event that has been due for longest. It stays so until it was [`Self::reported`] or
+    /// [`Self::refused`].
+    pub(crate) fn next(
+        &mut self,
+        problems: &Problems,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Option<NodeEvent> {
+        self.follow(problems, now);
+        while self.budget < MAX_BUDGET
+            && now.saturating_duration_since(self.counted) >= BUDGET_INTERVAL
         {
-            self.parts.insert(part, Part { since: now, told: None });
+            self.budget += 1;
+            self.counted += BUDGET_INTERVAL;
         }
-        self.parts.retain(|name, part| part.told.is_some() || problems.contains_key(name));
-        while self.left < BURST && now.saturating_duration_since(self.counted) >= MINUTE {
-            self.left += 1;
-            self.counted += MINUTE;
-        }
-        if self.left == 0 {
+        if self.budget == 0 {
             return None;
         }
-        let mut due =
-            self.parts.iter().filter(|(name, part)| part.is_due(problems.get(*name), now));
-        let (name, _) = due.next()?;
-        Some(NodeEvent { part: name.clone(), problem: problems.get(name).cloned() })
+        if let Some(start) = &self.start {
+            return Some(start.clone());
+        }
+        let due = self.parts.iter_mut().filter_map(|(name, part)| Some((part.due()?, name, part)));
+        let (at, name, part) = due.min_by_key(|(at, ..)| *at)?;
+        (at <= now).then(|| part.event(name, wall))
+    }
+
+    fn follow(&mut self, problems: &Problems, now: Instant) {
+        for name in problems.keys() {
+            if !self.parts.contains_key(name) {
+                self.parts.insert(name.clone(), Part::new(now));
+            }
+        }
+        for (name, part) in &mut self.parts {
+            part.set(problems.get(name), now);
+        }
+        self.parts.retain(|_, part| part.problem.is_some() || part.reported.is_some());
     }
 
     /// It is in the API.
-    pub(crate) fn told(&mut self, event: NodeEvent, now: Instant) {
-        if self.left == BURST {
+    pub(crate) fn reported(&mut self, event: &NodeEvent, now: Instant) {
+        if self.budget == MAX_BUDGET {
             self.counted = now;
         }
-        self.left = self.left.saturating_sub(1);
-        match (event.problem, self.parts.get_mut(&event.part)) {
-            (Some(problem), Some(part)) => part.told = Some((now, problem)),
-            (Some(_), None) => {}
-            (None, _) => drop(self.parts.remove(&event.part)),
+        self.budget = self.budget.saturating_sub(1);
+        match (&event.kind, self.parts.get_mut(&event.part)) {
+            (Kind::Started, _) => self.start = None,
+            (Kind::Problem(why), Some(part)) => {
+                part.reported = Some((now, why.clone()));
+                part.pending = None;
+            }
+            (Kind::Problem(_), None) => {}
+            (Kind::Recovered, _) => drop(self.parts.remove(&event.part)),
+        }
+    }
+
+    /// The API did not take it; others may be luckier meanwhile.
+    pub(crate) fn refused(&mut self, event: &NodeEvent, now: Instant) {
+        if let Some(part) = self.parts.get_mut(&event.part) {
+            part.not_before = Some(now + REFUSED_INTERVAL);
         }
     }
 }
 
 impl Part {
-    fn is_due(&self, problem: Option<&String>, now: Instant) -> bool {
-        let since = |then: Instant| now.saturating_duration_since(then);
-        match (&self.told, problem) {
-            (None, None) => false,
-            (None, Some(_)) => since(self.since) >= SETTLED,
-            (Some(_), None) => true,
-            (Some((at, text)), Some(problem)) => {
-                since(*at) >= if text == problem { AGAIN } else { OTHER_WORDS }
-            }
+    fn new(now: Instant) -> Self {
+        Self { changed: now, problem: None, reported: None, not_before: None, pending: None }
+    }
+
+    fn set(&mut self, problem: Option<&String>, now: Instant) {
+        if self.problem.is_some() != problem.is_some() {
+            self.changed = now;
+        }
+        if self.problem.as_ref() != problem {
+            self.problem = problem.cloned();
+            self.pending = None;
         }
     }
-}
 
-impl NodeEvent {
-    /// As the API takes it.
-    pub(crate) fn object(&self, node: &str, now: SystemTime) -> Value {
-        let (kind, reason, message) = match &self.problem {
-            Some(problem) => ("Warning", "NetdProblem", format!("{}: {problem}", self.part)),
-            None => ("Normal", "NetdRecovered", format!("{}: works again", self.part)),
+    fn due(&self) -> Option<Instant> {
+        let due = match (&self.reported, &self.problem) {
+            (None, None) => return None,
+            (None, Some(_)) | (Some(_), None) => self.changed + SETTLE_TIMEOUT,
+            (Some((at, why)), Some(problem)) if why == problem => *at + REPEAT_INTERVAL,
+            (Some((at, _)), Some(_)) => *at + CHANGED_INTERVAL,
         };
-        let message: String = message.replace('\n', "; ").chars().take(MAX_MESSAGE).collect();
-        let time = humantime::format_rfc3339_seconds(now).to_string();
-        let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": { "name": format!("{node}.{nanoseconds:x}"), "namespace": NAMESPACE },
-            // kubectl finds a Node's events by its name in the place of the uid, as kubelet has it.
-            "involvedObject": { "apiVersion": "v1", "kind": "Node", "name": node, "uid": node },
-            "type": kind, "reason": reason, "message": message, "count": 1,
-            "firstTimestamp": time, "lastTimestamp": time,
-            "source": { "component": "netd", "host": node },
-            "reportingComponent": "netd", "reportingInstance": node,
-        })
+        Some(self.not_before.map_or(due, |not_before| due.max(not_before)))
+    }
+
+    fn event(&mut self, name: &str, wall: SystemTime) -> NodeEvent {
+        let kind = self.problem.clone().map_or(Kind::Recovered, Kind::Problem);
+        let new = || NodeEvent { kind, part: name.to_owned(), at: wall };
+        self.pending.get_or_insert_with(new).clone()
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn problems(all: &[(&str, &str)]) -> Problems {
-        all.iter().map(|(part, why)| ((*part).to_owned(), (*why).to_owned())).collect()
-    }
-
-    /// What is told at `now`, all of it, as "part: problem".
-    fn told(teller: &mut Teller, problems: &Problems, now: Instant) -> Vec<String> {
-        let mut all = vec![];
-        while let Some(event) = teller.next(problems, now) {
-            all.push(format!("{}: {}", event.part, event.problem.as_deref().unwrap_or("ok")));
-            teller.told(event, now);
-        }
-        all
-    }
-
-    #[test]
-    fn what_lasts_is_told_once_and_its_end_too() {
-        let start = Instant::now();
-        let mut teller = Teller::new(start);
-        let full = problems(&[("pool", "full")]);
-        assert!(told(&mut teller, &full, start).is_empty());
-        assert!(told(&mut teller, &problems(&[]), start + SECOND).is_empty(), "it came and went");
-        let from = start + 2 * SECOND;
-        assert!(told(&mut teller, &full, from).is_empty());
-        assert_eq!(told(&mut teller, &full, from + SETTLED), ["pool: full"]);
-        assert!(told(&mut teller, &full, from + SETTLED + MINUTE).is_empty());
-        assert_eq!(told(&mut teller, &full, from + SETTLED + AGAIN), ["pool: full"]);
-        let end = from + SETTLED + AGAIN + SECOND;
-        assert_eq!(told(&mut teller, &problems(&[]), end), ["pool: ok"]);
-        assert!(told(&mut teller, &problems(&[]), end + AGAIN).is_empty());
-    }
-
-    #[test]
-    fn an_event_that_was_not_taken_is_told_later_and_other_words_wait() {
-        let start = Instant::now();
-        let mut teller = Teller::new(start);
-        let first = problems(&[("overlay", "n2")]);
-        teller.next(&first, start);
-        let now = start + SETTLED;
-        assert!(teller.next(&first, now).is_some());
-        assert!(teller.next(&first, now + SECOND).is_some(), "it was not told");
-        assert_eq!(told(&mut teller, &first, now), ["overlay: n2"]);
-        let other = problems(&[("overlay", "n3")]);
-        assert!(told(&mut teller, &other, now + MINUTE).is_empty());
-        assert_eq!(told(&mut teller, &other, now + OTHER_WORDS), ["overlay: n3"]);
-    }
-
-    #[test]
-    fn a_storm_is_cut_off() {
-        let start = Instant::now();
-        let mut teller = Teller::new(start);
-        let many: Problems = (0..40).map(|n| (format!("part/{n:02}"), "no".to_owned())).collect();
-        teller.next(&many, start);
-        assert_eq!(told(&mut teller, &many, start + SETTLED).len(), 10);
-        assert_eq!(told(&mut teller, &many, start + SETTLED + 3 * MINUTE).len(), 3);
-    }
-
-    #[test]
-    fn an_event_is_one_of_the_node_and_short() {
-        let event = NodeEvent { part: "overlay".into(), problem: Some("é\n".repeat(900)) };
-        let object = event.object("n1", SystemTime::UNIX_EPOCH + SECOND);
-        assert_eq!(object["involvedObject"]["uid"], "n1");
-        assert_eq!(object["type"], "Warning");
-        assert_eq!(object["firstTimestamp"], "1970-01-01T00:00:01Z");
-        let message = object["message"].as_str().unwrap();
-        assert!(message.starts_with("overlay: é; é") && message.len() <= 1024, "{message}");
-    }
-}
+mod tests;

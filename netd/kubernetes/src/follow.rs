@@ -64,6 +64,7 @@ impl Follower {
         loop {
             match self.api.list().await {
                 Ok((nodes, version)) => {
+                    tracing::info!(count = nodes.len(), "listed {} Nodes", nodes.len());
                     let spread = SPREAD + SPREAD_A_NODE * u32::try_from(nodes.len()).unwrap_or(0);
                     if self.tell(News::Listed(nodes)).await.is_err() {
                         return;

@@ -9,7 +9,7 @@
 //! - the disk: what was known last, so that a node goes on without the API.
 //!
 //! [`node`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure. [`api`],
-//! [`follow`], [`tell`] and [`run`] do the I/O.
+//! [`follow`], [`report_events`] and [`run`] do the I/O.
 
 mod annotations;
 mod api;
@@ -17,13 +17,14 @@ mod condition;
 mod events;
 mod follow;
 mod node;
+mod node_event;
 mod options;
 mod own_file;
 mod pace;
 mod peers_file;
 mod reconciler;
+mod report_events;
 mod run;
-mod tell;
 #[cfg(test)]
 mod tests;
 

@@ -22,7 +22,7 @@ use crate::{
     own_file::OwnFile,
     peers_file,
     reconciler::{News, Reconciler, Settings},
-    tell,
+    report_events,
 };
 
 /// Updates that wait for the reader; more are put together.
@@ -77,7 +77,7 @@ pub async fn start(
     let (status, status_rx) = watch::channel(reconciler.status());
     let api = Arc::new(ApiServer::new(access, prefix));
     tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
-    tokio::spawn(tell::run(Arc::clone(&api), node_name.clone(), options.problems));
+    tokio::spawn(report_events::run(Arc::clone(&api), node_name.clone(), options.problems));
     let runner = Runner {
         reconciler,
         api,

@@ -12,6 +12,9 @@ use netd_dataplane::net_settings;
 use netd_domain::Driver;
 use netd_kubernetes::{KubernetesOptions, Problems};
 
+/// Pods that flannel made are as they should be on a node that came from it.
+const FOREIGN_PODS: &str = "foreign-pods";
+
 /// Whether kube-proxy, or what does the same, is to be expected here.
 pub(super) fn is_source(config: &Config) -> bool {
     let source = config.overlay.as_ref().map(|overlay| &overlay.source);
@@ -97,7 +100,7 @@ fn note_bridge_filter(node: &Node) {
 }
 
 fn problems(node: &Node) -> Problems {
-    let parts = node.health().parts().into_iter();
+    let parts = node.health().parts().into_iter().filter(|part| part.name != FOREIGN_PODS);
     let mut all: Problems = parts.filter_map(|part| Some((part.name, part.problem?))).collect();
     for network in node.networks() {
         let name = &network.state.network.name;

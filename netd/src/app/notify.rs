@@ -12,7 +12,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The watchdog is not fed when the node's threads have not been seen to work for this long:
 /// systemd then starts netd again, and pods keep their network.
-const MAX_SILENCE: Duration = Duration::from_secs(20);
+pub(super) const MAX_SILENCE: Duration = Duration::from_secs(20);
 
 /// Reports until `stop` becomes true. READY is sent at once, because netd answers calls
 /// from now on, even while a part of it is not ready.

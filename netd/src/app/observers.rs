@@ -5,8 +5,9 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 
+use super::notify::MAX_SILENCE;
 use super::{gauges, stop::stopped};
-use crate::metrics::{Metrics, Readiness, serve_metrics};
+use crate::metrics::{Metrics, Probes, serve_metrics};
 use crate::node::{Health, Node};
 use netd_domain::Backoff;
 
@@ -33,8 +34,16 @@ async fn serve(
         listener = listen(address, node.health()) => listener,
         () = stopped(stop.clone()) => return,
     };
-    let ready: Readiness = Arc::new(move || node.health().ready());
-    serve_metrics(listener, metrics, ready, stopped(stop)).await;
+    serve_metrics(listener, metrics, probes(node), stopped(stop)).await;
+}
+
+fn probes(node: Arc<Node>) -> Probes {
+    let of_ready = node.clone();
+    let alive = move || match node.health().silence() {
+        silence if silence < MAX_SILENCE => Ok(()),
+        silence => Err(format!("a thread has hung for {} s", silence.as_secs())),
+    };
+    Probes { ready: Arc::new(move || of_ready.health().ready()), alive: Arc::new(alive) }
 }
 
 async fn listen(address: SocketAddr, health: &Health) -> TcpListener {

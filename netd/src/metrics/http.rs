@@ -29,8 +29,17 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Says whether netd is ready, or why it is not.
-pub(crate) type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Says whether something is so, or why it is not.
+type Answer = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What is asked of netd besides its metrics.
+#[derive(Clone)]
+pub(crate) struct Probes {
+    /// Whether it is ready.
+    pub(crate) ready: Answer,
+    /// Whether it works at all: a restart could help if it does not.
+    pub(crate) alive: Answer,
+}
 
 type Reply = Response<Full<Bytes>>;
 
@@ -38,7 +47,7 @@ type Reply = Response<Full<Bytes>>;
 pub(crate) async fn serve_metrics(
     listener: TcpListener,
     metrics: Arc<Metrics>,
-    ready: Readiness,
+    probes: Probes,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
@@ -51,7 +60,7 @@ pub(crate) async fn serve_metrics(
         match accepted {
             Ok((stream, _)) => {
                 make_room(&mut open);
-                open.push_back(tokio::spawn(connection(stream, metrics.clone(), ready.clone())));
+                open.push_back(tokio::spawn(connection(stream, metrics.clone(), probes.clone())));
             }
             Err(error) => {
                 // The process may be out of file descriptors: the pause keeps this loop from
@@ -73,9 +82,9 @@ fn make_room(open: &mut VecDeque<JoinHandle<()>>) {
     }
 }
 
-async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness) {
+async fn connection(stream: TcpStream, metrics: Arc<Metrics>, probes: Probes) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let reply = reply(request.method(), request.uri().path(), &metrics, &ready);
+        let reply = reply(request.method(), request.uri().path(), &metrics, &probes);
         async move { Ok::<_, Infallible>(reply) }
     });
     let served = http1::Builder::new()
@@ -89,7 +98,7 @@ async fn connection(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness) 
     }
 }
 
-fn reply(method: &Method, path: &str, metrics: &Metrics, ready: &Readiness) -> Reply {
+fn reply(method: &Method, path: &str, metrics: &Metrics, probes: &Probes) -> Reply {
     if method != Method::GET && method != Method::HEAD {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -101,12 +110,16 @@ fn reply(method: &Method, path: &str, metrics: &Metrics, ready: &Readiness) -> R
             reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
             reply
         }
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match ready() {
-            Ok(()) => text(StatusCode::OK, "ok\n"),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        },
+        "/healthz" => said(&probes.alive),
+        "/readyz" => said(&probes.ready),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn said(answer: &Answer) -> Reply {
+    match answer() {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 

@@ -20,7 +20,7 @@ use prometheus_client::{
 
 pub use external::ExternalCounters;
 pub(crate) use external::{DeviceTraffic, TunnelLosses};
-pub(crate) use http::Readiness;
+pub(crate) use http::Probes;
 pub(crate) use http::serve_metrics;
 pub(crate) use labels::code_name;
 use labels::{KindLabel, OperationLabels, PoolLabels, StateLabel, StepLabels};

@@ -65,11 +65,17 @@ async fn the_server_answers_refuses_garbage_and_stops() {
     let address = listener.local_addr().unwrap();
     let up = Arc::new(AtomicBool::new(false));
     let seen = up.clone();
-    let ready: Readiness = Arc::new(move || {
+    let ready = move || {
         if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("store: not open yet".to_owned()) }
-    });
+    };
+    let hangs = Arc::new(AtomicBool::new(false));
+    let seen = hangs.clone();
+    let alive = move || {
+        if seen.load(Ordering::Relaxed) { Err("a thread has hung".to_owned()) } else { Ok(()) }
+    };
+    let probes = Probes { ready: Arc::new(ready), alive: Arc::new(alive) };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve_metrics(listener, Arc::new(Metrics::new()), ready, async {
+    let server = tokio::spawn(serve_metrics(listener, Arc::new(Metrics::new()), probes, async {
         let _ = stopped.await;
     }));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -79,6 +85,9 @@ async fn the_server_answers_refuses_garbage_and_stops() {
     up.store(true, Ordering::Relaxed);
     assert!(ask(address, get("/readyz").as_bytes()).await.starts_with("HTTP/1.1 200"));
     assert!(ask(address, get("/healthz").as_bytes()).await.starts_with("HTTP/1.1 200"));
+    hangs.store(true, Ordering::Relaxed);
+    let answer = ask(address, get("/healthz").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("has hung"), "{answer}");
     assert!(ask(address, get("/x").as_bytes()).await.starts_with("HTTP/1.1 404"));
     let post = b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     assert!(ask(address, post).await.starts_with("HTTP/1.1 405"));

@@ -3,9 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Result;
+
+use crate::wait;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -31,17 +34,31 @@ pub(super) fn make(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups of a bed, whose processes have ended.
+/// Removes the cgroups of a bed, whose processes have ended or are about to.
 pub(crate) fn remove(bed: &Path) {
     let Some(bed) = bed.file_name().and_then(|name| name.to_str()) else { return };
     let begins = format!("{bed}-");
-    for tree in trees() {
-        for entry in fs::read_dir(tree).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&begins) {
-                remove_tree(&entry.path());
-            }
+    // A process that was killed keeps its cgroup until it is out of the kernel.
+    for _ in 0..50 {
+        let left = own(&begins);
+        if left.is_empty() {
+            return;
         }
+        left.iter().for_each(|cgroup| remove_tree(cgroup));
+        wait::pause(Duration::from_millis(20));
     }
+    if let Some(left) = own(&begins).first() {
+        eprintln!("left behind: {}", left.display());
+    }
+}
+
+fn own(begins: &str) -> Vec<PathBuf> {
+    let entries =
+        trees().into_iter().filter_map(|tree| fs::read_dir(tree).ok()).flatten().flatten();
+    let is_own = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begins))
+    };
+    entries.map(|entry| entry.path()).filter(is_own).collect()
 }
 
 /// The files in a cgroup go with its directory.

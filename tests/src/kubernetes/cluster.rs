@@ -10,7 +10,9 @@ use super::{ApiServer, KubeNode, access, program};
 use crate::{bed::Bed, image, paths, service::Service, wait};
 
 /// Of the pods, as deploy/kubernetes/netd.yaml has it.
-const CLUSTER_CIDR: &str = "10.244.0.0/16";
+pub(super) const CLUSTER_CIDR: &str = "10.244.0.0/16";
+/// Of pods with both families.
+pub(super) const BOTH_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 
 /// kube-controller-manager's first podCIDR comes some 14 s after the API server's start.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -28,7 +30,16 @@ pub struct KubernetesCluster {
 impl KubernetesCluster {
     /// Starts it; its nodes have no network yet.
     pub fn start(bed: &Bed, nodes: usize) -> Result<Self> {
-        let api = ApiServer::launch(bed, true)?;
+        Self::start_with(bed, nodes, false)
+    }
+
+    /// The same with both families.
+    pub fn start_dual(bed: &Bed, nodes: usize) -> Result<Self> {
+        Self::start_with(bed, nodes, true)
+    }
+
+    fn start_with(bed: &Bed, nodes: usize, dual: bool) -> Result<Self> {
+        let api = ApiServer::launch(bed, true, dual)?;
         let programs = vec![controllers(&api)?, scheduler(&api)?];
         let names = access::KUBELETS.get(..nodes).context("so many nodes have no accounts")?;
         let nodes =
@@ -133,7 +144,12 @@ fn controllers(api: &ApiServer) -> Result<Service> {
     let mut command = api.host.net.command(program::path(name)?);
     command.arg(format!("--kubeconfig={}", file("kube-controller-manager.kubeconfig")));
     command.args(["--leader-elect=false", "--bind-address=127.0.0.1", "--allocate-node-cidrs"]);
-    command.arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
+    if api.dual {
+        command.arg(format!("--cluster-cidr={BOTH_CIDRS}")).args(program::dual_stack()?);
+        command.arg("--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112");
+    } else {
+        command.arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
+    }
     command.arg(format!("--service-account-private-key-file={}", file("accounts.key")));
     command.arg(format!("--root-ca-file={}", file("ca.crt")));
     command.arg("--use-service-account-credentials");

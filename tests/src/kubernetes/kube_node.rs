@@ -16,7 +16,12 @@ use nix::{
 };
 use serde_json::json;
 
-use super::{ApiServer, access, cgroups, mounts::Mounts, program};
+use super::{
+    ApiServer, access, cgroups,
+    cluster::{BOTH_CIDRS, CLUSTER_CIDR},
+    mounts::Mounts,
+    program,
+};
 use crate::{
     bed::Bed,
     block_on,
@@ -37,7 +42,8 @@ pub struct KubeNode {
     mounts: Mounts,
     /// Its network.
     pub host: Host,
-    api: PathBuf,
+    pki: PathBuf,
+    dual: bool,
 }
 
 impl KubeNode {
@@ -49,16 +55,16 @@ impl KubeNode {
         cgroups::make(&cgroups::name(host.directory()))?;
         let mounts = Mounts::make(&host)?;
         let containerd = Containerd::in_a_node(&host, runtime()?, mounts.enter())?;
-        let api = access::file(&api.host, "");
-        let kubelet = kubelet(&host, &mounts, &api)?;
-        let proxy = proxy(&host, &mounts, &api)?;
-        Ok(Self { kubelet, _proxy: proxy, containerd, mounts, host, api })
+        let (pki, dual) = (access::file(&api.host, ""), api.dual);
+        let kubelet = kubelet(&host, &mounts, &pki, dual)?;
+        let proxy = proxy(&host, &mounts, &pki, dual)?;
+        Ok(Self { kubelet, _proxy: proxy, containerd, mounts, host, pki, dual })
     }
 
     /// SIGKILL, and another one.
     pub fn restart_kubelet(&mut self) -> Result<()> {
         self.kubelet.kill9()?;
-        self.kubelet = kubelet(&self.host, &self.mounts, &self.api)?;
+        self.kubelet = kubelet(&self.host, &self.mounts, &self.pki, self.dual)?;
         Ok(())
     }
 
@@ -73,6 +79,7 @@ impl KubeNode {
     /// SIGKILL to its netd, which kubelet starts again.
     pub fn kill_netd(&self) -> Result<()> {
         let net = self.host.net.inode()?;
+        let mut killed = 0;
         for entry in fs::read_dir("/proc")?.flatten() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let is_netd = command.starts_with(b"/usr/local/bin/netd\0serve");
@@ -80,8 +87,10 @@ impl KubeNode {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if let (true, Some(pid)) = (is_netd && its_net.is_ok_and(|found| found == net), pid) {
                 kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+                killed += 1;
             }
         }
+        ensure!(killed > 0, "there is no netd on {}", self.host.name);
         Ok(())
     }
 
@@ -99,7 +108,7 @@ fn runtime() -> Result<Version> {
     Ok(if program::minor()? < 26 { Version::V1_7 } else { Version::V2_1 })
 }
 
-fn kubelet(host: &Host, mounts: &Mounts, pki: &Path) -> Result<Service> {
+fn kubelet(host: &Host, mounts: &Mounts, pki: &Path, dual: bool) -> Result<Service> {
     let here = host.directory();
     let endpoint = format!("unix://{}", Containerd::socket_of(host).display());
     let minor = program::minor()?;
@@ -133,17 +142,26 @@ fn kubelet(host: &Host, mounts: &Mounts, pki: &Path) -> Result<Service> {
     command
         .arg(format!("--kubeconfig={}", pki.join(format!("{}.kubeconfig", host.name)).display()));
     command.arg(format!("--hostname-override={}", host.name));
-    command.arg(format!("--node-ip={}", host.v4));
+    if dual {
+        command.arg(format!("--node-ip={},{}", host.v4, host.v6)).args(program::dual_stack()?);
+    } else {
+        command.arg(format!("--node-ip={}", host.v4));
+    }
     command.arg(format!("--root-dir={}", here.join("kubelet").display()));
     command.arg(format!("--cert-dir={}", here.join("kubelet/pki").display()));
     Service::start("kubelet", command, &here.join("kubelet.log"))
 }
 
-fn proxy(host: &Host, mounts: &Mounts, pki: &Path) -> Result<Service> {
+fn proxy(host: &Host, mounts: &Mounts, pki: &Path, dual: bool) -> Result<Service> {
     let mut command = mounts.command(&program::path("kube-proxy")?);
     command.arg(format!("--kubeconfig={}", pki.join("kube-proxy.kubeconfig").display()));
     command.arg(format!("--hostname-override={}", host.name));
-    command.args(["--proxy-mode=iptables", "--cluster-cidr=10.244.0.0/16"]);
+    command.arg("--proxy-mode=iptables");
+    if dual {
+        command.arg(format!("--cluster-cidr={BOTH_CIDRS}")).args(program::dual_stack()?);
+    } else {
+        command.arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
+    }
     // The table of connections is the whole machine's.
     command.args(["--conntrack-max-per-core=0", "--conntrack-min=0"]);
     Service::start("kube-proxy", command, &host.directory().join("kube-proxy.log"))

@@ -68,7 +68,7 @@ impl Mounts {
     }
 }
 
-/// What makes the mounts and then holds them. They are shared within the node: a pod's mounts
+/// What makes the mounts and then holds them, by a program that names the bed. They are shared within the node: a pod's mounts
 /// with propagation HostToContainer are refused otherwise.
 fn text(here: &Path) -> String {
     let fakes = MACHINE_WIDE.map(|(name, _)| {
@@ -88,7 +88,7 @@ bind containerd/bin /opt/cni/bin
 bind containerd/cni /etc/cni/net.d
 {}mount --make-rshared /
 touch {here}/mounts-made
-exec sleep 100000
+exec tail -f {here}/mounts-made
 ",
         fakes.concat()
     )

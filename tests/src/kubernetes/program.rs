@@ -28,9 +28,11 @@ fn there(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A chart (with the namespace, and files of values) or a manifest as JSON objects.
+/// A chart (with the namespace, and files of values) or a manifest as JSON objects. What renders
+/// them comes with the Kubernetes that tests/kubernetes/setup.sh builds.
 pub fn render(arguments: &[&Path]) -> Result<Vec<Value>> {
-    let output = Command::new(cached("render")?).args(arguments).output()?;
+    let program = cached("render").context("`env -u KUBE_BIN make setup-kubernetes` makes it")?;
+    let output = Command::new(program).args(arguments).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -46,4 +48,9 @@ pub(super) fn minor() -> Result<u32> {
     let text = version()?;
     let minor = text.split('.').nth(1).and_then(|part| part.parse().ok());
     minor.with_context(|| format!("no version in {text:?}"))
+}
+
+/// What lets a program know both families; since 1.23 they do without a word.
+pub(super) fn dual_stack() -> Result<Option<&'static str>> {
+    Ok((minor()? < 23).then_some("--feature-gates=IPv6DualStack=true"))
 }

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use testbed::{
     Host, KubernetesCluster, case,
     kubernetes::{NODE_PORT, WebPod},
-    paths,
+    paths, wait,
 };
 
 use super::PODS;
@@ -99,21 +100,20 @@ fn wget(from: &Host, target: &str) -> Result<String> {
 
 /// Who asks from outside keeps its address, by a NodePort with externalTrafficPolicy Local and by a
 /// host port; the node without the pod answers neither.
-fn seen_as_itself(
-    cluster: &KubernetesCluster,
-    outside: &Host,
-    pod: &serde_json::Value,
-) -> Result<()> {
+fn seen_as_itself(cluster: &KubernetesCluster, outside: &Host, pod: &Value) -> Result<()> {
     let [with, without] = [&cluster.nodes[0].host, &cluster.nodes[1].host];
     ensure!(pod["spec"]["nodeName"] == with.name.as_str());
     for port in [30081, 30082] {
         wget(outside, &format!("{}:{port}", with.v4))?;
         ensure!(wget(outside, &format!("{}:{port}", without.v4)).is_err(), "{port}");
     }
-    let log = cluster.api.kubectl(&["logs", "local"])?;
-    let own = log.lines().filter(|line| line.contains(&outside.v4.to_string())).count();
-    ensure!(own >= 2, "{} is not in {log}", outside.v4);
-    Ok(())
+    wait::until(PODS, "the pod's log has the address that asked", || {
+        let log = cluster.api.kubectl(&["logs", "local"])?;
+        let own = log.lines().filter(|line| line.contains(&outside.v4.to_string())).count();
+        ensure!(own >= 2, "{} is not in {log}", outside.v4);
+        Ok(())
+    })
+    .map(drop)
 }
 
 #[test]
@@ -124,4 +124,51 @@ fn of_the_bridge_driver() -> Result<()> {
 #[test]
 fn of_the_routed_driver() -> Result<()> {
     services("routed")
+}
+
+/// A Service of both families.
+const BOTH: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: both }
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: { app: web }
+  ports: [{ port: 80, targetPort: 8080 }]
+"#;
+
+fn texts(list: &Value) -> Vec<String> {
+    let all = list.as_array().into_iter().flatten();
+    all.filter_map(|item| item.as_str().or(item["ip"].as_str())).map(url_host).collect()
+}
+
+fn url_host(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
+}
+
+#[test]
+fn of_both_families() -> Result<()> {
+    case(|bed| {
+        let cluster = KubernetesCluster::start_dual(bed, 2)?;
+        let both = r#""EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "Backend""#;
+        cluster.deploy(&KubernetesCluster::manifest()?.replace("\"Backend\"", both))?;
+        cluster.deploy_web(4)?;
+        cluster.api.apply(BOTH)?;
+        let pods = cluster.web_pods(4, PODS)?;
+        let service = texts(&cluster.api.get("default", "service", "both")?["spec"]["clusterIPs"]);
+        ensure!(service.len() == 2, "{service:?}");
+        for to in &pods {
+            let ips = texts(&cluster.api.get("default", "pod", &to.name)?["status"]["podIPs"]);
+            ensure!(ips.len() == 2, "{} has {ips:?}", to.name);
+            for (from, ip) in pods.iter().flat_map(|from| ips.iter().map(move |ip| (from, ip))) {
+                let said = cluster.ask_from(from, &format!("{ip}:8080"))?;
+                ensure!(said == to.name, "{ip} is {said}");
+            }
+        }
+        for (pod, ip) in pods.iter().flat_map(|pod| service.iter().map(move |ip| (pod, ip))) {
+            let said = ask(&cluster, pod, ip)?;
+            ensure!(said.len() == pods.len(), "{} at {ip}: {said:?}", pod.name);
+        }
+        Ok(())
+    })
 }

@@ -10,21 +10,22 @@ use super::PODS;
 /// How many answers a pod has to have had at least.
 const REQUESTS: u32 = 2000;
 
-/// Then a pod ends by itself, if nobody stops it.
-const MOST: u32 = 100_000;
+/// So long a pod asks at most.
+const MAX_SECONDS: u32 = 240;
 
-/// Asks the Service from a pod until its file /tmp/stop is there: how many answers it had, and how
-/// many it had not.
+/// Asks the Service from a pod until its file /tmp/stop is there: how many answers it had within a
+/// second each, before which not even a lost packet is sent again, and how many it had not.
 fn ask_until_stopped(
     cluster: &KubernetesCluster,
     pod: &WebPod,
     service: &str,
 ) -> Result<(u32, u32)> {
     let ask = format!(
-        "rm -f /tmp/stop; good=0; bad=0
+        "good=0; bad=0; end=$(($(date +%s) + {MAX_SECONDS}))
          while [ ! -e /tmp/stop ] || [ $((good + bad)) -lt {REQUESTS} ]; do
-           if [ $((good + bad)) -ge {MOST} ]; then break; fi
-           if wget -qO /tmp/answer http://{service}/; then good=$((good + 1)); else bad=$((bad + 1)); fi
+           if [ $(date +%s) -ge $end ]; then break; fi
+           if timeout 1 wget -qO /tmp/answer http://{service}/; then good=$((good + 1))
+           else bad=$((bad + 1)); fi
          done; echo $good $bad"
     );
     let said = cluster.api.kubectl_unhurried(&["exec", &pod.name, "--", "sh", "-c", &ask])?;
@@ -38,16 +39,18 @@ pub(crate) fn no_request_is_lost(
     pods: &[WebPod],
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let service = cluster.web_service()?;
+    let service = &cluster.web_service()?;
+    let in_pod = |pod: &WebPod, script: &str| {
+        cluster.api.kubectl(&["exec", &pod.name, "--", "sh", "-c", script]).map(drop)
+    };
+    pods.iter().try_for_each(|pod| in_pod(pod, "rm -f /tmp/stop"))?;
     thread::scope(|scope| {
-        let service = &service;
         let ask = |pod| scope.spawn(move || ask_until_stopped(cluster, pod, service));
         let askers: Vec<_> = pods.iter().map(ask).collect();
         let done = work();
-        for pod in pods {
-            cluster.api.kubectl(&["exec", &pod.name, "--", "sh", "-c", ": > /tmp/stop"])?;
-        }
+        let stopped: Vec<_> = pods.iter().map(|pod| in_pod(pod, ": > /tmp/stop")).collect();
         done?;
+        stopped.into_iter().collect::<Result<()>>()?;
         for (asker, pod) in askers.into_iter().zip(pods) {
             let (good, bad) = joined(asker)?;
             eprintln!("{} on {}: {good} answers, {bad} lost", pod.name, pod.node);

@@ -8,12 +8,12 @@ use testbed::{ApiServer, Plan, Sandbox, case, cluster::Families, wait};
 
 use super::{backend, cluster};
 
-/// A problem has to last for ten seconds.
-const TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// A problem has to last for ten seconds, and is looked for every five.
+const REPORTED_WITHIN: Duration = Duration::from_secs(40);
 
 /// Waits for an event of a Node with a reason and a word.
 fn wait_event(api: &ApiServer, node: &str, reason: &str, word: &str) -> Result<()> {
-    wait::until(TOLD_WITHIN, &format!("an event {reason} of {node} that says {word:?}"), || {
+    wait::until(REPORTED_WITHIN, &format!("an event {reason} of {node} that says {word:?}"), || {
         // As people see it: the same command finds a Node's events.
         let shown = api.kubectl(&["describe", "node", node])?;
         let events = shown.split_once("\nEvents:").map_or("", |(_, events)| events);

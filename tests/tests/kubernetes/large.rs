@@ -1,13 +1,16 @@
 //! 10,000 Nodes: requests and memory.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use netd_store::{
     Change, Store as _, Txn,
     etcd::{EtcdOptions, EtcdStore},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::{ApiServer, Plan, case, cluster::Families, wait};
 
 use super::{SOON, backend, launch};
@@ -77,6 +80,14 @@ fn kilobytes(pid: u32, name: &str) -> Result<usize> {
     Ok(line.split_whitespace().next().context("no number")?.parse()?)
 }
 
+/// When a line of netd's log that says this was written, of the last such line.
+fn logged_at(log: &str, says: &str) -> Result<SystemTime> {
+    let line = log.lines().rfind(|line| line.contains(says));
+    let line: Value = serde_json::from_str(line.with_context(|| format!("no {says:?}"))?)?;
+    let text = line["timestamp"].as_str().context("no timestamp")?;
+    Ok(humantime::parse_rfc3339(text)?)
+}
+
 #[test]
 fn ten_thousand_nodes_cost_few_requests_and_little_memory() -> Result<()> {
     case(|bed| {
@@ -98,6 +109,10 @@ fn ten_thousand_nodes_cost_few_requests_and_little_memory() -> Result<()> {
         let (own, most) = (kilobytes(pid, "RssAnon:")?, kilobytes(pid, "VmHWM:")?);
         let (lists, patches) = (requests(&api, "LIST")?, requests(&api, "PATCH")?);
         println!("{lists} lists, {patches} patches; {own} KB of its own, {most} KB at most");
+        let log = node.netd.logged();
+        let listed = logged_at(&log, &format!("listed {} Nodes", NODES + 1))?;
+        let made = logged_at(&log, "objects of the overlay")?;
+        println!("programmed {:?} after they were listed", made.duration_since(listed)?);
         // netd's pages, and what the API server's own cache asks.
         ensure!(lists <= NODES / PAGE + 10, "{lists} lists");
         ensure!(patches <= 3, "{patches} patches");

@@ -82,6 +82,39 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other() -> Result<()> {
     })
 }
 
+/// A node of flannel's with the backend host-gw, which has routes and nothing else.
+#[test]
+fn pods_of_flannels_nodes_and_netds_reach_each_other_over_host_gw() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("host-gw")).nodes(2);
+        let nodes = cluster(bed, &api, &plan)?;
+        let pods = pods(&nodes)?;
+        let old = FlannelNode::vxlan(bed, "old", "10.5.77.0/24")?;
+        old.host.net.sh("ip link delete flannel.1")?;
+        for node in &nodes {
+            let said = api.annotations(&node.host.name)?;
+            ensure!(said["backend-type"] == "host-gw" && said["backend-data"] == "null");
+            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
+            let (cidr, via) = (cidr.as_str(), said["public-ip"].as_str());
+            let (cidr, via) = cidr.zip(via).context("no podCIDR or public-ip")?;
+            old.host.net.sh(&format!("ip route add {cidr} via {via} dev eth0"))?;
+        }
+        let said = annotations("host-gw", "null", &old.host.v4.to_string());
+        api.add_node("old", &["10.5.77.0/24"], &said)?;
+        wait::until(SOON, "netd's pods reach flannel's", || {
+            pods.iter().try_for_each(|pod| probe::ping(&pod.net, old.pod_ip))
+        })?;
+        let mirror = Mirror::serve(&old.pod, 7000)?;
+        ensure!(probe::tcp(&pods[0].net, old.pod_ip, 7000)? == pods[0].v4()?);
+        drop(mirror);
+        let routes = nodes[0].routes()?;
+        let via = format!("10.5.77.0/24 via {} dev eth0", old.host.v4);
+        ensure!(routes.contains(&via), "{routes}");
+        Ok(())
+    })
+}
+
 /// netd takes the place of a kube-flannel that is no longer there: the VTEP's MAC stays, so other
 /// nodes' entries stay right.
 #[test]

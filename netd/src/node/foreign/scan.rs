@@ -23,6 +23,7 @@ use netd_domain::IfName;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Where the status says what is held.
 const COMPONENT: &str = "foreign-pods";
+const TWICE: &str = "addresses-in-use-twice";
 /// So many addresses are named there.
 const MAX_SHOWN: usize = 16;
 
@@ -80,9 +81,12 @@ impl Node {
         if rules && self.started.load(Ordering::Relaxed) {
             self.queue.soon(Target::Firewall);
         }
-        match describe(&self.state.foreign_addresses()) {
-            Some(text) => self.health.advise(COMPONENT, text),
-            None => self.health.forget(COMPONENT),
+        let held = self.state.foreign_addresses();
+        for (part, problem) in [(COMPONENT, describe(&held)), (TWICE, describe_twice(&held))] {
+            match problem {
+                Some(text) => self.health.advise(part, text),
+                None => self.health.forget(part),
+            }
         }
         self.remove_strays().await
     }
@@ -139,10 +143,6 @@ impl Node {
 /// What the status says; `None`: nothing is held.
 fn describe(held: &[ForeignAddress]) -> Option<String> {
     held.first()?;
-    let twice: Vec<String> = held
-        .iter()
-        .filter_map(|a| Some(format!("{} is also endpoint {}'s", a.ip, a.endpoint.as_ref()?)))
-        .collect();
     let named = held
         .iter()
         .take(MAX_SHOWN)
@@ -150,13 +150,17 @@ fn describe(held: &[ForeignAddress]) -> Option<String> {
     let named = named.collect::<Vec<_>>().join(", ");
     let more = held.len().saturating_sub(MAX_SHOWN);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    let twice = match twice.as_slice() {
-        [] => String::new(),
-        all => format!("; in use twice: {}; delete one of the two pods", all.join(", ")),
-    };
     let count = held.len();
     Some(format!(
         "netd has no record of the pods that have {count} of its addresses; they are not given \
-         out, and are free once these pods are deleted: {named}{more}{twice}"
+         out, and are free once these pods are deleted: {named}{more}"
     ))
+}
+
+fn describe_twice(held: &[ForeignAddress]) -> Option<String> {
+    let also =
+        |a: &ForeignAddress| Some(format!("{} is also endpoint {}'s", a.ip, a.endpoint.as_ref()?));
+    let twice: Vec<String> = held.iter().filter_map(also).collect();
+    twice.first()?;
+    Some(format!("{}; delete one of the two pods", twice.join(", ")))
 }

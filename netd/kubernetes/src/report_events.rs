@@ -1,4 +1,4 @@
-//! Tells the API what does not work on this node.
+//! Reports to the API what does not work on this node.
 
 use std::{
     sync::Arc,
@@ -9,37 +9,40 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     api::ApiServer,
-    events::{Problems, Teller},
+    events::{EventReporter, Problems},
     pace::Pace,
 };
 
 /// Between two looks without news: what has lasted is due then.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between attempts while the API takes nothing.
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(600);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// See [`MIN_RETRY_INTERVAL`].
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs until nobody has the problems' other end.
+/// Runs until the sender of the problems is gone.
 pub(crate) async fn run(
     api: Arc<ApiServer>,
     node: String,
     mut problems: watch::Receiver<Problems>,
 ) {
-    let mut teller = Teller::new(Instant::now());
-    let mut pace = Pace::new(FIRST_RETRY, LONGEST_RETRY);
+    let mut reporter = EventReporter::new(Instant::now(), SystemTime::now());
+    let mut pace = Pace::new(MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL);
     let mut is_known_to_fail = false;
     loop {
         let now = Instant::now();
-        let next = teller.next(&problems.borrow_and_update().clone(), now);
+        let current = problems.borrow_and_update().clone();
+        let next = reporter.next(&current, now, SystemTime::now());
         if let Some(event) = next.filter(|_| pace.is_due(now)) {
-            match api.create_event(event.object(&node, SystemTime::now())).await {
+            match api.create_event(event.object(&node)).await {
                 Ok(()) => {
-                    teller.told(event, now);
+                    reporter.reported(&event, now);
                     pace.reset();
                     is_known_to_fail = false;
                     continue;
                 }
                 Err(error) => {
+                    reporter.refused(&event, now);
                     pace.attempted(now, fastrand::f64());
                     if !std::mem::replace(&mut is_known_to_fail, true) {
                         tracing::warn!(%error, "Node {node} gets no events: {error}");
