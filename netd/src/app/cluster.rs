@@ -43,7 +43,10 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
     let identity = identity::load(&config.state_dir)?;
     let (membership, updates, etcd) = match &settings.source {
         ClusterSource::Etcd(etcd) => by_etcd(config, node, &settings, etcd).await?,
-        ClusterSource::Kubernetes(kubernetes) => kubernetes::join(config, node, kubernetes).await?,
+        ClusterSource::Kubernetes(source) => {
+            let (membership, updates) = kubernetes::join(config, node, source).await?;
+            (membership, updates, None)
+        }
     };
     let tunnel = TunnelClient::new(&settings.tunnel_socket);
     let overlay = Overlay::new(OverlayParts { settings, membership, etcd, tunnel, identity });
@@ -52,7 +55,7 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
 }
 
 /// What a source gives: etcd also a place for records.
-pub(super) type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
+type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
 
 async fn by_etcd(
     config: &Config,

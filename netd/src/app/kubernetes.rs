@@ -1,13 +1,12 @@
 //! The Kubernetes API as the source of the cluster's truth, and what the node tells it of itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::cluster::{ClusterError, Joined};
 use crate::config::{self, ClusterSource, Config};
 use crate::node::{self, NetworkView, Node};
-use netd_cluster::membership::DEFAULT_HOLD;
+use netd_cluster::membership::{DEFAULT_HOLD, Membership, Update};
 use netd_dataplane::net_settings;
 use netd_domain::Driver;
 use netd_kubernetes::{KubernetesOptions, Problems};
@@ -29,7 +28,7 @@ pub(super) async fn join(
     config: &Config,
     node: &Arc<Node>,
     kubernetes: &config::Kubernetes,
-) -> Result<Joined, ClusterError> {
+) -> io::Result<(Arc<Membership>, mpsc::Receiver<Update>)> {
     let options = KubernetesOptions {
         access: kubernetes.access.clone(),
         node_name: config.node.clone(),
@@ -40,8 +39,7 @@ pub(super) async fn join(
         readiness: kubernetes.network_condition.then(|| follow_readiness(node.clone())),
         problems: follow_problems(node.clone()),
     };
-    let (membership, updates) = netd_kubernetes::start(options).await?;
-    Ok((membership, updates, None))
+    netd_kubernetes::start(options).await
 }
 
 /// What the Node's condition is to say: whether this node is ready, or why not.

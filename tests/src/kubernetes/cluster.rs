@@ -9,11 +9,6 @@ use serde_json::Value;
 use super::{ApiServer, KubeNode, access, program};
 use crate::{bed::Bed, image, paths, service::Service, wait};
 
-/// Of the pods, as deploy/kubernetes/netd.yaml has it.
-pub(super) const CLUSTER_CIDR: &str = "10.244.0.0/16";
-/// Of pods with both families.
-pub(super) const BOTH_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
-
 /// kube-controller-manager's first podCIDR comes some 14 s after the API server's start.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
@@ -144,11 +139,10 @@ fn controllers(api: &ApiServer) -> Result<Service> {
     let mut command = api.host.net.command(program::path(name)?);
     command.arg(format!("--kubeconfig={}", file("kube-controller-manager.kubeconfig")));
     command.args(["--leader-elect=false", "--bind-address=127.0.0.1", "--allocate-node-cidrs"]);
+    command.arg(program::cluster_cidr(api.dual));
     if api.dual {
-        command.arg(format!("--cluster-cidr={BOTH_CIDRS}")).args(program::dual_stack()?);
+        command.args(program::dual_stack()?);
         command.arg("--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112");
-    } else {
-        command.arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
     }
     command.arg(format!("--service-account-private-key-file={}", file("accounts.key")));
     command.arg(format!("--root-ca-file={}", file("ca.crt")));

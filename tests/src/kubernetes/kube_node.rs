@@ -16,12 +16,7 @@ use nix::{
 };
 use serde_json::json;
 
-use super::{
-    ApiServer, access, cgroups,
-    cluster::{BOTH_CIDRS, CLUSTER_CIDR},
-    mounts::Mounts,
-    program,
-};
+use super::{ApiServer, access, cgroups, mounts::Mounts, program};
 use crate::{
     bed::Bed,
     block_on,
@@ -156,11 +151,9 @@ fn proxy(host: &Host, mounts: &Mounts, pki: &Path, dual: bool) -> Result<Service
     let mut command = mounts.command(&program::path("kube-proxy")?);
     command.arg(format!("--kubeconfig={}", pki.join("kube-proxy.kubeconfig").display()));
     command.arg(format!("--hostname-override={}", host.name));
-    command.arg("--proxy-mode=iptables");
+    command.arg("--proxy-mode=iptables").arg(program::cluster_cidr(dual));
     if dual {
-        command.arg(format!("--cluster-cidr={BOTH_CIDRS}")).args(program::dual_stack()?);
-    } else {
-        command.arg(format!("--cluster-cidr={CLUSTER_CIDR}"));
+        command.args(program::dual_stack()?);
     }
     // The table of connections is the whole machine's.
     command.args(["--conntrack-max-per-core=0", "--conntrack-min=0"]);

@@ -54,3 +54,11 @@ pub(super) fn minor() -> Result<u32> {
 pub(super) fn dual_stack() -> Result<Option<&'static str>> {
     Ok((minor()? < 23).then_some("--feature-gates=IPv6DualStack=true"))
 }
+
+/// Where pods' addresses are, as deploy/kubernetes/netd.yaml has it; `dual`: of both families.
+pub(super) fn cluster_cidr(dual: bool) -> &'static str {
+    match dual {
+        false => "--cluster-cidr=10.244.0.0/16",
+        true => "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56",
+    }
+}
