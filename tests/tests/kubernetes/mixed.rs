@@ -1,8 +1,10 @@
 //! One cluster and one overlay with flannel's nodes: their annotations, written by hand as
 //! flannel writes them, and what flannel's nodes read of netd's.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use testbed::{
     ApiServer, Plan, case,
     cluster::{
@@ -111,6 +113,77 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other_over_host_gw() -> Result<()
         let routes = nodes[0].routes()?;
         let via = format!("10.5.77.0/24 via {} dev eth0", old.host.v4);
         ensure!(routes.contains(&via), "{routes}");
+        Ok(())
+    })
+}
+
+/// What flannel makes for IPv6 on a node that has IPv4: a device, and the pod's other address.
+fn add_ipv6(old: &FlannelNode) -> Result<()> {
+    old.host.net.sh(&format!(
+        "sysctl -qw net.ipv6.conf.all.forwarding=1
+         ip link add flannel-v6.1 mtu 1430 type vxlan id 1 dev eth0 local {} dstport 8472 nolearning
+         ip address add fd00:5:0:77::/128 dev flannel-v6.1 nodad; ip link set flannel-v6.1 up
+         ip address add fd00:5:0:77::1/64 dev cni0 nodad",
+        old.host.v6
+    ))?;
+    let pod = "ip address add fd00:5:0:77::2/64 dev eth0 nodad
+        ip -6 route add default via fd00:5:0:77::1";
+    old.pod.sh(pod).map(drop)
+}
+
+/// What flannel programs of one of netd's nodes, by what its annotations say.
+fn program_both(old: &FlannelNode, said: &Map<String, Value>, cidrs: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
+    let mac = |key: &str| {
+        let data: Value = serde_json::from_str(&text(&said[key])?)?;
+        text(&data["VtepMAC"])
+    };
+    let (v4, v6) = (text(&cidrs[0])?, text(&cidrs[1])?);
+    old.program_one(&v4, &text(&said["public-ip"])?, &mac("backend-data")?)?;
+    let (first, mac) = (v6.split('/').next().context("no address")?, mac("backend-v6-data")?);
+    let public = text(&said["public-ipv6"])?;
+    let script = format!(
+        "ip neigh replace {first} lladdr {mac} dev flannel-v6.1 nud permanent
+         bridge fdb replace {mac} dev flannel-v6.1 dst {public}
+         ip route replace {v6} via {first} dev flannel-v6.1 onlink"
+    );
+    old.host.net.sh(&script).map(drop)
+}
+
+#[test]
+fn pods_of_flannels_nodes_and_netds_reach_each_other_over_both_families() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::Dual, backend("vxlan")).nodes(2);
+        let nodes = cluster(bed, &api, &plan)?;
+        let pods = pods(&nodes)?;
+        let old = FlannelNode::vxlan(bed, "old", "10.5.77.0/24")?;
+        add_ipv6(&old)?;
+        for node in &nodes {
+            let cidrs = api.node(&node.host.name)?["spec"]["podCIDRs"].clone();
+            program_both(&old, &api.annotations(&node.host.name)?, &cidrs)?;
+        }
+        let mac = flannel::mac_of_device(&old.host, "flannel-v6.1")?;
+        let mut said = vxlan(&old);
+        let data = json!({"VNI": 1, "VtepMAC": mac}).to_string();
+        said["flannel.alpha.coreos.com/backend-v6-data"] = data.into();
+        said["flannel.alpha.coreos.com/public-ipv6"] = old.host.v6.to_string().into();
+        api.add_node("old", &["10.5.77.0/24", "fd00:5:0:77::/64"], &said)?;
+        let v6: IpAddr = "fd00:5:0:77::2".parse()?;
+        let mirror = Mirror::serve(&old.pod, 7000)?;
+        for pod in &pods {
+            wait::until(SOON, "netd's pods reach flannel's", || {
+                probe::ping(&pod.net, old.pod_ip)?;
+                probe::ping(&pod.net, v6)
+            })?;
+            let seen = probe::tcp(&pod.net, v6, 7000)?;
+            ensure!(pod.ips.contains(&seen), "seen as {seen}, not one of {:?}", pod.ips);
+        }
+        drop(mirror);
+        let neighbours = nodes[0].host.net.sh("ip -6 neigh show dev flannel-v6.1")?;
+        ensure!(neighbours.contains(&mac), "{neighbours}");
+        let entries = nodes[0].host.net.sh("bridge fdb show dev flannel-v6.1")?;
+        ensure!(entries.contains(&format!("{mac} dst {}", old.host.v6)), "{entries}");
         Ok(())
     })
 }
