@@ -104,3 +104,50 @@ fn a_cluster_of_kube_flannels_goes_over_under_requests() -> Result<()> {
         Ok(())
     })
 }
+
+/// docs/kubernetes.md, "Update and removal": a node goes back to kube-flannel's conflist while the
+/// other one stays netd's.
+#[test]
+fn a_node_goes_back_to_kube_flannel() -> Result<()> {
+    case(|bed| {
+        let cluster = KubernetesCluster::start(bed, 2)?;
+        let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+        let (of_a, of_b) = (flannel_was_here(&cluster, a)?, flannel_was_here(&cluster, b)?);
+        program(a, b, &of_b)?;
+        program(b, a, &of_a)?;
+        cluster.deploy_netd()?;
+        cluster.deploy_web(4)?;
+        cluster.web_pods(4, PODS)?;
+        let kubectl = |words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            cluster.api.kubectl_unhurried(&words)
+        };
+        kubectl("drain n1 --ignore-daemonsets --delete-emptydir-data")?;
+        kubectl("taint nodes n1 netd=leaves:NoExecute")?;
+        wait::until(PODS, "the node has no pods of netd's", || {
+            let left = a.endpoints()?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })?;
+        a.sh("rm /etc/cni/net.d/00-netd.conflist")?;
+        kubectl("label node n2 netd=yes")?;
+        let only_n2 = r#"{"spec":{"template":{"spec":{"nodeSelector":{"netd":"yes"}}}}}"#;
+        cluster.api.kubectl(&["-n", "netd", "patch", "daemonset", "netd", "-p", only_n2])?;
+        wait::until(PODS, "netd has left the node", || {
+            let pods = cluster.pods("netd", "app=netd")?;
+            ensure!(pods.iter().all(|pod| pod["spec"]["nodeName"] == "n2"), "{pods:?}");
+            ensure!(pods.len() == 1 && a.endpoints().is_err());
+            Ok(())
+        })?;
+        kubectl("taint nodes n1 netd-")?;
+        kubectl("uncordon n1")?;
+        cluster.scale_web(10)?;
+        let pods = cluster.web_pods(10, PODS)?;
+        let by_ip: BTreeMap<&str, &str> =
+            pods.iter().map(|pod| (pod.ip.as_str(), pod.name.as_str())).collect();
+        ensure!(by_ip.len() == 10, "an address twice: {pods:?}");
+        let given = a.sh("ls /var/lib/cni/networks/cbr0 | grep -c ^10")?;
+        ensure!(given.trim() != "0", "no pod of n1 is of flannel's conflist: {pods:?}");
+        cluster.all_pods_reach_each_other(&pods).map(drop)
+    })
+}
