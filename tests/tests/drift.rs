@@ -69,9 +69,7 @@ impl Node {
         let repaired = self.repaired()?;
         let before = self.state()?;
         self.one.net.sh(change)?;
-        // A port's carrier comes a moment later.
-        wait::pause(LIMIT);
-        let inside = self.state()?;
+        let inside = self.settled_state()?;
         ensure!(inside != before, "{what}: put back at once");
         for restart in [false, true] {
             if restart {
@@ -88,6 +86,21 @@ impl Node {
         ensure!(shown.contains("changed inside"), "{what}: {shown}");
         ensure!(self.repaired()? == repaired, "{what}: counted as drift");
         Ok(())
+    }
+
+    /// The state once nothing changes any more: the kernel tells of a port's carrier up to a second
+    /// later.
+    fn settled_state(&self) -> Result<String> {
+        let mut last = self.state()?;
+        let settled = wait::until(Duration::from_secs(20), "the pod's links settle", || {
+            wait::pause(Duration::from_millis(1500));
+            let now = self.state()?;
+            let before = std::mem::replace(&mut last, now);
+            ensure!(before == last, "{}", inventory::difference(&before, &last));
+            Ok(())
+        });
+        settled?;
+        Ok(last)
     }
 
     /// All of the first pod's links, addresses, routes and rules.

@@ -13,8 +13,11 @@ const REQUESTS: u32 = 2000;
 /// So long a pod asks at most.
 const MAX_SECONDS: u32 = 240;
 
-/// Asks the Service from a pod until its file /tmp/stop is there: how many answers it had within a
-/// second each, before which not even a lost packet is sent again, and how many it had not.
+/// So long an answer may take, in seconds: another pod's cluster may have the processors.
+const ANSWERED_WITHIN: u32 = 3;
+
+/// Asks the Service from a pod until its file /tmp/stop is there: how many answers it had in time,
+/// and how many it had not.
 fn ask_until_stopped(
     cluster: &KubernetesCluster,
     pod: &WebPod,
@@ -24,7 +27,7 @@ fn ask_until_stopped(
         "good=0; bad=0; end=$(($(date +%s) + {MAX_SECONDS}))
          while [ ! -e /tmp/stop ] || [ $((good + bad)) -lt {REQUESTS} ]; do
            if [ $(date +%s) -ge $end ]; then break; fi
-           if timeout 1 wget -qO /tmp/answer http://{service}/; then good=$((good + 1))
+           if timeout {ANSWERED_WITHIN} wget -qO /tmp/answer http://{service}/; then good=$((good + 1))
            else bad=$((bad + 1)); fi
          done; echo $good $bad"
     );
