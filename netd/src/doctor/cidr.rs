@@ -91,7 +91,10 @@ fn judge(known: &[HostNet], networks: &[Network]) -> Vec<Finding> {
     for network in networks {
         for pool in &network.pools {
             let foreign = known.iter().filter(|k| !ours(&k.device) && k.net.prefix_len() > 0);
-            for k in foreign.filter(|k| overlap(&k.net, &pool.subnet)) {
+            let clashes = |k: &&HostNet| {
+                overlap(&k.net, &pool.subnet) && !is_network_address(&k.net, &pool.subnet)
+            };
+            for k in foreign.filter(clashes) {
                 let finding = conflict(network, &pool.subnet, k);
                 if !found.contains(&finding) {
                     found.push(finding);
@@ -103,6 +106,11 @@ fn judge(known: &[HostNet], networks: &[Network]) -> Vec<Finding> {
         found.push(Finding::ok(CHECK, "no pool overlaps with the host's routes and addresses"));
     }
     found
+}
+
+/// No pod has a subnet's first address: it is that of the overlay's device.
+fn is_network_address(net: &IpNet, subnet: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len() && net.addr() == subnet.network()
 }
 
 fn conflict(network: &Network, subnet: &IpNet, known: &HostNet) -> Finding {
@@ -167,6 +175,9 @@ mod tests {
         assert_eq!(severity(known("10.244.0.0/16", "flannel.1")), Severity::Fail);
         assert_eq!(severity(known("10.0.0.0/8", "eth0")), Severity::Warn);
         assert_eq!(severity(known("fd00:10:244::5/128", "eth0")), Severity::Fail);
+        // The overlay's device has the subnet's first address.
+        assert_eq!(severity(known("10.244.0.0/32", "flannel.1")), Severity::Ok);
+        assert_eq!(severity(known("fd00:10:244::/128", "flannel-v6.1")), Severity::Ok);
         assert_eq!(severity(known("0.0.0.0/0", "eth0")), Severity::Ok);
         assert_eq!(severity(known("10.244.0.0/16", "cni0")), Severity::Ok);
         assert_eq!(severity(known("10.244.0.7/32", "nd0123456789ab")), Severity::Ok);

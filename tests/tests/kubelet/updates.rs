@@ -36,7 +36,7 @@ fn ask_until_stopped(
     Ok((good.parse()?, bad.parse()?))
 }
 
-/// What pods on both nodes get from the Service while `work` is done: every answer, and many.
+/// What pods get from the Service while `work` is done: every answer, and many.
 pub(crate) fn no_request_is_lost(
     cluster: &KubernetesCluster,
     pods: &[WebPod],
