@@ -1,7 +1,7 @@
 //! Whether the caller may do what netd has to do.
 
 use super::finding::Finding;
-use crate::privileges::{Capability, missing};
+use crate::privileges::{Capability, missing, missing_of};
 
 const CHECK: &str = "privileges";
 
@@ -27,7 +27,8 @@ fn judge(missing: Option<Vec<Capability>>) -> Vec<Finding> {
         .collect();
     match found.is_empty() {
         true => {
-            vec![Finding::ok(CHECK, "every capability that netd needs is there")]
+            let all = missing_of(0).iter().map(|(_, name, _)| *name).collect::<Vec<_>>().join(", ");
+            vec![Finding::ok(CHECK, format!("{all} are there"))]
         }
         false => found,
     }
@@ -36,7 +37,7 @@ fn judge(missing: Option<Vec<Capability>>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::finding::Severity, privileges::missing_of};
+    use crate::doctor::finding::Severity;
 
     #[test]
     fn each_missing_capability_is_named() {
