@@ -1,23 +1,21 @@
 //! What a demonstration shows: a line for each thing that was checked just then.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::Result;
+
+use crate::bed::{Bed, case};
 
 /// Counts what was shown.
 #[derive(Debug)]
 pub struct Report {
+    /// Of the column that says what was checked.
     width: usize,
     passed: usize,
     failed: usize,
 }
 
 impl Report {
-    /// So wide is the column that says what was checked.
-    pub fn new(width: usize) -> Self {
-        Self { width, passed: 0, failed: 0 }
-    }
-
     /// Shows one line.
     pub fn line(&mut self, what: &str, outcome: Result<String>) {
         let (word, detail) = match outcome {
@@ -33,13 +31,15 @@ impl Report {
         println!("  {word}  {what:<width$} {detail}", width = self.width);
     }
 
-    /// The last line, and how the program ends.
-    pub fn end(mut self, outcome: &Result<()>, took: std::time::Duration) -> ExitCode {
-        if let Err(error) = outcome {
-            self.failed += 1;
+    /// Makes a demonstration on a bed of its own; how its program ends.
+    pub fn of(width: usize, demonstrate: impl FnOnce(&mut Self, &Bed) -> Result<()>) -> ExitCode {
+        let start = Instant::now();
+        let mut report = Self { width, passed: 0, failed: 0 };
+        if let Err(error) = case(|bed| demonstrate(&mut report, bed)) {
+            report.failed += 1;
             println!("  FAIL  {error:#}");
         }
-        let (passed, failed) = (self.passed, self.failed);
+        let (passed, failed, took) = (report.passed, report.failed, start.elapsed());
         println!(
             "\n{passed} passed, {failed} failed, in {took:.1?}; everything is taken away again"
         );

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-/// Characters of a message; the API server takes no more than 1,024 bytes.
+/// Characters of a message; the API server takes 1,024 bytes at most.
 const MAX_MESSAGE: usize = 250;
 
 /// Where events of Nodes are.

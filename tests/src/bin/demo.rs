@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{
-    Bed, DaemonConfig, Host, Stack, Version, case,
+    Bed, DaemonConfig, Host, Stack, Version,
     cri::{self, Cri, Pod, v1::Protocol},
     net::probe::{self, Mirror},
     report::Report,
@@ -163,8 +163,5 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let start = Instant::now();
-    let mut report = Report::new(38);
-    let outcome = case(|bed| demonstrate(&mut report, bed));
-    report.end(&outcome, start.elapsed())
+    Report::of(38, demonstrate)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use testbed::{
-    Bed, Cluster, Plan, Sandbox, case,
+    Bed, Cluster, Plan, Sandbox,
     cluster::{Families, network_config, reach},
     net::iperf,
     report::Report,
@@ -92,8 +92,5 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let start = Instant::now();
-    let mut report = Report::new(11);
-    let outcome = case(|bed| demonstrate(&mut report, bed));
-    report.end(&outcome, start.elapsed())
+    Report::of(11, demonstrate)
 }

@@ -4,7 +4,7 @@
 use std::{process::ExitCode, time::Duration, time::Instant};
 
 use anyhow::{Context as _, Result};
-use testbed::{Bed, KubernetesCluster, case, kubernetes::NODE_PORT, report::Report};
+use testbed::{Bed, KubernetesCluster, kubernetes::NODE_PORT, report::Report};
 
 /// Of a few pods.
 const SOON: Duration = Duration::from_secs(60);
@@ -51,8 +51,5 @@ fn demonstrate(report: &mut Report, bed: &Bed) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    let start = Instant::now();
-    let mut report = Report::new(11);
-    let outcome = case(|bed| demonstrate(&mut report, bed));
-    report.end(&outcome, start.elapsed())
+    Report::of(11, demonstrate)
 }

@@ -91,14 +91,29 @@ impl FlannelNode {
 
     /// Programs one node's subnet: where it is, and its VTEP's MAC.
     pub fn program_one(&self, subnet: &str, public: &str, mac: &str) -> Result<()> {
-        let (address, _) = subnet.split_once('/').context("a subnet")?;
-        self.host.net.sh(&format!(
-            "ip neigh replace {address} lladdr {mac} dev flannel.1 nud permanent
-             bridge fdb replace {mac} dev flannel.1 dst {public}
-             ip route replace {subnet} via {address} dev flannel.1 onlink"
-        ))?;
-        Ok(())
+        program(&self.host, "flannel.1", subnet, public, mac)
     }
+}
+
+/// What flannel programs of another node's subnet, on any host: where it is, and its VTEP's MAC.
+pub fn program(host: &Host, device: &str, subnet: &str, public: &str, mac: &str) -> Result<()> {
+    let (address, _) = subnet.split_once('/').context("a subnet")?;
+    host.net.sh(&format!(
+        "ip neigh replace {address} lladdr {mac} dev {device} nud permanent
+         bridge fdb replace {mac} dev {device} dst {public}
+         ip route replace {subnet} via {address} dev {device} onlink"
+    ))?;
+    Ok(())
+}
+
+/// flannel's annotations of a Node.
+pub fn annotations(backend: &str, data: &str, public: &str) -> Value {
+    json!({
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+        "flannel.alpha.coreos.com/backend-type": backend,
+        "flannel.alpha.coreos.com/backend-data": data,
+        "flannel.alpha.coreos.com/public-ip": public,
+    })
 }
 
 /// `flannel.1` as flannel makes it, on any host.

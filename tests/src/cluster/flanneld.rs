@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Cluster, Families,
-    flannel::{mac_of_device, put_lease},
+    flannel::{mac_of_device, program, put_lease},
     plan::{NETWORK_V4, NETWORK_V6},
 };
 use crate::host::Host;
@@ -94,13 +94,7 @@ impl Flanneld {
             return Ok(());
         }
         let mac = value[data]["VtepMAC"].as_str().with_context(|| format!("no MAC: {value}"))?;
-        let (device, first) = (device(net), net.network());
-        host.net.sh(&format!(
-            "ip neigh replace {first} lladdr {mac} dev {device} nud permanent
-             bridge fdb replace {mac} dev {device} dst {public}
-             ip route replace {net} via {first} dev {device} onlink"
-        ))?;
-        Ok(())
+        program(host, device(net), &net.trunc().to_string(), public, mac)
     }
 
     /// The MACs of its devices, as the kernel has them.

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,8 +40,13 @@ pub fn render(arguments: &[&Path]) -> Result<Vec<Value>> {
 
 /// `Kubernetes v1.20.2`.
 pub(super) fn version() -> Result<String> {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    if let Some(known) = VERSION.get() {
+        return Ok(known.clone());
+    }
     let output = Command::new(path("kubelet")?).arg("--version").output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(VERSION.get_or_init(|| text).clone())
 }
 
 /// The minor version: 20 of `Kubernetes v1.20.2`.

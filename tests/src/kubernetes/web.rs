@@ -41,7 +41,12 @@ impl KubernetesCluster {
 
     /// The Service's ClusterIP.
     pub fn web_service(&self) -> Result<String> {
-        let service = self.api.get("default", "service", "web")?;
+        self.cluster_ip("web")
+    }
+
+    /// The ClusterIP of a Service.
+    pub fn cluster_ip(&self, service: &str) -> Result<String> {
+        let service = self.api.get("default", "service", service)?;
         Ok(service["spec"]["clusterIP"].as_str().context("no ClusterIP")?.to_owned())
     }
 

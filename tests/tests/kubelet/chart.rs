@@ -20,6 +20,22 @@ fn it_renders_what_the_manifest_says() -> Result<()> {
     Ok(())
 }
 
+/// netd as a service of the machine has the same account, and a token.
+#[test]
+fn the_account_outside_of_a_pod_is_the_same() -> Result<()> {
+    let deploy = paths::root().join("deploy/kubernetes");
+    let manifest = render(&[&deploy.join("netd.yaml")])?;
+    let account = render(&[&deploy.join("rbac.yaml")])?;
+    for object in account.iter().filter(|object| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        kind.contains("Role") || kind == "ServiceAccount"
+    }) {
+        ensure!(manifest.contains(object), "netd.yaml has not {object:#}");
+    }
+    ensure!(account.iter().any(|object| object["kind"] == "ClusterRole"));
+    Ok(())
+}
+
 /// Values that change all that can be changed: the backend udp needs netd-tunnel's container.
 #[test]
 fn its_values_do_what_they_say() -> Result<()> {

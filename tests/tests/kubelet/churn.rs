@@ -1,12 +1,11 @@
 //! Pods come and go while netd, kubelet and containerd are killed.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use testbed::{KubernetesCluster, case, kubernetes::WebPod, scale, wait};
+use testbed::{KubernetesCluster, case, scale, wait};
+
+use super::no_address_twice;
 
 /// kubelet may take a minute to notice that a pod's processes are gone, more with other work.
 const WAVE: Duration = Duration::from_secs(180);
@@ -61,12 +60,6 @@ fn kill(cluster: &mut KubernetesCluster, victim: Victim) -> Result<()> {
         Victim::Kubelet => node.restart_kubelet(),
         Victim::Containerd => node.containerd.kill9().and_then(|()| node.containerd.restart()),
     })
-}
-
-fn no_address_twice(pods: &[WebPod]) -> Result<()> {
-    let addresses: BTreeSet<&str> = pods.iter().map(|pod| pod.ip.as_str()).collect();
-    ensure!(addresses.len() == pods.len(), "an address twice: {pods:?}");
-    Ok(())
 }
 
 /// Devices of endpoints, and addresses, on every node.

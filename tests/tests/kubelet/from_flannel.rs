@@ -1,12 +1,12 @@
 //! kube-flannel's DaemonSet goes and netd's comes, while pods work.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use testbed::{Containerd, KubeNode, KubernetesCluster, case, cluster::flannel, wait};
+use testbed::{Bed, Containerd, KubeNode, KubernetesCluster, case, cluster::flannel, wait};
 
-use super::{PODS, updates::no_request_is_lost};
+use super::{PODS, no_address_twice, updates::no_request_is_lost};
 
 /// What kube-flannel leaves on a node once its DaemonSet is gone: devices, routes, annotations, the
 /// plugins' conflist.
@@ -24,12 +24,9 @@ fn flannel_was_here(cluster: &KubernetesCluster, node: &KubeNode) -> Result<Left
     host.net.sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1")?;
     flannel::device(host, first.parse()?)?;
     let mac = flannel::mac_of(host)?;
-    let said = json!({ "metadata": { "annotations": {
-        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-        "flannel.alpha.coreos.com/backend-type": "vxlan",
-        "flannel.alpha.coreos.com/backend-data": json!({"VNI": 1, "VtepMAC": mac}).to_string(),
-        "flannel.alpha.coreos.com/public-ip": host.v4.to_string(),
-    } } });
+    let data = json!({"VNI": 1, "VtepMAC": mac}).to_string();
+    let said = flannel::annotations("vxlan", &data, &host.v4.to_string());
+    let said = json!({ "metadata": { "annotations": said } });
     cluster.api.patch_node(name, &said)?;
     let plugins = Containerd::cni_plugins_of(host);
     for plugin in ["bridge", "host-local", "portmap"] {
@@ -49,26 +46,23 @@ fn flannel_was_here(cluster: &KubernetesCluster, node: &KubeNode) -> Result<Left
     Ok(Left { cidr, mac })
 }
 
-/// What flannel programs of another node.
-fn program(node: &KubeNode, other: &KubeNode, left: &Left) -> Result<()> {
-    let (cidr, mac, public) = (&left.cidr, &left.mac, other.host.v4);
-    let first = cidr.split('/').next().context("no address")?;
-    let script = format!(
-        "ip neigh replace {first} lladdr {mac} dev flannel.1 nud permanent
-         bridge fdb replace {mac} dev flannel.1 dst {public}
-         ip route replace {cidr} via {first} dev flannel.1 onlink"
-    );
-    node.host.net.sh(&script).map(drop)
+/// Two nodes of kube-flannel's that know each other, and what was left on the first.
+fn flannels_cluster(bed: &Bed) -> Result<(KubernetesCluster, Left)> {
+    let cluster = KubernetesCluster::start(bed, 2)?;
+    let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let (of_a, of_b) = (flannel_was_here(&cluster, a)?, flannel_was_here(&cluster, b)?);
+    for (node, other, left) in [(a, b, &of_b), (b, a, &of_a)] {
+        let public = other.host.v4.to_string();
+        flannel::program(&node.host, "flannel.1", &left.cidr, &public, &left.mac)?;
+    }
+    Ok((cluster, of_a))
 }
 
 #[test]
 fn a_cluster_of_kube_flannels_goes_over_under_requests() -> Result<()> {
     case(|bed| {
-        let cluster = KubernetesCluster::start(bed, 2)?;
+        let (cluster, of_a) = flannels_cluster(bed)?;
         let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
-        let (of_a, of_b) = (flannel_was_here(&cluster, a)?, flannel_was_here(&cluster, b)?);
-        program(a, b, &of_b)?;
-        program(b, a, &of_a)?;
         cluster.deploy_web(4)?;
         let old = cluster.web_pods(4, PODS)?;
         cluster.all_pods_reach_each_other(&old)?;
@@ -82,11 +76,10 @@ fn a_cluster_of_kube_flannels_goes_over_under_requests() -> Result<()> {
         ensure!(flannel::mac_of(&a.host)? == of_a.mac, "the VTEP has another MAC");
         cluster.scale_web(8)?;
         let all = cluster.web_pods(8, PODS)?;
-        let by_ip: BTreeMap<&str, &str> =
-            all.iter().map(|pod| (pod.ip.as_str(), pod.name.as_str())).collect();
-        ensure!(by_ip.len() == 8, "an address twice: {all:?}");
+        no_address_twice(&all)?;
         for pod in &old {
-            ensure!(by_ip.get(pod.ip.as_str()) == Some(&pod.name.as_str()), "{pod:?} is another");
+            let kept = all.iter().any(|now| now.name == pod.name && now.ip == pod.ip);
+            ensure!(kept, "{pod:?} is another");
         }
         cluster.all_pods_reach_each_other(&all)?;
         let by_netd = a.endpoints()?.len() + b.endpoints()?.len();
@@ -110,11 +103,8 @@ fn a_cluster_of_kube_flannels_goes_over_under_requests() -> Result<()> {
 #[test]
 fn a_node_goes_back_to_kube_flannel() -> Result<()> {
     case(|bed| {
-        let cluster = KubernetesCluster::start(bed, 2)?;
-        let [a, b] = [&cluster.nodes[0], &cluster.nodes[1]];
-        let (of_a, of_b) = (flannel_was_here(&cluster, a)?, flannel_was_here(&cluster, b)?);
-        program(a, b, &of_b)?;
-        program(b, a, &of_a)?;
+        let (cluster, _) = flannels_cluster(bed)?;
+        let a = &cluster.nodes[0];
         cluster.deploy_netd()?;
         cluster.deploy_web(4)?;
         cluster.web_pods(4, PODS)?;
@@ -143,9 +133,7 @@ fn a_node_goes_back_to_kube_flannel() -> Result<()> {
         kubectl("uncordon n1")?;
         cluster.scale_web(10)?;
         let pods = cluster.web_pods(10, PODS)?;
-        let by_ip: BTreeMap<&str, &str> =
-            pods.iter().map(|pod| (pod.ip.as_str(), pod.name.as_str())).collect();
-        ensure!(by_ip.len() == 10, "an address twice: {pods:?}");
+        no_address_twice(&pods)?;
         let given = a.sh("ls /var/lib/cni/networks/cbr0 | grep -c ^10")?;
         ensure!(given.trim() != "0", "no pod of n1 is of flannel's conflist: {pods:?}");
         cluster.all_pods_reach_each_other(&pods).map(drop)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use testbed::{
     Host, KubernetesCluster, case,
@@ -65,9 +65,9 @@ fn services(driver: &str) -> Result<()> {
         cluster.all_pods_reach_each_other(&pods)?;
         // From every pod to every pod, itself too, by the ClusterIP.
         for pod in &pods {
-            let said = ask(&cluster, pod, &cluster_ip(&cluster, "web")?)?;
+            let said = ask(&cluster, pod, &cluster.web_service()?)?;
             ensure!(said.len() == pods.len(), "{} was answered by {said:?} only", pod.name);
-            let said = ask(&cluster, pod, &cluster_ip(&cluster, "sticky")?)?;
+            let said = ask(&cluster, pod, &cluster.cluster_ip("sticky")?)?;
             ensure!(said.len() == 1, "{} was answered by {said:?}", pod.name);
         }
         let outside = bed.host("outside")?;
@@ -86,11 +86,6 @@ fn ask(cluster: &KubernetesCluster, pod: &WebPod, target: &str) -> Result<BTreeS
     let said = cluster.api.kubectl(&["exec", &pod.name, "--", "sh", "-c", &ask])?;
     ensure!(said.lines().count() == TIMES, "{target}: {said}");
     Ok(said.lines().map(str::to_owned).collect())
-}
-
-fn cluster_ip(cluster: &KubernetesCluster, service: &str) -> Result<String> {
-    let found = cluster.api.get("default", "service", service)?;
-    Ok(found["spec"]["clusterIP"].as_str().context("no ClusterIP")?.to_owned())
 }
 
 fn wget(from: &Host, target: &str) -> Result<String> {

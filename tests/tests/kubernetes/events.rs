@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use testbed::{
     ApiServer, Plan, Sandbox, case,
-    cluster::{Families, Node},
+    cluster::{Families, Node, flannel},
     wait,
 };
 
@@ -36,12 +36,7 @@ fn a_node_tells_what_does_not_work_and_that_it_works_again() -> Result<()> {
         api.add_node("n1", &["10.5.1.0/28"], &json!({}))?;
         let mut node = Node::launch_in_kubernetes(bed.host("n1")?, &plan, &api)?;
         node.wait_ready()?;
-        let wrong = json!({
-            "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-            "flannel.alpha.coreos.com/backend-type": "vxlan",
-            "flannel.alpha.coreos.com/backend-data": "no JSON",
-            "flannel.alpha.coreos.com/public-ip": "192.0.2.77",
-        });
+        let wrong = flannel::annotations("vxlan", "no JSON", "192.0.2.77");
         api.add_node("peer", &["10.5.77.0/24"], &wrong)?;
         // The last address is given out.
         let pods: Vec<Sandbox> = (0..13)

@@ -9,7 +9,7 @@ use testbed::{
     ApiServer, Plan, case,
     cluster::{
         Families,
-        flannel::{self, FlannelNode},
+        flannel::{self, FlannelNode, annotations},
     },
     net::probe::{self, Mirror},
     wait,
@@ -24,15 +24,6 @@ pub(crate) fn vxlan(node: &FlannelNode) -> Value {
         &format!("{{\"VNI\":1,\"VtepMAC\":\"{}\"}}", node.mac),
         &node.host.v4.to_string(),
     )
-}
-
-fn annotations(kind: &str, data: &str, ip: &str) -> Value {
-    json!({
-        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-        "flannel.alpha.coreos.com/backend-type": kind,
-        "flannel.alpha.coreos.com/backend-data": data,
-        "flannel.alpha.coreos.com/public-ip": ip,
-    })
 }
 
 #[test]
@@ -140,14 +131,8 @@ fn program_both(old: &FlannelNode, said: &Map<String, Value>, cidrs: &Value) -> 
     };
     let (v4, v6) = (text(&cidrs[0])?, text(&cidrs[1])?);
     old.program_one(&v4, &text(&said["public-ip"])?, &mac("backend-data")?)?;
-    let (first, mac) = (v6.split('/').next().context("no address")?, mac("backend-v6-data")?);
-    let public = text(&said["public-ipv6"])?;
-    let script = format!(
-        "ip neigh replace {first} lladdr {mac} dev flannel-v6.1 nud permanent
-         bridge fdb replace {mac} dev flannel-v6.1 dst {public}
-         ip route replace {v6} via {first} dev flannel-v6.1 onlink"
-    );
-    old.host.net.sh(&script).map(drop)
+    let (public, mac) = (text(&said["public-ipv6"])?, mac("backend-v6-data")?);
+    flannel::program(&old.host, "flannel-v6.1", &v6, &public, &mac)
 }
 
 #[test]
