@@ -169,12 +169,26 @@ pub(crate) fn get_all(kind: Option<InfoKind>) -> RouteNetlinkMessage {
 /// A bridge as netd makes it: up, with a fixed MAC, without STP and without multicast
 /// snooping (which, without a querier, cuts off neighbour discovery).
 pub(crate) fn bridge(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
-    let builder = LinkBridge::new(wiring.name.as_str())
-        .address(wiring.mac.bytes().to_vec())
+    let builder = bridge_builder(wiring, mtu).address(wiring.mac.bytes().to_vec());
+    RouteNetlinkMessage::NewLink(builder.build())
+}
+
+/// The same on a bridge that is there, but for its MAC: to set that costs its neighbours.
+pub(crate) fn bridge_settings(wiring: &BridgeWiring, mtu: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewLink(bridge_builder(wiring, mtu).build())
+}
+
+/// Sets the MAC of a bridge that is there.
+pub(crate) fn bridge_mac(wiring: &BridgeWiring) -> RouteNetlinkMessage {
+    let builder = LinkBridge::new(wiring.name.as_str()).address(wiring.mac.bytes().to_vec());
+    RouteNetlinkMessage::NewLink(builder.build())
+}
+
+fn bridge_builder(wiring: &BridgeWiring, mtu: u32) -> LinkMessageBuilder<LinkBridge> {
+    LinkBridge::new(wiring.name.as_str())
         .mtu(mtu)
         .stp_state(BridgeStpState::Disabled)
-        .mcast_snooping(false);
-    RouteNetlinkMessage::NewLink(builder.build())
+        .mcast_snooping(false)
 }
 
 /// The device that limits what a pod sends.

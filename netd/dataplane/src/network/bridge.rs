@@ -1,5 +1,7 @@
 //! Bridges, and the settings that networks need.
 
+use std::{fs, path::Path};
+
 use ipnet::IpNet;
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
 use crate::{
     DataplaneError, Repair,
     device_names::DOCKER0,
+    endpoint::observed::ActualLink,
     error::{failed, refused},
     events::ExpectedBridge,
     exec::context::Context,
@@ -20,7 +23,7 @@ use crate::{
     },
     sysctl,
 };
-use netd_domain::{BridgeWiring, Mac, NetworkWiring, network::overlap};
+use netd_domain::{BridgeWiring, IfName, Mac, NetworkWiring, network::overlap};
 
 /// Makes a network's bridge and settings right; what that took.
 pub(crate) fn ensure(
@@ -34,9 +37,8 @@ pub(crate) fn ensure(
         let network = &NetworkWiring { bridge: Some(bridge.clone()), ..network.clone() };
         // Without IPv6 on the bridge its gateway address would be refused.
         let index = actual.device.as_ref().map(|device| device.index);
-        let (links, addresses): (Vec<_>, Vec<_>) = plan_network(network, &actual)?
-            .into_iter()
-            .partition(|op| matches!(op, NetworkOp::Create | NetworkOp::Set));
+        let (links, addresses): (Vec<_>, Vec<_>) =
+            plan_network(network, &actual)?.into_iter().partition(NetworkOp::is_of_link);
         apply(kernel, network, bridge, 0, &links)?;
         let index = match index {
             Some(index) => index,
@@ -61,7 +63,8 @@ pub(crate) fn ensure(
 }
 
 /// The MAC that the bridge is to have. One that another program made keeps its own, to which its
-/// pods send; it is made fast, since a bridge's MAC otherwise changes when its ports do.
+/// pods send; it is made fast, since a bridge's MAC otherwise changes when its ports do. That is
+/// done once: each time the kernel forgets the neighbours on the bridge.
 fn adopt_mac(
     kernel: &mut Context,
     bridge: &BridgeWiring,
@@ -72,12 +75,25 @@ fn adopt_mac(
     }
     let held = actual.device.as_ref().filter(|device| device.kind == "bridge");
     let mac = held.and_then(|device| device.mac).unwrap_or(bridge.mac);
-    if let Some(device) = held.filter(|_| mac != bridge.mac) {
+    let follows_ports = |device: &&ActualLink| mac != bridge.mac && !is_fast(&bridge.name, device);
+    if let Some(device) = held.filter(follows_ports) {
         let what = format!("keeping its MAC {mac}");
         set(kernel, bridge, device.index, Setting::Mac(mac.bytes()), &what)?;
     }
     kernel.shared.bridge_macs.lock().insert(bridge.name.clone(), mac);
     Ok(mac)
+}
+
+/// Whether a device's MAC was set by somebody and so stays, as far as sysfs tells. It shows the
+/// devices of the namespace in which it was mounted: netd's, unless somebody arranged it otherwise.
+fn is_fast(name: &IfName, device: &ActualLink) -> bool {
+    /// The kernel's `NET_ADDR_SET`.
+    const SET: &str = "3";
+    let directory = Path::new("/sys/class/net").join(name.as_str());
+    let read = |file| fs::read_to_string(directory.join(file)).unwrap_or_default();
+    read("ifindex").trim() == device.index.to_string()
+        && read("address").trim().parse().ok() == device.mac
+        && read("addr_assign_type").trim() == SET
 }
 
 fn set(
@@ -147,7 +163,8 @@ fn apply(
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
                 batch.route(link::bridge(bridge, provisional_mtu(network.mtu)), flags);
             }
-            NetworkOp::Set => batch.route(link::bridge(bridge, network.mtu), 0),
+            NetworkOp::Set => batch.route(link::bridge_settings(bridge, network.mtu), 0),
+            NetworkOp::SetMac => batch.route(link::bridge_mac(bridge), 0),
             NetworkOp::RemoveAddress(net) => batch.route(address::remove(index, *net), 0),
             NetworkOp::Address(net) => {
                 let flags = (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;

@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::{DataplaneError, Repair, RepairKind, endpoint::observed::ActualLink};
-use netd_domain::{BridgeWiring, IfName, NetworkWiring};
+use netd_domain::{IfName, NetworkWiring};
 
 /// The kernel's state of a network's bridge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,8 +21,11 @@ pub(crate) struct ActualNetwork {
 pub(crate) enum NetworkOp {
     /// Make the bridge, for now with another MTU: see [`provisional_mtu`].
     Create,
-    /// Set MAC and MTU, no STP, up.
+    /// Set MTU, no STP, up.
     Set,
+    /// Set the MAC, only where it differs: the kernel then forgets the neighbours on the bridge
+    /// and the packets that wait for one, even when the MAC was the same.
+    SetMac,
     /// Remove a gateway that has the wrong prefix length.
     RemoveAddress(IpNet),
     /// Add a gateway.
@@ -53,8 +56,14 @@ pub(crate) fn plan_network(
             let ifname = bridge.name.clone();
             return Err(DataplaneError::InterfaceExists { ifname, place: "the host" });
         }
-        Some(device) if !fits(device, bridge, desired.mtu) => ops.push(NetworkOp::Set),
-        Some(_) => {}
+        Some(device) => {
+            if device.mac != Some(bridge.mac) {
+                ops.push(NetworkOp::SetMac);
+            }
+            if !device.up || device.mtu != desired.mtu || device.stp {
+                ops.push(NetworkOp::Set);
+            }
+        }
     }
     for gateway in &bridge.addresses {
         let wrong = |net: &&IpNet| net.addr() == gateway.addr() && *net != gateway;
@@ -68,17 +77,15 @@ pub(crate) fn plan_network(
     Ok(ops)
 }
 
-fn fits(device: &ActualLink, bridge: &BridgeWiring, mtu: u32) -> bool {
-    device.up && device.mtu == mtu && device.mac == Some(bridge.mac) && !device.stp
-}
-
 impl NetworkOp {
+    /// Whether it is a step on the bridge itself.
+    pub(crate) const fn is_of_link(&self) -> bool {
+        matches!(self, Self::Create | Self::Set | Self::SetMac)
+    }
+
     /// As it is reported.
     pub(crate) fn repair(&self, bridge: &IfName) -> Repair {
-        let kind = match self {
-            Self::Create | Self::Set => RepairKind::Link,
-            Self::RemoveAddress(_) | Self::Address(_) => RepairKind::Address,
-        };
+        let kind = if self.is_of_link() { RepairKind::Link } else { RepairKind::Address };
         Repair { kind, detail: format!("{bridge}: {self}") }
     }
 }
@@ -87,7 +94,8 @@ impl fmt::Display for NetworkOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create => f.write_str("make the bridge"),
-            Self::Set => f.write_str("set the bridge's MAC, MTU and state"),
+            Self::Set => f.write_str("set the bridge's MTU and state"),
+            Self::SetMac => f.write_str("set the bridge's MAC"),
             Self::RemoveAddress(net) => write!(f, "remove the wrong gateway address {net}"),
             Self::Address(net) => write!(f, "gateway address {net}"),
         }
@@ -98,7 +106,7 @@ impl fmt::Display for NetworkOp {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use netd_domain::Mac;
+    use netd_domain::{BridgeWiring, Mac};
 
     fn network() -> NetworkWiring {
         NetworkWiring {
@@ -136,6 +144,9 @@ mod tests {
         let mut stp = right.clone();
         stp.device.as_mut().unwrap().stp = true;
         assert_eq!(plan_network(&network, &stp).unwrap(), [NetworkOp::Set]);
+        let mut renumbered = right.clone();
+        renumbered.device.as_mut().unwrap().mac = Some(Mac::derived(b"another"));
+        assert_eq!(plan_network(&network, &renumbered).unwrap(), [NetworkOp::SetMac]);
         let mut other = right.clone();
         other.device.as_mut().unwrap().kind = "vlan".into();
         assert!(plan_network(&network, &other).is_err());

@@ -144,6 +144,15 @@ impl Bed {
         Dataplane::start(settings).unwrap()
     }
 
+    /// The host's sysfs, for this thread and those that it starts from now on.
+    pub(crate) fn mount_sysfs(&self) {
+        use nix::{mount, sched};
+        sched::unshare(sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = mount::MsFlags::MS_REC | mount::MsFlags::MS_PRIVATE;
+        mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        self.host.run("mount", "-t sysfs sysfs /sys").unwrap();
+    }
+
     pub(crate) async fn attach(&self, wiring: &Arc<Wiring>) -> Space {
         let pod = Space::new();
         self.try_attach(&pod, wiring).await.unwrap();

@@ -161,6 +161,46 @@ async fn damage_to_a_bridge_is_repaired_and_a_right_one_adopted() {
     }
 }
 
+/// To set a bridge's MAC, even to the one that it has, makes the kernel forget the neighbours on
+/// it and drop what waits for one: a packet of a running pod was lost by that.
+#[tokio::test]
+async fn a_bridge_that_is_put_right_keeps_its_neighbours() {
+    let bed = Bed::new().await;
+    for damage in ["link set cni0 mtu 1300", "link set cni0 type bridge stp_state 1"] {
+        let neighbours = add_neighbours(&bed);
+        bed.host.ip(damage);
+        let repairs = bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap();
+        assert!(!repairs.is_empty(), "{damage}");
+        assert_eq!(neighbours_of(&bed), neighbours, "{damage}");
+    }
+}
+
+/// The same by a second start, of a bridge that another program made.
+#[tokio::test]
+async fn a_second_start_keeps_the_neighbours_of_anothers_bridge() {
+    let bed = Bed::new().await;
+    bed.dataplane.remove_network(bed.bridged.clone()).await.unwrap();
+    bed.host.ip("link add cni0 type bridge");
+    bed.dataplane.ensure_network(bed.bridged.clone()).await.unwrap();
+    let neighbours = add_neighbours(&bed);
+    bed.mount_sysfs();
+    let (second, _drift) = bed.another();
+    second.ensure_network(bed.bridged.clone()).await.unwrap();
+    assert_eq!(neighbours_of(&bed), neighbours);
+}
+
+fn add_neighbours(bed: &Bed) -> String {
+    for ip in ["10.88.0.77", "fd00:88::77"] {
+        let lladdr = "lladdr 02:00:00:00:00:77";
+        bed.host.ip(&format!("neigh replace {ip} {lladdr} dev cni0 nud permanent"));
+    }
+    neighbours_of(bed)
+}
+
+fn neighbours_of(bed: &Bed) -> String {
+    ["-4", "-6"].map(|f| bed.host.ip(&format!("{f} neigh show dev cni0 nud permanent"))).concat()
+}
+
 /// A bridge's MAC follows its ports', unless it was set: netd sets the one that it finds.
 #[tokio::test]
 async fn another_programs_bridge_keeps_its_mac() {
