@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{EndpointKey, NetnsId, NetworkName},
+    port_mapping::NamedPort,
     record_format,
     request_digest::RequestDigest,
     wiring::{PodSide, Route, Wiring},
@@ -84,6 +85,9 @@ pub struct Endpoint {
     pub pod: PodIdentity,
     /// The pod's labels.
     pub labels: BTreeMap<String, String>,
+    /// The ports of the pod's containers that have a name, as far as the Kubernetes API told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_ports: Vec<NamedPort>,
     /// The pod's annotations.
     pub annotations: BTreeMap<String, String>,
     /// Resolver settings.

@@ -33,6 +33,6 @@ pub use host_port::HostPort;
 pub use ids::{EndpointKey, IfName, Mac, NetnsId, NetworkName, SandboxId};
 pub use network::{Driver, Network, RepairScope};
 pub use pool::Pool;
-pub use port_mapping::{PortMapping, Protocol};
+pub use port_mapping::{NamedPort, PortMapping, Protocol};
 pub use request_digest::RequestDigest;
 pub use wiring::{BridgeWiring, NetworkWiring, PodSide, Route, WiredAddress, Wiring, WiringDriver};

@@ -31,6 +31,17 @@ pub struct PortMapping {
     pub host_ip: Option<IpAddr>,
 }
 
+/// A port of a pod's container that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// Its name, unique within its container.
+    pub name: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// Transport.
+    pub protocol: Protocol,
+}
+
 /// A port number as a caller gives it.
 ///
 /// # Errors

@@ -18,13 +18,11 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     annotations::AnnotationPrefix,
+    followed::Followed,
     node::{Node, NodeFacts},
     node_event,
     options::ApiAccess,
 };
-
-/// Nodes in one answer: some megabytes.
-const PAGE: u32 = 500;
 
 /// Why a request has no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +47,11 @@ impl ApiServer {
         Self { access, prefix, client: Mutex::default() }
     }
 
-    /// The Nodes.
-    pub(crate) async fn nodes(&self) -> Result<Api<Node>, ApiError> {
+    /// All objects of a kind.
+    pub(crate) async fn objects<K>(&self) -> Result<Api<K>, ApiError>
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
         Ok(Api::all(self.client().await?))
     }
 
@@ -112,15 +113,17 @@ impl ApiServer {
         Ok(config)
     }
 
-    /// All Nodes, and what a watch may go on from.
-    pub(crate) async fn list(&self) -> Result<(Vec<NodeFacts>, String), ApiError> {
-        let nodes = self.nodes().await?;
+    /// All objects that are followed, and what a watch may go on from.
+    pub(crate) async fn list<T: Followed>(
+        &self,
+        what: &T,
+    ) -> Result<(Vec<T::Facts>, String), ApiError> {
+        let objects = self.objects::<T::Object>().await?;
         let mut all = Vec::new();
-        let mut page = ListParams::default().limit(PAGE);
+        let mut page = what.list_params();
         loop {
-            let answer = self.in_time(nodes.list(&page)).await?;
-            let items = answer.items.into_iter();
-            all.extend(items.filter_map(|node| NodeFacts::of(node, &self.prefix)));
+            let answer = self.in_time(objects.list(&page)).await?;
+            all.extend(answer.items.into_iter().filter_map(|object| what.facts(object)));
             match answer.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
                 None => return Ok((all, answer.metadata.resource_version.unwrap_or_default())),
@@ -131,7 +134,8 @@ impl ApiServer {
     /// Whether the API server is behind `version`: its etcd was restored from an older copy. It
     /// would tell nothing of its changes then, as if they were known.
     pub(crate) async fn is_behind(&self, version: &str) -> Result<bool, ApiError> {
-        let nodes = self.nodes().await?;
+        // Its number is one of all objects.
+        let nodes = self.objects::<Node>().await?;
         let answer = self.in_time(nodes.list(&ListParams::default().limit(1))).await?;
         let number = |text: &str| text.parse::<u64>().ok();
         let now = answer.metadata.resource_version.as_deref().and_then(number);
@@ -144,7 +148,7 @@ impl ApiServer {
         node: &str,
         patch: Value,
     ) -> Result<NodeFacts, ApiError> {
-        let nodes = self.nodes().await?;
+        let nodes = self.objects::<Node>().await?;
         let patch = Patch::Strategic(patch);
         let params =
             PatchParams { field_manager: Some("netd".to_owned()), ..PatchParams::default() };
@@ -176,10 +180,6 @@ impl ApiServer {
             Ok(answer) => answer.map_err(|e| explain(&e)),
             Err(_) => Err(ApiError::Failed(format!("no answer within {:?}", self.access.timeout))),
         }
-    }
-
-    pub(crate) fn prefix(&self) -> &AnnotationPrefix {
-        &self.prefix
     }
 }
 

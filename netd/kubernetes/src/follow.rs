@@ -1,4 +1,4 @@
-//! Follows the Nodes of the API server: lists them once and watches them.
+//! Follows objects of the API server: lists them once and watches them.
 //!
 //! kube's own watcher would do, but for one thing: after the API server's etcd was restored from
 //! an older copy, a watch from a number that is yet to come is silent, not refused.
@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     api::{ApiError, ApiServer, explain},
-    node::NodeFacts,
-    reconciler::{News, RETRY},
+    followed::{Followed, News},
+    pace::RETRY,
 };
 
 /// The API server ends a watch after this time, which is no failure; seconds.
@@ -28,15 +28,16 @@ const GOOD: Duration = Duration::from_secs(30);
 /// reason, is known by then.
 const RELIST: Duration = Duration::from_secs(3600);
 
-/// After a watch was cut all is listed within this time, at random, and so much more for each Node:
-/// an API server that comes back is not asked for everything by all nodes at once.
+/// After a watch was cut all is listed within this time, at random, and so much more for each
+/// object: an API server that comes back is not asked for everything by all nodes at once.
 const SPREAD: Duration = Duration::from_secs(1);
-const SPREAD_A_NODE: Duration = Duration::from_millis(10);
+const SPREAD_EACH: Duration = Duration::from_millis(10);
 
 /// See the module.
-pub(crate) struct Follower {
+pub(crate) struct Follower<T: Followed> {
     pub api: Arc<ApiServer>,
-    pub news: mpsc::Sender<News>,
+    pub what: T,
+    pub news: mpsc::Sender<News<T::Facts>>,
 }
 
 /// Why there is nothing more to follow from here.
@@ -57,16 +58,16 @@ enum WatchEnd {
     Cut,
 }
 
-impl Follower {
+impl<T: Followed> Follower<T> {
     /// Runs until nobody listens.
     pub(crate) async fn run(self) {
         let mut backoff = RETRY;
         loop {
-            match self.api.list().await {
-                Ok((nodes, version)) => {
-                    tracing::info!(count = nodes.len(), "listed {} Nodes", nodes.len());
-                    let spread = SPREAD + SPREAD_A_NODE * u32::try_from(nodes.len()).unwrap_or(0);
-                    if self.tell(News::Listed(nodes)).await.is_err() {
+            match self.api.list(&self.what).await {
+                Ok((all, version)) => {
+                    tracing::info!(count = all.len(), "listed {} {}", all.len(), T::PLURAL);
+                    let spread = SPREAD + SPREAD_EACH * u32::try_from(all.len()).unwrap_or(0);
+                    if self.tell(News::Listed(all)).await.is_err() {
                         return;
                     }
                     let began = Instant::now();
@@ -125,7 +126,8 @@ impl Follower {
             if is_behind {
                 tracing::warn!(
                     "the API server is behind what it had told: it was restored from an older \
-                     copy; all Nodes are listed"
+                     copy; all {} are listed",
+                    T::PLURAL
                 );
             }
             if is_behind || Instant::now() >= relist {
@@ -140,9 +142,10 @@ impl Follower {
         version: &mut String,
         relist: Instant,
     ) -> Result<WatchEnd, ApiError> {
-        let nodes = self.api.nodes().await?;
+        let objects = self.api.objects::<T::Object>().await?;
         let params = WatchParams::default().timeout(WATCH_SECONDS);
-        let stream = self.api.in_time(nodes.watch(&params, version)).await?;
+        let params = WatchParams { field_selector: self.what.selector(), ..params };
+        let stream = self.api.in_time(objects.watch(&params, version)).await?;
         pin_mut!(stream);
         if self.tell(News::Works).await.is_err() {
             return Ok(WatchEnd::Closed);
@@ -155,22 +158,22 @@ impl Follower {
                 Ok(Some(event)) => event.map_err(|e| explain(&e))?,
             };
             let is_gone = matches!(event, WatchEvent::Deleted(_));
-            let node = match event {
-                WatchEvent::Added(node)
-                | WatchEvent::Modified(node)
-                | WatchEvent::Deleted(node) => node,
+            let object = match event {
+                WatchEvent::Added(object)
+                | WatchEvent::Modified(object)
+                | WatchEvent::Deleted(object) => object,
                 WatchEvent::Bookmark(bookmark) => {
                     *version = bookmark.metadata.resource_version;
                     continue;
                 }
                 WatchEvent::Error(status) => return Err(explain(&kube::Error::Api(status))),
             };
-            if let Some(at) = &kube::Resource::meta(&node).resource_version {
+            if let Some(at) = &kube::Resource::meta(&object).resource_version {
                 version.clone_from(at);
             }
-            let Some(node) = NodeFacts::of(node, self.api.prefix()) else { continue };
-            let news =
-                if is_gone { News::Deleted(node.name) } else { News::Changed(Box::new(node)) };
+            let Some(facts) = self.what.facts(object) else { continue };
+            let facts = Box::new(facts);
+            let news = if is_gone { News::Deleted(facts) } else { News::Changed(facts) };
             if self.tell(news).await.is_err() {
                 return Ok(WatchEnd::Closed);
             }
@@ -178,7 +181,7 @@ impl Follower {
         Ok(WatchEnd::Quiet)
     }
 
-    async fn tell(&self, news: News) -> Result<(), ()> {
+    async fn tell(&self, news: News<T::Facts>) -> Result<(), ()> {
         self.news.send(news).await.map_err(drop)
     }
 }

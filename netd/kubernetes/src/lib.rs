@@ -8,20 +8,25 @@
 //!   condition NetworkUnavailable;
 //! - the disk: what was known last, so that a node goes on without the API.
 //!
-//! [`node`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure. [`api`],
-//! [`follow`], [`report_events`] and [`run`] do the I/O.
+//! Beside that the API says who this Node's pods are ([`pods`]), whatever the source.
+//!
+//! [`node`], [`pod`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure.
+//! [`api`], [`follow`], [`report_events`] and [`run`] do the I/O.
 
 mod annotations;
 mod api;
 mod condition;
 mod events;
 mod follow;
+mod followed;
 mod node;
 mod node_event;
 mod options;
 mod own_file;
 mod pace;
 mod peers_file;
+mod pod;
+pub mod pods;
 mod reconciler;
 mod report_events;
 mod run;
@@ -32,5 +37,6 @@ pub use self::{
     annotations::AnnotationPrefix,
     events::Problems,
     options::{ApiAccess, KubernetesOptions},
+    pod::PodFacts,
     run::start,
 };

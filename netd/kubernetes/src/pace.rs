@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use netd_domain::Backoff;
 
+/// Between attempts at the API, the disk.
+pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
 /// After so long without an attempt the next one is made at once again.
 const QUIET: Duration = Duration::from_secs(60);
 

@@ -19,13 +19,9 @@ use netd_cluster::{
         source::{ConfigInForce, Known, Now, Peers, PendingUpdates},
     },
 };
-use netd_domain::Backoff;
 use serde_json::Value;
 
 use crate::{annotations::AnnotationPrefix, node::NodeFacts, own_file::OwnFile, pace::Pace};
-
-/// Between attempts at the API, the disk.
-pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
 
 /// Fixed settings of a node.
 #[derive(Debug, Clone)]
@@ -35,19 +31,6 @@ pub(crate) struct Settings {
     /// Where net-conf.json is, for messages.
     pub net_conf: String,
     pub hold: Duration,
-}
-
-/// News of the API.
-#[derive(Debug)]
-pub(crate) enum News {
-    /// All Nodes.
-    Listed(Vec<NodeFacts>),
-    Changed(Box<NodeFacts>),
-    Deleted(String),
-    /// The API can't be followed; the reason.
-    Failed(String),
-    /// It can be again, without having told anything.
-    Works,
 }
 
 /// This machine's Node in the API.

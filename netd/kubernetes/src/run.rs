@@ -17,11 +17,12 @@ use tokio::{
 use crate::{
     api::ApiServer,
     follow::Follower,
+    followed::{News, Nodes},
     node::NodeFacts,
     options::KubernetesOptions,
     own_file::OwnFile,
     peers_file,
-    reconciler::{News, Reconciler, Settings},
+    reconciler::{Reconciler, Settings},
     report_events,
 };
 
@@ -75,8 +76,8 @@ pub async fn start(
     let (updates, updates_rx) = mpsc::channel(UPDATES);
     let (news, news_rx) = mpsc::channel(NEWS);
     let (status, status_rx) = watch::channel(reconciler.status());
-    let api = Arc::new(ApiServer::new(access, prefix));
-    tokio::spawn(Follower { api: Arc::clone(&api), news }.run());
+    let api = Arc::new(ApiServer::new(access, prefix.clone()));
+    tokio::spawn(Follower { api: Arc::clone(&api), what: Nodes(prefix), news }.run());
     tokio::spawn(report_events::run(Arc::clone(&api), node_name.clone(), options.problems));
     let runner = Runner {
         reconciler,

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod life;
+mod pods;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -13,9 +14,10 @@ use serde_json::{Value, json};
 
 use crate::{
     annotations::AnnotationPrefix,
+    followed::News,
     node::{Node, NodeFacts},
     own_file::OwnFile,
-    reconciler::{News, Reconciler, Settings},
+    reconciler::{Reconciler, Settings},
 };
 
 const VXLAN: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
@@ -100,6 +102,11 @@ impl World {
 }
 
 /// A Node's JSON; with flannel's annotations where it has a public address.
+/// The news that a Node was deleted.
+fn gone(name: &str) -> News {
+    News::Deleted(Box::new(facts(&node(name, "", None))))
+}
+
 fn node(name: &str, pod_cidr: &str, public: Option<&str>) -> Value {
     let mut node = json!({
         "metadata": {

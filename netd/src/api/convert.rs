@@ -4,8 +4,8 @@ use netd_api::v1;
 
 use crate::node::{KernelStatus, NetworkView};
 use netd_domain::{
-    Driver, Endpoint, IfName, Mac, Network, Phase, PodAccess, PortMapping, Protocol, RepairScope,
-    Stage, WiringDriver,
+    Driver, Endpoint, IfName, Mac, NamedPort, Network, Phase, PodAccess, PortMapping, Protocol,
+    RepairScope, Stage, WiringDriver,
 };
 
 /// An endpoint. Without `work` (the record comes from the store) its phase gives the state.
@@ -74,6 +74,7 @@ pub(crate) fn endpoint(
         source: endpoint.source.clone(),
         host_port_conflicts: Vec::new(),
         changes_inside: vec![],
+        named_ports: endpoint.named_ports.iter().map(named_port).collect(),
         sandbox_interface: match endpoint.runtime_placed {
             Some(_) => wiring.ifname.to_string(),
             None => String::new(),
@@ -95,16 +96,24 @@ fn state(endpoint: &Endpoint, work: Option<&KernelStatus>) -> v1::EndpointState 
     }
 }
 
-fn port(port: &PortMapping) -> v1::PortMapping {
-    let protocol = match port.protocol {
+fn named_port(port: &NamedPort) -> v1::NamedPort {
+    let protocol = protocol(port.protocol).into();
+    v1::NamedPort { name: port.name.clone(), port: port.port.into(), protocol }
+}
+
+fn protocol(protocol: Protocol) -> v1::Protocol {
+    match protocol {
         Protocol::Tcp => v1::Protocol::Tcp,
         Protocol::Udp => v1::Protocol::Udp,
         Protocol::Sctp => v1::Protocol::Sctp,
-    };
+    }
+}
+
+fn port(port: &PortMapping) -> v1::PortMapping {
     v1::PortMapping {
         host_port: port.host_port.into(),
         container_port: port.container_port.into(),
-        protocol: protocol.into(),
+        protocol: protocol(port.protocol).into(),
         host_ip: port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::kubernetes;
+use super::{kubernetes, pods};
 use crate::config::{self, ClusterSource, Config};
 use crate::node::{
     Node,
@@ -45,6 +45,7 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
         ClusterSource::Etcd(etcd) => by_etcd(config, node, &settings, etcd).await?,
         ClusterSource::Kubernetes(source) => {
             let (membership, updates) = kubernetes::join(config, node, source).await?;
+            pods::follow(node, source.access.clone());
             (membership, updates, None)
         }
     };

@@ -9,6 +9,7 @@ mod listener;
 mod netns_lock;
 mod notify;
 mod observers;
+mod pods;
 mod start;
 mod stop;
 

@@ -51,10 +51,10 @@ impl Node {
     }
 
     /// An endpoint is garbage when its namespace is gone (its path, and its host link), no
-    /// runtime lists its sandbox, and the grace period has passed since. If its sandbox's
-    /// primary endpoint was detached, it is garbage as soon as the namespace is gone. Returns
-    /// whether there are endpoints
-    /// that only wait for that.
+    /// runtime lists its sandbox, and the grace period has passed since. It is garbage as soon
+    /// as the namespace is gone if its sandbox's primary endpoint was detached, or, where no
+    /// runtime lists its sandbox, if the Kubernetes API no longer knows its pod. Returns whether
+    /// there are endpoints that only wait for that.
     async fn gc_once(self: &Arc<Self>, missing: &mut Missing, now: Instant) -> bool {
         let mut still = Missing::new();
         let mut orphans = false;
@@ -66,8 +66,9 @@ impl Node {
                 continue;
             }
             let orphan = self.state.primary_is_gone(&key.sandbox);
-            orphans |= orphan;
             let wanted = !orphan && self.state.is_known(&key.sandbox);
+            let needs_no_grace = orphan || self.state.pod_is_gone(&endpoint.pod);
+            orphans |= needs_no_grace;
             if wanted || !path_is_stale(&endpoint) {
                 continue;
             }
@@ -83,7 +84,7 @@ impl Node {
                 }
             }
             let since = missing.get(key).copied().unwrap_or(now);
-            if !orphan && now.duration_since(since) < self.config.gc.grace {
+            if !needs_no_grace && now.duration_since(since) < self.config.gc.grace {
                 still.insert(key.clone(), since);
                 continue;
             }

@@ -42,6 +42,7 @@ mod networks;
 pub mod overlay;
 mod pace;
 mod pod_netns;
+mod pods;
 mod ports;
 mod queue;
 mod read_model;

@@ -120,6 +120,8 @@ impl Node {
         if let Some(pod) = &info.pod {
             next.pod = pod.clone();
         }
+        // Runtimes tell the labels of the time when the sandbox was made.
+        let next = self.state.described(&next);
         if next == *endpoint {
             return Ok(Some(endpoint));
         }

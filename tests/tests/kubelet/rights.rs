@@ -8,7 +8,8 @@ use testbed::{KubernetesCluster, case, wait};
 use super::PODS;
 
 /// Verbs and resources, as docs/kubernetes.md lists them.
-const ALLOWED: [&str; 3] = ["events [create]", "nodes [get list watch]", "nodes/status [patch]"];
+const ALLOWED: [&str; 4] =
+    ["events [create]", "nodes [get list watch]", "nodes/status [patch]", "pods [list watch]"];
 
 #[test]
 fn the_account_may_what_the_docs_say_and_a_missing_capability_is_named() -> Result<()> {

@@ -7,6 +7,7 @@ mod large;
 mod life;
 mod migration;
 mod mixed;
+mod pods;
 mod words;
 
 use std::{thread, time::Duration};

@@ -7,8 +7,8 @@ use netd_cluster::{
     membership::source::{Now, Seen},
 };
 
-use super::{News, OwnNode, Reconciler};
-use crate::node::NodeFacts;
+use super::{OwnNode, Reconciler};
+use crate::{followed::News, node::NodeFacts};
 
 impl Reconciler {
     /// Takes news of the API.
@@ -19,11 +19,11 @@ impl Reconciler {
             News::Listed(nodes) => self.listed(nodes, now),
             News::Changed(node) if node.name == self.settings.node => self.own_is(*node, now),
             News::Changed(node) => self.changed(*node, now),
-            News::Deleted(name) if name == self.settings.node => {
+            News::Deleted(node) if node.name == self.settings.node => {
                 self.own = OwnNode::Missing;
                 self.judge_own(now);
             }
-            News::Deleted(name) => self.gone(name, now),
+            News::Deleted(node) => self.gone(node.name, now),
         }
         if self.failing.take().is_some() {
             self.patch_pace.reset();

@@ -5,8 +5,8 @@ use std::time::Duration;
 use netd_cluster::membership::{PeerUpdate, Update};
 use serde_json::json;
 
-use super::{VXLAN, World, facts, node, vxlan_attrs};
-use crate::{condition::GRACE, own_file::OwnFile, peers_file, reconciler::News};
+use super::{VXLAN, World, facts, gone, node, vxlan_attrs};
+use crate::{condition::GRACE, followed::News, own_file::OwnFile, peers_file};
 
 fn peers(told: &[Update]) -> Vec<String> {
     let all = told.iter().filter_map(|update| match update {
@@ -91,7 +91,7 @@ fn a_node_without_the_api_goes_on_with_what_it_remembers() {
 #[test]
 fn a_node_that_is_missing_keeps_its_subnet_until_another_one_has_it() {
     let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]);
-    world.hear(News::Deleted("n1".into()));
+    world.hear(gone("n1"));
     assert_eq!(world.own().as_deref(), Some("10.5.1.0-24"));
     assert!(world.told_text().contains("there is no Node n1"));
     world.list(&[node("n2", "10.5.2.0/24", Some("192.0.2.2"))]);
@@ -100,7 +100,7 @@ fn a_node_that_is_missing_keeps_its_subnet_until_another_one_has_it() {
     world.told.clear();
     world.hear(News::Changed(Box::new(facts(&node("n1", "10.5.1.0/24", None)))));
     assert!(matches!(&world.told[..], [Update::Own(own)] if own.len() == 1), "{:?}", world.told);
-    world.hear(News::Deleted("n1".into()));
+    world.hear(gone("n1"));
     world.hear(News::Changed(Box::new(facts(&node("n3", "10.5.1.0/24", Some("192.0.2.3"))))));
     assert!(world.told.iter().any(|update| matches!(update, Update::Lost(_))));
     assert_eq!(world.own(), None);
@@ -143,7 +143,7 @@ fn of_two_nodes_with_one_pod_cidr_the_older_one_has_it() {
     let mut world = World::with(OwnFile::default(), &[own.clone(), older.clone()]);
     assert_eq!(world.own(), None);
     assert!(world.told_text().contains("Node n9, which is older than Node n1"));
-    world.hear(News::Deleted("n9".into()));
+    world.hear(gone("n9"));
     assert_eq!(world.own().as_deref(), Some("10.5.1.0-24"));
     older["metadata"]["creationTimestamp"] = json!("2026-11-30T13:00:00Z");
     world.told.clear();
@@ -192,7 +192,7 @@ fn a_patch_that_failed_is_told_until_it_is_done_or_no_longer_wanted() {
 fn a_late_answer_to_a_patch_is_no_node() {
     let mut world = World::with(OwnFile::default(), &[node("n1", "10.5.1.0/24", None)]);
     let answer = facts(&node("n1", "10.5.1.0/24", None));
-    world.hear(News::Deleted("n1".into()));
+    world.hear(gone("n1"));
     world.reconciler.patched(Ok(answer.clone()), world.now);
     assert!(world.told_text().contains("there is no Node n1"));
     let mut again = node("n1", "10.5.7.0/24", None);
@@ -221,7 +221,7 @@ fn others_nodes_come_and_go_at_once_and_heartbeats_tell_nothing() {
     bad["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] = json!("junk");
     world.hear(News::Changed(Box::new(facts(&bad))));
     world.hear(News::Changed(Box::new(facts(&n2))));
-    world.hear(News::Deleted("n2".into()));
+    world.hear(gone("n2"));
     assert_eq!(peers(&world.told), ["!n2", "+n2", "-n2"]);
     // It gives up its pod network.
     world.hear(News::Changed(Box::new(facts(&n2))));

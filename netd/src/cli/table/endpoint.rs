@@ -40,6 +40,7 @@ pub(in crate::cli) struct Endpoint {
     dns: Dns,
     created_at: i64,
     changes_inside: Vec<String>,
+    named_ports: Vec<NamedPort>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +68,13 @@ struct Port {
     host_ip: String,
     host_port: u32,
     container_port: u32,
+    protocol: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NamedPort {
+    name: String,
+    port: u32,
     protocol: String,
 }
 
@@ -127,7 +135,15 @@ impl From<v1::Endpoint> for Endpoint {
             },
             created_at: e.created_at,
             changes_inside: e.changes_inside,
+            named_ports: e.named_ports.into_iter().map(NamedPort::from).collect(),
         }
+    }
+}
+
+impl From<v1::NamedPort> for NamedPort {
+    fn from(p: v1::NamedPort) -> Self {
+        let protocol = short(p.protocol().as_str_name(), "PROTOCOL_");
+        Self { name: p.name, port: p.port, protocol }
     }
 }
 
@@ -200,6 +216,11 @@ impl Endpoint {
             format!("{ip}:{}->{}/{}", p.host_port, p.container_port, p.protocol)
         };
         self.port_mappings.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn named_ports(&self) -> String {
+        let one = |p: &NamedPort| format!("{} {}/{}", p.name, p.port, p.protocol);
+        self.named_ports.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     fn limits(&self) -> String {
@@ -282,6 +303,7 @@ impl Output for Endpoint {
             ("host interface", format!("{} ({})", self.host_interface, self.host_mac)),
             ("bridge", bridge),
             ("host ports", self.ports()),
+            ("named ports", self.named_ports()),
             ("conflicts", self.host_port_conflicts.join("; ")),
             ("limits", self.limits()),
             ("dns", self.dns.nameservers.join(", ")),

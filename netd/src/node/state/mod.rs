@@ -9,6 +9,7 @@ mod last_macs;
 mod load;
 mod networks;
 mod node_state;
+mod pods;
 mod reserve;
 mod sandboxes;
 mod tombstones;

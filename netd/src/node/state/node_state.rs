@@ -18,6 +18,7 @@ use netd_domain::{
     Endpoint, EndpointKey, IfName, Network, NetworkName, NetworkWiring, Phase, SandboxId,
     Tombstone, Wiring, stored::MAX_SEQUENCE,
 };
+use netd_kubernetes::pods::Pods;
 
 /// The status of an endpoint in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub(super) last_macs: LastMacs,
     pub(super) tombstones: HashMap<EndpointKey, Tombstone>,
     pub(super) sources: HashMap<String, HashSet<SandboxId>>,
+    /// This node's pods, as the Kubernetes API has them.
+    pub(super) pods: Arc<Pods>,
     pub(super) sequence: u64,
 }
 

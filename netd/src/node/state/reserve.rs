@@ -123,7 +123,7 @@ impl Inner {
                 self.allocators.get_mut(&spec.network).map(|a| a.release(*ip));
             }
         })?;
-        Ok(Endpoint {
+        let mut endpoint = Endpoint {
             key: spec.key.clone(),
             network: spec.network.clone(),
             phase: Phase::Attached,
@@ -141,8 +141,11 @@ impl Inner {
             issued_at: spec.issued_at,
             source: spec.source.clone(),
             sequence: self.next_sequence(),
+            named_ports: Vec::new(),
             runtime_placed: None,
-        })
+        };
+        self.describe(&mut endpoint);
+        Ok(endpoint)
     }
 }
 
