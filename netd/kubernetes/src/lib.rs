@@ -8,7 +8,8 @@
 //!   condition NetworkUnavailable;
 //! - the disk: what was known last, so that a node goes on without the API.
 //!
-//! Beside that the API says who this Node's pods are ([`pods`]), whatever the source.
+//! Beside that, and whatever the source, the API says who this Node's pods are ([`pods`]), and
+//! tells a node with leases in etcd its Node's podCIDRs ([`node_subnets`]).
 //!
 //! [`node`], [`pod`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure.
 //! [`api`], [`follow`], [`report_events`] and [`run`] do the I/O.
@@ -21,6 +22,7 @@ mod follow;
 mod followed;
 mod node;
 mod node_event;
+pub mod node_subnets;
 mod options;
 mod own_file;
 mod pace;

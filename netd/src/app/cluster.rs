@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{kubernetes, pods};
+use super::{kubernetes, node_subnets, pods};
 use crate::config::{self, ClusterSource, Config};
 use crate::node::{
     Node,
@@ -40,32 +40,54 @@ pub(crate) enum ClusterError {
 /// A certificate, the password file or the node's identity can't be read.
 pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), ClusterError> {
     let Some(settings) = config.overlay.clone() else { return Ok(()) };
-    let identity = identity::load(&config.state_dir)?;
-    let (membership, updates, etcd) = match &settings.source {
-        ClusterSource::Etcd(etcd) => by_etcd(config, node, &settings, etcd).await?,
+    match &settings.source {
+        ClusterSource::Etcd(etcd) => {
+            let store = EtcdStore::open(options(etcd))?;
+            node.metrics().external().watch_etcd(store.metrics());
+            match settings.pod_cidr_of_node.clone() {
+                Some(access) => node_subnets::join(config, node, settings, store, access).await,
+                None => {
+                    let subnets = pod_cidr(&settings);
+                    join_by_etcd(config, node, settings, store, subnets).await
+                }
+            }
+        }
         ClusterSource::Kubernetes(source) => {
             let (membership, updates) = kubernetes::join(config, node, source).await?;
             pods::follow(node, source.access.clone());
-            (membership, updates, None)
+            join(config, node, settings, (membership, updates, None)).await
         }
-    };
+    }
+}
+
+/// What a source gives: etcd also a place for records.
+type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
+
+async fn join(
+    config: &Config,
+    node: &Arc<Node>,
+    settings: config::Overlay,
+    (membership, updates, etcd): Joined,
+) -> Result<(), ClusterError> {
+    let identity = identity::load(&config.state_dir)?;
     let tunnel = TunnelClient::new(&settings.tunnel_socket);
     let overlay = Overlay::new(OverlayParts { settings, membership, etcd, tunnel, identity });
     node.join_cluster(overlay, updates).await;
     Ok(())
 }
 
-/// What a source gives: etcd also a place for records.
-type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
-
-async fn by_etcd(
+/// Joins by the leases in `store`. `pod_cidr`: the only subnets that the node is to have.
+///
+/// # Errors
+/// The node's identity can't be read.
+pub(super) async fn join_by_etcd(
     config: &Config,
     node: &Arc<Node>,
-    settings: &config::Overlay,
-    etcd: &config::Etcd,
-) -> Result<Joined, ClusterError> {
-    let store = EtcdStore::open(options(etcd))?;
-    node.metrics().external().watch_etcd(store.metrics());
+    settings: config::Overlay,
+    store: Arc<EtcdStore>,
+    pod_cidr: Option<Subnets>,
+) -> Result<(), ClusterError> {
+    let ClusterSource::Etcd(etcd) = &settings.source else { return Ok(()) };
     let keys = ClusterKeys::new(&etcd.prefix, &etcd.netd_prefix);
     let options = MembershipOptions {
         keys: keys.clone(),
@@ -75,11 +97,11 @@ async fn by_etcd(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ttl: settings.lease_ttl,
         hold: DEFAULT_HOLD,
-        pod_cidr: pod_cidr(settings),
+        pod_cidr,
         previous: settings.subnet_file.as_deref().and_then(previous),
     };
     let (membership, updates) = Membership::start(store.clone(), options).await?;
-    Ok((membership, updates, Some(EtcdRecords { store, keys })))
+    join(config, node, settings, (membership, updates, Some(EtcdRecords { store, keys }))).await
 }
 
 fn options(etcd: &config::Etcd) -> EtcdOptions {

@@ -7,6 +7,7 @@ mod gauges;
 mod kubernetes;
 mod listener;
 mod netns_lock;
+mod node_subnets;
 mod notify;
 mod observers;
 mod pods;

@@ -111,7 +111,8 @@ pub(crate) struct ConfigArgs {
     /// The IPv6 address that other nodes send to
     #[arg(long, env = "NETD_PUBLIC_IPV6", value_name = "IPV6")]
     public_ipv6: Option<String>,
-    /// The subnets to lease, separated by commas [default: netd chooses them]
+    /// The subnets to lease, separated by commas, or "node": the podCIDRs of this machine's Node
+    /// [default: netd chooses them]
     #[arg(long, env = "NETD_POD_CIDR", value_name = "SUBNETS")]
     pod_cidr: Option<String>,
     /// How long the node's leases last when it no longer renews them [default: 24h]

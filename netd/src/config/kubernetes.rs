@@ -23,15 +23,26 @@ pub struct Kubernetes {
     pub network_condition: bool,
 }
 
-/// Keys without a default, which are a mistake where Kubernetes is not enabled.
-const NEED_ENABLED: [&str; 2] = ["kubeconfig", "api_url"];
+/// What the section says.
+pub(super) struct Given {
+    /// The API is the cluster's truth.
+    pub enabled: bool,
+    pub settings: Kubernetes,
+}
 
-/// `None` where it is not enabled.
-pub(super) fn read(mut s: Section<'_>) -> Option<Kubernetes> {
-    let given: Vec<_> = NEED_ENABLED.into_iter().filter(|key| s.has(key)).collect();
+/// Keys without a default, which are a mistake where the API is not used.
+const NEED_THE_API: [&str; 2] = ["kubeconfig", "api_url"];
+
+/// `asks_for_node`: the API is used whether it is the cluster's truth or not.
+pub(super) fn read(mut s: Section<'_>, asks_for_node: bool) -> Given {
+    let given: Vec<_> = NEED_THE_API.into_iter().filter(|key| s.has(key)).collect();
     let enabled = s.get("enabled", boolean).unwrap_or(false);
-    if !enabled && !given.is_empty() {
-        s.bad("enabled", format!("needed to be true for {}", given.join(", ")));
+    if !enabled && !asks_for_node && !given.is_empty() {
+        let needed = format!(
+            "needed to be true for {} (or overlay.pod_cidr = \"node\", with etcd)",
+            given.join(", ")
+        );
+        s.bad("enabled", needed);
     }
     let kubeconfig = s.get("kubeconfig", values::path);
     let url = s.get("api_url", |value| {
@@ -48,10 +59,11 @@ pub(super) fn read(mut s: Section<'_>) -> Option<Kubernetes> {
     let timeout =
         s.get("timeout", |v| duration(v, Duration::from_millis(100)..=Duration::from_secs(60)));
     s.finish();
-    enabled.then(|| Kubernetes {
+    let settings = Kubernetes {
         access: ApiAccess { kubeconfig, url, timeout: timeout.unwrap_or(Duration::from_secs(10)) },
         net_conf: net_conf.unwrap_or_else(|| "/etc/kube-flannel/net-conf.json".into()),
         prefix: prefix.unwrap_or_default(),
         network_condition,
-    })
+    };
+    Given { enabled, settings }
 }

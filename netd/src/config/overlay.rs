@@ -17,6 +17,7 @@ use super::{
 };
 use netd_cluster::is_reachable;
 use netd_domain::NetworkName;
+use netd_kubernetes::ApiAccess;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -38,6 +39,9 @@ pub struct Overlay {
     /// The subnets to lease, at most one of each family; empty: netd chooses them from the
     /// cluster's range.
     pub pod_cidr: Vec<IpNet>,
+    /// With etcd: the subnets to lease are the Node's `spec.podCIDRs` in the Kubernetes API, which
+    /// is reached so.
+    pub pod_cidr_of_node: Option<ApiAccess>,
     /// How long the node's leases last when it no longer renews them; at least 5 s.
     pub lease_ttl: Duration,
     /// flannel's environment file (`subnet.env`); `None`: it is not written.
@@ -85,6 +89,9 @@ pub struct Etcd {
     pub timeout: Duration,
 }
 
+/// `pod_cidr` with this value: the Node's.
+const OF_NODE: &str = "node";
+
 /// Keys without a default. Setting one without etcd endpoints is a mistake.
 const NEED_ENDPOINTS: [&str; 3] = ["ca_file", "cert_file", "username"];
 /// The same of the overlay.
@@ -94,7 +101,10 @@ const NEED_A_CLUSTER: [&str; 3] = ["public_ip", "public_ipv6", "pod_cidr"];
 pub(super) fn read(root: &mut Section<'_>, run_dir: &std::path::Path) -> Option<Overlay> {
     let mut etcd = root.section("etcd");
     let mut overlay = root.section("overlay");
-    let kubernetes = kubernetes::read(root.section("kubernetes"));
+    let asks_for_node = overlay.is("pod_cidr", OF_NODE);
+    let kubernetes = kubernetes::read(root.section("kubernetes"), asks_for_node);
+    let node_access = asks_for_node.then(|| kubernetes.settings.access.clone());
+    let kubernetes = kubernetes.enabled.then_some(kubernetes.settings);
     let by_etcd = etcd.has("endpoints");
     let needs_etcd = NEED_ENDPOINTS.iter().any(|key| etcd.has(key));
     let needs_any = NEED_A_CLUSTER.iter().any(|key| overlay.has(key));
@@ -115,7 +125,7 @@ pub(super) fn read(root: &mut Section<'_>, run_dir: &std::path::Path) -> Option<
     let etcd = etcd_section(etcd, endpoints);
     let configured = by_etcd || kubernetes.is_some();
     let source = kubernetes.map_or(ClusterSource::Etcd(etcd), ClusterSource::Kubernetes);
-    let read = overlay_section(&mut overlay, source, run_dir);
+    let read = overlay_section(&mut overlay, source, node_access, run_dir);
     overlay.finish();
     if configured { read } else { None }
 }
@@ -171,6 +181,7 @@ fn etcd_section(mut s: Section<'_>, endpoints: Vec<String>) -> Etcd {
 fn overlay_section(
     s: &mut Section<'_>,
     source: ClusterSource,
+    pod_cidr_of_node: Option<ApiAccess>,
     run_dir: &std::path::Path,
 ) -> Option<Overlay> {
     let network = s.get("network", named);
@@ -186,7 +197,8 @@ fn overlay_section(
     });
     let docker0 = s.get("docker0", boolean).unwrap_or(false);
     if matches!(source, ClusterSource::Kubernetes(_)) {
-        for (key, given) in [("pod_cidr", !pod_cidr.is_empty()), ("docker0", docker0)] {
+        let has_cidr = !pod_cidr.is_empty() || pod_cidr_of_node.is_some();
+        for (key, given) in [("pod_cidr", has_cidr), ("docker0", docker0)] {
             if given {
                 s.bad(key, "kubernetes.enabled is true: the Node's spec.podCIDRs are the node's only subnets");
             }
@@ -202,6 +214,7 @@ fn overlay_section(
         public_ip,
         public_ipv6,
         pod_cidr,
+        pod_cidr_of_node,
         lease_ttl: lease_ttl.unwrap_or(DAY),
         subnet_file: subnet_file.unwrap_or_else(|| Some("/run/flannel/subnet.env".into())),
         docker0,
@@ -259,11 +272,14 @@ fn usable<T: Into<IpAddr> + Copy>(ip: T) -> Result<T, String> {
 }
 
 fn pod_cidr(value: &Value) -> Result<Vec<IpNet>, String> {
+    if value.as_str() == Some(OF_NODE) {
+        return Ok(Vec::new());
+    }
     let mut nets: Vec<IpNet> = Vec::new();
     for one in list(value)? {
         let net: IpNet = one.parse().map_err(|_| {
             let shown = shown(&Value::String(one.clone()));
-            format!("{shown} is not a subnet like \"10.244.7.0/24\"")
+            format!("{shown} is not a subnet like \"10.244.7.0/24\", nor \"{OF_NODE}\"")
         })?;
         if net.addr() != net.network() {
             return Err(format!("{net} has host bits set; did you mean {}?", net.trunc()));

@@ -65,6 +65,11 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
+    /// Whether the table has the key with this text.
+    pub(super) fn is(&self, key: &str, text: &str) -> bool {
+        self.table.get(key).and_then(Value::as_str) == Some(text)
+    }
+
     /// Removes `key` and parses its value; `None` if absent, or if invalid and reported.
     pub(super) fn get<T>(
         &mut self,

@@ -345,6 +345,8 @@ fn what_contradicts_kubernetes_is_refused_with_the_key() {
     let on = "[kubernetes]\nenabled = true\n";
     for (text, key, says) in [
         ("[kubernetes]\nkubeconfig = \"/k\"".to_owned(), "kubernetes.enabled", "kubeconfig"),
+        (format!("{on}[overlay]\npod_cidr = \"node\""), "overlay.pod_cidr", "podCIDRs"),
+        ("[overlay]\npod_cidr = \"node\"".to_owned(), "etcd.endpoints", "needed"),
         (format!("{on}api_url = \"192.0.2.1:6443\""), "kubernetes.api_url", "https://"),
         (
             format!("{on}annotation_prefix = \"flannel\""),
@@ -362,6 +364,17 @@ fn what_contradicts_kubernetes_is_refused_with_the_key() {
         let found = bad.violations.iter().any(|v| v.field == key && v.problem.contains(says));
         assert!(found, "{text}: {bad:?}");
     }
+}
+
+#[test]
+fn with_etcd_the_subnets_can_be_the_nodes() {
+    let etcd = "[etcd]\nendpoints = [\"http://10.0.0.1:2379\"]\n";
+    let text = format!("{etcd}[overlay]\npod_cidr = \"node\"\n[kubernetes]\nkubeconfig = \"/k\"");
+    let overlay = parse(&text).unwrap().overlay.unwrap();
+    assert!(matches!(overlay.source, ClusterSource::Etcd(_)) && overlay.pod_cidr.is_empty());
+    assert_eq!(overlay.pod_cidr_of_node.unwrap().kubeconfig, Some("/k".into()));
+    let chosen = parse(etcd).unwrap().overlay.unwrap();
+    assert!(chosen.pod_cidr_of_node.is_none());
 }
 
 #[test]

@@ -171,7 +171,9 @@ pub enum Error {
     #[error("{0}")]
     HostNetwork(String),
     /// Asked about the cluster of a node that is not in one.
-    #[error("this node is not in a cluster: set etcd.endpoints in its configuration")]
+    #[error(
+        "this node is not in a cluster: set etcd.endpoints in its configuration, or see in `netd status` what it waits for"
+    )]
     NoOverlay,
     /// A node of the cluster was not removed.
     #[error(transparent)]

@@ -4,6 +4,7 @@
 mod api_faults;
 mod events;
 mod large;
+mod leases_in_etcd;
 mod life;
 mod migration;
 mod mixed;

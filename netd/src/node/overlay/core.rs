@@ -140,6 +140,7 @@ impl Overlay {
 
     /// Whether the node can't have other subnets than those that it is given.
     pub(super) fn is_fixed(&self) -> bool {
-        self.etcd.is_none() || !self.settings.pod_cidr.is_empty()
+        let settings = &self.settings;
+        self.etcd.is_none() || settings.pod_cidr_of_node.is_some() || !settings.pod_cidr.is_empty()
     }
 }

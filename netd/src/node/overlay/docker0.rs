@@ -123,9 +123,9 @@ impl Overlay {
     }
 
     fn why_waiting(&self) -> String {
-        let repair = match self.settings.pod_cidr.is_empty() {
-            true => "another one is asked for",
-            false => "take away those pods, or overlay.pod_cidr, which allows no other one",
+        let repair = match self.is_fixed() {
+            false => "another one is asked for",
+            true => "take away those pods, or overlay.pod_cidr, which allows no other one",
         };
         format!(
             "overlay.docker0: pods of network \"{}\" have addresses of every subnet of this \

@@ -1,0 +1,91 @@
+//! Joins a cluster of etcd with the subnets that the Kubernetes API has for this machine's Node.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    cluster::{self, ClusterError},
+    pods,
+};
+use crate::config::{Config, Overlay};
+use crate::node::Node;
+use netd_cluster::Subnets;
+use netd_kubernetes::{
+    ApiAccess,
+    node_subnets::{self, NodeSubnets},
+};
+use netd_store::etcd::EtcdStore;
+use tokio::sync::watch;
+
+/// The component in `netd status`.
+const COMPONENT: &str = "overlay/pod-cidr";
+
+/// Joins as soon as the subnets are known: at once where an earlier start learned them.
+///
+/// # Errors
+/// The state directory can't be made.
+pub(super) async fn join(
+    config: &Config,
+    node: &Arc<Node>,
+    settings: Overlay,
+    store: Arc<EtcdStore>,
+    access: ApiAccess,
+) -> Result<(), ClusterError> {
+    pods::follow(node, access.clone());
+    let directory = config.state_dir.join("kubernetes");
+    let told = node_subnets::follow(access, config.node.clone(), &directory).await?;
+    let (config, node) = (config.clone(), Arc::clone(node));
+    tokio::spawn(async move { join_when_known(&config, &node, settings, store, told).await });
+    Ok(())
+}
+
+async fn join_when_known(
+    config: &Config,
+    node: &Arc<Node>,
+    settings: Overlay,
+    store: Arc<EtcdStore>,
+    mut told: watch::Receiver<NodeSubnets>,
+) {
+    /// Between attempts while the disk refuses.
+    const RETRY: Duration = Duration::from_secs(5);
+    let Some(subnets) = known(node, &mut told).await else { return };
+    while let Err(error) =
+        cluster::join_by_etcd(config, node, settings.clone(), store.clone(), Some(subnets)).await
+    {
+        node.health().bad(COMPONENT, error);
+        tokio::time::sleep(RETRY).await;
+    }
+    loop {
+        let now = told.borrow_and_update().clone();
+        match now.subnets.filter(|now| *now != subnets) {
+            Some(other) => node.health().advise(COMPONENT, changed(&config.node, &subnets, &other)),
+            // The lease stays as it is; "pods" says that the API is away.
+            None => node.health().good(COMPONENT),
+        }
+        if told.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for them; what they wait for is said. `None`: nobody tells any more.
+async fn known(node: &Node, told: &mut watch::Receiver<NodeSubnets>) -> Option<Subnets> {
+    loop {
+        let now = told.borrow_and_update().clone();
+        if now.subnets.is_some() {
+            return now.subnets;
+        }
+        let why = now.problem.unwrap_or_else(|| "the Kubernetes API is asked".to_owned());
+        node.health().bad(COMPONENT, format!("waiting for the Node's podCIDRs: {why}"));
+        told.changed().await.ok()?;
+    }
+}
+
+fn changed(node: &str, leased: &Subnets, now: &Subnets) -> String {
+    let shown =
+        |subnets: &Subnets| subnets.iter().map(|net| net.to_string()).collect::<Vec<_>>().join(",");
+    format!(
+        "Node {node} has the podCIDRs {} now, this node leases {}: drain it and restart netd",
+        shown(now),
+        shown(leased)
+    )
+}
