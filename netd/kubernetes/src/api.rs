@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +19,6 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     annotations::AnnotationPrefix,
-    followed::Followed,
     node::{Node, NodeFacts},
     node_event,
     options::ApiAccess,
@@ -40,11 +40,13 @@ pub(crate) struct ApiServer {
     access: ApiAccess,
     prefix: AnnotationPrefix,
     client: Mutex<Option<(u64, Client)>>,
+    /// The API server is too old to send a list as a stream, or is told not to.
+    pub(crate) streams_no_lists: AtomicBool,
 }
 
 impl ApiServer {
     pub(crate) fn new(access: ApiAccess, prefix: AnnotationPrefix) -> Self {
-        Self { access, prefix, client: Mutex::default() }
+        Self { access, prefix, client: Mutex::default(), streams_no_lists: AtomicBool::new(false) }
     }
 
     /// All objects of a kind.
@@ -113,24 +115,6 @@ impl ApiServer {
         Ok(config)
     }
 
-    /// All objects that are followed, and what a watch may go on from.
-    pub(crate) async fn list<T: Followed>(
-        &self,
-        what: &T,
-    ) -> Result<(Vec<T::Facts>, String), ApiError> {
-        let objects = self.objects::<T::Object>().await?;
-        let mut all = Vec::new();
-        let mut page = what.list_params();
-        loop {
-            let answer = self.in_time(objects.list(&page)).await?;
-            all.extend(answer.items.into_iter().filter_map(|object| what.facts(object)));
-            match answer.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok((all, answer.metadata.resource_version.unwrap_or_default())),
-            }
-        }
-    }
-
     /// Whether the API server is behind `version`: its etcd was restored from an older copy. It
     /// would tell nothing of its changes then, as if they were known.
     pub(crate) async fn is_behind(&self, version: &str) -> Result<bool, ApiError> {
@@ -176,10 +160,13 @@ impl ApiServer {
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ApiError> {
-        match timeout(self.access.timeout, request).await {
-            Ok(answer) => answer.map_err(|e| explain(&e)),
-            Err(_) => Err(ApiError::Failed(format!("no answer within {:?}", self.access.timeout))),
-        }
+        self.answered(request).await?.map_err(|e| explain(&e))
+    }
+
+    /// What comes within the time of one request, whatever it is.
+    pub(crate) async fn answered<T>(&self, what: impl Future<Output = T>) -> Result<T, ApiError> {
+        let late = |_| ApiError::Failed(format!("no answer within {:?}", self.access.timeout));
+        timeout(self.access.timeout, what).await.map_err(late)
     }
 }
 

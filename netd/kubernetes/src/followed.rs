@@ -27,6 +27,8 @@ pub(crate) trait Followed: Send + Sync + 'static {
     fn selector(&self) -> Option<String>;
     /// How they are listed.
     fn list_params(&self) -> ListParams;
+    /// What tells one from all others that are there at the same time.
+    fn key(facts: &Self::Facts) -> &str;
     /// `None`: an object that can't be used.
     fn facts(&self, object: Self::Object) -> Option<Self::Facts>;
 }
@@ -60,6 +62,9 @@ impl Followed for Nodes {
     fn list_params(&self) -> ListParams {
         ListParams::default().limit(PAGE)
     }
+    fn key(facts: &NodeFacts) -> &str {
+        &facts.name
+    }
     fn facts(&self, node: Node) -> Option<NodeFacts> {
         NodeFacts::of(node, &self.0)
     }
@@ -82,6 +87,9 @@ impl Followed for PodsOf {
     fn list_params(&self) -> ListParams {
         let all = ListParams::default().match_any();
         ListParams { field_selector: self.selector(), ..all }
+    }
+    fn key(facts: &PodFacts) -> &str {
+        &facts.identity.uid
     }
     fn facts(&self, pod: Pod) -> Option<PodFacts> {
         PodFacts::of(pod)

@@ -12,7 +12,7 @@
 //! tells a node with leases in etcd its Node's podCIDRs ([`node_subnets`]).
 //!
 //! [`node`], [`pod`], [`annotations`], [`condition`], [`events`] and [`reconciler`] are pure.
-//! [`api`], [`follow`], [`report_events`] and [`run`] do the I/O.
+//! [`api`], [`list`], [`follow`], [`report_events`] and [`run`] do the I/O.
 
 mod annotations;
 mod api;
@@ -20,6 +20,7 @@ mod condition;
 mod events;
 mod follow;
 mod followed;
+mod list;
 mod node;
 mod node_event;
 pub mod node_subnets;

@@ -2,6 +2,7 @@
 
 mod life;
 mod pods;
+mod streams;
 mod words;
 
 use std::time::{Duration, Instant};
