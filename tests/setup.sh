@@ -35,6 +35,8 @@ protoc:protobuf-compiler
 openssl:openssl
 dh:debhelper
 lintian:lintian
+wg:wireguard-tools
+wireguard-go:wireguard-go
 aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu
 /usr/aarch64-linux-gnu/include/stdio.h:libc6-dev-arm64-cross
 "

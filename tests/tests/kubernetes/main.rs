@@ -8,6 +8,7 @@ mod leases_in_etcd;
 mod life;
 mod migration;
 mod mixed;
+mod nftables_proxy;
 mod pods;
 mod words;
 

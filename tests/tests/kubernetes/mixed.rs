@@ -12,6 +12,7 @@ use testbed::{
         flannel::{self, FlannelNode, annotations},
     },
     net::probe::{self, Mirror},
+    service::Service,
     wait,
 };
 
@@ -104,6 +105,66 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other_over_host_gw() -> Result<()
         let routes = nodes[0].routes()?;
         let via = format!("10.5.77.0/24 via {} dev eth0", old.host.v4);
         ensure!(routes.contains(&via), "{routes}");
+        Ok(())
+    })
+}
+
+/// A WireGuard device of flannel's, by the one program that needs no module of the kernel: it lives as
+/// long as what is returned. With it, the device's name and its public key.
+fn wireguard(old: &FlannelNode) -> Result<(Service, String, String)> {
+    // The socket of its settings has the device's name, in a directory of the whole machine.
+    let device = format!("fwg{}", std::process::id());
+    let here = old.host.directory();
+    let mut command = old.host.net.command("wireguard-go");
+    command.args(["-f", &device]);
+    let service = Service::start("wireguard-go", command, &here.join("wireguard-go.log"))?;
+    let socket = format!("/var/run/wireguard/{device}.sock");
+    wait::until(SOON, "wireguard-go listens", || Ok(std::fs::metadata(&socket).map(drop)?))?;
+    let key = here.join("wireguard.key");
+    let key = key.display();
+    let public = old.host.net.sh(&format!(
+        "umask 077; wg genkey >{key}; wg set {device} listen-port 51820 private-key {key}
+         ip address add {}/32 dev {device}; ip link set {device} mtu 1420 up
+         ip route add 10.5.0.0/16 dev {device} scope link
+         wg pubkey <{key}",
+        old.subnet.network()
+    ))?;
+    Ok((service, device, public.trim().to_owned()))
+}
+
+/// A node of flannel's with the backend wireguard: what it reads of netd's annotations is enough for
+/// its peers, and netd takes its own.
+#[test]
+fn pods_of_flannels_nodes_and_netds_reach_each_other_over_wireguard() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let plan = Plan::new(Families::V4, backend("wireguard")).nodes(2);
+        let nodes = cluster(bed, &api, &plan)?;
+        let pods = pods(&nodes)?;
+        let old = FlannelNode::vxlan(bed, "old", "10.5.77.0/24")?;
+        old.host.net.sh("ip link delete flannel.1")?;
+        let (_service, device, public) = wireguard(&old)?;
+        for node in &nodes {
+            let said = api.annotations(&node.host.name)?;
+            ensure!(said["backend-type"] == "wireguard", "{said:?}");
+            let data: Value = serde_json::from_str(said["backend-data"].as_str().context("data")?)?;
+            let key = data["PublicKey"].as_str().context("no PublicKey")?;
+            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
+            let (cidr, ip) = (cidr.as_str(), said["public-ip"].as_str());
+            let (cidr, ip) = cidr.zip(ip).context("no podCIDR or public-ip")?;
+            let peer = format!("wg set {device} peer {key} allowed-ips {cidr} endpoint {ip}:51820");
+            old.host.net.sh(&peer)?;
+        }
+        let data = json!({ "PublicKey": public }).to_string();
+        let said = annotations("wireguard", &data, &old.host.v4.to_string());
+        api.add_node("old", &["10.5.77.0/24"], &said)?;
+        let mirrors = [Mirror::serve(&old.pod, 7000)?, Mirror::serve(&pods[0].net, 7000)?];
+        wait::until(SOON, "netd's pods reach flannel's", || {
+            pods.iter().try_for_each(|pod| probe::ping(&pod.net, old.pod_ip))
+        })?;
+        ensure!(probe::tcp(&pods[0].net, old.pod_ip, 7000)? == pods[0].v4()?);
+        ensure!(probe::tcp(&old.pod, pods[0].v4()?, 7000)? == old.pod_ip);
+        drop(mirrors);
         Ok(())
     })
 }
