@@ -49,7 +49,7 @@ fn show(cluster: &Cluster, pods: &[Sandbox], backend: &str) -> Result<String> {
     reach::until_reached(&last.net, first_ip, Duration::from_secs(5))?;
     let ways = reach::all_pairs(pods, Families::Dual)?;
     let mtu = cluster.nodes.first().context("no node")?.route(last.v4()?)?.mtu;
-    let rate = iperf::tcp(&last.net, first_ip, 1, SECONDS)? / 1e9;
+    let rate = iperf::tcp(&last.net, first_ip, 1, SECONDS)?.rate / 1e9;
     Ok(format!(
         "in force after {:>3} ms, MTU {mtu}, {ways} of {ways} ways with own addresses, \
          iperf3 {rate:.1} Gbit/s",

@@ -30,10 +30,24 @@ impl Server {
     }
 }
 
-/// TCP from `from` to a [`Server`] at `to`, with so many streams: bits a second that arrived.
-pub fn tcp(from: &Namespace, to: IpAddr, streams: u32, seconds: u32) -> Result<f64> {
+/// What a test measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Throughput {
+    /// Bits a second that arrived.
+    pub rate: f64,
+    /// Processor time of both ends, seconds for each 10^9 bits: of the two processes, and of the
+    /// kernel for them. What other threads do, as a tunnel's in userspace, is not in it.
+    pub cpu_per_gbit: f64,
+}
+
+/// TCP from `from` to a [`Server`] at `to`, with so many streams.
+pub fn tcp(from: &Namespace, to: IpAddr, streams: u32, seconds: u32) -> Result<Throughput> {
     let script = format!("iperf3 -J -c {to} -p {PORT} -P {streams} -t {seconds} -O 0.3");
     let json: Value = serde_json::from_str(&from.sh(&script)?)?;
-    let rate = json["end"]["sum_received"]["bits_per_second"].as_f64();
-    rate.with_context(|| format!("iperf3 said {json}"))
+    let end = &json["end"];
+    let percent = |whose: &str| end["cpu_utilization_percent"][whose].as_f64();
+    let cpu = percent("host_total").zip(percent("remote_total"));
+    let rate = end["sum_received"]["bits_per_second"].as_f64();
+    let (rate, (here, there)) = rate.zip(cpu).with_context(|| format!("iperf3 said {json}"))?;
+    Ok(Throughput { rate, cpu_per_gbit: (here + there) / 100.0 / (rate / 1e9) })
 }

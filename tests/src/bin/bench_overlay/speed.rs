@@ -1,13 +1,16 @@
-//! Throughput and latency, side by side and as ratios of the same round.
+//! Throughput, processor time, latency and connections, side by side and as ratios of the same round.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use testbed::{
-    Bed, Cluster, Namespace, Plan, case,
+    Bed, Cluster, Namespace, Plan, Sandbox, case,
     cluster::Families,
-    net::{iperf, rounds::Rounds},
+    net::{
+        iperf,
+        rounds::{self, Rounds},
+    },
 };
 
 use crate::{boringtun::Boringtun, handmade, naive::Naive};
@@ -23,13 +26,17 @@ struct Contender {
     seen: Vec<Figures>,
 }
 
-/// Gbit/s of one and of four streams, microseconds of a round trip.
+/// Gbit/s of one and of four streams, processor time for a Gbit of each, microseconds of a round
+/// trip, connections a second.
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     one: f64,
     four: f64,
+    cpu_one: f64,
+    cpu_four: f64,
     p50: f64,
     p99: f64,
+    connections: f64,
 }
 
 impl Contender {
@@ -41,12 +48,20 @@ impl Contender {
     fn measure(&mut self, bed: &Bed, seconds: usize) -> Result<()> {
         let seconds = u32::try_from(seconds)?;
         let server = iperf::Server::start(&self.to, bed.directory())?;
-        let one = iperf::tcp(&self.from, self.ip, 1, seconds)? / 1e9;
-        let four = iperf::tcp(&self.from, self.ip, 4, seconds)? / 1e9;
+        let one = iperf::tcp(&self.from, self.ip, 1, seconds)?;
+        let four = iperf::tcp(&self.from, self.ip, 4, seconds)?;
         drop(server);
         let rounds = Rounds::make(&self.from, &self.to, self.ip, ROUND_TRIPS)?;
-        let (p50, p99) = (rounds.percentile(50), rounds.percentile(99));
-        self.seen.push(Figures { one, four, p50, p99 });
+        let time = Duration::from_secs(1);
+        self.seen.push(Figures {
+            one: one.rate / 1e9,
+            four: four.rate / 1e9,
+            cpu_one: one.cpu_per_gbit,
+            cpu_four: four.cpu_per_gbit,
+            p50: rounds.percentile(50),
+            p99: rounds.percentile(99),
+            connections: rounds::connections(&self.from, &self.to, self.ip, time)?,
+        });
         Ok(())
     }
 }
@@ -75,14 +90,22 @@ pub(crate) fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Re
         if let Some(Boringtun { way, .. }) = &boringtun {
             all.push(Contender::new("boringtun-cli", (&way.from, &way.to, way.ip)));
         }
-        let mut clusters = Vec::new();
+        let (mut clusters, mut neighbours) = (Vec::new(), Vec::new());
         for (name, kind) in [
             ("netd vxlan", "vxlan"),
             ("netd host-gw", "host-gw"),
+            ("netd host-gw, routed", "routed"),
             ("netd udp", "udp"),
             ("netd wireguard", "wireguard"),
         ] {
             let (cluster, pods) = pair(bed, kind)?;
+            if kind == "host-gw" || kind == "routed" {
+                let near = Sandbox::attached(&cluster.nodes[0].host, "near")?;
+                let name = if kind == "routed" { "same node, routed" } else { "same node" };
+                let from = pods.first().context("no pods")?;
+                all.push(Contender::new(name, (&from.net, &near.net, near.v4()?)));
+                neighbours.push(near);
+            }
             let (from, to) = pods.first().zip(pods.last()).context("no pods")?;
             all.push(Contender::new(name, (&from.net, &to.net, to.v4()?)));
             clusters.push((cluster, pods));
@@ -97,10 +120,11 @@ pub(crate) fn run(rounds: usize, seconds: usize, boringtun: Option<&Path>) -> Re
     })
 }
 
-/// Two nodes with a pod each. Clusters share the underlay, and nothing else.
-fn pair(bed: &Bed, kind: &'static str) -> Result<(Cluster, Vec<testbed::Sandbox>)> {
-    let mut plan = Plan::new(Families::V4, json!({"Type": kind})).nodes(2).named(kind);
-    plan.filter = "info";
+/// Two nodes with a pod each; "routed": over host-gw. Clusters share the underlay, and nothing else.
+fn pair(bed: &Bed, kind: &'static str) -> Result<(Cluster, Vec<Sandbox>)> {
+    let (backend, driver) = if kind == "routed" { ("host-gw", "routed") } else { (kind, "bridge") };
+    let plan = Plan::new(Families::V4, json!({"Type": backend})).nodes(2).named(kind);
+    let plan = Plan { filter: "info", driver, ..plan };
     let cluster = Cluster::start(bed, &plan)?;
     let pods = cluster.pods()?;
     Ok((cluster, pods))
@@ -109,9 +133,10 @@ fn pair(bed: &Bed, kind: &'static str) -> Result<(Cluster, Vec<testbed::Sandbox>
 fn print(all: &[Contender], rounds: usize, seconds: usize) {
     println!("## Pod to pod on two nodes, {rounds} rounds of {seconds} s: medians\n");
     println!(
-        "| | TCP 1, Gbit/s | of bare | TCP 4, Gbit/s | of bare | round trip p50 / p99, us | p50 of bare |"
+        "| | TCP 1 / 4, Gbit/s | of bare | bytes for processor time, of bare | round trip p50 / p99, us \
+         | p50 of bare | connections/s | of bare |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     let Some(bare) = all.first() else { return };
     for contender in all {
         let of = |get: fn(&Figures) -> f64| median(contender.seen.iter().map(get).collect());
@@ -119,16 +144,22 @@ fn print(all: &[Contender], rounds: usize, seconds: usize) {
             let pairs = contender.seen.iter().zip(&bare.seen);
             median(pairs.map(|(mine, bare)| get(mine) / get(bare)).collect())
         };
+        // More bytes for the same processor time is better.
+        let cheap = |get: fn(&Figures) -> f64| 1.0 / ratio(get);
         println!(
-            "| {} | {:.2} | {:.0} % | {:.2} | {:.0} % | {:.1} / {:.1} | {:.2}x |",
+            "| {} | {:.2} / {:.2} | {:.2} / {:.2} | {:.2} / {:.2} | {:.1} / {:.1} | {:.2}x | {:.0} | {:.2} |",
             contender.name,
             of(|f| f.one),
-            100.0 * ratio(|f| f.one),
             of(|f| f.four),
-            100.0 * ratio(|f| f.four),
+            ratio(|f| f.one),
+            ratio(|f| f.four),
+            cheap(|f| f.cpu_one),
+            cheap(|f| f.cpu_four),
             of(|f| f.p50),
             of(|f| f.p99),
             ratio(|f| f.p50),
+            of(|f| f.connections),
+            ratio(|f| f.connections),
         );
     }
     println!();
