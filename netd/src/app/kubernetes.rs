@@ -15,9 +15,10 @@ use netd_kubernetes::{KubernetesOptions, Problems};
 const FOREIGN_PODS: &str = "foreign-pods";
 
 /// Whether kube-proxy, or what does the same, is to be expected here.
-pub(super) fn is_source(config: &Config) -> bool {
-    let source = config.overlay.as_ref().map(|overlay| &overlay.source);
-    matches!(source, Some(ClusterSource::Kubernetes(_)))
+pub(super) fn is_around(config: &Config) -> bool {
+    config.overlay.as_ref().is_some_and(|overlay| {
+        matches!(overlay.source, ClusterSource::Kubernetes(_)) || overlay.pod_cidr_of_node.is_some()
+    })
 }
 
 /// Follows the API, and tells it whether this node is ready and what does not work.

@@ -32,32 +32,48 @@ pub(super) async fn join(
 ) -> Result<(), ClusterError> {
     pods::follow(node, access.clone());
     let directory = config.state_dir.join("kubernetes");
-    let told = node_subnets::follow(access, config.node.clone(), &directory).await?;
+    let mut told = node_subnets::follow(access, config.node.clone(), &directory).await?;
+    let remembered = told.borrow().subnets;
+    if let Some(subnets) = remembered {
+        // Before pods can ask for an address.
+        cluster::join_by_etcd(config, node, settings, store, Some(subnets)).await?;
+        tokio::spawn(compare(Arc::clone(node), subnets, told));
+        return Ok(());
+    }
     let (config, node) = (config.clone(), Arc::clone(node));
-    tokio::spawn(async move { join_when_known(&config, &node, settings, store, told).await });
+    tokio::spawn(async move {
+        let Some(subnets) = wait_known(&node, &mut told).await else { return };
+        join_at_last(&config, &node, &settings, &store, subnets).await;
+        compare(node, subnets, told).await;
+    });
     Ok(())
 }
 
-async fn join_when_known(
+/// Joins, however often the disk refuses.
+async fn join_at_last(
     config: &Config,
     node: &Arc<Node>,
-    settings: Overlay,
-    store: Arc<EtcdStore>,
-    mut told: watch::Receiver<NodeSubnets>,
+    settings: &Overlay,
+    store: &Arc<EtcdStore>,
+    subnets: Subnets,
 ) {
-    /// Between attempts while the disk refuses.
     const RETRY: Duration = Duration::from_secs(5);
-    let Some(subnets) = known(node, &mut told).await else { return };
     while let Err(error) =
         cluster::join_by_etcd(config, node, settings.clone(), store.clone(), Some(subnets)).await
     {
         node.health().bad(COMPONENT, error);
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Says when the Node has other podCIDRs than the node leases.
+async fn compare(node: Arc<Node>, subnets: Subnets, mut told: watch::Receiver<NodeSubnets>) {
     loop {
         let now = told.borrow_and_update().clone();
         match now.subnets.filter(|now| *now != subnets) {
-            Some(other) => node.health().advise(COMPONENT, changed(&config.node, &subnets, &other)),
+            Some(other) => {
+                node.health().advise(COMPONENT, changed(&node.config().node, &subnets, &other));
+            }
             // The lease stays as it is; "pods" says that the API is away.
             None => node.health().good(COMPONENT),
         }
@@ -68,7 +84,7 @@ async fn join_when_known(
 }
 
 /// Waits for them; what they wait for is said. `None`: nobody tells any more.
-async fn known(node: &Node, told: &mut watch::Receiver<NodeSubnets>) -> Option<Subnets> {
+async fn wait_known(node: &Node, told: &mut watch::Receiver<NodeSubnets>) -> Option<Subnets> {
     loop {
         let now = told.borrow_and_update().clone();
         if now.subnets.is_some() {

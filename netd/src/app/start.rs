@@ -82,7 +82,7 @@ async fn start(config: Config) -> Result<Started, ServeError> {
     let settings = Settings {
         underlay: config.underlay.clone(),
         kernel_hints: config.kernel_hints.unwrap_or_else(may_use_every_cpu),
-        bridges_pass_iptables: kubernetes::is_source(&config),
+        bridges_pass_iptables: kubernetes::is_around(&config),
         firewall: FirewallSettings {
             hostport_mark: config.hostport_mark,
             kube_proxy_mark: config.kube_proxy_mark,
