@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{cluster::ClusterError, listener::ListenError, netns_lock::LockError};
+use super::{join::ClusterError, listener::ListenError, netns_lock::LockError};
 use crate::node;
 use netd_dataplane::DataplaneError;
 use netd_store::StoreError;

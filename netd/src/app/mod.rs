@@ -4,6 +4,7 @@ mod api_thread;
 mod cluster;
 mod error;
 mod gauges;
+mod join;
 mod kubernetes;
 mod listener;
 mod netns_lock;

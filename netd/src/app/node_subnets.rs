@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    cluster::{self, ClusterError},
+    join::{self, ClusterError},
     pods,
 };
 use crate::config::{Config, Overlay};
@@ -36,7 +36,7 @@ pub(super) async fn join(
     let remembered = told.borrow().subnets;
     if let Some(subnets) = remembered {
         // Before pods can ask for an address.
-        cluster::join_by_etcd(config, node, settings, store, Some(subnets)).await?;
+        join::join_by_etcd(config, node, settings, store, Some(subnets)).await?;
         tokio::spawn(compare(Arc::clone(node), subnets, told));
         return Ok(());
     }
@@ -59,7 +59,7 @@ async fn join_at_last(
 ) {
     const RETRY: Duration = Duration::from_secs(5);
     while let Err(error) =
-        cluster::join_by_etcd(config, node, settings.clone(), store.clone(), Some(subnets)).await
+        join::join_by_etcd(config, node, settings.clone(), store.clone(), Some(subnets)).await
     {
         node.health().bad(COMPONENT, error);
         tokio::time::sleep(RETRY).await;

@@ -12,7 +12,7 @@ const COMPONENT: &str = "pods";
 impl Node {
     /// Takes what the API says now: endpoints get their pods' labels and named ports, and those
     /// of pods that are gone are looked at at once.
-    pub async fn pods_are(&self, pods: Arc<Pods>) {
+    pub(crate) async fn pods_are(&self, pods: Arc<Pods>) {
         match &pods.problem {
             None => self.health.good(COMPONENT),
             Some(why) => self.health.advise(

@@ -112,6 +112,8 @@ fn on_one_processor<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<
         let mut one = CpuSet::new();
         let first = (0..CpuSet::count()).find(|cpu| may.is_set(*cpu).unwrap_or(false));
         one.set(first.context("no processor")?)?;
+        // This thread measures, and no other part of the tests is bound to a processor.
+        #[allow(clippy::disallowed_methods)]
         sched_setaffinity(this, &one)?;
         work()
     };

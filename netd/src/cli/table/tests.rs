@@ -23,6 +23,11 @@ fn sample() -> v1::Endpoint {
             protocol: v1::Protocol::Tcp.into(),
             host_ip: String::new(),
         }],
+        named_ports: vec![v1::NamedPort {
+            name: "http".into(),
+            port: 80,
+            protocol: v1::Protocol::Tcp.into(),
+        }],
         ..Default::default()
     }
 }
@@ -38,6 +43,7 @@ fn endpoints_are_a_table_that_can_be_cut() {
     assert_eq!(cells, want);
     let full = endpoint::Endpoint::from(sample()).text();
     assert!(full.contains("host ports:     *:8080->80/tcp\n"), "{full}");
+    assert!(full.contains("named ports:    http 80/tcp\n"), "{full}");
 }
 
 #[test]
@@ -47,7 +53,8 @@ fn json_has_stable_names_and_every_field() {
     assert_eq!(json["state"], "attached");
     assert_eq!(json["portMappings"][0]["hostPort"], 8080);
     assert_eq!(json["bandwidth"]["ingressRate"], 0);
-    assert_eq!(json.as_object().unwrap().len(), 23);
+    assert_eq!(json["namedPorts"][0]["protocol"], "tcp");
+    assert_eq!(json.as_object().unwrap().len(), 24);
 }
 
 #[test]
