@@ -206,6 +206,7 @@ fn endpoint(network: &Network, sandbox: &str, ips: &[&str], sequence: u64) -> En
         sequence,
         path_is_foreign: false,
         request: None,
+        labels_of_api: false,
         named_ports: Vec::new(),
         runtime_placed: None,
     }

@@ -85,6 +85,9 @@ pub struct Endpoint {
     pub pod: PodIdentity,
     /// The pod's labels.
     pub labels: BTreeMap<String, String>,
+    /// The labels are the Kubernetes API's, which is newer than what the runtime knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub labels_of_api: bool,
     /// The ports of the pod's containers that have a name, as far as the Kubernetes API told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub named_ports: Vec<NamedPort>,

@@ -66,6 +66,7 @@ fn endpoint(driver: Driver, additional: bool) -> Endpoint {
         sequence: 1,
         path_is_foreign: false,
         request: None,
+        labels_of_api: false,
         named_ports: Vec::new(),
         runtime_placed: None,
     }

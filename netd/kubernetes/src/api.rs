@@ -4,8 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use k8s_openapi::api::core::v1::Event;
@@ -40,13 +39,18 @@ pub(crate) struct ApiServer {
     access: ApiAccess,
     prefix: AnnotationPrefix,
     client: Mutex<Option<(u64, Client)>>,
-    /// The API server is too old to send a list as a stream, or is told not to.
-    pub(crate) streams_no_lists: AtomicBool,
+    /// Since when the API server is known not to send a list as a stream.
+    pub(crate) no_streams_since: parking_lot::Mutex<Option<Instant>>,
 }
 
 impl ApiServer {
     pub(crate) fn new(access: ApiAccess, prefix: AnnotationPrefix) -> Self {
-        Self { access, prefix, client: Mutex::default(), streams_no_lists: AtomicBool::new(false) }
+        Self {
+            access,
+            prefix,
+            client: Mutex::default(),
+            no_streams_since: parking_lot::Mutex::default(),
+        }
     }
 
     /// All objects of a kind.

@@ -121,8 +121,8 @@ impl<T: Followed> Follower<T> {
                 backoff.reset();
             }
             sleep(backoff.next_delay(fastrand::f64())).await;
-            // What fails is said by the next watch.
-            let Ok(is_behind) = self.api.is_behind(&version).await else { continue };
+            // Why it can't be asked is said by the next watch or list.
+            let is_behind = self.api.is_behind(&version).await.unwrap_or(false);
             if is_behind {
                 tracing::warn!(
                     "the API server is behind what it had told: it was restored from an older \

@@ -11,7 +11,7 @@ use crate::{
     pod::{Pod, PodFacts},
 };
 
-/// Nodes in one answer: some megabytes.
+/// Nodes in one answer, where they are listed page by page: some megabytes.
 const PAGE: u32 = 500;
 
 /// A kind of objects, or some of them.

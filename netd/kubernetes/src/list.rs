@@ -1,7 +1,10 @@
 //! Lists all objects that are followed: as a stream, which costs the API server no more than a
 //! watch, else page by page.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt as _, pin_mut};
 use kube::core::{WatchEvent, params::WatchParams, watch::Bookmark};
@@ -16,6 +19,9 @@ const END_OF_LIST: &str = "k8s.io/initial-events-end";
 /// The API server ends the stream of a list after this time, seconds.
 const STREAM_SECONDS: u32 = 120;
 
+/// For so long a server that refused is asked for pages: it may be replaced by a newer one.
+const REFUSAL: Duration = Duration::from_secs(3600);
+
 /// What was listed, and what a watch may go on from.
 type Listed<T> = (Vec<<T as Followed>::Facts>, String);
 
@@ -24,16 +30,23 @@ enum Streamed<T: Followed> {
     All(Listed<T>),
     /// The API server can't: Kubernetes before 1.27, or its feature WatchList is off.
     Refused,
+    /// It began with nothing in time: it may be busy, or not know how to end a stream.
+    Silent,
 }
 
 impl ApiServer {
     /// All objects that are followed, and what a watch may go on from.
     pub(crate) async fn list<T: Followed>(&self, what: &T) -> Result<Listed<T>, ApiError> {
-        if !self.streams_no_lists.load(Ordering::Relaxed) {
-            if let Streamed::All(all) = self.list_as_stream(what).await? {
-                return Ok(all);
+        let refused = *self.no_streams_since.lock();
+        if refused.is_none_or(|since| since.elapsed() > REFUSAL) {
+            match self.list_as_stream(what).await? {
+                Streamed::All(all) => return Ok(all),
+                Streamed::Refused => {
+                    tracing::info!("the API server sends no lists as streams: pages are asked for");
+                    *self.no_streams_since.lock() = Some(Instant::now());
+                }
+                Streamed::Silent => {}
             }
-            self.streams_no_lists.store(true, Ordering::Relaxed);
         }
         self.list_by_pages(what).await
     }
@@ -54,9 +67,9 @@ impl ApiServer {
         // What changes meanwhile comes among the list.
         let mut all = BTreeMap::new();
         loop {
-            // One that does not know what it was asked for says nothing after the objects.
-            let Ok(event) = self.answered(stream.next()).await else {
-                return Ok(Streamed::Refused);
+            let event = match self.answered(stream.next()).await {
+                Err(_) if all.is_empty() => return Ok(Streamed::Silent),
+                event => event?,
             };
             let Some(event) = event else { break };
             match event.map_err(|e| explain(&e))? {

@@ -28,13 +28,16 @@ pub(crate) struct Pod {
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
     host_network: bool,
+    init_containers: Vec<Container>,
     containers: Vec<Container>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Container {
     ports: Vec<Port>,
+    /// Of init containers: "Always" makes a sidecar, which stays.
+    restart_policy: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -74,8 +77,8 @@ impl kube::Resource for Pod {
 pub struct PodFacts {
     /// Who it is, by the uid that the runtime knows it by.
     pub identity: PodIdentity,
-    /// Its labels now; none where they are larger than a record has room for.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels now; `None`: a record has no room for them.
+    pub labels: Option<BTreeMap<String, String>>,
     /// The ports of its containers that have a name.
     pub ports: Vec<NamedPort>,
     /// It is in the host's network namespace: it has no endpoint.
@@ -90,18 +93,19 @@ impl PodFacts {
         let uid = mirrored.or(metadata.uid).filter(|uid| !uid.is_empty())?;
         let identity = PodIdentity { namespace: metadata.namespace?, name: metadata.name?, uid };
         let labels = metadata.labels.unwrap_or_default();
-        let ports = spec.containers.into_iter().flat_map(|container| container.ports);
+        let sidecars = spec.init_containers.into_iter().filter(|c| c.restart_policy == "Always");
+        let ports = spec.containers.into_iter().chain(sidecars).flat_map(|c| c.ports);
         Some(Self {
             identity,
-            labels: if is_usual(&labels) { labels } else { BTreeMap::new() },
+            labels: (length(&labels) <= MAX_LABEL_BYTES).then_some(labels),
             ports: ports.filter_map(Port::named).take(MAX_PORTS).collect(),
             host_network: spec.host_network,
         })
     }
 }
 
-fn is_usual(labels: &BTreeMap<String, String>) -> bool {
-    labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() <= MAX_LABEL_BYTES
+fn length(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 impl Port {

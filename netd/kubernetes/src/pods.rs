@@ -23,7 +23,7 @@ pub struct Pods {
     /// By the uid that the runtime knows.
     by_uid: HashMap<String, PodFacts>,
     /// All pods were listed once.
-    is_whole: bool,
+    is_synced: bool,
     /// Why the API can't be followed now; what is known of pods is what it was.
     pub problem: Option<String>,
 }
@@ -37,11 +37,13 @@ impl Pods {
     }
 
     /// Whether the API says that there is no such pod. A pod without a uid, which is not of
-    /// Kubernetes, is nothing that it could know.
+    /// Kubernetes, is nothing that it could know. Where it knows no pod at all the Node may have
+    /// another name than this one.
     pub fn is_gone(&self, pod: &PodIdentity) -> bool {
-        self.is_whole
+        self.is_synced
             && self.problem.is_none()
             && !pod.uid.is_empty()
+            && !self.by_uid.is_empty()
             && !self.by_uid.contains_key(&pod.uid)
     }
 
@@ -55,7 +57,7 @@ impl Pods {
             News::Works => {}
             News::Listed(all) => {
                 let by_uid = all.into_iter().map(|pod| (pod.identity.uid.clone(), pod));
-                (self.by_uid, self.is_whole) = (by_uid.collect(), true);
+                (self.by_uid, self.is_synced) = (by_uid.collect(), true);
             }
             News::Changed(pod) => {
                 self.by_uid.insert(pod.identity.uid.clone(), *pod);

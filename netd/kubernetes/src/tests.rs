@@ -102,12 +102,12 @@ impl World {
     }
 }
 
-/// A Node's JSON; with flannel's annotations where it has a public address.
 /// The news that a Node was deleted.
 fn gone(name: &str) -> News {
     News::Deleted(Box::new(facts(&node(name, "", None))))
 }
 
+/// A Node's JSON; with flannel's annotations where it has a public address.
 fn node(name: &str, pod_cidr: &str, public: Option<&str>) -> Value {
     let mut node = json!({
         "metadata": {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::{self, ClusterSource, Config};
 use crate::node::Node;
-use netd_cluster::Subnets;
+use netd_cluster::{Subnets, identity};
 use netd_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 
 /// Starts the node's part of the cluster if one is configured. etcd may be out of reach.
@@ -30,9 +30,11 @@ pub(super) async fn start(config: &Config, node: &Arc<Node>) -> Result<(), Clust
             }
         }
         ClusterSource::Kubernetes(source) => {
+            let identity = identity::load(&config.state_dir)?;
             let (membership, updates) = kubernetes::join(config, node, source).await?;
             pods::follow(node, source.access.clone());
-            join(config, node, settings, (membership, updates, None)).await
+            join(node, settings, identity, (membership, updates, None)).await;
+            Ok(())
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::tunnel::TunnelClient;
 use netd_cluster::{
     Subnets,
     flannel::subnet_env::SubnetEnv,
-    identity,
+    identity::{self, Identity},
     membership::{DEFAULT_HOLD, Membership, MembershipOptions, Update},
 };
 use netd_store::{StoreError, etcd::EtcdStore, keys::ClusterKeys};
@@ -33,20 +33,15 @@ pub(crate) enum ClusterError {
 pub(super) type Joined = (Arc<Membership>, mpsc::Receiver<Update>, Option<EtcdRecords>);
 
 /// Makes the node's part of the cluster and starts it.
-///
-/// # Errors
-/// The node's identity can't be read.
 pub(super) async fn join(
-    config: &Config,
     node: &Arc<Node>,
     settings: config::Overlay,
+    identity: Identity,
     (membership, updates, etcd): Joined,
-) -> Result<(), ClusterError> {
-    let identity = identity::load(&config.state_dir)?;
+) {
     let tunnel = TunnelClient::new(&settings.tunnel_socket);
     let overlay = Overlay::new(OverlayParts { settings, membership, etcd, tunnel, identity });
     node.join_cluster(overlay, updates).await;
-    Ok(())
 }
 
 /// Joins by the leases in `store`. `pod_cidr`: the only subnets that the node is to have.
@@ -61,6 +56,8 @@ pub(super) async fn join_by_etcd(
     pod_cidr: Option<Subnets>,
 ) -> Result<(), ClusterError> {
     let ClusterSource::Etcd(etcd) = &settings.source else { return Ok(()) };
+    // Before anything is leased.
+    let identity = identity::load(&config.state_dir)?;
     let keys = ClusterKeys::new(&etcd.prefix, &etcd.netd_prefix);
     let options = MembershipOptions {
         keys: keys.clone(),
@@ -74,7 +71,9 @@ pub(super) async fn join_by_etcd(
         previous: settings.subnet_file.as_deref().and_then(previous),
     };
     let (membership, updates) = Membership::start(store.clone(), options).await?;
-    join(config, node, settings, (membership, updates, Some(EtcdRecords { store, keys }))).await
+    let records = Some(EtcdRecords { store, keys });
+    join(node, settings, identity, (membership, updates, records)).await;
+    Ok(())
 }
 
 /// This node's subnets as flannel, or an earlier netd, wrote them to its file.

@@ -19,7 +19,8 @@ use tokio::sync::watch;
 /// The component in `netd status`.
 const COMPONENT: &str = "overlay/pod-cidr";
 
-/// Joins as soon as the subnets are known: at once where an earlier start learned them.
+/// Joins as soon as the subnets are known: at once where the API tells them, or an earlier start
+/// learned them.
 ///
 /// # Errors
 /// The state directory can't be made.
@@ -33,13 +34,15 @@ pub(super) async fn join(
     pods::follow(node, access.clone());
     let directory = config.state_dir.join("kubernetes");
     let mut told = node_subnets::follow(access, config.node.clone(), &directory).await?;
-    let remembered = told.borrow().subnets;
-    if let Some(subnets) = remembered {
+    let first = told.borrow().clone();
+    if let Some(subnets) = first.subnets {
         // Before pods can ask for an address.
         join::join_by_etcd(config, node, settings, store, Some(subnets)).await?;
         tokio::spawn(compare(Arc::clone(node), subnets, told));
         return Ok(());
     }
+    // Before the node can be asked whether it is ready.
+    say_waiting(node, &first);
     let (config, node) = (config.clone(), Arc::clone(node));
     tokio::spawn(async move {
         let Some(subnets) = wait_known(&node, &mut told).await else { return };
@@ -69,12 +72,12 @@ async fn join_at_last(
 /// Says when the Node has other podCIDRs than the node leases.
 async fn compare(node: Arc<Node>, subnets: Subnets, mut told: watch::Receiver<NodeSubnets>) {
     loop {
-        let now = told.borrow_and_update().clone();
-        match now.subnets.filter(|now| *now != subnets) {
-            Some(other) => {
-                node.health().advise(COMPONENT, changed(&node.config().node, &subnets, &other));
-            }
-            // The lease stays as it is; "pods" says that the API is away.
+        let NodeSubnets { subnets: now, problem } = told.borrow_and_update().clone();
+        let other = now.filter(|now| *now != subnets);
+        let changed = other.map(|other| changed(&node.config().node, &subnets, &other));
+        // The lease stays as it is.
+        match changed.or(problem) {
+            Some(why) => node.health().advise(COMPONENT, why),
             None => node.health().good(COMPONENT),
         }
         if told.changed().await.is_err() {
@@ -90,10 +93,14 @@ async fn wait_known(node: &Node, told: &mut watch::Receiver<NodeSubnets>) -> Opt
         if now.subnets.is_some() {
             return now.subnets;
         }
-        let why = now.problem.unwrap_or_else(|| "the Kubernetes API is asked".to_owned());
-        node.health().bad(COMPONENT, format!("waiting for the Node's podCIDRs: {why}"));
+        say_waiting(node, &now);
         told.changed().await.ok()?;
     }
+}
+
+fn say_waiting(node: &Node, now: &NodeSubnets) {
+    let why = now.problem.as_deref().unwrap_or("the Kubernetes API is asked");
+    node.health().bad(COMPONENT, format!("waiting for the Node's podCIDRs: {why}"));
 }
 
 fn changed(node: &str, leased: &Subnets, now: &Subnets) -> String {

@@ -101,7 +101,7 @@ const NEED_A_CLUSTER: [&str; 3] = ["public_ip", "public_ipv6", "pod_cidr"];
 pub(super) fn read(root: &mut Section<'_>, run_dir: &std::path::Path) -> Option<Overlay> {
     let mut etcd = root.section("etcd");
     let mut overlay = root.section("overlay");
-    let asks_for_node = overlay.is("pod_cidr", OF_NODE);
+    let asks_for_node = overlay.peek("pod_cidr").is_some_and(is_of_node);
     let kubernetes = kubernetes::read(root.section("kubernetes"), asks_for_node);
     let node_access = asks_for_node.then(|| kubernetes.settings.access.clone());
     let kubernetes = kubernetes.enabled.then_some(kubernetes.settings);
@@ -271,12 +271,19 @@ fn usable<T: Into<IpAddr> + Copy>(ip: T) -> Result<T, String> {
     Ok(ip)
 }
 
+fn is_of_node(value: &Value) -> bool {
+    list(value).is_ok_and(|all| all == [OF_NODE])
+}
+
 fn pod_cidr(value: &Value) -> Result<Vec<IpNet>, String> {
-    if value.as_str() == Some(OF_NODE) {
+    if is_of_node(value) {
         return Ok(Vec::new());
     }
     let mut nets: Vec<IpNet> = Vec::new();
     for one in list(value)? {
+        if one == OF_NODE {
+            return Err(format!("\"{OF_NODE}\" can't stand beside subnets"));
+        }
         let net: IpNet = one.parse().map_err(|_| {
             let shown = shown(&Value::String(one.clone()));
             format!("{shown} is not a subnet like \"10.244.7.0/24\", nor \"{OF_NODE}\"")

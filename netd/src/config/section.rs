@@ -65,9 +65,9 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
-    /// Whether the table has the key with this text.
-    pub(super) fn is(&self, key: &str, text: &str) -> bool {
-        self.table.get(key).and_then(Value::as_str) == Some(text)
+    /// The value of a key, which is still to be read.
+    pub(super) fn peek(&self, key: &str) -> Option<&Value> {
+        self.table.get(key)
     }
 
     /// Removes `key` and parses its value; `None` if absent, or if invalid and reported.

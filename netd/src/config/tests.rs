@@ -373,6 +373,10 @@ fn with_etcd_the_subnets_can_be_the_nodes() {
     let overlay = parse(&text).unwrap().overlay.unwrap();
     assert!(matches!(overlay.source, ClusterSource::Etcd(_)) && overlay.pod_cidr.is_empty());
     assert_eq!(overlay.pod_cidr_of_node.unwrap().kubeconfig, Some("/k".into()));
+    let one = format!("{etcd}[overlay]\npod_cidr = [\"node\"]");
+    assert!(parse(&one).unwrap().overlay.unwrap().pod_cidr_of_node.is_some());
+    let mixed = format!("{etcd}[overlay]\npod_cidr = \"node, 10.1.0.0/24\"");
+    assert!(parse(&mixed).unwrap_err().to_string().contains("beside"), "{mixed}");
     let chosen = parse(etcd).unwrap().overlay.unwrap();
     assert!(chosen.pod_cidr_of_node.is_none());
 }

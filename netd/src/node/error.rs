@@ -172,7 +172,7 @@ pub enum Error {
     HostNetwork(String),
     /// Asked about the cluster of a node that is not in one.
     #[error(
-        "this node is not in a cluster: set etcd.endpoints in its configuration, or see in `netd status` what it waits for"
+        "this node is not in a cluster: set etcd.endpoints in its configuration; if they are set, `netd status` says what it waits for"
     )]
     NoOverlay,
     /// A node of the cluster was not removed.

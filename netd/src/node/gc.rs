@@ -66,12 +66,14 @@ impl Node {
                 continue;
             }
             let orphan = self.state.primary_is_gone(&key.sandbox);
+            orphans |= orphan;
             let wanted = !orphan && self.state.is_known(&key.sandbox);
-            let needs_no_grace = orphan || self.state.pod_is_gone(&endpoint.pod);
-            orphans |= needs_no_grace;
             if wanted || !path_is_stale(&endpoint) {
                 continue;
             }
+            // Nothing but the grace guards an endpoint whose namespace is not known.
+            let gone = endpoint.netns_path.is_some() && self.state.pod_is_gone(&endpoint.pod);
+            orphans |= gone;
             // The pod may live though no path leads to it. One that can't be asked about is
             // not known to be gone.
             if endpoint.netns_path.is_some() {
@@ -84,7 +86,7 @@ impl Node {
                 }
             }
             let since = missing.get(key).copied().unwrap_or(now);
-            if !needs_no_grace && now.duration_since(since) < self.config.gc.grace {
+            if !orphan && !gone && now.duration_since(since) < self.config.gc.grace {
                 still.insert(key.clone(), since);
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Endpoints follow what the Kubernetes API says of their pods.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{core::Node, error::Result};
 use netd_domain::{EndpointKey, Phase};
@@ -8,11 +8,13 @@ use netd_kubernetes::pods::Pods;
 
 /// The component in `netd status`.
 const COMPONENT: &str = "pods";
+/// An endpoint that something else works on for longer is left for the next time: it holds up no
+/// other one.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Takes what the API says now: endpoints get their pods' labels and named ports, and those
-    /// of pods that are gone are looked at at once.
-    pub(crate) async fn pods_are(&self, pods: Arc<Pods>) {
+    /// Takes what the API says now. Endpoints of pods that are gone since are looked at at once.
+    pub(crate) fn know_pods(&self, pods: Arc<Pods>) {
         match &pods.problem {
             None => self.health.good(COMPONENT),
             Some(why) => self.health.advise(
@@ -22,22 +24,34 @@ impl Node {
                 ),
             ),
         }
-        self.state.set_pods(pods);
+        let before = self.state.set_pods(pods.clone());
+        let is_news = |(endpoint, _): &(Arc<netd_domain::Endpoint>, _)| {
+            pods.is_gone(&endpoint.pod) && !before.is_gone(&endpoint.pod)
+        };
+        if self.state.endpoints().iter().any(is_news) {
+            self.orphans.notify_one();
+        }
+    }
+
+    /// Gives endpoints the labels and named ports of their pods. Whether all have them.
+    pub(crate) async fn describe_pods(&self) -> bool {
+        let mut is_done = true;
         for (endpoint, _) in self.state.endpoints() {
-            if endpoint.phase != Phase::Attached {
-                continue;
-            }
-            if self.state.pod_is_gone(&endpoint.pod) {
-                self.orphans.notify_one();
-            }
-            if self.state.described(&endpoint) == *endpoint {
+            let is_right = self.state.described(&endpoint) == *endpoint;
+            if endpoint.phase != Phase::Attached || is_right {
                 continue;
             }
             let key = &endpoint.key;
-            if let Err(error) = self.describe(key).await {
-                tracing::warn!(endpoint = %key, %error, "the labels of {key} could not be recorded: {error}; trying again when its pod changes");
+            match tokio::time::timeout(PATIENCE, self.describe(key)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    is_done = false;
+                    tracing::warn!(endpoint = %key, %error, "the labels of {key} could not be recorded: {error}; trying again");
+                }
+                Err(_) => is_done = false,
             }
         }
+        is_done
     }
 
     async fn describe(&self, key: &EndpointKey) -> Result<()> {

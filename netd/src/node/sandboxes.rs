@@ -115,12 +115,15 @@ impl Node {
             return Ok(None);
         }
         let mut next = Endpoint::clone(&endpoint);
-        next.labels.clone_from(&info.labels);
         next.annotations.clone_from(&info.annotations);
         if let Some(pod) = &info.pod {
+            next.labels_of_api &= *pod == next.pod;
             next.pod = pod.clone();
         }
         // Runtimes tell the labels of the time when the sandbox was made.
+        if !next.labels_of_api {
+            next.labels.clone_from(&info.labels);
+        }
         let next = self.state.described(&next);
         if next == *endpoint {
             return Ok(Some(endpoint));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use netd_api::v1::{
-    AttachRequest, CheckRequest, CreateNetworkRequest, DeleteNetworkRequest, DetachRequest,
-    Endpoint, Network, NetworkStatus, SynchronizeRequest, SynchronizeResponse,
+    self, AnnotateRequest, AttachRequest, CheckRequest, CreateNetworkRequest, DeleteNetworkRequest,
+    DetachRequest, Endpoint, Network, NetworkStatus, SynchronizeRequest, SynchronizeResponse,
 };
 use tonic::{Request, Status};
 
@@ -58,6 +58,13 @@ impl Daemon {
         let mut service = self.network_service().map_err(no_client)?;
         let request = DeleteNetworkRequest { name: name.to_owned() };
         block_on(service.delete_network(within(request))).map(drop)
+    }
+
+    /// SandboxService.Annotate.
+    pub fn annotate(&self, sandbox: v1::Sandbox) -> Result<(), Status> {
+        let mut service = self.sandbox_service().map_err(no_client)?;
+        let request = AnnotateRequest { sandbox: Some(sandbox) };
+        block_on(service.annotate(within(request))).map(drop)
     }
 
     /// SandboxService.Synchronize.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use netd_api::v1::Endpoint;
-use serde_json::json;
+use netd_api::v1::{self, Endpoint};
+use serde_json::{Value, json};
 use testbed::{
     ApiServer, Plan, Sandbox, case,
     cluster::{Families, Node},
@@ -87,6 +87,11 @@ fn labels_and_named_ports_follow_the_pod() -> Result<()> {
             ensure!(!node.problem("pods")?.is_empty(), "no problem");
             Ok(())
         })?;
+        // The runtime only knows the labels of the time when the sandbox was made.
+        let labels = [("app".to_owned(), "web".to_owned())].into();
+        let said = v1::Sandbox { id: sandbox.id.clone(), labels, ..v1::Sandbox::default() };
+        node.netd.annotate(said)?;
+        wait_labels(&node, &sandbox, &[("tier", "back")])?;
         api.run()?;
         api.kubectl(&["label", "pod", "web", "tier-"])?;
         wait::until(SOON * 3, "no labels", || {
@@ -133,6 +138,39 @@ fn what_a_pod_that_is_gone_left_is_collected_at_once() -> Result<()> {
         for kept in &sandboxes[1..] {
             endpoint(&node, kept).with_context(|| format!("{} was collected", kept.id))?;
         }
+        Ok(())
+    })
+}
+
+/// An update of the image alone leaves the account of an earlier release.
+#[test]
+fn an_account_that_may_not_read_pods_is_said_and_hinders_nothing() -> Result<()> {
+    case(|bed| {
+        let api = ApiServer::start(bed)?;
+        let role = api.kubectl(&["get", "clusterrole", "netd", "-o", "json"])?;
+        let mut less: Value = serde_json::from_str(&role)?;
+        let rules = less["rules"].as_array_mut().context("no rules")?;
+        rules.retain(|rule| rule["resources"] != json!(["pods"]));
+        api.apply(&less.to_string())?;
+        let plan = Plan::new(Families::V4, backend("vxlan")).nodes(1);
+        let mut node = launch(bed, &api, &plan, 1)?;
+        node.wait_ready()?;
+        wait::until(SOON, "the missing rule is named", || {
+            let problem = node.problem("pods")?;
+            ensure!(problem.contains("403") && problem.contains("netd.yaml"), "{problem}");
+            Ok(())
+        })?;
+        let uid = make_pod(&api, "web", "n1")?;
+        let mut sandbox = sandbox_of(&node, "web", &uid)?;
+        sandbox.add(&node.host)?;
+        let mut whole: Value = serde_json::from_str(&role)?;
+        whole["metadata"]["resourceVersion"] = Value::Null;
+        api.apply(&whole.to_string())?;
+        wait::until(SOON * 3, "the labels are there", || {
+            let found = endpoint(&node, &sandbox)?.labels;
+            ensure!(found.contains_key("app") && node.problem("pods")?.is_empty(), "{found:?}");
+            Ok(())
+        })?;
         Ok(())
     })
 }

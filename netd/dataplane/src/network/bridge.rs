@@ -63,7 +63,7 @@ pub(crate) fn ensure(
 }
 
 /// The MAC that the bridge is to have. One that another program made keeps its own, to which its
-/// pods send; it is made fast, since a bridge's MAC otherwise changes when its ports do. That is
+/// pods send; it is fixed, since a bridge's MAC otherwise changes when its ports do. That is
 /// done once: each time the kernel forgets the neighbours on the bridge.
 fn adopt_mac(
     kernel: &mut Context,
@@ -75,7 +75,8 @@ fn adopt_mac(
     }
     let held = actual.device.as_ref().filter(|device| device.kind == "bridge");
     let mac = held.and_then(|device| device.mac).unwrap_or(bridge.mac);
-    let follows_ports = |device: &&ActualLink| mac != bridge.mac && !is_fast(&bridge.name, device);
+    let follows_ports =
+        |device: &&ActualLink| mac != bridge.mac && !has_fixed_mac(&bridge.name, device);
     if let Some(device) = held.filter(follows_ports) {
         let what = format!("keeping its MAC {mac}");
         set(kernel, bridge, device.index, Setting::Mac(mac.bytes()), &what)?;
@@ -86,7 +87,7 @@ fn adopt_mac(
 
 /// Whether a device's MAC was set by somebody and so stays, as far as sysfs tells. It shows the
 /// devices of the namespace in which it was mounted: netd's, unless somebody arranged it otherwise.
-fn is_fast(name: &IfName, device: &ActualLink) -> bool {
+fn has_fixed_mac(name: &IfName, device: &ActualLink) -> bool {
     /// The kernel's `NET_ADDR_SET`.
     const SET: &str = "3";
     let directory = Path::new("/sys/class/net").join(name.as_str());

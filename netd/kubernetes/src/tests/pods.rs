@@ -26,6 +26,9 @@ fn web(uid: &str) -> Value {
                 { "name": "later", "containerPort": 1, "protocol": "QUIC" },
             ] },
             { "name": "without ports" },
+        ], "initContainers": [
+            { "ports": [{ "name": "proxy", "containerPort": 15001 }], "restartPolicy": "Always" },
+            { "ports": [{ "name": "once", "containerPort": 1 }] },
         ] },
     })
 }
@@ -38,13 +41,27 @@ fn identity(uid: &str) -> PodIdentity {
 fn labels_named_ports_and_the_hosts_network_are_read() {
     let pod = facts(&web("u1"));
     assert_eq!(pod.identity, identity("u1"));
-    assert_eq!(pod.labels["app"], "web");
+    assert_eq!(pod.labels.unwrap()["app"], "web");
     let port = |name: &str, port, protocol| NamedPort { name: name.into(), port, protocol };
-    assert_eq!(pod.ports, [port("http", 8080, Protocol::Tcp), port("dns", 53, Protocol::Udp)]);
+    assert_eq!(
+        pod.ports,
+        [
+            port("http", 8080, Protocol::Tcp),
+            port("dns", 53, Protocol::Udp),
+            port("proxy", 15001, Protocol::Tcp),
+        ]
+    );
     assert!(!pod.host_network);
     let mut of_host = web("u2");
     of_host["spec"]["hostNetwork"] = true.into();
     assert!(facts(&of_host).host_network);
+}
+
+#[test]
+fn labels_for_which_a_record_has_no_room_are_not_taken() {
+    let mut pod = web("u1");
+    pod["metadata"]["labels"]["long"] = "x".repeat(70_000).into();
+    assert_eq!(facts(&pod).labels, None);
 }
 
 /// kubelet runs a static pod under another uid than that of its mirror in the API.
@@ -65,7 +82,7 @@ fn only_an_api_that_answers_and_told_of_all_pods_says_that_one_is_gone() {
     assert!(!pods.is_gone(&one), "nothing was told yet");
     pods.ingest(News::Changed(Box::new(facts(&web("u2")))));
     assert!(!pods.is_gone(&one), "not all were told");
-    pods.ingest(News::Listed(vec![facts(&web("u1"))]));
+    pods.ingest(News::Listed(vec![facts(&web("u1")), facts(&web("u3"))]));
     assert!(!pods.is_gone(&one));
     assert!(pods.is_gone(&other));
     assert!(!pods.is_gone(&identity("")), "not of Kubernetes");
@@ -75,6 +92,8 @@ fn only_an_api_that_answers_and_told_of_all_pods_says_that_one_is_gone() {
     assert!(!pods.is_gone(&one), "{:?}", pods.problem);
     pods.ingest(News::Works);
     assert!(pods.is_gone(&one));
+    pods.ingest(News::Listed(Vec::new()));
+    assert!(!pods.is_gone(&one), "the Node may have another name");
 }
 
 /// A StatefulSet's pod comes back under its name.

@@ -14,7 +14,7 @@ use super::node;
 use crate::{
     annotations::AnnotationPrefix,
     api::{ApiError, ApiServer},
-    followed::Nodes,
+    followed::{Nodes, PodsOf},
     options::ApiAccess,
 };
 
@@ -133,4 +133,19 @@ async fn a_stream_that_is_cut_off_is_no_list() {
     let (api, _asked, _directory) = serve(vec![("200 OK", stream)]).await;
     let error = api.list(&Nodes(AnnotationPrefix::default())).await.err().unwrap();
     assert!(matches!(&error, ApiError::Failed(why) if why.contains("before its end")), "{error}");
+}
+
+/// Without the selector a node would hold the pods of the whole cluster.
+#[tokio::test]
+async fn only_the_nodes_own_pods_are_asked_for() {
+    let page = json!({
+        "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "7" }, "items": [],
+    });
+    let answers = vec![("422 Unprocessable Entity", refused(422)), ("200 OK", page.to_string())];
+    let (api, mut asked, _directory) = serve(answers).await;
+    api.list(&PodsOf("n1".into())).await.unwrap();
+    for _ in 0..2 {
+        let request = asked.recv().await.unwrap();
+        assert!(request.contains("fieldSelector=spec.nodeName%3Dn1"), "{request}");
+    }
 }

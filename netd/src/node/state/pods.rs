@@ -11,16 +11,19 @@ impl Inner {
     /// said when the sandbox was made.
     pub(super) fn describe(&self, endpoint: &mut Endpoint) {
         if let Some(facts) = self.pods.get(&endpoint.pod) {
-            endpoint.labels.clone_from(&facts.labels);
+            if let Some(labels) = &facts.labels {
+                endpoint.labels.clone_from(labels);
+                endpoint.labels_of_api = true;
+            }
             endpoint.named_ports.clone_from(&facts.ports);
         }
     }
 }
 
 impl NodeState {
-    /// Replaces what is known of pods.
-    pub(crate) fn set_pods(&self, pods: Arc<Pods>) {
-        self.inner.lock().pods = pods;
+    /// Replaces what is known of pods; what was known before.
+    pub(crate) fn set_pods(&self, pods: Arc<Pods>) -> Arc<Pods> {
+        std::mem::replace(&mut self.inner.lock().pods, pods)
     }
 
     /// Whether the API says that there is no such pod.

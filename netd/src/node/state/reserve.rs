@@ -141,6 +141,7 @@ impl Inner {
             issued_at: spec.issued_at,
             source: spec.source.clone(),
             sequence: self.next_sequence(),
+            labels_of_api: false,
             named_ports: Vec::new(),
             runtime_placed: None,
         };
@@ -179,8 +180,8 @@ fn no_subnet(network: &Network) -> String {
     let docker0 = network.leased.iter().flat_map(|leased| &leased.docker0);
     let docker0: Vec<_> = docker0.map(ToString::to_string).collect();
     if docker0.is_empty() {
-        return "it waits for its lease, or docker0 has an address of its subnet; `netd status` \
-                says which"
+        return "it waits for its lease, or for what its lease is to be, or docker0 has an address \
+                of its subnet; `netd status` says which"
             .into();
     }
     format!(
