@@ -11,7 +11,7 @@ include deploy/install.mk
 include deploy/deb.mk
 include deploy/image.mk
 
-.PHONY: help setup setup-kubernetes build demo demo-cluster demo-kubernetes test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
+.PHONY: help setup setup-kubernetes build build-tests demo demo-cluster demo-kubernetes test bench bench-overlay test-upgrade build-arm64 check-arm64 test-machines soak fuzz lint deny clean-testbed
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -24,6 +24,12 @@ setup: ## packages and containerds that the tests need (idempotent)
 
 build: build-plugin ## debug build of netd, netd-hook and the demonstration
 	$(CARGO) build --workspace
+	cp --remove-destination $(PLUGIN) $(CARGO_TARGET_DIR)/debug/
+
+# With the features that the tests' dependencies switch on, in one go: `build` and `cargo test` after
+# it compile nearly all dependencies twice.
+build-tests: build-plugin ## debug build of all programs and tests
+	$(CARGO) build --workspace --bins --tests
 	cp --remove-destination $(PLUGIN) $(CARGO_TARGET_DIR)/debug/
 
 demo: setup build ## netd, a real containerd and two pods; shows who reaches whom
@@ -43,8 +49,8 @@ lint: ## formatting, clippy
 # empty.
 SHORT_MACHINES ?= bookworm
 
-# The end-to-end tests execute netd, netd-hook and netd-cni, so build comes first.
-test: setup setup-kubernetes lint check-arm64 build ## everything: lint, unit tests, end-to-end tests
+# The end-to-end tests execute netd, netd-hook and netd-cni, so build-tests comes first.
+test: setup setup-kubernetes lint check-arm64 build-tests ## everything: lint, unit tests, end-to-end tests
 	$(if $(SHORT_MACHINES),tests/machines/setup.sh $(SHORT_MACHINES))
 	NETD_TEST_PATIENCE=$${NETD_TEST_PATIENCE:-3} NETD_MACHINES_SHORT="$(SHORT_MACHINES)" \
 	  $(CARGO) test --workspace --no-fail-fast
@@ -86,7 +92,7 @@ check-arm64: setup ## programs and libraries compile for arm64
 	  echo "skipped: rustup can't add aarch64-unknown-linux-musl, so nothing is compiled for arm64"; \
 	fi
 
-test-machines: setup build ## the package on whole Debian machines in QEMU (docs/machines.md)
+test-machines: setup build-tests ## the package on whole Debian machines in QEMU (docs/machines.md)
 	tests/machines/setup.sh $(MACHINES)
 	$(if $(findstring -arm64,$(MACHINES)),$(MAKE) build-arm64)
 	$(CARGO) test --workspace --no-run
