@@ -1,4 +1,4 @@
-//! Lists all objects that are followed: as a stream, which costs the API server no more than a
+//! Lists all objects that are followed: as a stream, which costs the API server as little as a
 //! watch, else page by page.
 
 use std::{

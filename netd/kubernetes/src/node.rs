@@ -98,6 +98,21 @@ impl NodeFacts {
             condition: status.conditions.into_iter().find(Condition::is_network_unavailable),
         })
     }
+
+    /// Its podCIDRs.
+    ///
+    /// # Errors
+    /// There are none, or they can't be used: in words, with the Node's name.
+    pub(crate) fn assigned(&self) -> Result<Subnets, String> {
+        let name = &self.name;
+        let subnets = self.subnets.as_ref().map_err(|why| format!("Node {name}: {why}"))?;
+        subnets.ok_or_else(|| {
+            format!(
+                "Node {name} has no spec.podCIDRs: kube-controller-manager assigns them with \
+                 --allocate-node-cidrs and --cluster-cidr"
+            )
+        })
+    }
 }
 
 fn subnets(spec: &Spec) -> Result<Option<Subnets>, String> {

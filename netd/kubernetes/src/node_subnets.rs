@@ -129,12 +129,5 @@ async fn ask(api: &ApiServer, name: &str) -> Result<Subnets, String> {
     let node = api.in_time(nodes.get_opt(name)).await.map_err(|e| e.to_string())?;
     let node = node.ok_or_else(|| format!("there is no Node {name}"))?;
     let facts = NodeFacts::of(node, &AnnotationPrefix::default());
-    let subnets = facts.ok_or("the API server sent a Node without a name")?.subnets;
-    let subnets = subnets.map_err(|why| format!("Node {name}: {why}"))?;
-    subnets.ok_or_else(|| {
-        format!(
-            "Node {name} has no spec.podCIDRs; kube-controller-manager assigns them if it runs \
-             with --allocate-node-cidrs"
-        )
-    })
+    facts.ok_or("the API server sent a Node without a name")?.assigned()
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use testbed::{
     ApiServer, Plan, case,
     cluster::{
-        Families,
+        Families, Node,
         flannel::{self, FlannelNode, annotations},
     },
     net::probe::{self, Mirror},
@@ -27,6 +27,18 @@ pub(crate) fn vxlan(node: &FlannelNode) -> Value {
     )
 }
 
+/// What flannel reads of one of netd's Nodes, whatever the backend: its podCIDR and its address.
+fn subnet_and_address(
+    api: &ApiServer,
+    node: &Node,
+    said: &Map<String, Value>,
+) -> Result<(String, String)> {
+    let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
+    let both = cidr.as_str().zip(said["public-ip"].as_str());
+    let (cidr, ip) = both.context("no podCIDR or public-ip")?;
+    Ok((cidr.to_owned(), ip.to_owned()))
+}
+
 #[test]
 fn pods_of_flannels_nodes_and_netds_reach_each_other() -> Result<()> {
     case(|bed| {
@@ -39,12 +51,8 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other() -> Result<()> {
         for node in &nodes {
             let said = api.annotations(&node.host.name)?;
             let data: Value = serde_json::from_str(said["backend-data"].as_str().context("data")?)?;
-            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
-            old.program_one(
-                cidr.as_str().context("no podCIDR")?,
-                said["public-ip"].as_str().context("no public-ip")?,
-                data["VtepMAC"].as_str().context("no MAC")?,
-            )?;
+            let (cidr, ip) = subnet_and_address(&api, node, &said)?;
+            old.program_one(&cidr, &ip, data["VtepMAC"].as_str().context("no MAC")?)?;
         }
         api.add_node("old", &["10.5.77.0/24"], &vxlan(&old))?;
         let mirrors = [Mirror::serve(&old.pod, 7000)?, Mirror::serve(&pods[0].net, 7000)?];
@@ -89,9 +97,7 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other_over_host_gw() -> Result<()
         for node in &nodes {
             let said = api.annotations(&node.host.name)?;
             ensure!(said["backend-type"] == "host-gw" && said["backend-data"] == "null");
-            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
-            let (cidr, via) = (cidr.as_str(), said["public-ip"].as_str());
-            let (cidr, via) = cidr.zip(via).context("no podCIDR or public-ip")?;
+            let (cidr, via) = subnet_and_address(&api, node, &said)?;
             old.host.net.sh(&format!("ip route add {cidr} via {via} dev eth0"))?;
         }
         let said = annotations("host-gw", "null", &old.host.v4.to_string());
@@ -149,9 +155,7 @@ fn pods_of_flannels_nodes_and_netds_reach_each_other_over_wireguard() -> Result<
             ensure!(said["backend-type"] == "wireguard", "{said:?}");
             let data: Value = serde_json::from_str(said["backend-data"].as_str().context("data")?)?;
             let key = data["PublicKey"].as_str().context("no PublicKey")?;
-            let cidr = api.node(&node.host.name)?["spec"]["podCIDR"].clone();
-            let (cidr, ip) = (cidr.as_str(), said["public-ip"].as_str());
-            let (cidr, ip) = cidr.zip(ip).context("no podCIDR or public-ip")?;
+            let (cidr, ip) = subnet_and_address(&api, node, &said)?;
             let peer = format!("wg set {device} peer {key} allowed-ips {cidr} endpoint {ip}:51820");
             old.host.net.sh(&peer)?;
         }
@@ -251,7 +255,7 @@ fn the_mac_that_flannel_announced_is_taken_over() -> Result<()> {
         );
         api.add_node("n1", &["10.5.1.0/24"], &said)?;
         let before = api.annotations("n1")?;
-        let mut node = testbed::cluster::Node::launch_in_kubernetes(host, &plan, &api)?;
+        let mut node = Node::launch_in_kubernetes(host, &plan, &api)?;
         node.wait_ready()?;
         ensure!(flannel::mac_of(&node.host)? == mac, "another MAC than flannel's");
         wait::pause(std::time::Duration::from_secs(2));

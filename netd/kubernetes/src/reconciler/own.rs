@@ -147,16 +147,9 @@ fn assigned(
     held: Option<Subnets>,
 ) -> (Option<Subnets>, Option<String>) {
     let name = &node.name;
-    let given = match &node.subnets {
-        Ok(Some(subnets)) => *subnets,
-        Ok(None) => {
-            let text = format!(
-                "Node {name} has no spec.podCIDRs: kube-controller-manager assigns them with \
-                 --allocate-node-cidrs and --cluster-cidr"
-            );
-            return (held, Some(text));
-        }
-        Err(why) => return (held, Some(format!("Node {name}: {why}"))),
+    let given = match node.assigned() {
+        Ok(subnets) => subnets,
+        Err(why) => return (held, Some(why)),
     };
     let (mut has, mut problem) = (given, None);
     for family in Family::ALL {
